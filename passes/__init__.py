@@ -1,0 +1,1 @@
+"""Graph to graph: every rewrite that stonefx knows. Imports torch and itself only."""

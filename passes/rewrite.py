@@ -1,0 +1,114 @@
+"""What a pass is, and what it says about every place it looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import fx
+
+Status = Literal["rewritten", "refused", "near miss"]
+Probe = Callable[[torch.Generator], Sequence[torch.Tensor]]
+
+
+@dataclass(kw_only=True)
+class Site:
+    """One place in a graph that a pass rewrote or declined to rewrite, and why.
+
+    `inputs`, `output` and `replacement` name nodes: the region computes `output` from `inputs` in the graph
+    before the pass, and `replacement` from the same `inputs` after it. `verify` runs both on `probes`.
+    """
+
+    pass_name: str
+    target: str
+    status: Status
+    reason: str = ""
+    module_path: str = ""
+    source: str = ""
+    nodes: tuple[str, ...] = ()
+    guards: dict[str, Any] = field(default_factory=dict)
+    params_before: int = 0
+    params_after: int = 0
+    flops_before: int = 0
+    flops_after: int = 0
+    max_error: float | None = None
+    bound: float | None = None
+
+    inputs: tuple[str, ...] = ()
+    output: str = ""
+    replacement: str = ""
+    probes: Probe | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def key(self) -> str:
+        """What `Context.denied` holds: the target and the node of the original graph that it was found at."""
+        return f"{self.target}:{self.output or (self.nodes[-1] if self.nodes else '')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a pass may know besides the graph: facts handed in by the door, never the door itself.
+
+    Args:
+        grad: gradients of the weights are wanted, so nothing may be folded.
+        inner: what will run the graph: "eager", "aot_eager" or "inductor".
+        denied: keys of sites that `verify` undid; a pass reports them as refused with the given reason.
+        machine: the facts for the cost model (`stonefx.passes.linear.cost.Machine`); None for the defaults.
+    """
+
+    grad: bool = False
+    inner: str = "eager"
+    denied: Mapping[str, str] = field(default_factory=dict)
+    machine: Any = None
+
+
+class Pass(Protocol):
+    """A graph-to-graph step. `run` changes the graph in place and returns every site it looked at."""
+
+    name: str
+    targets: tuple[str, ...]
+
+    def run(self, module: fx.GraphModule, context: Context) -> list[Site]: ...
+
+
+class RewriteError(RuntimeError):
+    """A pass failed inside. The message names the pass, the node and the line of the user's code."""
+
+
+def is_weight(node: fx.Node) -> bool:
+    """Whether a node is a parameter or buffer of the model (`capture` marks these with `meta["weight"]`)."""
+    return "weight" in node.meta
+
+
+def val(node: fx.Node) -> torch.Tensor:
+    """The fake tensor that stands for a node's value."""
+    return node.meta["val"]
+
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def source_line(node: fx.Node) -> str:
+    """`file.py:line` of the user's code behind a node, or "" where the trace kept none."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the innermost module that a node came from, such as `encoder.layer.0.attention`."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path = list(stack.values())[-1][0]
+    return clean_path(path)
+
+
+def clean_path(path: str) -> str:
+    """Turn Dynamo's spelling `L['self']._modules['a']._modules['0']` into `a.0`."""
+    path = re.sub(r"^L\['(\w+)'\]\.?", "", path)
+    path = re.sub(r"\._modules\['([^']+)'\]", r".\1", "." + path if path.startswith("_modules") else path)
+    path = re.sub(r"\['?([^'\]]+)'?\]", r".\1", path)
+    return path.strip(".")

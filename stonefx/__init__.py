@@ -1,0 +1,1 @@
+"""stonefx rewrites PyTorch graphs: linear chains merged, hyperbolic geometry fused."""
