@@ -1,3 +1,114 @@
 """The table of contents: which pass runs, in which order, and why there."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from torch import fx
+
+from .hyperbolic import HYPERBOLIC
+from .linear import LINEAR_CHAINS
+from .lower import LOWER
+from .normalize import NORMALIZE
+from .rewrite import Context, Pass, RewriteError, Site, source_line
+from .verify import Verifier
+
+PIPELINE: dict[str, Pass] = {
+    item.name: item
+    for item in (
+        NORMALIZE,  # first: every later pass reads one spelling instead of many
+        LINEAR_CHAINS,  # before hyperbolic: merged maps leave fewer nodes between the maps of a layer
+        HYPERBOLIC,
+        LOWER,  # last: turns what was recognised into the operators that will run
+    )
+}
+TARGETS: tuple[str, ...] = tuple(target for item in PIPELINE.values() for target in item.targets)
+
+
+@dataclass
+class Rewrite:
+    """What the passes did to one graph: every site, and the seconds that each pass took."""
+
+    sites: list[Site] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def rewrite(
+    module: fx.GraphModule, names: Iterable[str], context: Context, verifier: Verifier | None = None
+) -> Rewrite:
+    """Run the named passes on a graph in place, in the order of `PIPELINE`.
+
+    A site that `verifier` finds outside its bound is undone: the pass runs again on the graph as it was, told
+    to leave that site alone, and the report keeps it as refused.
+
+    Raises:
+        RewriteError: a pass failed inside; the message names the pass, the node and the user's line.
+    """
+    chosen = set(names)
+    done = Rewrite()
+    for name, item in PIPELINE.items():
+        if name in chosen:
+            start = time.perf_counter()
+            done.sites += run_verified(item, module, context, verifier)
+            done.seconds[name] = time.perf_counter() - start
+    module.recompile()
+    return done
+
+
+def run_verified(
+    item: Pass, module: fx.GraphModule, context: Context, verifier: Verifier | None
+) -> list[Site]:
+    """Run one pass, again and again without the sites that fail verification, until none fails."""
+    denied: dict[str, str] = dict(context.denied)
+    while True:
+        before = copy_graph(module.graph)
+        sites = run_named(item, module, replace(context, denied=denied))
+        failed = verifier.failures(fx.GraphModule(module, before), module, sites) if verifier else {}
+        if not failed:
+            return sites
+        if not failed.keys() - denied.keys():
+            raise RewriteError(f"pass {item.name!r} rewrote a site again that verification undid: {failed}")
+        denied |= failed
+        module.graph = before
+
+
+def copy_graph(graph: fx.Graph) -> fx.Graph:
+    """Copy a graph with its nodes' names and metadata; node values are shared, not copied."""
+    copy = fx.Graph(graph.owning_module)
+    output = copy.graph_copy(graph, val_map := {})
+    copy.output(output)
+    source, target = graph.output_node(), copy.output_node()
+    target.meta = dict(source.meta)
+    for old, new in val_map.items():
+        if hasattr(old, "_dynamo_source"):
+            new._dynamo_source = old._dynamo_source
+    return copy
+
+
+def run_named(item: Pass, module: fx.GraphModule, context: Context) -> list[Site]:
+    """Run one pass; whatever fails inside is raised with the pass, the node and the user's line."""
+    try:
+        sites = item.run(module, context)
+        module.graph.lint()
+    except RewriteError:
+        raise
+    except Exception as error:
+        node = _node_in_hand(error)
+        where = f" at node {node.format_node()} ({source_line(node) or 'source unknown'})" if node else ""
+        raise RewriteError(f"pass {item.name!r} failed{where}: {type(error).__name__}: {error}") from error
+    return sites
+
+
+def _node_in_hand(error: Exception) -> fx.Node | None:
+    """The graph node that the innermost frame of a traceback was working on."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        for name in ("node", "root", "user"):
+            value = trace.tb_frame.f_locals.get(name)
+            if isinstance(value, fx.Node):
+                found = value
+                break
+        trace = trace.tb_next
+    return found

@@ -19,7 +19,8 @@ class Site:
     """One place in a graph that a pass rewrote or declined to rewrite, and why.
 
     `inputs`, `output` and `replacement` name nodes: the region computes `output` from `inputs` in the graph
-    before the pass, and `replacement` from the same `inputs` after it. `verify` runs both on `probes`.
+    before the pass, and `replacement` from the same `inputs` after it. `verify` runs both on `probes`;
+    `max_error` and `bound` are relative to the largest magnitude of the whole tensor, or of each row.
     """
 
     pass_name: str
@@ -36,6 +37,7 @@ class Site:
     flops_after: int = 0
     max_error: float | None = None
     bound: float | None = None
+    error_norm: Literal["tensor", "row"] = "tensor"
 
     inputs: tuple[str, ...] = ()
     output: str = ""

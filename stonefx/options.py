@@ -1,0 +1,94 @@
+"""What a caller may ask for, checked once and then immutable."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from .passes.pipeline import PIPELINE, TARGETS
+
+Inner = Literal["eager", "aot_eager", "inductor"]
+INNERS = ("eager", "aot_eager", "inductor")
+ON_ERROR = ("raise", "eager")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to rewrite a graph and what runs the result.
+
+    Args:
+        inner: what runs the rewritten graph: "eager", "aot_eager" (AOT autograd alone) or "inductor".
+        passes: "all", or names out of `stonefx.passes.PIPELINE`.
+        require: targets that must be rewritten somewhere, else `RequiredRewriteMissing` is raised.
+        dynamic: batch sizes vary freely (`optimize` only; `torch.compile` has its own `dynamic`).
+        verify: compare every rewritten region with the original on probes, and undo it outside its bound.
+        on_error: "raise", or "eager": after an internal failure the original runs and the report says so.
+
+    Raises:
+        TypeError: an unknown option (the message names the nearest known one), or a value of the wrong type.
+        ValueError: a value outside the choices, which the message lists.
+
+    >>> Options(inner="eager").passes == tuple(PIPELINE)
+    True
+    >>> Options.parse({"iner": "eager"})
+    Traceback (most recent call last):
+    ...
+    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, on_error, passes, \
+require, verify
+    """
+
+    inner: Inner = "inductor"
+    passes: tuple[str, ...] = ("all",)
+    require: tuple[str, ...] = ()
+    dynamic: bool = True
+    verify: bool = True
+    on_error: Literal["raise", "eager"] = "raise"
+
+    def __post_init__(self) -> None:
+        names = _names("passes", self.passes)
+        object.__setattr__(self, "passes", tuple(PIPELINE) if names == ("all",) else names)
+        object.__setattr__(self, "require", _names("require", self.require))
+        _each_of("passes", self.passes, PIPELINE)
+        _each_of("require", self.require, TARGETS)
+        _one_of("inner", self.inner, INNERS)
+        _one_of("on_error", self.on_error, ON_ERROR)
+        for name in ("dynamic", "verify"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"option {name!r} must be True or False, got {getattr(self, name)!r}")
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any] | None, **defaults: Any) -> Options:
+        """Make options from a mapping, as `torch.compile(options=...)` hands over."""
+        known = sorted(field.name for field in fields(cls))
+        for name in options or {}:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}{_nearest(name, known)} Known options: {', '.join(known)}")
+        return replace(cls(**defaults), **(options or {}))
+
+
+def _names(option: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Iterable) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"option {option!r} must be a name or a sequence of names, got {value!r}")
+    return tuple(value)
+
+
+def _one_of(option: str, value: Any, choices: Iterable[str]) -> None:
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(
+            f"option {option!r} got {value!r}{_nearest(str(value), choices)} Choices: {', '.join(choices)}"
+        )
+
+
+def _each_of(option: str, values: Iterable[str], choices: Iterable[str]) -> None:
+    for value in values:
+        _one_of(option, value, choices)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, tuple(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."
