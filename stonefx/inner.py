@@ -1,0 +1,63 @@
+"""What runs a rewritten graph: eager, AOT autograd alone, or inductor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+Compiled = Callable[..., Any]
+
+
+def compile_inner(
+    module: fx.GraphModule, inputs: Sequence[Any], inner: str, mode: str | None = None
+) -> Compiled:
+    """Hand a rewritten graph to what will run it.
+
+    Args:
+        module: the graph; it is not used again by the caller.
+        inputs: one example a placeholder: tensors, fake tensors or sizes.
+        inner: "eager", "aot_eager" or "inductor".
+        mode: a mode of `torch.compile`, such as "max-autotune"; only inductor has modes.
+
+    Returns:
+        A callable that takes the placeholders' values one by one and returns the graph's flat outputs.
+    """
+    return {"eager": _eager, "aot_eager": _aot_eager, "inductor": _inductor}[inner](module, inputs, mode)
+
+
+def _eager(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -> Compiled:
+    return module.forward
+
+
+def _aot_eager(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -> Compiled:
+    from functorch.compile import aot_module_simplified, make_boxed_func, min_cut_rematerialization_partition
+
+    def run_as_is(graph: fx.GraphModule, _: Any) -> Any:
+        return make_boxed_func(graph.forward)
+
+    return aot_module_simplified(
+        module,
+        inputs,
+        fw_compiler=run_as_is,
+        bw_compiler=run_as_is,
+        partition_fn=min_cut_rematerialization_partition,
+        keep_inference_input_mutations=True,
+    )
+
+
+def _inductor(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -> Compiled:
+    from torch._inductor import list_mode_options
+    from torch._inductor.compile_fx import compile_fx
+
+    return compile_fx(module, inputs, config_patches=list_mode_options(mode) if mode else None)
+
+
+def static_fake(tensor: torch.Tensor) -> torch.Tensor:
+    """A fake of a fold for the compile that is under way: its sizes never become symbols."""
+    context = torch._guards.TracingContext.try_get()
+    if context is None or context.fake_mode is None:
+        return tensor
+    return context.fake_mode.from_tensor(tensor, static_shapes=True)

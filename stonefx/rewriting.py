@@ -1,0 +1,85 @@
+"""What both doors do with a captured graph: run the passes on it and record what they did."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import fx
+
+from .options import Options
+from .passes.pipeline import rewrite
+from .passes.rewrite import Context
+from .passes.verify import Verifier
+from .report import Report, graph_text, graph_totals
+
+log = logging.getLogger("stonefx")
+
+
+class StonefxWarning(UserWarning):
+    """Something that a user of stonefx would want to know, such as a compile that rewrote nothing."""
+
+
+class RequiredRewriteMissing(RuntimeError):
+    """A target named in `require` was rewritten nowhere; the message has the near misses."""
+
+
+def rewrite_reported(
+    module: fx.GraphModule, values: Mapping[str, torch.Tensor], options: Options, *, grad: bool, door: str
+) -> Report:
+    """Rewrite a captured graph in place and return the report.
+
+    Args:
+        module: the captured graph.
+        values: the real tensor behind each weight placeholder, by node name.
+        options: which passes, and whether to verify.
+        grad: gradients are wanted, so weights must not be folded.
+        door: "compile", "optimize" or "explain", for the report.
+    """
+    before, totals_before = graph_text(module), graph_totals(module)
+    verifier = Verifier(values) if options.verify else None
+    done = rewrite(module, options.passes, Context(grad=grad, inner=options.inner), verifier)
+    report = Report(
+        sites=done.sites,
+        before=before,
+        after=graph_text(module),
+        seconds=done.seconds,
+        totals_before=totals_before,
+        totals_after=graph_totals(module),
+        backend={"door": door, "inner": options.inner, "torch": torch.__version__},
+    )
+    log.info("%s", report)
+    return report
+
+
+def check_required(report: Report, require: Iterable[str]) -> None:
+    """Raise unless every required target was rewritten somewhere.
+
+    Raises:
+        RequiredRewriteMissing: the message lists, for each missing target, what was found and why it was left.
+    """
+    missing = [target for target in require if not report.rewritten(target)]
+    if not missing:
+        return
+    lines = []
+    for target in missing:
+        near = [site for site in report.sites if site.target == target]
+        lines.append(f"{target}: " + ("no candidate was found" if not near else ""))
+        lines += [f"  {site.status} at {site.source or site.module_path}: {site.reason}" for site in near]
+    raise RequiredRewriteMissing(
+        "expected a rewrite of every target in require, but these were rewritten nowhere:\n" + "\n".join(lines)
+    )
+
+
+def warn_if_nothing(report: Report) -> None:
+    """Warn, once a place, about a compile that rewrote nothing: it costs and does not help."""
+    if not report.rewritten():
+        refused = len(report.sites)
+        warnings.warn(
+            "stonefx rewrote nothing in this graph"
+            + (f"; {refused} site(s) were refused, print the report to see why" if refused else ""),
+            StonefxWarning,
+            3,
+        )
