@@ -1,0 +1,127 @@
+"""What is timed, for how long, and what came out: the vocabulary of the harness."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to compute the same thing.
+
+    Args:
+        name: as it stands in the table.
+        call: computes once; returns a tensor or a sequence of tensors.
+    """
+
+    name: str
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Arms that compute the same thing on the same input.
+
+    Args:
+        name: the input, such as "batch 8".
+        arms: at least one; the first is the baseline of every speed-up.
+        truth: the float64 result, in the form that the arms return.
+        grad: whether gradients are recorded while the arms run.
+        synchronize: waits for the device; None where calls return when done.
+    """
+
+    name: str
+    arms: Sequence[Arm]
+    truth: Sequence[torch.Tensor]
+    grad: bool = False
+    synchronize: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How long to measure.
+
+    Args:
+        rounds: rounds wanted, each one sample of every arm.
+        min_rounds: rounds taken even when `seconds` are over.
+        seconds: time limit of a case; no round is started after it.
+        sample_seconds: a sample repeats the call until it lasts at least this long.
+        warmup: untimed calls of each arm, before calibration.
+        stolen: a round counts as disturbed where its spin took more than this multiple of the fastest.
+        seed: of the order of the arms.
+    """
+
+    rounds: int = 300
+    min_rounds: int = 7
+    seconds: float = 20.0
+    sample_seconds: float = 2e-4
+    warmup: int = 5
+    stolen: float = 1.5
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """Seconds a call of one arm, its speed-up against the baseline, its difference from float64."""
+
+    name: str
+    seconds: float
+    quartiles: tuple[float, float]
+    speedup: float
+    error: float
+    calls_per_sample: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """The arms of one case, the rounds kept and thrown away, and whether the machine was too busy to tell."""
+
+    name: str
+    arms: list[ArmResult]
+    rounds: int
+    disturbed: int
+    noisy: bool
+    samples: dict[str, list[float]] = field(repr=False)
+
+
+def relative_difference(result: Any, truth: Sequence[torch.Tensor]) -> float:
+    """Largest `max|result - truth| / max|truth|` over the tensors of a result; NaN where one holds a NaN.
+
+    Args:
+        result: a tensor or a sequence of tensors.
+        truth: float64 tensors of the same shapes.
+
+    Raises:
+        ValueError: the number of tensors or a shape differs; the message says which.
+
+    >>> relative_difference(torch.tensor([1.0, 2.0]), [torch.tensor([1.0, 4.0])])
+    0.5
+    """
+    tensors = [result] if isinstance(result, torch.Tensor) else list(result)
+    if [tuple(t.shape) for t in tensors] != [tuple(t.shape) for t in truth]:
+        raise ValueError(
+            f"the arm returned shapes {[tuple(t.shape) for t in tensors]}, "
+            f"expected {[tuple(t.shape) for t in truth]}"
+        )
+    differences = [
+        ((value.detach().double().cpu() - exact.cpu()).abs().max() / exact.abs().max().cpu()).item()
+        for value, exact in zip(tensors, truth, strict=True)
+    ]
+    return float("nan") if any(d != d for d in differences) else max(differences)
+
+
+def quartiles(times: Sequence[float]) -> tuple[float, float]:
+    """Lower and upper quartile.
+
+    >>> quartiles([1.0, 2.0, 3.0, 4.0, 5.0])
+    (2.0, 4.0)
+    """
+    if len(times) == 1:
+        return times[0], times[0]
+    low, _, high = statistics.quantiles(times, n=4, method="inclusive")
+    return low, high

@@ -1,0 +1,160 @@
+"""Timing of several arms in one process: interleaved, calibrated, with medians and paired ratios.
+
+Every round times each arm once, in a new random order, so that a slow moment of the machine falls on all
+arms alike. A speed-up is the median of the ratios of one round, not the ratio of two medians. A round
+whose spin sample (see `load.py`) shows a stolen core is thrown away and repeated.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from stonefx.benchmarks.case import (
+    Arm,
+    ArmResult,
+    Case,
+    CaseResult,
+    Settings,
+    quartiles,
+    relative_difference,
+)
+
+Clock = Callable[[], float]
+
+
+def measure(
+    case: Case,
+    settings: Settings | None = None,
+    *,
+    spin: Callable[[], object] | None = None,
+    clock: Clock = time.perf_counter,
+    on_round: Callable[[], object] = lambda: None,
+) -> CaseResult:
+    """Time all arms of a case.
+
+    Args:
+        case: what to time.
+        settings: how long; the defaults suit calls from a microsecond to a few hundred milliseconds.
+        spin: a fixed piece of work on all threads, timed in every round; None switches the check off.
+        clock: seconds, monotonic.
+        on_round: called after each round that was kept, for a progress bar.
+
+    Returns:
+        Medians, quartiles, paired speed-ups and differences from float64. `noisy` is set where more than a
+        third of the rounds were disturbed.
+
+    Raises:
+        ValueError: the case has no arm, or an arm returns another shape than the truth.
+
+    >>> case = Case(name="neg", arms=[Arm(name="eager", call=lambda: -torch.ones(2))],
+    ...             truth=[-torch.ones(2, dtype=torch.float64)])
+    >>> measure(case, Settings(rounds=3, seconds=1)).arms[0].error
+    0.0
+    """
+    settings = settings or Settings()
+    if not case.arms:
+        raise ValueError(f"case {case.name!r} has no arm; give it at least one")
+    wait = case.synchronize or (lambda: None)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.set_grad_enabled(case.grad):
+            errors = {arm.name: _warm_up(arm, case.truth, settings.warmup) for arm in case.arms}
+            counts = {
+                arm.name: _calibrate(arm.call, settings.sample_seconds, clock, wait) for arm in case.arms
+            }
+            rounds, disturbed = _rounds(case, settings, counts, spin, clock, wait, on_round)
+    finally:
+        if collecting:
+            gc.enable()
+
+    samples = {arm.name: [one[arm.name] for one in rounds] for arm in case.arms}
+    baseline = samples[case.arms[0].name]
+    arms = [
+        ArmResult(
+            name=name,
+            seconds=statistics.median(times),
+            quartiles=quartiles(times),
+            speedup=statistics.median(base / own for base, own in zip(baseline, times, strict=True)),
+            error=errors[name],
+            calls_per_sample=counts[name],
+        )
+        for name, times in samples.items()
+    ]
+    return CaseResult(
+        name=case.name,
+        arms=arms,
+        rounds=len(rounds),
+        disturbed=disturbed,
+        noisy=3 * disturbed > len(rounds) + disturbed,
+        samples=samples,
+    )
+
+
+def _warm_up(arm: Arm, truth: Sequence[torch.Tensor], calls: int) -> float:
+    """Let compilers compile; the difference of the last result from the truth."""
+    for _ in range(max(calls, 1)):
+        result = arm.call()
+    return relative_difference(result, truth)
+
+
+def _calibrate(call: Callable[[], Any], seconds: float, clock: Clock, wait: Callable[[], None]) -> int:
+    """How many calls one sample needs: doubled until it lasts long enough."""
+    count = 1
+    while _sample(call, count, clock, wait) * count < seconds and count < 1 << 20:
+        count *= 2
+    return count
+
+
+def _sample(call: Callable[[], Any], count: int, clock: Clock, wait: Callable[[], None]) -> float:
+    wait()
+    start = clock()
+    for _ in range(count):
+        call()
+    wait()
+    return (clock() - start) / count
+
+
+def _rounds(
+    case: Case,
+    settings: Settings,
+    counts: dict[str, int],
+    spin: Callable[[], object] | None,
+    clock: Clock,
+    wait: Callable[[], None],
+    on_round: Callable[[], object],
+) -> tuple[list[dict[str, float]], int]:
+    """Seconds of each arm by round, and how many rounds were thrown away.
+
+    A disturbed round is kept when there would otherwise be fewer than `min_rounds`.
+    """
+    order = random.Random(settings.seed)
+    taken: list[tuple[float, dict[str, float]]] = []
+    fastest = min((_sample(spin, 1, clock, wait) for _ in range(20)), default=0.0) if spin else 0.0
+    start = clock()
+    while True:
+        undisturbed = sum(spun <= settings.stolen * fastest for spun, _ in taken)
+        late = clock() - start > settings.seconds
+        if undisturbed >= settings.rounds or (late and len(taken) >= settings.min_rounds):
+            break
+        arms = list(case.arms)
+        order.shuffle(arms)
+        before = _sample(spin, 1, clock, wait) if spin else 0.0
+        times = {arm.name: _sample(arm.call, counts[arm.name], clock, wait) for arm in arms}
+        after = _sample(spin, 1, clock, wait) if spin else 0.0
+        fastest = min(fastest, before, after)
+        taken.append((max(before, after), times))
+        on_round()
+    kept = [times for spun, times in taken if spun <= settings.stolen * fastest]
+    disturbed = len(taken) - len(kept)
+    if len(kept) < settings.min_rounds:
+        taken.sort(key=lambda one: one[0])
+        kept = [times for _, times in taken[: settings.min_rounds]]
+    return kept, disturbed

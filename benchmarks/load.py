@@ -1,0 +1,53 @@
+"""Is the machine ours alone? The load average, and a spin that takes longer when a core is stolen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+
+
+def parallel_spin(elements: int = 98304) -> Callable[[], object]:
+    """A fixed piece of work on every intra-op thread, about a tenth of a millisecond long.
+
+    Another process on one of the cores delays its thread, and so the whole spin. A spin on one thread
+    would not notice: the scheduler moves it to a free core.
+
+    Args:
+        elements: tanh values for each thread; torch splits work of at least 32768 elements.
+
+    >>> parallel_spin(16)() is not None
+    True
+    """
+    source = torch.linspace(-1, 1, elements * torch.get_num_threads())
+    result = torch.empty_like(source)
+
+    def spin() -> torch.Tensor:
+        return torch.tanh(source, out=result)
+
+    return spin
+
+
+def load_average() -> float | None:
+    """Processes wanting a core, averaged over the last minute; None where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def load_warning(load: float | None, cores: int) -> str:
+    """A sentence for the user where others were busy before the run, else "".
+
+    >>> load_warning(0.2, 2)
+    ''
+    >>> load_warning(1.9, 2)
+    'the load average was 1.9 on 2 cores before the run; timings will be unsteady, close other programs'
+    """
+    if load is None or load <= 0.5 * cores:
+        return ""
+    return (
+        f"the load average was {load:.1f} on {cores} cores before the run; "
+        "timings will be unsteady, close other programs"
+    )

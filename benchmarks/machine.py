@@ -1,0 +1,73 @@
+"""Where a benchmark ran: the facts without which a time means nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine_facts(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, threads, instruction set, versions and commit.
+
+    Args:
+        device: "cpu" or "cuda"; for "cuda" the GPU's name and driver side versions are added.
+
+    >>> sorted(machine_facts())[:4]
+    ['commit', 'cores', 'cpu', 'instruction_set']
+    """
+    facts: dict[str, Any] = {
+        "cpu": _cpu_model(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "stonefx": importlib.metadata.version("stonefx"),
+        "commit": _commit(),
+    }
+    if device == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name()
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which a container can make fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """The commit of the checkout around this file, "+changes" where it was edited; "" outside of one."""
+    folder = Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():
+        return ""
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+changes" if _git(folder, "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

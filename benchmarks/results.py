@@ -1,0 +1,108 @@
+"""Measured cases as a table and as a JSON document."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tabulate import tabulate
+
+from stonefx.benchmarks.case import CaseResult, Settings
+
+SCHEMA = 1
+_UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
+
+
+def seconds_text(seconds: float) -> str:
+    """A time in three digits with its unit.
+
+    >>> [seconds_text(t) for t in (1.5e-6, 0.00042, 2.0)]
+    ['1.50 us', '420 us', '2.00 s']
+    """
+    unit, limit = next((one for one in _UNITS if seconds >= one[1]), _UNITS[-1])
+    return f"{seconds / limit:#.3g}".rstrip(".") + f" {unit}"
+
+
+def result_table(results: Sequence[CaseResult]) -> str:
+    """One table of all cases: time a call, spread (half the interquartile range), speed-up, error.
+
+    Args:
+        results: of one suite; the first arm of each case is the baseline of its speed-ups.
+
+    >>> print(result_table([]))
+    nothing was measured
+    """
+    if not results:
+        return "nothing was measured"
+    rows = []
+    for result in results:
+        for position, arm in enumerate(result.arms):
+            low, high = arm.quartiles
+            rows.append(
+                (
+                    result.name if position == 0 else "",
+                    arm.name,
+                    seconds_text(arm.seconds),
+                    f"+-{50 * (high - low) / arm.seconds:.0f} %" if arm.seconds else "",
+                    f"{arm.speedup:.2f}x",
+                    "nan" if math.isnan(arm.error) else f"{arm.error:.1e}",
+                )
+            )
+    table = tabulate(
+        rows,
+        headers=("case", "arm", "time a call", "spread", f"vs {results[0].arms[0].name}", "error"),
+        disable_numparse=True,
+        colalign=("left", "left", "right", "right", "right", "right"),
+    )
+    return "\n".join([table, *(_remark(result) for result in results if result.noisy)])
+
+
+def _remark(result: CaseResult) -> str:
+    return (
+        f"noisy: in {result.name}, {result.disturbed} rounds were thrown away because a core was taken by "
+        f"another program ({result.rounds} kept); run it again on a quiet machine"
+    )
+
+
+def result_document(
+    suites: dict[str, list[CaseResult]], machine: dict[str, Any], settings: Settings, load: float | None
+) -> dict[str, Any]:
+    """Everything measured in JSON's own types; times in seconds.
+
+    Args:
+        suites: suite name -> its cases.
+        machine: as `machine_facts` gives it.
+        settings: how it was measured.
+        load: load average before the run.
+    """
+    return {
+        "schema": SCHEMA,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine,
+        "load_before": load,
+        "settings": asdict(settings),
+        "suites": {name: [_case(result) for result in results] for name, results in suites.items()},
+    }
+
+
+def _case(result: CaseResult) -> dict[str, Any]:
+    return {
+        "case": result.name,
+        "rounds": result.rounds,
+        "disturbed": result.disturbed,
+        "noisy": result.noisy,
+        "arms": [
+            {
+                "arm": arm.name,
+                "seconds": arm.seconds,
+                "quartiles": list(arm.quartiles),
+                "speedup": arm.speedup,
+                "error": arm.error if math.isfinite(arm.error) else str(arm.error),
+                "calls_per_sample": arm.calls_per_sample,
+            }
+            for arm in result.arms
+        ],
+    }
