@@ -1,0 +1,107 @@
+"""What the operators demand of their arguments; csrc/launch/checks.h says the same in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def show(dtype: torch.dtype) -> str:
+    """`float32` for `torch.float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def shape(tensor: torch.Tensor) -> str:
+    """`[8, 64]` for a tensor of that shape."""
+    return "[" + ", ".join(str(size) for size in tensor.shape) + "]"
+
+
+def floating(operator: str, label: str, x: torch.Tensor) -> None:
+    """Raise RuntimeError unless `x` has one of the four floating dtypes that the kernels take."""
+    if x.dtype not in FLOATING:
+        raise RuntimeError(
+            f"stone::{operator}: {label} must be float32, float64, bfloat16 or float16, got {show(x.dtype)}; "
+            f"convert it, for instance with {label}.float()"
+        )
+
+
+def rows(operator: str, label: str, x: torch.Tensor) -> None:
+    """Raise RuntimeError unless `x` is `[*batch, dim]` and floating."""
+    floating(operator, label, x)
+    if x.dim() == 0:
+        raise RuntimeError(
+            f"stone::{operator}: {label} must be [*batch, dim] with at least one dimension, got a 0-dim "
+            f"tensor; use {label}.unsqueeze(-1)"
+        )
+
+
+def same_dtype(operator: str, labels: str, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Raise RuntimeError unless `x` and `y` have one dtype."""
+    if x.dtype != y.dtype:
+        raise RuntimeError(
+            f"stone::{operator}: {labels} must have one dtype, got {show(x.dtype)} and {show(y.dtype)}; "
+            "convert one of them with .to()"
+        )
+
+
+def same_device(operator: str, labels: str, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Raise RuntimeError unless `x` and `y` are on one device."""
+    if x.device != y.device:
+        raise RuntimeError(
+            f"stone::{operator}: {labels} must be on one device, got {x.device} and {y.device}; "
+            "move one of them with .to()"
+        )
+
+
+def curvature(operator: str, c: torch.Tensor, batch: Sequence[int], device: torch.device) -> None:
+    """Raise RuntimeError unless `c` is floating and 0-dim, or broadcasts to `[*batch, 1]`.
+
+    A 0-dim `c` on the CPU goes with rows on any device, as 0-dim tensors do in torch.
+    """
+    floating(operator, "c", c)
+    fits = c.dim() <= len(batch) + 1
+    if fits and c.dim() > 0:
+        fits = c.shape[-1] == 1
+        for size, extent in zip(reversed(c.shape[:-1]), reversed(batch), strict=False):
+            fits = fits and (size == 1 or size == extent)
+    if not fits:
+        expected = "[" + ", ".join(str(size) for size in (*batch, 1)) + "]"
+        raise RuntimeError(
+            f"stone::{operator}: c must be 0-dim or broadcast to [*batch, 1] = {expected}, got {shape(c)}; "
+            "a curvature for each row needs a last dimension of 1: c.unsqueeze(-1)"
+        )
+    if c.device != device and not (c.dim() == 0 and c.device.type == "cpu"):
+        raise RuntimeError(
+            f"stone::{operator}: x and c must be on one device, got {device} and {c.device}; "
+            "move one of them with .to()"
+        )
+
+
+def broadcast_batch(operator: str, x: torch.Tensor, y: torch.Tensor) -> tuple[int, ...]:
+    """The batch shape that `x` and `y`, both `[*batch, dim]`, broadcast to; RuntimeError if there is none."""
+    fits = x.shape[-1] == y.shape[-1]
+    batch: list[int] = []
+    longer, shorter = (x.shape[:-1], y.shape[:-1]) if x.dim() >= y.dim() else (y.shape[:-1], x.shape[:-1])
+    padding = len(longer) - len(shorter)
+    for index, extent in enumerate(longer):
+        other = shorter[index - padding] if index >= padding else 1
+        fits = fits and (extent == other or extent == 1 or other == 1)
+        batch.append(other if extent == 1 else extent)
+    if not fits:
+        raise RuntimeError(
+            f"stone::{operator}: x and y must have one last dimension and batch dimensions that broadcast, "
+            f"got {shape(x)} and {shape(y)}; reshape or unsqueeze one of them"
+        )
+    return tuple(batch)
+
+
+def options(operator: str, **values: float) -> None:
+    """Raise RuntimeError for a guard that is negative or NaN."""
+    for label, value in values.items():
+        if not value >= 0:
+            raise RuntimeError(
+                f"stone::{operator}: {label} must be at least 0, got {value}; leave it out for none"
+            )

@@ -1,0 +1,143 @@
+"""The `stone` operator library: how an operator, its `_forward` twin and its `_backward` are registered."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._C import DispatchKey, DispatchKeySet
+
+from stonefx import native
+
+LIBRARY = torch.library.Library("stone", "DEF")
+TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_contiguous_strides)
+# The schema language cannot spell infinity; a limit this large never takes effect.
+NO_LIMIT = 1e308
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """Everything that makes `stone::name`, `stone::name_forward` and `stone::name_backward`.
+
+    Args:
+        name: such as `expmap0`.
+        arguments: the schema between the parentheses, shared by the operator and its twin.
+        backward_arguments, backward_results: the schema of `name_backward`.
+        reference: the operator in plain torch, differentiable, in the dtype it is given.
+        backward_reference: `name_backward` in plain torch, differentiable.
+        fake, backward_fake: check the arguments and return empty tensors of the result's shape.
+        setup_context, backward: as for `torch.library.register_autograd`.
+        vmap, backward_vmap: `(operator, info, in_dims, *args, **kwargs) -> (results, out_dims)`.
+    """
+
+    name: str
+    arguments: str
+    backward_arguments: str
+    backward_results: str
+    reference: Function
+    backward_reference: Function
+    fake: Function
+    backward_fake: Function
+    setup_context: Function
+    backward: Function
+    vmap: Function
+    backward_vmap: Function
+
+
+_declared: dict[str, Operator] = {}
+
+
+def declare(operator: Operator) -> None:
+    """Define the three operators with their fakes, gradients and batching rules; kernels come from `load`."""
+    name = operator.name
+    forward_twin, backward_twin = f"{name}_forward", f"{name}_backward"
+    for each in (name, forward_twin):
+        LIBRARY.define(f"{each}({operator.arguments}) -> Tensor", tags=TAGS)
+        _register(each, operator.fake, operator.vmap)
+    LIBRARY.define(
+        f"{backward_twin}({operator.backward_arguments}) -> {operator.backward_results}", tags=TAGS
+    )
+    _register(backward_twin, operator.backward_fake, operator.backward_vmap)
+    torch.library.register_autograd(
+        f"stone::{name}", operator.backward, setup_context=operator.setup_context, lib=LIBRARY
+    )
+    _register_double_backward(backward_twin, operator.backward_reference)
+    _declared[name] = operator
+
+
+def _register(name: str, fake: Function, vmap: Function) -> None:
+    torch.library.register_fake(f"stone::{name}", fake, lib=LIBRARY)
+
+    def batched(info: Any, in_dims: Any, *args: Any, **kwargs: Any) -> Any:
+        return vmap(getattr(torch.ops.stone, name).default, info, in_dims, *args, **kwargs)
+
+    torch.library.register_vmap(f"stone::{name}", batched, lib=LIBRARY)
+
+
+def _register_double_backward(name: str, backward_reference: Function) -> None:
+    """Differentiate `name_backward` through its reference: a second derivative is rare, and may be slow."""
+
+    def setup_context(
+        ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Any
+    ) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.options = keyword_only_inputs
+
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        _, pull = torch.func.vjp(lambda *inputs: backward_reference(*inputs, **ctx.options), *saved)
+        return tuple(
+            grad if needed else None for grad, needed in zip(pull(grads), ctx.needs_input_grad, strict=True)
+        )
+
+    torch.library.register_autograd(f"stone::{name}", backward, setup_context=setup_context, lib=LIBRARY)
+
+
+def load() -> None:
+    """Load the native kernels; where they are missing, register the references and warn once.
+
+    The references run the same formula in plain torch: right, and several times slower.
+    """
+    status = native.load()
+    if not status.cpu.loaded:
+        _fall_back("CPU")
+        warnings.warn(
+            f"stonefx runs its operators in plain torch on the CPU: {status.cpu.reason}. {status.cpu.remedy}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    if not status.cuda.loaded and torch.cuda.is_available():
+        _fall_back("CUDA")
+        warnings.warn(
+            f"stonefx runs its operators in plain torch on CUDA: {status.cuda.reason}. {status.cuda.remedy}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _fall_back(key: str) -> None:
+    for name, operator in _declared.items():
+        forward = _checked(operator.fake, operator.reference)
+        LIBRARY.impl(name, forward, key)
+        LIBRARY.impl(f"{name}_forward", forward, key)
+        LIBRARY.impl(f"{name}_backward", _checked(operator.backward_fake, operator.backward_reference), key)
+
+
+def _checked(fake: Function, reference: Function) -> Function:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        fake(*args, **kwargs)
+        result = reference(*args, **kwargs)
+        return tuple(r.contiguous() for r in result) if isinstance(result, tuple) else result.contiguous()
+
+    return run
+
+
+def below_autocast(device_type: str) -> Any:
+    """A guard under which the dispatcher skips autocast for `device_type` ("cpu" or "cuda")."""
+    key = DispatchKey.AutocastCPU if device_type == "cpu" else DispatchKey.AutocastCUDA
+    return torch._C._ExcludeDispatchKeyGuard(DispatchKeySet(key))

@@ -1,0 +1,180 @@
+"""`stone::mobius_add`: addition in the Poincaré ball."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import batching, checks
+from .curvature import operand, wants_gradient
+from .library import Operator, declare
+
+_NAME = "mobius_add"
+_ARGUMENTS = "Tensor x, Tensor y, Tensor c, *, float min_denominator=0, float denominator_offset=0"
+
+
+def reference(
+    x: Tensor, y: Tensor, c: Tensor, *, min_denominator: float = 0.0, denominator_offset: float = 0.0
+) -> Tensor:
+    """The sum in plain torch, differentiable, in the dtype of `x` (half types compute in float32)."""
+    _, terms = _terms(x, y, c, min_denominator, denominator_offset)
+    a, b, _, denominator = terms[-4:]
+    u, v = terms[:2]
+    return ((a * u + b * v) / denominator).to(x.dtype)
+
+
+def _terms(
+    x: Tensor, y: Tensor, c: Tensor, min_denominator: float, denominator_offset: float
+) -> tuple[torch.dtype, tuple[Tensor, ...]]:
+    dtype = batching.compute_dtype(x)
+    u, v, k = x.to(dtype), y.to(dtype), c.to(device=x.device, dtype=dtype)
+    uv = (u * v).sum(-1, keepdim=True)
+    uu, vv = (u * u).sum(-1, keepdim=True), (v * v).sum(-1, keepdim=True)
+    a, b = 1 + 2 * k * uv + k * vv, 1 - k * uu
+    raw = 1 + 2 * k * uv + k * k * uu * vv
+    clamped = raw.clamp_min(min_denominator) if min_denominator else raw
+    return dtype, (u, v, k, uv, uu, vv, a, b, raw, clamped + denominator_offset)
+
+
+def backward_reference(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    c: Tensor,
+    *,
+    min_denominator: float = 0.0,
+    denominator_offset: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients for `x` and `y` as if neither broadcast, and for the curvature of each row."""
+    dtype, terms = _terms(x, y, c, min_denominator, denominator_offset)
+    u, v, k, uv, uu, vv, a, b, raw, denominator = terms
+    g = grad.to(dtype)
+    gu, gv = (g * u).sum(-1, keepdim=True), (g * v).sum(-1, keepdim=True)
+    grad_a, grad_b = gu / denominator, gv / denominator
+    grad_raw = -(a * gu + b * gv) / denominator.square()
+    if min_denominator:
+        grad_raw = torch.where(raw >= min_denominator, grad_raw, 0.0)
+    grad_uv = 2 * k * (grad_a + grad_raw)
+    grad_uu = k * (k * vv * grad_raw - grad_b)
+    grad_vv = k * (grad_a + k * uu * grad_raw)
+    grad_x = a / denominator * g + 2 * grad_uu * u + grad_uv * v
+    grad_y = b / denominator * g + grad_uv * u + 2 * grad_vv * v
+    grad_c = grad_a * (2 * uv + vv) - grad_b * uu + grad_raw * (2 * uv + 2 * k * uu * vv)
+    return grad_x.to(x.dtype), grad_y.to(x.dtype), grad_c
+
+
+def _check(x: Tensor, y: Tensor, c: Tensor, options: dict[str, float]) -> tuple[int, ...]:
+    checks.rows(_NAME, "x", x)
+    checks.rows(_NAME, "y", y)
+    checks.same_dtype(_NAME, "x and y", x, y)
+    checks.same_device(_NAME, "x and y", x, y)
+    batch = checks.broadcast_batch(_NAME, x, y)
+    checks.curvature(_NAME, c, batch, x.device)
+    checks.options(_NAME, **options)
+    return batch
+
+
+def _fake(x: Tensor, y: Tensor, c: Tensor, **options: float) -> Tensor:
+    return x.new_empty((*_check(x, y, c, options), x.shape[-1]))
+
+
+def _backward_fake(
+    grad: Tensor, x: Tensor, y: Tensor, c: Tensor, **options: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch = _check(x, y, c, options)
+    checks.same_dtype("mobius_add_backward", "grad and x", grad, x)
+    full = (*batch, x.shape[-1])
+    return x.new_empty(full), x.new_empty(full), x.new_empty((*batch, 1), dtype=batching.compute_dtype(x))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+    ctx.options = keyword_only_inputs
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    operands = ctx.saved_tensors
+    grads = torch.ops.stone.mobius_add_backward.default(grad, *operands, **ctx.options)
+    return tuple(
+        batching.sum_to(gradient, like) if wanted else None
+        for gradient, like, wanted in zip(grads, operands, ctx.needs_input_grad, strict=True)
+    )
+
+
+def _vmap(
+    op: Any, info: Any, in_dims: Any, x: Tensor, y: Tensor, c: Tensor, **options: float
+) -> tuple[Tensor, int]:
+    return op(*_batched(in_dims, x, y, c), **options), 0
+
+
+def _backward_vmap(
+    op: Any, info: Any, in_dims: Any, grad: Tensor, x: Tensor, y: Tensor, c: Tensor, **options: float
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    grad = batching.spread(grad, in_dims[0], info.batch_size)
+    x, y, c = _batched(in_dims[1:], x, y, c)
+    # the batch of x and y alone must be the gradient's: give x the mapped dimension if none of them has it
+    x = x.expand(grad.shape)
+    return op(grad, x, y, c, **options), (0, 0, 0)
+
+
+def _batched(in_dims: Any, x: Tensor, y: Tensor, c: Tensor) -> list[Tensor]:
+    """Align the operands; where only `c` is mapped, `x` takes its mapped dimension too."""
+    x_dim, y_dim, c_dim = in_dims[:3]
+    if x_dim is None and y_dim is None and c_dim is not None:
+        x, x_dim = x.expand(c.shape[c_dim], *x.shape), 0
+    return batching.align((x, y, c), (x_dim, y_dim, c_dim))
+
+
+OPERATOR = Operator(
+    name=_NAME,
+    arguments=_ARGUMENTS,
+    backward_arguments="Tensor grad, " + _ARGUMENTS,
+    backward_results="(Tensor, Tensor, Tensor)",
+    reference=reference,
+    backward_reference=backward_reference,
+    fake=_fake,
+    backward_fake=_backward_fake,
+    setup_context=_setup_context,
+    backward=_backward,
+    vmap=_vmap,
+    backward_vmap=_backward_vmap,
+)
+declare(OPERATOR)
+
+
+def mobius_add(
+    x: Tensor,
+    y: Tensor,
+    c: float | Tensor = 1.0,
+    *,
+    min_denominator: float = 0.0,
+    denominator_offset: float = 0.0,
+) -> Tensor:
+    """Add points of the Poincaré ball of curvature `-c`.
+
+    `((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (max(d, min_denominator) + denominator_offset)` with
+    `d = 1 + 2c<x,y> + c^2||x||^2||y||^2` (Ganea et al. 2018, equation 3, with the guards that libraries add).
+    The sum runs in the dtype it is given, under autocast too.
+
+    Args:
+        x, y: points `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
+        c: curvature, a positive float, or a floating tensor that is 0-dim or broadcasts to `[*batch, 1]`.
+            A tensor is not inspected; the formula has a value for any sign.
+        min_denominator, denominator_offset: the guards; the defaults are none.
+
+    Returns:
+        Points of the ball, `[*batch, dim]`, in the dtype of `x`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices, or a negative guard.
+
+    >>> import torch
+    >>> mobius_add(torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0]))
+    tensor([0.8000, 0.0000])
+    """
+    curvature = operand(_NAME, x, c)
+    op = torch.ops.stone.mobius_add if wants_gradient(x, y, curvature) else torch.ops.stone.mobius_add_forward
+    return op.default(x, y, curvature, min_denominator=min_denominator, denominator_offset=denominator_offset)

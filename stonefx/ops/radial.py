@@ -1,0 +1,182 @@
+"""What expmap0 and logmap0 share: `profile(u) / u * x`, with `u` the guarded, scaled norm of the row.
+
+    n = max(sqrt(||x||^2 + square_offset), min_norm) + norm_offset
+    u = max(sqrt(c) * n, min_scaled)
+    y = profile(min(u, limit)) / u * x
+
+Gradients are those that autograd gives on this spelling: a clamp passes none outside its range, and the norm
+has subgradient 0 at 0. With no guard at all the map is smooth at the origin: its derivative there is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import batching, checks
+from .library import NO_LIMIT, Operator
+
+Profile = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guards:
+    """The numbers that keep a spelling of the map finite; the defaults are no guard at all."""
+
+    square_offset: float = 0.0
+    min_norm: float = 0.0
+    norm_offset: float = 0.0
+    min_scaled: float = 0.0
+    limit: float = NO_LIMIT
+    nan_at_zero: bool = False
+
+
+def arguments(operand: str, limit: str) -> str:
+    """The schema of a radial map of `operand`, its limit named `limit`."""
+    return (
+        f"Tensor {operand}, Tensor c, *, float square_offset=0, float min_norm=0, float norm_offset=0, "
+        f"float min_scaled=0, float {limit}={NO_LIMIT:.0e}, bool nan_at_zero=False"
+    )
+
+
+def evaluate(profile: Profile, x: Tensor, c: Tensor, guards: Guards) -> Tensor:
+    """The map, in plain torch; differentiable everywhere but where a guard switches."""
+    dtype = batching.compute_dtype(x)
+    row, curvature = x.to(dtype), c.to(device=x.device, dtype=dtype)
+    _, _, _, u = _norms(row, curvature, guards)
+    at_origin = _at_origin(u, curvature)
+    safe = torch.where(at_origin, 1.0, u)
+    factor = torch.where(at_origin, _origin(guards), profile(_below(safe, guards.limit)) / safe)
+    return (factor * row).to(x.dtype)
+
+
+def gradients(
+    profile: Profile, slope: Profile, grad: Tensor, x: Tensor, c: Tensor, guards: Guards
+) -> tuple[Tensor, Tensor]:
+    """Gradient of the map for `x`, and for the curvature of each row: `[*batch, dim]` and `[*batch, 1]`."""
+    dtype = batching.compute_dtype(x)
+    g, row, curvature = grad.to(dtype), x.to(dtype), c.to(device=x.device, dtype=dtype)
+    root, n0, n, u = _norms(row, curvature, guards)
+    at_origin = _at_origin(u, curvature)
+    safe = torch.where(at_origin, 1.0, u)
+    within = safe <= guards.limit
+    factor = profile(_below(safe, guards.limit)) / safe
+    # d(factor)/du, passed on only where neither minimum holds
+    derivative = (torch.where(within, slope(_below(safe, guards.limit)), 0.0) - factor) / safe
+    derivative = torch.where(at_origin | (root * n < guards.min_scaled), 0.0, derivative)
+    factor = torch.where(at_origin, _origin(guards), factor)
+    inner = (g * row).sum(-1, keepdim=True)
+    passes = (n0 >= guards.min_norm) & (n0 > 0)
+    toward_row = torch.where(passes, derivative * root / torch.where(passes, n0, 1.0), 0.0)
+    grad_x = factor * g + toward_row * inner * row
+    grad_c = derivative * n / (2 * torch.where(at_origin, 1.0, root)) * inner
+    return grad_x.to(x.dtype), grad_c.to(dtype)
+
+
+def _norms(row: Tensor, c: Tensor, guards: Guards) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n0 = torch.linalg.vector_norm(row, dim=-1, keepdim=True)
+    if guards.square_offset:
+        n0 = ((row * row).sum(-1, keepdim=True) + guards.square_offset).sqrt()
+    n = (n0.clamp_min(guards.min_norm) if guards.min_norm else n0) + guards.norm_offset
+    root = c.sqrt().expand_as(n)
+    u = root * n
+    return root, n0, n, u.clamp_min(guards.min_scaled) if guards.min_scaled else u
+
+
+def _at_origin(u: Tensor, c: Tensor) -> Tensor:
+    return (u == 0) & (c > 0)
+
+
+def _origin(guards: Guards) -> float:
+    return float("nan") if guards.nan_at_zero else 1.0
+
+
+def _below(u: Tensor, limit: float) -> Tensor:
+    return u.clamp_max(limit) if limit < NO_LIMIT else u
+
+
+def operator(name: str, operand: str, limit_name: str, profile: Profile, slope: Profile) -> Operator:
+    """Assemble the operator of one radial map.
+
+    Args:
+        name: `expmap0` or `logmap0`.
+        operand: name of the mapped rows in the schema.
+        limit_name: name of the guard that bounds the argument of the profile.
+        profile: `tanh` or `artanh`.
+        slope: its derivative.
+    """
+
+    def read(options: dict[str, Any]) -> Guards:
+        limit = options.get(limit_name, NO_LIMIT)
+        checks.options(name, **{k: v for k, v in options.items() if k != "nan_at_zero"})
+        known = {f.name for f in fields(Guards)} - {"limit"}
+        return Guards(limit=min(limit, NO_LIMIT), **{k: v for k, v in options.items() if k in known})
+
+    def check(x: Tensor, c: Tensor, options: dict[str, Any]) -> None:
+        checks.rows(name, operand, x)
+        checks.curvature(name, c, x.shape[:-1], x.device)
+        read(options)
+
+    def fake(x: Tensor, c: Tensor, **options: Any) -> Tensor:
+        check(x, c, options)
+        return x.new_empty(x.shape)
+
+    def backward_fake(grad: Tensor, x: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        check(x, c, options)
+        checks.same_dtype(f"{name}_backward", f"grad and {operand}", grad, x)
+        return x.new_empty(x.shape), x.new_empty((*x.shape[:-1], 1), dtype=batching.compute_dtype(x))
+
+    def reference(x: Tensor, c: Tensor, **options: Any) -> Tensor:
+        return evaluate(profile, x, c, read(options))
+
+    def backward_reference(grad: Tensor, x: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        return gradients(profile, slope, grad, x, c, read(options))
+
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor], keyword_only_inputs: dict, output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.options = keyword_only_inputs
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, c = ctx.saved_tensors
+        differentiate = getattr(torch.ops.stone, f"{name}_backward").default
+        grad_x, grad_c = differentiate(grad, x, c, **ctx.options)
+        wants_x, wants_c = ctx.needs_input_grad
+        return grad_x if wants_x else None, batching.sum_to(grad_c, c) if wants_c else None
+
+    def vmap(op: Any, info: Any, in_dims: Any, x: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, int]:
+        x, c = _batched(info, in_dims, x, c)
+        return op(x, c, **options), 0
+
+    def backward_vmap(
+        op: Any, info: Any, in_dims: Any, grad: Tensor, x: Tensor, c: Tensor, **options: Any
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        grad = batching.spread(grad, in_dims[0], info.batch_size)
+        x, c = _batched(info, in_dims[1:3], x, c)
+        return op(grad, x, c, **options), (0, 0)
+
+    shared = arguments(operand, limit_name)
+    return Operator(
+        name=name,
+        arguments=shared,
+        backward_arguments="Tensor grad, " + shared,
+        backward_results="(Tensor, Tensor)",
+        reference=reference,
+        backward_reference=backward_reference,
+        fake=fake,
+        backward_fake=backward_fake,
+        setup_context=setup_context,
+        backward=backward,
+        vmap=vmap,
+        backward_vmap=backward_vmap,
+    )
+
+
+def _batched(info: Any, in_dims: Any, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    x = batching.spread(x, in_dims[0], info.batch_size)
+    return x, c if in_dims[1] is None else batching.pad(c.movedim(in_dims[1], 0), x.dim() - 1)
