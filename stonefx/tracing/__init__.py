@@ -1,0 +1,1 @@
+"""The parts of capture: retracing, mutation removal, constants, recording, arguments, results, submodules."""

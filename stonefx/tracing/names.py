@@ -1,0 +1,82 @@
+"""Which placeholders are the model's weights, and the plain names of Dynamo's sources."""
+
+from __future__ import annotations
+
+import re
+
+from torch import fx
+
+_TOKEN = re.compile(r"\['(?P<key>[^']*)'\]|\[(?P<index>[^\]]*)\]|\.?(?P<name>\w+)(?:\(\))?")
+_TABLES = {"_modules", "_parameters", "_buffers", "__dict__"}
+_CLOSURE = {"__closure__", "cell_contents", "__self__"}
+
+
+def source_name(node: fx.Node) -> str:
+    """Dynamo's expression for where a placeholder's value lies, or the node's own name."""
+    source = getattr(node, "_dynamo_source", None)
+    if source is None and node.meta.get("grapharg") is not None:
+        source = node.meta["grapharg"].source
+    return source.name if source is not None else node.name
+
+
+def is_model_state(node: fx.Node) -> bool:
+    """Whether Dynamo marked a placeholder as a parameter or buffer."""
+    return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
+
+
+def plain_name(source: str) -> str:
+    """The fully qualified name in a source: `L['self']._modules['a']._parameters['weight']` is `a.weight`.
+
+    >>> plain_name("L['fn']._modules['encoder']._modules['0']._parameters['weight']")
+    'encoder.0.weight'
+    >>> plain_name("L['batch']['ids']")
+    'batch.ids'
+    """
+    tokens = [
+        match.group("key") or match.group("index") or match.group("name") or ""
+        for match in _TOKEN.finditer(source)
+    ]
+    first = next((i for i, token in enumerate(tokens) if token in _TABLES), None)
+    if first is not None:
+        tokens = [token for token in tokens[first:] if token not in _TABLES]
+    else:
+        tokens = _without_closure(tokens[1:] if tokens and tokens[0] in {"L", "G"} else tokens)
+    return ".".join(tokens)
+
+
+def root_name(source: str) -> str:
+    """The variable that a source starts from: `m` of `G['m']._modules['a']`."""
+    tokens = [
+        match.group("key") or match.group("index") or match.group("name") or ""
+        for match in _TOKEN.finditer(source)
+    ]
+    return tokens[1] if len(tokens) > 1 and tokens[0] in {"L", "G"} else tokens[0]
+
+
+def weight_names(placeholders: list[fx.Node]) -> dict[fx.Node, str]:
+    """A distinct fully qualified name for each placeholder that is a parameter or buffer.
+
+    Names that collide, because two models meet in one function, are prefixed with the variable of their model.
+    """
+    sources = {node: source_name(node) for node in placeholders if is_model_state(node)}
+    names = {node: plain_name(source) for node, source in sources.items()}
+    taken: dict[str, int] = {}
+    for name in names.values():
+        taken[name] = taken.get(name, 0) + 1
+    return {
+        node: name if taken[name] == 1 else f"{root_name(sources[node])}.{name}"
+        for node, name in names.items()
+    }
+
+
+def _without_closure(tokens: list[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for token in tokens:
+        if skip and token.isdigit():
+            skip = False
+            continue
+        skip = token == "__closure__"
+        if token not in _CLOSURE:
+            kept.append(token)
+    return kept
