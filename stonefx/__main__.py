@@ -1,0 +1,132 @@
+"""The command line: `stonefx demo`, `explain`, `bench` and `doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+# Torch takes seconds to import: each command imports what it needs, so that --help is instant.
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stonefx")
+def main() -> None:
+    """Rewrite PyTorch graphs: linear chains merged, hyperbolic geometry fused."""
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def demo(as_json: bool) -> None:
+    """Optimize two small models and time them."""
+    from stonefx.demo import MissingPackage, run_demo
+
+    try:
+        results = run_demo(say=(lambda text: None) if as_json else click.echo)
+    except MissingPackage as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+
+
+@main.command()
+@click.argument("factory")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="SHAPE", help="Such as 8x128 or 2x16:int64; once each."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--diff", is_flag=True, help="Print the difference of the graphs as well.")
+def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) -> None:
+    """Report what would be rewritten in a model.
+
+    FACTORY is pkg.module:function, where the function returns the model; nothing is replaced.
+    """
+    import stonefx
+    from stonefx.arguments import load_model, parse_inputs
+
+    if not inputs:
+        raise click.UsageError("give at least one --input, such as --input 8x128")
+    try:
+        examples = parse_inputs(inputs)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--input") from None
+    try:
+        model = load_model(factory)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="FACTORY") from None
+    report = stonefx.explain(model, examples)
+    if as_json:
+        click.echo(report.to_json())
+        return
+    click.echo(str(report))
+    if diff:
+        click.echo(f"\n{report.diff()}")
+
+
+@main.command()
+@click.argument("suites", nargs=-1, metavar="[SUITE ...]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Intra-op threads of torch; its own choice if left out."
+)
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time limit of each case.")
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results to this file."
+)
+def bench(
+    suites: tuple[str, ...], device: str, threads: int | None, seconds: float | None, path: Path | None
+) -> None:
+    """Time against eager, inductor and by hand.
+
+    The suites are chain and hyperbolic; without a name all of them run.
+    """
+    import torch
+
+    from stonefx.benchmarks import Settings, result_document, result_table
+    from stonefx.benchmarks.load import load_average, load_warning
+    from stonefx.benchmarks.machine import machine_facts, usable_cores
+    from stonefx.benchmarks.run import run_suite
+    from stonefx.benchmarks.suites import SUITES
+
+    unknown = [name for name in suites if name not in SUITES]
+    if unknown:
+        raise click.UsageError(f"there is no suite {unknown[0]!r}; choose from {', '.join(SUITES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError(
+            f"--device cuda: torch {torch.__version__} sees no CUDA device on this machine"
+        )
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.UsageError(f"--json: there is no folder {path.absolute().parent}; create it first")
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+    load = load_average()
+    if warning := load_warning(load, usable_cores()):
+        click.echo(warning, err=True)
+    settings = Settings() if seconds is None else Settings(seconds=seconds)
+    machine = machine_facts(device)
+    click.echo(", ".join(f"{name} {value}" for name, value in machine.items() if value))
+    results = {}
+    for name in suites or SUITES:
+        results[name] = run_suite(name, device, settings)
+        click.echo(f"\n{name}\n{result_table(results[name])}")
+    if path is not None:
+        from stonefx.report import write_atomically
+
+        document = result_document(results, machine, settings, load)
+        write_atomically(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        click.echo(f"\nwritten to {path}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+def doctor(as_json: bool) -> None:
+    """Print what is built and what is missing."""
+    from stonefx import doctor as facts
+
+    click.echo(json.dumps(facts.report(), indent=2, default=str) if as_json else facts.text())
+
+
+if __name__ == "__main__":
+    main(prog_name="stonefx")

@@ -1,0 +1,94 @@
+"""What the command line's arguments mean: a model factory by name, example inputs by shape."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+_SHAPE = re.compile(r"(?P<shape>\d+(x\d+)*)(:(?P<dtype>\w+))?")
+
+
+def load_model(name: str) -> nn.Module:
+    """Import `pkg.module:factory` and make the model; the current folder is searched too.
+
+    Args:
+        name: a module path, a colon, and a callable that returns an `nn.Module`, or a module itself.
+
+    Raises:
+        ValueError: the name has another form, nothing is found there, or it is no `nn.Module`.
+
+    >>> load_model("torch.nn:Identity")
+    Identity()
+    """
+    path, colon, attribute = name.partition(":")
+    if not (colon and path and attribute):
+        raise ValueError(f"expected pkg.module:factory, got {name!r}; for example my_package.models:build")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        # A module that the user's own module fails to import is another mistake than a wrong name.
+        if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
+            raise ValueError(f"{path} was found but does not import: {error}") from error
+        raise ValueError(f"there is no module {path!r}, neither installed nor in {os.getcwd()}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{path} has no {attribute!r}; name a function that returns the model")
+        found = getattr(found, part)
+    model = found if isinstance(found, nn.Module) else _call(name, found)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} gave a {type(model).__name__}, expected an nn.Module")
+    return model
+
+
+def _call(name: str, factory: object) -> object:
+    if not callable(factory):
+        raise ValueError(f"{name} is a {type(factory).__name__}, expected a function or an nn.Module")
+    try:
+        return factory()
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be called without arguments: {error}") from error
+
+
+def parse_input(text: str, generator: torch.Generator | None = None) -> torch.Tensor:
+    """An example input from its shape: normal values, or 0 and 1 for integers, or True.
+
+    Args:
+        text: sizes joined by `x` and an optional dtype, such as `8x128` or `2x16:int64`.
+        generator: of the values.
+
+    Raises:
+        ValueError: the text has another form, or torch has no such dtype.
+
+    >>> parse_input("2x3:int64").shape
+    torch.Size([2, 3])
+    """
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected sizes such as 8x128 or 2x16:int64, got {text!r}")
+    shape = [int(size) for size in match["shape"].split("x")]
+    dtype = getattr(torch, match["dtype"] or "float32", None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"torch has no dtype {match['dtype']!r}; try float32, float64, bfloat16 or int64")
+    if dtype == torch.bool:
+        return torch.ones(shape, dtype=dtype)
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randint(0, 2, shape, generator=generator, dtype=dtype)
+
+
+def parse_inputs(texts: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    """Example inputs from their shapes, the same values in every run.
+
+    >>> [tuple(x.shape) for x in parse_inputs(["8x128", "8"])]
+    [(8, 128), (8,)]
+    """
+    generator = torch.Generator().manual_seed(0)
+    return tuple(parse_input(text, generator) for text in texts)
