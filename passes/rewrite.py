@@ -73,7 +73,8 @@ class Pass(Protocol):
     name: str
     targets: tuple[str, ...]
 
-    def run(self, module: fx.GraphModule, context: Context) -> list[Site]: ...
+    def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
+        """Rewrite the graph in place; return every site, rewritten or not."""
 
 
 class RewriteError(RuntimeError):

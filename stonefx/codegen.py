@@ -18,8 +18,6 @@ from torch import fx
 
 from .bindings import binding
 
-_LITERALS = (int, float, bool, str, type(None))
-
 
 @dataclass
 class Body:

@@ -64,7 +64,9 @@ require, verify
         known = sorted(field.name for field in fields(cls))
         for name in options or {}:
             if name not in known:
-                raise TypeError(f"unknown option {name!r}{_nearest(name, known)} Known options: {', '.join(known)}")
+                raise TypeError(
+                    f"unknown option {name!r}{_nearest(name, known)} Known options: {', '.join(known)}"
+                )
         return replace(cls(**defaults), **(options or {}))
 
 

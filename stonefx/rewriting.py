@@ -69,7 +69,8 @@ def check_required(report: Report, require: Iterable[str]) -> None:
         lines.append(f"{target}: " + ("no candidate was found" if not near else ""))
         lines += [f"  {site.status} at {site.source or site.module_path}: {site.reason}" for site in near]
     raise RequiredRewriteMissing(
-        "expected a rewrite of every target in require, but these were rewritten nowhere:\n" + "\n".join(lines)
+        "expected a rewrite of every target in require, but these were rewritten nowhere:\n"
+        + "\n".join(lines)
     )
 
 

@@ -147,7 +147,9 @@ class _Snapshot:
 
     __slots__ = ("epoch", "facts", "folds", "references", "storages")
 
-    def __init__(self, weights: Sequence[torch.Tensor], folds: tuple[torch.Tensor, ...], epoch: int, drop: Any):
+    def __init__(
+        self, weights: Sequence[torch.Tensor], folds: tuple[torch.Tensor, ...], epoch: int, drop: Any
+    ):
         self.epoch = epoch
         self.references = [weakref.ref(weight, drop) for weight in weights]
         # A weak reference keeps the storage's address from being used again, but not its memory.
@@ -190,6 +192,7 @@ class FreshFolds:
         self.lock = threading.Lock()
 
     def __call__(self, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The folds of these weights as they are now."""
         key = tuple(map(id, weights))
         snapshot = self.snapshots.get(key)
         if snapshot is not None and snapshot.is_fresh(weights):
