@@ -1,0 +1,82 @@
+"""A roofline model of what a linear map costs, so that merging can be weighed before it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The three numbers of the roofline model.
+
+    The defaults describe one or two ordinary CPU cores: what `aten.linear` reaches on them in float32, not
+    the peak of the data sheet. `pair_launches` is what `stone.low_rank_linear` costs in calls: one where the
+    operator runs, two where `lower` spells it as two linear maps.
+
+    Args:
+        flop_rate: floating-point operations a second.
+        bandwidth: bytes a second between memory and the cores.
+        launch: seconds that one operator call costs before it does any work.
+        pair_launches: calls that one low-rank pair costs.
+
+    >>> Machine().flop_rate
+    50000000000.0
+    """
+
+    flop_rate: float = 5e10
+    bandwidth: float = 1e10
+    launch: float = 2e-6
+    pair_launches: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("flop_rate", "bandwidth", "launch", "pair_launches"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected {name} > 0, got {getattr(self, name)!r}")
+
+    @classmethod
+    def of(cls, device: torch.device, pair_launches: int = 1) -> Machine:
+        """The default machine of a device type.
+
+        >>> Machine.of(torch.device("cuda")).launch
+        4e-06
+        """
+        if device.type == "cuda":
+            return cls(flop_rate=5e13, bandwidth=2e12, launch=4e-6, pair_launches=pair_launches)
+        return cls(pair_launches=pair_launches)
+
+    def linear_seconds(self, rows: int, inputs: int, outputs: int, itemsize: int) -> float:
+        """Predict the time of `[rows, inputs] -> [rows, outputs]`.
+
+        `max(2 * rows * inputs * outputs / flop_rate, bytes / bandwidth) + launch`, where the bytes are
+        those of the weight, the input and the result.
+
+        >>> machine = Machine(flop_rate=1e9, bandwidth=1e9, launch=0.5)
+        >>> machine.linear_seconds(rows=1, inputs=1000, outputs=1000, itemsize=1)
+        0.502
+        """
+        return self.work_seconds(rows, inputs, outputs, itemsize) + self.launch
+
+    def pair_seconds(self, rows: int, inputs: int, rank: int, outputs: int, itemsize: int) -> float:
+        """Predict the time of `inputs -> rank -> outputs` as one low-rank pair: both products, one call."""
+        return (
+            self.work_seconds(rows, inputs, rank, itemsize)
+            + self.work_seconds(rows, rank, outputs, itemsize)
+            + self.pair_launches * self.launch
+        )
+
+    def work_seconds(self, rows: int, inputs: int, outputs: int, itemsize: int) -> float:
+        """`linear_seconds` without the call."""
+        compute = linear_flops(rows, inputs, outputs) / self.flop_rate
+        traffic = itemsize * (inputs * outputs + rows * (inputs + outputs)) / self.bandwidth
+        return max(compute, traffic)
+
+
+def linear_flops(rows: int, inputs: int, outputs: int) -> int:
+    """Floating-point operations of one linear map, an addition and a multiplication apart.
+
+    >>> linear_flops(2, 3, 5)
+    60
+    """
+    return 2 * rows * inputs * outputs

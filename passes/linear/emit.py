@@ -1,0 +1,77 @@
+"""Adds nodes to a graph together with their fake values and the source line that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ..rewrite import val
+
+aten = torch.ops.aten
+_KEPT = ("stack_trace", "nn_module_stack")
+
+
+class Emitter:
+    """Emits nodes before an anchor, on whose behalf they are made.
+
+    Args:
+        anchor: the node before which they go; its source line and module become theirs.
+        source: another node to take these from.
+    """
+
+    def __init__(self, anchor: fx.Node, source: fx.Node | None = None) -> None:
+        self.anchor = anchor
+        self.kept = {key: value for key, value in (source or anchor).meta.items() if key in _KEPT}
+        self.nodes: list[fx.Node] = []
+        self._doubled: dict[fx.Node, fx.Node] = {}
+
+    def __call__(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """Emit a call on weights, whose sizes are fixed, and compute its fake value."""
+        values, keywords = fx.node.map_arg((args, kwargs), self._fake)
+        mode = val(self.anchor).fake_mode  # type: ignore[attr-defined]
+        with torch.no_grad(), mode:
+            result = target(*values, **keywords)
+        return self.insert(target, args, kwargs, result)
+
+    def insert(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:
+        """Emit a call whose fake value is known."""
+        graph = self.anchor.graph
+        with graph.inserting_before(self.anchor):
+            node = graph.call_function(target, args, kwargs)
+        node.meta = {**self.kept, "val": value}
+        self.nodes.append(node)
+        return node
+
+    def double(self, node: fx.Node) -> fx.Node:
+        """The node's value in float64, emitted once."""
+        if val(node).dtype == torch.float64:
+            return node
+        if node not in self._doubled:
+            self._doubled[node] = self(aten.to.dtype, node, torch.float64)
+        return self._doubled[node]
+
+    def rounded(self, node: fx.Node | None, dtype: torch.dtype) -> fx.Node:
+        """The node's value in another dtype."""
+        assert node is not None
+        return node if val(node).dtype == dtype else self(aten.to.dtype, node, dtype)
+
+    def fold(self, node: fx.Node, name: str) -> fx.Node:
+        """Mark an emitted node as a folded value, to be kept by the runtime under a readable name."""
+        if node in self.nodes:
+            node.meta["fold"] = name
+        return node
+
+    def sweep(self) -> None:
+        """Erase emitted nodes that nothing reads."""
+        for node in reversed(self.nodes):
+            if not node.users and node is not self.anchor:
+                self.anchor.graph.erase_node(node)
+
+    def _fake(self, node: fx.Node) -> Any:
+        value = node.meta["val"]
+        if isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor):
+            return val(self.anchor).fake_mode.from_tensor(value)  # type: ignore[attr-defined]
+        return value

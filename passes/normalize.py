@@ -1,0 +1,111 @@
+"""The pass `normalize`: one spelling instead of several, where that changes not a single bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from .arguments import is_operator, named_arguments, packet
+from .regions import Regions, regions, storage
+from .rewrite import Context, Site, val
+from .shapes import is_row_major, same_layout
+
+aten = torch.ops.aten
+_DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+_VIEWS = (
+    aten.alias,
+    aten.view,
+    aten._unsafe_view,
+    aten.reshape,
+    aten.flatten,
+    aten.unflatten,
+    aten.expand,
+    aten.permute,
+    aten.transpose,
+    aten.slice,
+    aten.squeeze,
+)
+
+
+class Normalize:
+    """Removes nodes that do nothing and fills in default arguments.
+
+    What goes: dropout in eval mode, `alias`, views onto the same layout, `to` and `contiguous` where nothing has
+    to be converted or moved, and `clone` where neither it nor its original is ever written to. What a caller
+    could tell apart stays: a value that the graph returns, anything that converts a dtype, `detach`.
+    Spellings of linear maps (`matmul`, `addmm`, `einsum`) are left as they are, since another spelling may round
+    differently; `linear_chains` reads them all.
+    """
+
+    name = "normalize"
+    targets = ()
+
+    def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
+        """Normalise a graph in place. Reports no sites: nothing that it does can be observed."""
+        graph = module.graph
+        facts = regions(graph)
+        for node in list(graph.nodes):
+            if not is_operator(node):
+                continue
+            # A view made under no_grad cuts gradients off, even if it shows the same values.
+            cuts = context.grad and node in facts.no_grad
+            source = None if cuts else _same_as(node, facts)
+            if source is not None and not _returned(node):
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)
+            else:
+                _fill_in_arguments(node)
+        graph.lint()
+        module.recompile()
+        return []
+
+
+NORMALIZE = Normalize()
+
+
+def _same_as(node: fx.Node, facts: Regions) -> fx.Node | None:
+    """The operand that a node merely repeats; None if it does anything."""
+    if not isinstance(node.meta.get("val"), torch.Tensor) or not node.all_input_nodes:
+        return None
+    given = named_arguments(node)
+    source = node.all_input_nodes[0]
+    if not isinstance(source.meta.get("val"), torch.Tensor):
+        return None
+    if packet(node) in _DROPOUTS:
+        return None if given["train"] else source
+    if not same_layout(val(source), val(node)):
+        return None
+    if packet(node) in _VIEWS:
+        return source
+    if packet(node) is aten.contiguous:
+        plain = given["memory_format"] == torch.contiguous_format
+        return source if plain and is_row_major(val(source)) else None
+    if packet(node) is aten.to:
+        return source if not given.get("copy") and given.get("memory_format") is None else None
+    if packet(node) is aten.clone:
+        written = facts.writer(source) or facts.writer(node)
+        return source if written is None and not _seen_outside(node) else None
+    return None
+
+
+def _returned(node: fx.Node) -> bool:
+    return any(user.op == "output" for user in node.users)
+
+
+def _seen_outside(node: fx.Node) -> bool:
+    """Whether a caller gets hold of the memory of a node's value, through this node or a view of it."""
+    own = storage(node)
+    results: list[Any] = node.graph.output_node().all_input_nodes
+    return any(storage(result) == own for result in results)
+
+
+def _fill_in_arguments(node: fx.Node) -> None:
+    """Write every argument that has a position at its position, defaults included."""
+    given = named_arguments(node)
+    positional = [a for a in node.target._schema.arguments if not a.kwarg_only]  # type: ignore[union-attr]
+    keywords = {a.name for a in node.target._schema.arguments if a.kwarg_only}  # type: ignore[union-attr]
+    if all(argument.name in given for argument in positional):
+        node.args = tuple(given[argument.name] for argument in positional)
+        node.kwargs = {name: value for name, value in node.kwargs.items() if name in keywords}

@@ -1,0 +1,81 @@
+"""What holds at each node beyond its arguments: autocast, gradient mode, and what the graph mutates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+from .arguments import is_operator
+
+
+@dataclass
+class Regions:
+    """Facts about a whole graph, gathered in one walk.
+
+    Args:
+        autocast: the nodes that run under an enabled autocast.
+        no_grad: the nodes that run with gradients switched off inside the graph.
+        writers: for each mutated storage, the nodes that write to it, in order.
+        position: the place of each node in the graph.
+    """
+
+    autocast: set[fx.Node] = field(default_factory=set)
+    no_grad: set[fx.Node] = field(default_factory=set)
+    writers: dict[int, list[fx.Node]] = field(default_factory=dict)
+    position: dict[fx.Node, int] = field(default_factory=dict)
+
+    def writer(self, node: fx.Node) -> fx.Node | None:
+        """The first node that writes into the memory of `node`'s value, if any."""
+        return next(iter(self.writers.get(storage(node), ())), None)
+
+    def written_between(self, node: fx.Node, first: fx.Node, last: fx.Node) -> fx.Node | None:
+        """The first node after `first` and before `last` that writes into the memory of `node`'s value."""
+        low, high = self.position[first], self.position[last]
+        writers = self.writers.get(storage(node), ())
+        return next((writer for writer in writers if low < self.position[writer] < high), None)
+
+
+def regions(graph: fx.Graph) -> Regions:
+    """Walk a graph once, following `_enter_autocast`, `_set_grad_enabled` and mutable operators."""
+    facts = Regions()
+    autocast: list[tuple[fx.Node, bool]] = []
+    grad = True
+    for position, node in enumerate(graph.nodes):
+        facts.position[node] = position
+        if node.op == "call_function":
+            if node.target is torch.amp.autocast_mode._enter_autocast:
+                autocast.append((node, bool(node.args[2]) if len(node.args) > 2 else True))
+            elif node.target is torch.amp.autocast_mode._exit_autocast:
+                autocast = [entry for entry in autocast if entry[0] is not node.args[0]]
+            elif node.target is torch._C._set_grad_enabled:
+                grad = bool(node.args[0])
+        if autocast and autocast[-1][1]:
+            facts.autocast.add(node)
+        if not grad:
+            facts.no_grad.add(node)
+        for written in written_operands(node):
+            facts.writers.setdefault(storage(written), []).append(node)
+    facts.writers.pop(0, None)
+    return facts
+
+
+def written_operands(node: fx.Node) -> list[fx.Node]:
+    """The operands that an operator call writes to, by its schema."""
+    if not is_operator(node) or not node.target._schema.is_mutable:  # type: ignore[union-attr]
+        return []
+    written: list[fx.Node] = []
+    for index, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
+        operands = value if isinstance(value, list | tuple) else [value]
+        written += [operand for operand in operands if isinstance(operand, fx.Node)]
+    return written
+
+
+def storage(node: fx.Node) -> int:
+    """A number for the memory behind a node's fake value; 0 where it has none."""
+    value = node.meta.get("val")
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else 0

@@ -1,0 +1,62 @@
+"""Comparing and reading sizes without adding a guard to the shape environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+Size = int | torch.SymInt
+
+
+def expression(size: Any) -> Any:
+    """The integer or sympy expression behind a size."""
+    return size.node.expr if isinstance(size, torch.SymInt) else size
+
+
+def same_size(left: Size, right: Size) -> bool:
+    """Whether two sizes are known to be equal for every input; False where that is not known."""
+    return bool(expression(left) == expression(right))
+
+
+def same_sizes(left: Sequence[Size], right: Sequence[Size]) -> bool:
+    """Whether two shapes (or strides) are known to be equal for every input."""
+    return len(left) == len(right) and all(map(same_size, left, right))
+
+
+def same_layout(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two fake tensors are known to have equal shapes, strides, dtype and device."""
+    return (
+        left.dtype == right.dtype
+        and left.device == right.device
+        and same_sizes(left.shape, right.shape)
+        and same_sizes(left.stride(), right.stride())
+    )
+
+
+def product(sizes: Iterable[Size]) -> Any:
+    """The product of sizes, as an integer or sympy expression."""
+    total: Any = 1
+    for size in sizes:
+        total = total * expression(size)
+    return total
+
+
+def is_row_major(value: torch.Tensor) -> bool:
+    """Whether a fake tensor is known to be contiguous in row-major order for every input."""
+    plain: Any = 1
+    clamped: Any = 1  # torch spells the strides of a tensor that may be empty with max(size, 1)
+    for size, stride in zip(reversed(value.shape), reversed(value.stride()), strict=True):
+        if expression(size) != 1 and expression(stride) not in (expression(plain), expression(clamped)):
+            return False
+        plain, clamped = plain * size, clamped * torch.sym_max(1, size)
+    return True
+
+
+def hint(size: Size, otherwise: int) -> int:
+    """The example value of a size; `otherwise` where it depends on data and has none."""
+    if isinstance(size, torch.SymInt):
+        known = size.node.hint
+        return otherwise if known is None else int(known)
+    return size
