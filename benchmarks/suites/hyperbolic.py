@@ -60,13 +60,20 @@ def hyperbolic_cases(device: str = "cpu", shapes: Sequence[tuple[int, int]] = SH
 
 def _models(plain: PlainTranslation, x: torch.Tensor) -> dict[str, nn.Module]:
     by_hand = GeometryTranslation(x.shape[-1]).to(x.device)
+    by_hand.load_state_dict(plain.state_dict())
     return {
         "eager": plain,
-        "inductor": torch.compile(copy.deepcopy(plain)),
-        "compile(stone)": torch.compile(copy.deepcopy(plain), backend="stone"),
+        "inductor": _compiled(plain, "inductor"),
+        "compile(stone)": _compiled(plain, "stone"),
         "stonefx.optimize": stonefx.optimize(plain, (x,)),
         "stonefx.geometry": by_hand,
     }
+
+
+def _compiled(plain: PlainTranslation, backend: str) -> nn.Module:
+    module = copy.deepcopy(plain)
+    module.compile(backend=backend)
+    return module
 
 
 Call = Callable[[], tuple[torch.Tensor, ...]]

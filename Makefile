@@ -1,0 +1,50 @@
+# make demo, make test: from a fresh clone; the first run makes .venv, a later one installs nothing.
+PYTHON ?= python3
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
+
+.PHONY: demo test test-slow lint cuda bench install clean
+
+demo: install
+	$(BIN)/stonefx demo
+
+# One thread for each worker: more would only fight for the cores.
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
+
+bench: install
+	$(BIN)/stonefx bench $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	.ci/tree build/lint
+	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p stonefx
+	$(BIN)/python .ci/imports.py build/lint
+
+# Compiles the CUDA library for sm_80 and sm_90; needs nvcc, but no GPU.
+cuda: install
+	STONEFX_CUDA=1 STONEFX_CUDA_ARCHITECTURES="80;90" $(BIN)/python -m pip wheel . --no-build-isolation --no-deps \
+	  --wheel-dir build/cuda-wheel --config-settings=build-dir=build/cuda
+	$(BIN)/python -m zipfile -l build/cuda-wheel/stonefx-*.whl | grep libstonefx_cuda
+
+install: $(VENV)/.installed
+
+$(VENV)/.requirements: requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# No build isolation: an isolated build would download a second torch.
+$(VENV)/.installed: $(VENV)/.requirements $(SOURCES)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf build $(VENV)
