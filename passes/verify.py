@@ -70,6 +70,9 @@ class Verifier:
         values: dict[str, Any] = {
             name: probe.to(val(nodes[name]).device) for name, probe in zip(free, probes, strict=True)
         }
+        for name in site.inputs:
+            if not is_tensor(nodes[name]):
+                values[name] = hint(nodes[name].meta["val"])
         for name, node in nodes.items():
             if node.op != "placeholder" or name in values:
                 continue
