@@ -11,7 +11,9 @@ def main(tree: str) -> int:
     # The editable install finds stonefx in the checkout, where passes/ lies outside of it.
     sys.meta_path = [finder for finder in sys.meta_path if "ScikitBuild" not in type(finder).__name__]
     sys.path.insert(0, str(Path(tree).resolve()))
-    status = lint_imports(config_filename="pyproject.toml", cache_dir="build/import_linter_cache")
+    status = lint_imports(
+        config_filename="pyproject.toml", cache_dir="build/import_linter_cache", no_logo=True
+    )
     return 0 if status == EXIT_STATUS_SUCCESS else 1
 
 

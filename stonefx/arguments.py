@@ -50,7 +50,7 @@ def load_model(name: str) -> nn.Module:
 
 def _call(name: str, factory: object) -> object:
     if not callable(factory):
-        raise ValueError(f"{name} is a {type(factory).__name__}, expected a function or an nn.Module")
+        raise ValueError(f"{name} is of type {type(factory).__name__}, expected a function or an nn.Module")
     try:
         return factory()
     except TypeError as error:

@@ -105,7 +105,7 @@ def test_explain_with_diff_and_integer_input(models):
         (["no_such_module:f", "--input", "8"], "there is no module 'no_such_module'"),
         (["broken_models:f", "--input", "8"], "broken_models was found but does not import"),
         (["user_models:nothing", "--input", "8"], "user_models has no 'nothing'"),
-        (["user_models:number", "--input", "8"], "is a int, expected a function or an nn.Module"),
+        (["user_models:number", "--input", "8"], "is of type int, expected a function or an nn.Module"),
         (["user_models:needs", "--input", "8"], "cannot be called without arguments"),
         (["user_models:gives_text", "--input", "8"], "gave a str, expected an nn.Module"),
     ],
