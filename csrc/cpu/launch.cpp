@@ -1,0 +1,47 @@
+// The operators on the CPU: rows in parallel on torch's own threads.
+#include "kernels.h"
+#include "register.h"
+
+namespace stone {
+
+namespace {
+
+// Fewer elements than this on a thread cost more to hand out than to work off.
+constexpr int64_t kGrainElements = 32768;
+
+template <class Kernel, class Arguments>
+void over_rows(Kernel kernel, const Arguments& arguments, int64_t rows) {
+  const int64_t grain = kGrainElements / (arguments.dim > 0 ? arguments.dim : 1) + 1;
+  if (rows <= grain) {
+    kernel(arguments, 0, rows);
+    return;
+  }
+  torch::stable::parallel_for(
+      0, rows, grain, [&](int64_t begin, int64_t end) { kernel(arguments, begin, end); });
+}
+
+struct Cpu {
+  static void radial(launch::RadialMap which, launch::Direction direction, const RadialArguments& arguments,
+                     int64_t rows, const launch::Tensor& /*x*/) {
+    const Kernels& table = kernels();
+    const bool forward = direction == launch::Direction::kForward;
+    if (which == launch::RadialMap::kExpmap0) {
+      over_rows(forward ? table.expmap0 : table.expmap0_backward, arguments, rows);
+    } else {
+      over_rows(forward ? table.logmap0 : table.logmap0_backward, arguments, rows);
+    }
+  }
+
+  static void mobius(launch::Direction direction, const MobiusArguments& arguments, int64_t rows,
+                     const launch::Tensor& /*x*/) {
+    const Kernels& table = kernels();
+    over_rows(direction == launch::Direction::kForward ? table.mobius_add : table.mobius_add_backward, arguments,
+              rows);
+  }
+};
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(stone, CPU, m) { launch::register_operators<Cpu>(m); }
+
+}  // namespace stone

@@ -1,0 +1,17 @@
+// What the row formulas need of the compiler. No header of torch is included from this folder.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+// One source is compiled for several instruction sets: each has its namespace, so that the linker cannot take an
+// inline function compiled for one set into code that must run on another. Plain data lives in `stone` itself.
+#ifndef STONE_NAMESPACE
+#define STONE_NAMESPACE stone::portable
+#endif
+
+#if defined(__CUDACC__)
+#define STONE_FUNCTION __host__ __device__ __forceinline__
+#else
+#define STONE_FUNCTION inline __attribute__((always_inline))
+#endif

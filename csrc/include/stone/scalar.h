@@ -1,0 +1,93 @@
+// tanh and artanh in float64 without branches or calls, so that a loop over rows becomes vector code.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "stone/macros.h"
+
+namespace STONE_NAMESPACE {
+
+STONE_FUNCTION double from_bits(uint64_t bits) {
+  double value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+STONE_FUNCTION uint64_t to_bits(double value) {
+  uint64_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+STONE_FUNCTION double not_a_number() { return std::numeric_limits<double>::quiet_NaN(); }
+STONE_FUNCTION double infinity() { return std::numeric_limits<double>::infinity(); }
+
+// 1.5 * 2^52: adding it rounds to an integer, which is then found in the low bits.
+constexpr double kRound = 6755399441055744.0;
+constexpr double kLog2 = 0.693147180559945309417;
+constexpr double kLog2High = 6.93147180369123816490e-01;
+constexpr double kLog2Low = 1.90821492927058770002e-10;
+
+// exp(z) - 1 for 0 <= z <= 700, to 2 units in the last place.
+STONE_FUNCTION double expm1_positive(double z) {
+  const double shifted = z * 1.44269504088896340736 + kRound;
+  const double k = shifted - kRound;
+  const double r = (z - k * kLog2High) - k * kLog2Low;
+  double p = 1.0 / 6227020800.0;
+  p = p * r + 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  p = p * r * r + r;
+  const double power = from_bits((to_bits(shifted) + 1023) << 52);
+  return power * p + (power - 1.0);
+}
+
+struct TanhAndSlope {
+  double value;
+  double slope;
+};
+
+// tanh(u) and 1 / cosh(u)^2 for u >= 0, the latter to full relative accuracy while tanh(u) < 1.
+STONE_FUNCTION TanhAndSlope tanh_and_slope(double u) {
+  const double bounded = u > 20.0 ? 20.0 : u;
+  const double e = expm1_positive(2.0 * bounded);
+  const double inverse = 1.0 / (e + 2.0);
+  const double slope = 4.0 * (e + 1.0) * inverse * inverse;
+  return {e * inverse, u > 20.0 ? 0.0 : slope};
+}
+
+// artanh(u) for u >= 0: infinite at 1, NaN beyond.
+STONE_FUNCTION double artanh(double u) {
+  const double numerator = 1.0 + u;
+  const double denominator = 1.0 - u;
+  // (1 + u) / (1 - u) = 2^k m with m in [sqrt(1/2), sqrt(2)); artanh(u) = k log(2) / 2 + artanh((m - 1) / (m + 1))
+  const uint64_t k = (to_bits(numerator / denominator) - to_bits(0.70710678118654752440)) >> 52;
+  const double exponent = from_bits(k | 0x4330000000000000ULL) - 4503599627370496.0;
+  const double scaled = denominator * from_bits((k + 1023) << 52);
+  const double w = k == 0 ? u : (numerator - scaled) / (numerator + scaled);
+  const double w2 = w * w;
+  double p = 1.0 / 23.0;
+  p = p * w2 + 1.0 / 21.0;
+  p = p * w2 + 1.0 / 19.0;
+  p = p * w2 + 1.0 / 17.0;
+  p = p * w2 + 1.0 / 15.0;
+  p = p * w2 + 1.0 / 13.0;
+  p = p * w2 + 1.0 / 11.0;
+  p = p * w2 + 1.0 / 9.0;
+  p = p * w2 + 1.0 / 7.0;
+  p = p * w2 + 1.0 / 5.0;
+  p = p * w2 + 1.0 / 3.0;
+  const double value = exponent * (0.5 * kLog2) + (w + w * w2 * p);
+  return u < 1.0 ? value : (u == 1.0 ? infinity() : not_a_number());
+}
+
+}  // namespace STONE_NAMESPACE

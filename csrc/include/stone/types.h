@@ -1,0 +1,51 @@
+// Plain data that kernels and launchers share.
+#pragma once
+
+#include <cstdint>
+
+namespace stone {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+struct Half {
+  uint16_t bits;
+};
+
+enum class Element : int { kFloat32, kFloat64, kBFloat16, kFloat16 };
+
+// The curvature operand: any floating type in memory, or one number where `data` is null.
+struct Curvature {
+  const void* data;
+  Element element;
+  double value;
+};
+
+// The guards of expmap0 and logmap0; a limit of 1e308 never takes effect.
+struct RadialGuards {
+  double square_offset;
+  double min_norm;
+  double norm_offset;
+  double min_scaled;
+  double limit;
+  bool nan_at_zero;
+};
+
+struct MobiusGuards {
+  double min_denominator;  // 0: no clamp
+  double denominator_offset;
+};
+
+constexpr int kMaxDepth = 6;
+constexpr int kMaxOperands = 3;
+
+// The batch dimensions of operands that broadcast, neighbours merged where every operand allows it. Strides count
+// rows of the operand; 0 repeats one.
+struct RowMap {
+  int depth;
+  int64_t extent[kMaxDepth];
+  int64_t stride[kMaxOperands][kMaxDepth];
+};
+
+}  // namespace stone

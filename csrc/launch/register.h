@@ -1,0 +1,28 @@
+// One table of operators for every device: each operator and its `_forward` twin share a kernel.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#include "low_rank.h"
+#include "mobius.h"
+#include "radial.h"
+
+namespace stone::launch {
+
+template <class Device>
+void register_operators(torch::stable::detail::StableLibrary& m) {
+  m.impl("expmap0", TORCH_BOX((&radial<Device, kExpmap0, RadialMap::kExpmap0>)));
+  m.impl("expmap0_forward", TORCH_BOX((&radial<Device, kExpmap0, RadialMap::kExpmap0>)));
+  m.impl("expmap0_backward", TORCH_BOX((&radial_backward<Device, kExpmap0, RadialMap::kExpmap0>)));
+  m.impl("logmap0", TORCH_BOX((&radial<Device, kLogmap0, RadialMap::kLogmap0>)));
+  m.impl("logmap0_forward", TORCH_BOX((&radial<Device, kLogmap0, RadialMap::kLogmap0>)));
+  m.impl("logmap0_backward", TORCH_BOX((&radial_backward<Device, kLogmap0, RadialMap::kLogmap0>)));
+  m.impl("mobius_add", TORCH_BOX((&mobius_add<Device>)));
+  m.impl("mobius_add_forward", TORCH_BOX((&mobius_add<Device>)));
+  m.impl("mobius_add_backward", TORCH_BOX((&mobius_add_backward<Device>)));
+  m.impl("low_rank_linear", TORCH_BOX(&low_rank_linear));
+  m.impl("low_rank_linear_forward", TORCH_BOX(&low_rank_linear));
+  m.impl("low_rank_linear_backward", TORCH_BOX(&low_rank_linear_backward));
+}
+
+}  // namespace stone::launch
