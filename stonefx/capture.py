@@ -25,9 +25,9 @@ __all__ = ["CaptureError", "from_dynamo"]
 def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> fx.GraphModule:
     """Retrace a graph of Dynamo's into functional pre-dispatch ATen with fake values, before autograd.
 
-    The placeholders keep their order. Those that are parameters or buffers carry their fully qualified name in
-    `meta["weight"]`. Dynamo's own metadata is carried over, so that `compile_fx` accepts the result. Grad mode,
-    autocast and functorch nesting are as before the call, also when it raises. `gm` is not changed.
+    The placeholders keep their order. Those that are parameters or buffers carry their fully qualified name
+    in `meta["weight"]`. Dynamo's own metadata is carried over, so that `compile_fx` accepts the result. Grad
+    mode, autocast and functorch nesting are as before the call, also when it raises. `gm` is not changed.
 
     Args:
         gm: what a `torch.compile` backend receives.

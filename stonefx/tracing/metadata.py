@@ -16,8 +16,8 @@ _NODE_META = ("grapharg", "tensor_dict", "example_value")
 def carry_dynamo_meta(old: fx.GraphModule, new: fx.GraphModule) -> None:
     """Carry Dynamo's metadata over, so that `compile_fx` takes the retraced graph for one of Dynamo's.
 
-    Sets `meta["weight"]` on parameters and buffers, readable names on all placeholders, and on their fake tensors
-    the `requires_grad` that recording dropped.
+    Sets `meta["weight"]` on parameters and buffers, readable names on all placeholders, and on their fake
+    tensors the `requires_grad` that recording dropped.
     """
     before, after = old.graph.find_nodes(op="placeholder"), new.graph.find_nodes(op="placeholder")
     weights = weight_names(before)
@@ -54,7 +54,7 @@ def _rename(before: list[fx.Node], after: list[fx.Node]) -> None:
 
 
 def _attribute_sources(old: fx.GraphModule, new: fx.GraphModule) -> dict[str, object]:
-    """Inductor asks a source of every attribute, and constants lifted by the retrace have none of Dynamo's."""
+    """Inductor asks a source of every attribute; constants lifted by the retrace have none of Dynamo's."""
     sources = dict(old._param_name_to_source or {})  # type: ignore[arg-type]
     for name, _ in [*new.named_parameters(), *new.named_buffers()]:
         sources.setdefault(name, AttrSource(LocalSource("self"), f"_constant_{name}"))

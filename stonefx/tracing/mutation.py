@@ -17,9 +17,9 @@ from .opaque import is_higher_order
 def remove_mutation(module: fx.GraphModule) -> int:
     """Turn `x.op_(...)` into `op(x, ...)` where the old storage of `x` is not seen afterwards.
 
-    Kept in place: a write to an input or attribute; to a storage that is read later, that reaches a higher-order
-    operator, or whose gradient history the write does not change (under `no_grad`); and an operator whose
-    functional form gives another shape, dtype or stride.
+    Kept in place: a write to an input or attribute; to a storage that is read later, that reaches a
+    higher-order operator, or whose gradient history the write does not change (under `no_grad`); and an
+    operator whose functional form gives another shape, dtype or stride.
 
     Returns:
         How many operators were made functional.
@@ -37,9 +37,8 @@ def remove_mutation(module: fx.GraphModule) -> int:
         functional = functional_form(node)
         if functional is None:
             continue
-        before = [
-            a for storage in storages(node.args[0]) for a in sharing[storage] if position[a] < position[node]
-        ]
+        aliases = [a for storage in storages(node.args[0]) for a in sharing[storage]]
+        before = [a for a in aliases if position[a] < position[node]]
         if not before or any(a.op in {"placeholder", "get_attr"} or is_higher_order(a) for a in before):
             continue
         users = [user for a in before for user in a.users]
@@ -64,14 +63,7 @@ def functional_form(node: fx.Node) -> OpOverload | None:
     namespace, name = schema.name.split("::")
     if not name.endswith("_") or name.endswith("__"):
         return None
-    written = [
-        argument for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write
-    ]
-    if (
-        len(written) != 1
-        or schema.arguments[0] is not written[0]
-        and schema.arguments[0].name != written[0].name
-    ):
+    if [i for i, argument in enumerate(schema.arguments) if _is_written(argument)] != [0]:
         return None
     packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
     overload = getattr(packet, node.target._overloadname, None)  # type: ignore[union-attr]
@@ -101,9 +93,13 @@ def storages(node: Any) -> set[int]:
     }
 
 
+def _is_written(argument: torch.Argument) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
 def _written_storages(node: fx.Node) -> Iterator[int]:
     for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        if argument.alias_info and argument.alias_info.is_write:
+        if _is_written(argument):
             value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
             for leaf in pytree.tree_leaves(value):
                 yield from storages(leaf)

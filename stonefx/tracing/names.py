@@ -32,10 +32,7 @@ def plain_name(source: str) -> str:
     >>> plain_name("L['batch']['ids']")
     'batch.ids'
     """
-    tokens = [
-        match.group("key") or match.group("index") or match.group("name") or ""
-        for match in _TOKEN.finditer(source)
-    ]
+    tokens = _tokens(source)
     first = next((i for i, token in enumerate(tokens) if token in _TABLES), None)
     if first is not None:
         tokens = [token for token in tokens[first:] if token not in _TABLES]
@@ -46,17 +43,14 @@ def plain_name(source: str) -> str:
 
 def root_name(source: str) -> str:
     """The variable that a source starts from: `m` of `G['m']._modules['a']`."""
-    tokens = [
-        match.group("key") or match.group("index") or match.group("name") or ""
-        for match in _TOKEN.finditer(source)
-    ]
+    tokens = _tokens(source)
     return tokens[1] if len(tokens) > 1 and tokens[0] in {"L", "G"} else tokens[0]
 
 
 def weight_names(placeholders: list[fx.Node]) -> dict[fx.Node, str]:
     """A distinct fully qualified name for each placeholder that is a parameter or buffer.
 
-    Names that collide, because two models meet in one function, are prefixed with the variable of their model.
+    Names that collide, because two models meet in one function, get the variable of their model before them.
     """
     sources = {node: source_name(node) for node in placeholders if is_model_state(node)}
     names = {node: plain_name(source) for node, source in sources.items()}
@@ -67,6 +61,11 @@ def weight_names(placeholders: list[fx.Node]) -> dict[fx.Node, str]:
         node: name if taken[name] == 1 else f"{root_name(sources[node])}.{name}"
         for node, name in names.items()
     }
+
+
+def _tokens(source: str) -> list[str]:
+    groups = [match.group("key", "index", "name") for match in _TOKEN.finditer(source)]
+    return [key or index or name or "" for key, index, name in groups]
 
 
 def _without_closure(tokens: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Functorch regions of a Dynamo graph: everything from the outermost transform's entry to its exit.
 
-Pre-dispatch recording sits above functorch, so `vmap` would leave dead batched tensors in the graph. Such a region
-is traced on its own below functorch, which leaves plain operators, and those are then recorded.
+Pre-dispatch recording sits above functorch, so `vmap` would leave dead batched tensors in the graph. Such a
+region is traced on its own below functorch, which leaves plain operators, and those are then recorded.
 """
 
 from __future__ import annotations
