@@ -1,0 +1,142 @@
+"""Recognises `mobius_add`: two rows with polynomial coefficients over their common denominator."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from .algebra import Algebra
+from .forms import ONE, ZERO, Form, Monomial, constant, join
+from .maps import Match, NearMiss
+
+TARGET = "mobius_add"
+
+
+def match_addition(algebra: Algebra, form: Form, x: int, y: int) -> Match | NearMiss | None:
+    """Compare a form with the Möbius sum of two row vectors; None where it does not look like one.
+
+    `((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (1 + 2c<x,y> + c^2||x||^2||y||^2)`
+    """
+    return _Comparison(algebra, x, y).compare(form)
+
+
+class _Comparison:
+    def __init__(self, algebra: Algebra, x: int, y: int) -> None:
+        self.algebra = algebra
+        self.x, self.y = x, y
+        self.xx, self.yy = (algebra.atom("inner", i, i, nonnegative=True) for i in (x, y))
+        self.xy = algebra.atom("inner", *sorted((x, y)))
+
+    def compare(self, form: Form) -> Match | NearMiss | None:
+        if len(form) < 3 or any(self.algebra.degree(m) != 1 for m, _ in form):
+            return None
+        numerator, denominator = self._fraction(form)
+        of_x, of_y = self._coefficient(numerator, self.x), self._coefficient(numerator, self.y)
+        in_x = self._factor(of_x, self.xy), self._factor(of_x, self.yy)
+        curvature = self.algebra.scale(self._factor(of_y, self.xx), -1.0)
+        if not len(curvature) or not any(map(len, in_x)) or len(of_x) + len(of_y) != len(numerator):
+            return None
+        lead_x, lead_y = self._plain(of_x), self._plain(of_y)
+        if abs(lead_x) == 0 or denominator is None:
+            return NearMiss(TARGET, self._without(denominator, lead_x))
+        scale = 1 / abs(lead_x)
+        sign_x = 1 if lead_x > 0 else -1
+        sign_y = 1 if lead_y > 0 else -1
+        if not self.algebra.close(abs(lead_y), abs(lead_x)):
+            return NearMiss(TARGET, f"the coefficient of y begins with {lead_y * scale:g}, not with 1")
+        curvature = self.algebra.scale(curvature, scale * sign_y)
+        if self.algebra.kinds(curvature) & {"vector", "inner", "foreign"}:
+            return None
+        of_x, of_y = (self.algebra.scale(f, scale * s) for f, s in ((of_x, sign_x), (of_y, sign_y)))
+        sign = sign_x * sign_y
+        reason = self._wrong_numerator(of_x, of_y, curvature, sign)
+        if reason:
+            return NearMiss(TARGET, reason)
+        guards = self._guards(denominator, curvature, sign, scale)
+        if isinstance(guards, str):
+            return NearMiss(TARGET, guards)
+        return Match(TARGET, (sign_x, sign_y), curvature, guards)
+
+    def _fraction(self, form: Form) -> tuple[Form, int | None]:
+        """The numerator, and the index of the atom that divides every term."""
+        for index, exponent in form.terms[0][0]:
+            atom = self.algebra.atoms[index]
+            if exponent != -1 or atom.kind not in ("sum", "clamp"):
+                continue
+            if all((index, exponent) in monomial for monomial, _ in form):
+                inverse: Monomial = ((index, Fraction(1)),)
+                return Form(tuple(sorted((join(m, inverse), k) for m, k in form))), index
+        return form, None
+
+    def _coefficient(self, form: Form, index: int) -> Form:
+        """What one atom is multiplied by."""
+        inverse: Monomial = ((index, Fraction(-1)),)
+        return Form(tuple(sorted((join(m, inverse), k) for m, k in form if (index, Fraction(1)) in m)))
+
+    def _factor(self, form: Form, atom: Form) -> Form:
+        """What an inner product is multiplied by, over the terms that hold no other one."""
+        index = self.algebra.single(atom)
+        assert index is not None
+        found = self._coefficient(form, index)
+        return Form(tuple(t for t in found if not self.algebra.kinds(Form((t,))) & {"inner"}))
+
+    @staticmethod
+    def _plain(form: Form) -> float:
+        return next((k for m, k in form if not m), 0.0)
+
+    @staticmethod
+    def _without(denominator: int | None, lead: float) -> str:
+        if denominator is None:
+            return "the numerator of a Möbius sum is not divided by 1 + 2c<x,y> + c^2||x||^2||y||^2"
+        return f"the coefficient of x begins with {lead:g}, not with 1"
+
+    def _wrong_numerator(self, of_x: Form, of_y: Form, c: Form, sign: int) -> str | None:
+        algebra = self.algebra
+        parts = (("<x, y>", self.xy, 2.0 * sign), ("||y||^2", self.yy, 1.0))
+        for name, atom, factor in parts:
+            found, expected = self._factor(of_x, atom), algebra.scale(c, factor)
+            if not algebra.equal(found, expected):
+                return (
+                    f"in the coefficient of x, {name} has the factor {algebra.describe(found)}, "
+                    f"expected {algebra.describe(expected)} (from the coefficient of y, where ||x||^2 has -c)"
+                )
+        cxy = algebra.scale(algebra.multiply(c, self.xy), 2.0 * sign)
+        expected_x = algebra.add(algebra.add(ONE, cxy), algebra.multiply(c, self.yy))
+        expected_y = algebra.add(ONE, algebra.multiply(c, self.xx), alpha=-1.0)
+        for name, found, expected in (("x", of_x, expected_x), ("y", of_y, expected_y)):
+            if not algebra.equal(found, expected):
+                return (
+                    f"the coefficient of {name} is {algebra.describe(found)}, "
+                    f"expected {algebra.describe(expected)}"
+                )
+        return None
+
+    def _guards(self, index: int | None, c: Form, sign: int, scale: float) -> dict[str, float | bool] | str:
+        """The guards of the denominator, or what is wrong with it."""
+        algebra = self.algebra
+        cxy = algebra.scale(algebra.multiply(c, self.xy), 2.0 * sign)
+        cc = algebra.multiply(algebra.power(c, 2), algebra.multiply(self.xx, self.yy))
+        expected = algebra.add(algebra.add(ONE, cxy), cc)
+        assert index is not None
+        atom = algebra.atoms[index]
+        inverse: Monomial = ((index, Fraction(1)),)
+        whole = algebra.scale(algebra.multiply(Form(((inverse, 1.0),)), ONE), scale)
+        guards: dict[str, float | bool] = {}
+        offset = ZERO
+        clamped = [m for m, _ in whole if len(m) == 1 and algebra.atoms[m[0][0]].kind == "clamp"]
+        if clamped:
+            atom = algebra.atoms[clamped[0][0][0]]
+            offset = algebra.add(whole, Form(((clamped[0], 1.0),)), alpha=-1.0)
+            whole, low, high = atom.parts
+            if high != float("inf") or low <= 0 or offset.number is None or offset.number < 0:
+                return f"the denominator {algebra.describe(Form(((inverse, scale),)))} has a guard of another kind"
+            guards["min_denominator"] = low
+        elif not algebra.equal(whole, expected):
+            # Nine digits: `1 + 1e-5 - 1` carries the rounding of the sum.
+            offset = constant(float(f"{self._plain(whole) - 1:.9g}"))
+            if (offset.number or 0.0) > 0:
+                expected = algebra.add(expected, constant(self._plain(whole) - 1))
+        if not algebra.equal(whole, expected):
+            return f"the denominator is {algebra.describe(whole)}, expected {algebra.describe(expected)}"
+        if offset.number:
+            guards["denominator_offset"] = offset.number
+        return guards

@@ -1,0 +1,113 @@
+"""Functions of forms, with the identities that make their spellings fall together."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from .algebra import Algebra
+from .forms import ONE, Form, constant, join
+
+INFINITY = math.inf
+
+
+def absolute(algebra: Algebra, form: Form) -> Form:
+    """`|form|`."""
+    if algebra.nonnegative(form):
+        return form
+    if len(form) > 1:
+        return algebra.atom("abs", form, nonnegative=True)
+    return algebra.power(algebra.power(form, 2), Fraction(1, 2))
+
+
+def clamp(algebra: Algebra, form: Form, low: float = -INFINITY, high: float = INFINITY) -> Form:
+    """`min(max(form, low), high)`; a bound that a non-negative form cannot reach is dropped."""
+    if (number := form.number) is not None:
+        return constant(min(max(number, low), high))
+    if low <= 0 and algebra.nonnegative(form):
+        low = -INFINITY
+    if low == -INFINITY and high == INFINITY:
+        return form
+    if low == -high and form.terms[0][1] < 0:
+        return algebra.scale(clamp(algebra, algebra.scale(form, -1.0), low, high), -1.0)
+    nonnegative = low >= 0 or (algebra.nonnegative(form) and high >= 0)
+    return algebra.atom("clamp", form, float(low), float(high), nonnegative=nonnegative)
+
+
+def tanh(algebra: Algebra, form: Form) -> Form:
+    """`tanh(form)`; odd, so that the leading coefficient inside is positive."""
+    return _odd(algebra, "tanh", form)
+
+
+def artanh(algebra: Algebra, form: Form) -> Form:
+    """`artanh(form)`; odd, so that the leading coefficient inside is positive."""
+    return _odd(algebra, "artanh", form)
+
+
+def _odd(algebra: Algebra, kind: str, form: Form) -> Form:
+    if form.number is not None:
+        value = math.tanh(form.number) if kind == "tanh" else math.atanh(form.number)
+        return constant(value)
+    if form.terms[0][1] < 0:
+        return algebra.scale(_odd(algebra, kind, algebra.scale(form, -1.0)), -1.0)
+    nonnegative = algebra.nonnegative(form)
+    if kind == "tanh":
+        return algebra.atom("tanh", form, nonnegative=nonnegative)
+    return algebra.atom("artanh", form, nonnegative=nonnegative)
+
+
+def log(algebra: Algebra, form: Form) -> Form:
+    """`log(form)`; `log((1 + u) / (1 - u))` is `2 artanh(u)`."""
+    if form.number is not None:
+        return constant(math.log(form.number))
+    for index, exponent in form.terms[0][0]:
+        atom = algebra.atoms[index]
+        if atom.kind != "sum" or exponent != -1:
+            continue
+        inverse = ((index, Fraction(1)),)
+        if all((index, exponent) in monomial for monomial, _ in form):
+            numerator = Form(tuple(sorted((join(m, inverse), k) for m, k in form)))
+            if (half := _half_difference(algebra, numerator, atom.parts[0])) is not None:
+                return algebra.scale(artanh(algebra, half), 2.0)
+    return algebra.atom("log", form)
+
+
+def log_sum(algebra: Algebra, form: Form) -> Form:
+    """Turn every `k log(1 + u) - k log(1 - u)` in a sum into `2 k artanh(u)`."""
+    for position, (monomial, coefficient) in enumerate(form):
+        for other, (partner, opposite) in enumerate(form.terms[:position]):
+            if not algebra.close(coefficient, -opposite):
+                continue
+            left = [f for f in monomial if f not in partner]
+            right = [f for f in partner if f not in monomial]
+            if len(left) != 1 or len(right) != 1 or left[0][1] != 1 or right[0][1] != 1:
+                continue
+            a, b = algebra.atoms[left[0][0]], algebra.atoms[right[0][0]]
+            if a.kind != "log" or b.kind != "log":
+                continue
+            if (half := _half_difference(algebra, a.parts[0], b.parts[0])) is None:
+                continue
+            shared = tuple(f for f in monomial if f != left[0])
+            factor = Form(((shared, 2.0 * coefficient),))
+            rest = Form(tuple(t for i, t in enumerate(form) if i not in (position, other)))
+            artanhs = algebra.multiply(factor, artanh(algebra, half))
+            return log_sum(algebra, algebra.add(rest, artanhs))
+    return form
+
+
+def _half_difference(algebra: Algebra, plus: Form, minus: Form) -> Form | None:
+    """`u` where `plus / minus` is `(1 + u) / (1 - u)`, else None."""
+    total = algebra.add(plus, minus).number
+    if not total:
+        return None
+    return algebra.scale(algebra.add(plus, minus, alpha=-1.0), 1.0 / total)
+
+
+def product(algebra: Algebra, left: Form, right: Form) -> Form:
+    """`left * right`."""
+    return algebra.multiply(left, right)
+
+
+def quotient(algebra: Algebra, left: Form, right: Form) -> Form:
+    """`left / right`."""
+    return algebra.multiply(left, algebra.power(right, -1)) if right != ONE else left

@@ -1,0 +1,145 @@
+"""What each ATen operator does to forms: one small function an operator, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from . import functions
+from .forms import ONE, Form, constant
+from .reductions import REDUCTIONS
+from .values import Layout, NotRowwise, Value, combine
+from .views import VIEWS
+
+if TYPE_CHECKING:
+    from .algebra import Algebra
+    from .evaluate import Evaluator
+
+Handler = Callable[["Evaluator", fx.Node, dict[str, Any]], Value]
+
+# Row scalars of which only the sign is known.
+NONNEGATIVE = frozenset({"softplus", "exp", "exp2", "sigmoid", "special_expit", "relu", "cosh"})
+
+
+def _unary(function: Callable[[Algebra, Form], Form], *, of_vectors: bool = False) -> Handler:
+    def handle(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+        value = evaluator.value(given["self"])
+        if not of_vectors:
+            _only_scalars(evaluator, value)
+        return Value(function(evaluator.algebra, value.form), value.layout)
+
+    return handle
+
+
+def _binary(function: Callable[[Algebra, Form, Form], Form]) -> Handler:
+    def handle(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+        if given.get("rounding_mode") is not None:
+            raise NotRowwise("a division that rounds")
+        left, right = evaluator.value(given["self"]), evaluator.value(given["other"])
+        alpha = evaluator.number(given.get("alpha")) if "alpha" in given else 1.0
+        result = function(evaluator.algebra, left.form, evaluator.algebra.scale(right.form, alpha or 0.0))
+        return Value(result, combine(left, right))
+
+    return handle
+
+
+def _only_scalars(evaluator: Evaluator, value: Value) -> None:
+    if any(evaluator.algebra.degree(monomial) for monomial, _ in value.form):
+        raise NotRowwise("a non-linear function of the entries of the rows")
+
+
+def _add(algebra: Algebra, left: Form, right: Form) -> Form:
+    return functions.log_sum(algebra, algebra.add(left, right))
+
+
+def _rsub(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+    left, right = evaluator.value(given["other"]), evaluator.value(given["self"])
+    alpha = evaluator.number(given["alpha"]) or 0.0
+    result = _add(evaluator.algebra, left.form, evaluator.algebra.scale(right.form, -alpha))
+    return Value(result, combine(left, right))
+
+
+def _pow(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+    base = evaluator.value(given["self"])
+    exponent = evaluator.number(given["exponent"])
+    fraction = Fraction(exponent or 0.0).limit_denominator(8)
+    if float(fraction) != exponent:
+        raise NotRowwise("an exponent that is no small fraction")
+    if fraction.denominator != 1 or fraction < 0:
+        _only_scalars(evaluator, base)
+    return Value(evaluator.algebra.power(base.form, fraction), base.layout)
+
+
+def _clamp(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+    value = evaluator.value(given["self"])
+    _only_scalars(evaluator, value)
+    low = evaluator.number(given.get("min", given.get("min_val")))
+    high = evaluator.number(given.get("max", given.get("max_val")))
+    low = -functions.INFINITY if low is None else low
+    high = functions.INFINITY if high is None else high
+    return Value(functions.clamp(evaluator.algebra, value.form, low, high), value.layout)
+
+
+def _extremum(bound: str) -> Handler:
+    def handle(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+        if "other" not in given:
+            raise NotRowwise(f"{node.target} reduces")
+        left, right = evaluator.value(given["self"]), evaluator.value(given["other"])
+        layout = combine(left, right)
+        if left.form.number is not None:
+            left, right = right, left
+        if (number := right.form.number) is None:
+            raise NotRowwise("the larger or smaller of two values, neither of them a constant")
+        _only_scalars(evaluator, left)
+        return Value(functions.clamp(evaluator.algebra, left.form, **{bound: number}), layout)
+
+    return handle
+
+
+def _addcmul(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+    algebra = evaluator.algebra
+    start, left, right = (evaluator.value(given[name]) for name in ("self", "tensor1", "tensor2"))
+    divide = "addcdiv" in str(node.target)
+    product = (functions.quotient if divide else functions.product)(algebra, left.form, right.form)
+    term = Value(algebra.scale(product, evaluator.number(given["value"]) or 0.0), combine(left, right))
+    return Value(_add(algebra, start.form, term.form), combine(start, term))
+
+
+def _filled(number: float | None) -> Handler:
+    def handle(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+        fill = given.get("fill_value", given.get("s")) if number is None else number
+        return Value(constant(evaluator.number(fill) or 0.0), Layout.CONSTANT)
+
+    return handle
+
+
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(("add",), _binary(_add)),
+    **dict.fromkeys(("sub", "subtract"), _binary(lambda g, a, b: _add(g, a, g.scale(b, -1.0)))),
+    "rsub": _rsub,
+    **dict.fromkeys(("mul", "multiply"), _binary(functions.product)),
+    **dict.fromkeys(("div", "divide", "true_divide"), _binary(functions.quotient)),
+    **dict.fromkeys(("neg", "negative"), _unary(lambda g, a: g.scale(a, -1.0), of_vectors=True)),
+    "reciprocal": _unary(lambda g, a: g.power(a, -1)),
+    "sqrt": _unary(lambda g, a: g.power(a, Fraction(1, 2))),
+    "rsqrt": _unary(lambda g, a: g.power(a, Fraction(-1, 2))),
+    "square": _unary(lambda g, a: g.power(a, 2), of_vectors=True),
+    "pow": _pow,
+    **dict.fromkeys(("abs", "absolute"), _unary(functions.absolute)),
+    "tanh": _unary(functions.tanh),
+    **dict.fromkeys(("atanh", "arctanh"), _unary(functions.artanh)),
+    "log": _unary(functions.log),
+    "log1p": _unary(lambda g, a: functions.log(g, g.add(ONE, a))),
+    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max", "hardtanh"), _clamp),
+    **dict.fromkeys(("maximum", "max"), _extremum("low")),
+    **dict.fromkeys(("minimum", "min"), _extremum("high")),
+    **dict.fromkeys(("addcmul", "addcdiv"), _addcmul),
+    **dict.fromkeys(("full", "full_like", "new_full", "scalar_tensor"), _filled(None)),
+    **dict.fromkeys(("ones", "ones_like", "new_ones"), _filled(1.0)),
+    **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), _filled(0.0)),
+    **REDUCTIONS,
+    **VIEWS,
+}

@@ -1,0 +1,106 @@
+"""Inputs on which a rewritten map is compared with the original, and the error it may have there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import fx
+
+from ..rewrite import Probe, is_weight
+from ..shapes import hint
+from .algebra import Algebra
+from .forms import Form
+from .maps import Match
+from .region import Region
+
+# Norms of the rows in units of 1 / sqrt(c), taken in turn. The points of the ball stop short of its boundary:
+# artanh amplifies the rounding of its argument by 1 / (2 (1 - u)), so 1 - 1e-3 costs 500 eps.
+TANGENT = (1.0, 1e-3, 0.0, 0.1, 4.0, 30.0)
+POINT = (0.5, 1e-3, 0.0, 0.1, 0.9, 0.999)
+HALF_POINT = (0.5, 1e-2, 0.0, 0.1, 0.9, 0.75)
+SECOND = (0.3, 0.1, 0.6, 0.0, 0.8, 0.5)
+UNKNOWN = 0.1
+SAMPLED = 0.4
+BOUNDS = {"expmap0": 64.0, "logmap0": 1024.0, "mobius_add": 1024.0}
+
+
+def bound(match: Match, dtype: torch.dtype) -> float:
+    """Relative error, row by row, that the operator may have on the probes against the formula in float64.
+
+    In float32 and float64: 64 eps for `expmap0` (a norm, a tanh, a quotient), 1024 eps for the other two at
+    `u <= 1 - 1e-3`. Half types compute in float32 and round once: 4 eps.
+    """
+    eps = torch.finfo(dtype).eps
+    return (4.0 if dtype.itemsize == 2 else BOUNDS[match.target]) * eps
+
+
+def probes(algebra: Algebra, match: Match, region: Region) -> Probe:
+    """A function that draws the inputs of a region that are not weights, in their order."""
+    makers: list[Callable[[torch.Generator], torch.Tensor]] = []
+    curvature = match.curvature.number
+    if curvature is not None:
+        reach = abs(curvature) ** -0.5
+    else:
+        reach = UNKNOWN if any(map(is_weight, region.scalars)) else SAMPLED
+    for position, node in enumerate(region.vectors):
+        makers.append(_rows(node, _norms(match, node, position), reach))
+    for node in region.scalars:
+        makers.append(_scalar(node, _sign(algebra, match.curvature, node)))
+    makers += [_filler(node) for node in region.others]
+    free = [make for node, make in zip(region.inputs, makers, strict=True) if not is_weight(node)]
+
+    def draw(generator: torch.Generator) -> Sequence[torch.Tensor]:
+        return [make(generator) for make in free]
+
+    return draw
+
+
+def _norms(match: Match, node: fx.Node, position: int) -> tuple[float, ...]:
+    dtype = node.meta["val"].dtype
+    if match.target == "expmap0":
+        norms = TANGENT
+    elif position:
+        norms = SECOND
+    else:
+        norms = HALF_POINT if dtype.itemsize == 2 else POINT
+    # An unguarded spelling gives 0 / 0 at zero, and so does the operator; there is nothing to measure.
+    return tuple(norm for norm in norms if norm or not match.guards.get("nan_at_zero"))
+
+
+def _shape(node: fx.Node) -> list[int]:
+    return [hint(size, 4) for size in node.meta["val"].shape]
+
+
+def _rows(node: fx.Node, norms: Sequence[float], reach: float) -> Callable[[torch.Generator], torch.Tensor]:
+    def make(generator: torch.Generator) -> torch.Tensor:
+        rows = torch.randn(_shape(node), generator=generator, dtype=torch.float64)
+        rows = rows / rows.norm(dim=-1, keepdim=True)
+        count = rows[..., 0].numel()
+        turn = torch.tensor(norms, dtype=torch.float64).repeat(count // len(norms) + 1)[:count]
+        return (rows * (reach * turn).reshape(*rows.shape[:-1], 1)).to(node.meta["val"].dtype)
+
+    return make
+
+
+def _scalar(node: fx.Node, sign: float) -> Callable[[torch.Generator], torch.Tensor]:
+    def make(generator: torch.Generator) -> torch.Tensor:
+        uniform = torch.rand(_shape(node), generator=generator, dtype=torch.float64)
+        return (sign * (0.5 + uniform)).to(node.meta["val"].dtype)
+
+    return make
+
+
+def _filler(node: fx.Node) -> Callable[[torch.Generator], torch.Tensor]:
+    def make(generator: torch.Generator) -> torch.Tensor:
+        return torch.zeros(_shape(node), dtype=node.meta["val"].dtype)
+
+    return make
+
+
+def _sign(algebra: Algebra, curvature: Form, node: fx.Node) -> float:
+    """The sign that makes the curvature positive."""
+    if len(curvature) != 1 or curvature.terms[0][1] > 0:
+        return 1.0
+    odd = [algebra.atoms[i].parts[0] for i, e in curvature.terms[0][0] if e % 2 == 1]
+    return -1.0 if odd[:1] == [node] else 1.0
