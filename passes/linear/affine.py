@@ -22,7 +22,8 @@ def read_affine(node: fx.Node) -> Step | None:
     given = named_arguments(node)
     if given.get("rounding_mode") is not None:
         return None
-    left, right = given["self"], given.get("other")
+    left: Any = given["self"]
+    right: Any = given.get("other")
     if packet(node) is aten.neg:
         return _step(node, left, Scale(-1.0))
     if _continues(left) and not _continues(right):

@@ -41,11 +41,12 @@ def merge(chain: Chain, plan: Plan) -> list[fx.Node]:
         current = _emit_part(emit, part, current, args)
     if not same_sizes(val(operand).shape[:-1], val(output).shape[:-1]):
         for step in needed_views(chain.steps):
-            target, args = replayed(step, chain.widths[-1])
-            current = emit.insert(target, (current, *args), {}, val(output))
-    _take_over(output, current)
+            target, rest = replayed(step, chain.widths[-1])
+            current = emit.insert(target, (current, *rest), {}, val(output))
+    replaced = [output.all_input_nodes, *([step.node] for step in reversed(chain.steps[:-1]))]
+    output.target, output.args, output.kwargs = current.target, current.args, current.kwargs
     emit.sweep()
-    erase_dead(step.node for step in reversed(chain.steps[:-1]))
+    erase_dead(node for nodes in replaced for node in nodes)
     return list(dict.fromkeys(read))
 
 
@@ -83,17 +84,13 @@ def _emit_part(emit: Emitter, part: Part, operand: fx.Node, args: Sequence[fx.No
     return emit.insert(target, (operand, *matrices, bias), {}, result)
 
 
-def _take_over(output: fx.Node, last: fx.Node) -> None:
-    output.target, output.args, output.kwargs = last.target, last.args, last.kwargs
-
-
 def erase_dead(nodes: Iterable[fx.Node]) -> None:
     """Erase nodes that nothing reads any more, and then what only they read."""
     stack = list(nodes)[::-1]
     erased: set[fx.Node] = set()
     while stack:
         node = stack.pop()
-        if node in erased or node.users or not is_operator(node):
+        if node in erased or node.users or not is_operator(node) or node.target._schema.is_mutable:  # type: ignore[union-attr]
             continue
         operands = node.all_input_nodes
         node.graph.erase_node(node)

@@ -45,7 +45,7 @@ def _linear(given: dict[str, Any]) -> Reading | None:
 
 
 def _matmul(given: dict[str, Any]) -> Reading | None:
-    left, right = given["self"], given.get("other", given.get("mat2"))
+    left, right = given["self"], given["other"] if "other" in given else given["mat2"]
     if val(left).dim() == 2 and val(right).dim() == 1:
         return _apply(right, left, transposed=False)
     return _apply(left, right, transposed=True)

@@ -64,6 +64,6 @@ def replayed(step: Step, width: int) -> tuple[Any, tuple[Any, ...]]:
     """The operator and arguments, behind the value, that redo a reshape on rows of another width."""
     given = named_arguments(step.node)
     if packet(step.node) in _ABSOLUTE:
-        sizes = list(given.get("size", given.get("shape")))
+        sizes = given["size"] if "size" in given else given["shape"]
         return aten.reshape.default, ([*sizes[:-1], width],)
     return step.node.target, tuple(value for name, value in given.items() if name != "self")

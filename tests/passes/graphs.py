@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.func import functional_call
 from torch._subclasses import FakeTensorMode
+from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
@@ -39,9 +39,7 @@ def trace(
             return functional_call(model, given, arguments[len(names) :])
         return model(Weights(given), *arguments[len(names) :])
 
-    mode = FakeTensorMode(
-        shape_env=ShapeEnv(), allow_non_fake_inputs=True
-    )
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes = [mode.from_tensor(value, static_shapes=True) for value in held.values()]
     fakes += [mode.from_tensor(value, static_shapes=not dynamic) for value in inputs]
     module = make_fx(flat, pre_dispatch=True, tracing_mode="real")(*fakes)
@@ -58,9 +56,7 @@ class Weights:
         self.__dict__.update(given)
 
 
-def run(
-    module: fx.GraphModule, weights: Sequence[torch.Tensor] | nn.Module, *inputs: torch.Tensor
-) -> Any:
+def run(module: fx.GraphModule, weights: Sequence[torch.Tensor] | nn.Module, *inputs: torch.Tensor) -> Any:
     """Run a traced graph on real weights and inputs, without gradients."""
     if isinstance(weights, nn.Module):
         weights = [*weights.parameters(), *weights.buffers()]
