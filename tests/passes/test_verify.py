@@ -1,0 +1,166 @@
+"""Verification: wrong rewrites are undone and reported, right ones measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from graphs import trace
+from torch import fx
+
+from stonefx.passes.pipeline import run_named, run_verified
+from stonefx.passes.rewrite import Context, RewriteError, Site
+from stonefx.passes.verify import Verifier, relative_error
+
+aten = torch.ops.aten
+
+
+class Scale:
+    """Rewrites `x * 2` as `change` says; a pass to be verified."""
+
+    name = "scale"
+    targets = ("scale",)
+
+    def __init__(self, change: Callable[[fx.Graph, fx.Node], fx.Node], bound: float = 1e-6) -> None:
+        self.change = change
+        self.bound = bound
+        self.runs = 0
+
+    def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
+        self.runs += 1
+        sites = []
+        for node in list(module.graph.nodes):
+            if node.target is not aten.mul.Tensor:
+                continue
+            site = Site(
+                pass_name=self.name,
+                target="scale",
+                status="rewritten",
+                inputs=(node.args[0].name,),
+                output=node.name,
+                bound=self.bound,
+            )
+            sites.append(site)
+            if site.key in context.denied:
+                site.status, site.reason = "refused", context.denied[site.key]
+                continue
+            with module.graph.inserting_before(node):
+                new = self.change(module.graph, node)
+            new.meta = dict(node.meta)
+            node.replace_all_uses_with(new)
+            module.graph.erase_node(node)
+            site.replacement = new.name
+        module.recompile()
+        return sites
+
+
+def right(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return graph.call_function(aten.add.Tensor, (node.args[0], node.args[0]))
+
+
+def wrong_for_the_second(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    factor = 2.0 if node.name == "mul" else 2.001
+    return graph.call_function(aten.mul.Scalar, (node.args[0], factor))
+
+
+def overflowing(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return graph.call_function(aten.mul.Scalar, (node.args[0], 3.4e38))
+
+
+def model(_: object, x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x * 2) * 2
+
+
+def verified(
+    change: Callable[[fx.Graph, fx.Node], fx.Node], bound: float = 1e-6
+) -> tuple[Scale, list[Site], fx.GraphModule]:
+    graph = trace(model, torch.ones(4, 3), dynamic=True)
+    item = Scale(change, bound)
+    return item, run_verified(item, graph, Context(), Verifier({})), graph
+
+
+def test_a_right_rewrite_stays_and_its_error_is_reported() -> None:
+    item, sites, graph = verified(right)
+    assert [site.status for site in sites] == ["rewritten", "rewritten"]
+    assert [site.max_error for site in sites] == [0.0, 0.0]
+    assert item.runs == 1
+    assert not graph.graph.find_nodes(op="call_function", target=aten.mul.Tensor)
+
+
+def test_a_wrong_rewrite_is_undone_and_the_others_stay() -> None:
+    item, sites, graph = verified(wrong_for_the_second)
+    assert [site.status for site in sites] == ["rewritten", "refused"]
+    assert sites[1].reason.startswith("verification: relative error 5.0")
+    assert "e-04 on the probes, allowed 1.00e-06" in sites[1].reason
+    assert item.runs == 2
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(graph(x), model(None, x), rtol=0, atol=0)
+
+
+def test_the_bound_decides() -> None:
+    _, sites, _ = verified(wrong_for_the_second, bound=1e-3)
+    assert [site.status for site in sites] == ["rewritten", "rewritten"]
+    assert sites[1].max_error == pytest.approx(5e-4, rel=1e-2)
+
+
+def test_a_value_that_overflows_is_undone() -> None:
+    _, sites, _ = verified(overflowing)
+    assert [site.status for site in sites] == ["refused", "refused"]
+    assert "relative error inf" in sites[0].reason
+
+
+def test_another_dtype_is_undone() -> None:
+    def double(graph: fx.Graph, node: fx.Node) -> fx.Node:
+        return graph.call_function(aten._to_copy.default, (right(graph, node),), {"dtype": torch.float64})
+
+    _, sites, _ = verified(double)
+    assert sites[0].reason == (
+        "verification: the original gives torch.float32 [4, 3], the rewritten region torch.float64 [4, 3]"
+    )
+
+
+def test_nan_at_other_places_is_undone() -> None:
+    def root(graph: fx.Graph, node: fx.Node) -> fx.Node:
+        return graph.call_function(aten.sqrt.default, (right(graph, node),))
+
+    _, sites, _ = verified(root)
+    assert sites[0].reason == "verification: NaN at other places than in the original"
+
+
+def test_a_pass_that_ignores_a_denial_is_an_error() -> None:
+    class Stubborn(Scale):
+        def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
+            return super().run(module, Context())
+
+    graph = trace(model, torch.ones(4, 3))
+    with pytest.raises(RewriteError, match="pass 'scale' rewrote a site again that verification undid"):
+        run_verified(Stubborn(wrong_for_the_second), graph, Context(), Verifier({}))
+
+
+def test_a_failure_inside_a_pass_names_the_pass_and_the_node() -> None:
+    def broken(graph: fx.Graph, node: fx.Node) -> fx.Node:
+        raise KeyError("lost")
+
+    graph = trace(model, torch.ones(4, 3))
+    with pytest.raises(RewriteError, match=r"pass 'scale' failed at node %mul .*: KeyError: 'lost'"):
+        run_named(Scale(broken), graph, Context())
+
+
+@pytest.mark.parametrize(
+    ("value", "exact", "norm", "error"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], "tensor", 0.0),
+        ([1.0, 2.2], [1.0, 2.0], "tensor", 0.1),
+        ([[1.1, 0.0], [0.0, 100.0]], [[1.0, 0.0], [0.0, 100.0]], "tensor", 0.001),
+        ([[1.1, 0.0], [0.0, 100.0]], [[1.0, 0.0], [0.0, 100.0]], "row", 0.1),
+        ([float("nan"), 1.0], [float("nan"), 1.0], "tensor", 0.0),
+        ([float("inf"), 1.0], [float("inf"), 1.0], "tensor", 0.0),
+        ([float("nan"), 1.0], [0.0, 1.0], "tensor", float("inf")),
+        ([0.0, 0.0], [0.0, 0.0], "row", 0.0),
+        ([], [], "tensor", 0.0),
+    ],
+)
+def test_relative_error(value: list[float], exact: list[float], norm: str, error: float) -> None:
+    found = relative_error(torch.tensor(value), torch.tensor(exact), norm)
+    assert found == pytest.approx(error, rel=1e-5)
