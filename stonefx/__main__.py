@@ -44,6 +44,8 @@ def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) ->
     """
     import stonefx
     from stonefx.arguments import load_model, parse_inputs
+    from stonefx.capture import CaptureError
+    from stonefx.passes.rewrite import RewriteError
 
     if not inputs:
         raise click.UsageError("give at least one --input, such as --input 8x128")
@@ -55,7 +57,10 @@ def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) ->
         model = load_model(factory)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="FACTORY") from None
-    report = stonefx.explain(model, examples)
+    try:
+        report = stonefx.explain(model, examples)
+    except (CaptureError, RewriteError) as error:
+        raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(report.to_json())
         return
