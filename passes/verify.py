@@ -118,7 +118,7 @@ def relative_error(value: torch.Tensor, exact: torch.Tensor, norm: str) -> float
     """
     value, exact = value.double(), exact.double()
     same = (value == exact) | (value.isnan() & exact.isnan())
-    error = torch.where(same, 0.0, (value - exact).abs().nan_to_num(nan=torch.inf))
+    error = torch.where(same, 0.0, (value - exact).abs().nan_to_num(nan=torch.inf, posinf=torch.inf))
     scale = exact.abs().nan_to_num(nan=0.0, posinf=0.0)
     if error.numel() == 0:
         return 0.0
