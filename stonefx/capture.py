@@ -2,81 +2,212 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import inspect
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx import traceback as fx_traceback
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import fx, nn
 
-from .tracing.constants import check_constants, fake_constants, inline_scalars
+from .tracing.arguments import Path, bind, check_leaves, walk, walk_arguments
+from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.errors import CaptureError, capture_error
-from .tracing.interpreter import Retrace
-from .tracing.metadata import carry_dynamo_meta
-from .tracing.mutation import remove_mutation
-from .tracing.state import restored_state
+from .tracing.recorder import Marking, Recording, record, repeated
+from .tracing.results import Output, Weight, fill, result_template
+from .tracing.retrace import from_dynamo
+from .tracing.sizes import read_sizes, symbol_name
 
-__all__ = ["CaptureError", "from_dynamo"]
+__all__ = [
+    "Capture",
+    "CaptureError",
+    "Checks",
+    "Output",
+    "Path",
+    "TensorCheck",
+    "Weight",
+    "fill",
+    "from_dynamo",
+    "from_module",
+]
 
 
-def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> fx.GraphModule:
-    """Retrace a graph of Dynamo's into functional pre-dispatch ATen with fake values, before autograd.
+@dataclass(frozen=True)
+class Capture:
+    """A model's graph ahead of time, with all that is needed to call it in the model's place.
 
-    The placeholders keep their order. Those that are parameters or buffers carry their fully qualified name
-    in `meta["weight"]`. Dynamo's own metadata is carried over, so that `compile_fx` accepts the result. Grad
-    mode, autocast and functorch nesting are as before the call, also when it raises. `gm` is not changed.
+    Attributes:
+        module: the graph; the parameters and buffers are placeholders too.
+        weights: fully qualified name of the parameter or buffer behind each such placeholder.
+        aliases: other names of shared parameters, with the name used in `weights`.
+        constants: placeholders that are tensors held by the model outside its parameters and buffers.
+        arguments: where the value of each other tensor placeholder lies in a call.
+        sizes: for each placeholder that is a size: the dimension, of which argument.
+        output: the result with `Output`, `Path` and `Weight` leaves, see `fill`.
+        checks: what a call must satisfy for the graph to be valid for it.
+        training: the model's flag at capture.
+        signature: of the model's `forward`.
+    """
+
+    module: fx.GraphModule
+    weights: dict[str, str]
+    aliases: dict[str, str]
+    constants: dict[str, torch.Tensor]
+    arguments: dict[str, Path]
+    sizes: dict[str, tuple[Path, int]]
+    output: Any
+    checks: Checks
+    training: bool
+    signature: inspect.Signature
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by parameter, defaults filled in; raises `TypeError` as `forward` would."""
+        return bind(self.signature, args, kwargs)
+
+    def mismatch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+        """Why the graph is not valid for a call: the argument, what was expected and what came; else None."""
+        try:
+            arguments = self.bind(args, kwargs)
+        except TypeError as error:
+            return f"the call does not fit the signature of forward: {error}"
+        return self.checks.mismatch(arguments)
+
+    def inputs(self, model: nn.Module, arguments: Mapping[str, Any]) -> list[Any]:
+        """What to call `module` with, in the order of its placeholders: a slow and plain reading.
+
+        Args:
+            model: the holder of parameters and buffers under the names of `weights`.
+            arguments: the call's arguments, see `bind`.
+        """
+        values: list[Any] = []
+        for node in self.module.graph.find_nodes(op="placeholder"):
+            name = node.name
+            if name in self.weights:
+                values.append(_attribute(model, self.weights[name]))
+            elif name in self.arguments:
+                values.append(self.arguments[name].read(arguments))
+            elif name in self.sizes:
+                path, dim = self.sizes[name]
+                values.append(path.read(arguments).shape[dim])
+            else:
+                values.append(self.constants[name])
+        return values
+
+
+def from_module(
+    model: nn.Module,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic: bool = True,
+) -> Capture:
+    """Capture a whole model ahead of time by running it once on an example call.
+
+    The model comes out as it went in: weights, buffers, flags, attributes, random state and Dynamo's caches are
+    unchanged. Gradients are recorded as the model sets them, so that one graph serves inference and training.
 
     Args:
-        gm: what a `torch.compile` backend receives.
-        example_inputs: what it receives with it; read only where a placeholder has no fake tensor.
+        model: the module.
+        args, kwargs: an example call: tensors and constants in tuples, lists, dicts or dataclasses.
+        dynamic: let the most common leading size of the tensor arguments vary, where the model allows it.
 
     Raises:
-        CaptureError: the graph holds something that the graph language cannot say.
+        CaptureError: with the line of the user's code where the trace stopped.
+
+    >>> capture = from_module(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), (torch.ones(3, 4),))
+    >>> [node.name for node in capture.module.graph.find_nodes(op="call_function")]
+    ['linear', 'relu']
+    >>> capture.mismatch((torch.ones(7, 5),), {})
+    'dimension 1 of `input` must be 4, and its shape is [7, 5]'
     """
-    fakes = _fake_inputs(gm, example_inputs)
-    fake_mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None)
-    devices = {"cpu"} | {fake.device.type for fake in fakes if isinstance(fake, torch.Tensor)}
-    with (
-        restored_state(devices),
-        fake_mode or nullcontext(),
-        torch._guards.tracing(None),
-        fx_traceback.preserve_node_meta(),
-    ):
-        traced = make_fx(Retrace(gm).run, pre_dispatch=True)(*fakes)
-    check_constants(traced)
-    inline_scalars(traced)
-    if fake_mode is not None:
-        fake_constants(traced, fake_mode)
-    carry_dynamo_meta(gm, traced)
-    remove_mutation(traced)
-    traced.graph.lint()
-    traced.recompile()
-    return traced
+    kwargs = dict(kwargs or {})
+    signature = inspect.signature(model.forward)
+    try:
+        arguments = bind(signature, args, kwargs)
+    except TypeError as error:
+        raise capture_error(
+            f"the example call does not fit {type(model).__name__}.forward{signature}",
+            "Pass the arguments that forward takes.",
+            cause=error,
+        ) from error
+    check_leaves(arguments)
+    batch = _batch_size(arguments) if dynamic else None
+    if batch is None:
+        return _capture(model, record(model, args, kwargs), signature)
+    first: CaptureError | None = None
+    attempts: list[tuple[Marking, int]] = [("dynamic", 2), ("maybe", 2), ("static", 1)]
+    for marking, least in attempts:
+        call = repeated((args, kwargs), 1, least) if batch == 1 else (args, kwargs)
+        try:
+            return _capture(model, record(model, *call, max(batch, least), marking), signature)
+        except CaptureError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
-def _fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any] | None) -> list[Any]:
-    placeholders = gm.graph.find_nodes(op="placeholder")
-    fakes = []
-    for i, node in enumerate(placeholders):
-        value = node.meta.get("example_value", node.meta.get("val"))
-        if value is None and example_inputs is not None:
-            value = example_inputs[i]
-        if isinstance(value, torch.Tensor) and type(value) not in (
-            FakeTensor,
-            torch.Tensor,
-            torch.nn.Parameter,
-        ):
-            raise capture_error(
-                f"the input `{node.name}` is a {type(value).__name__}, a tensor subclass",
-                "Pass plain tensors; tensor subclasses are not captured.",
-            )
-        if value is None:
-            raise capture_error(
-                f"the input `{node.name}` has no example value",
-                "Pass a graph made by torch.compile, with its example inputs.",
-            )
-        fakes.append(value)
-    return fakes
+def _capture(model: nn.Module, recording: Recording, signature: inspect.Signature) -> Capture:
+    arguments = bind(signature, recording.args, recording.kwargs)
+    paths = {id(v): path for path, v in walk_arguments(arguments) if isinstance(v, torch.Tensor)}
+    names, aliases = _state_names(model)
+    sizes = read_sizes(recording.module, {"args": recording.args, "kwargs": recording.kwargs}, paths)
+    capture = Capture(
+        module=recording.module,
+        weights={},
+        aliases=aliases,
+        constants={},
+        arguments={},
+        sizes={},
+        output=None,
+        checks=make_checks(arguments, sizes),
+        training=model.training,
+        signature=signature,
+    )
+    placeholders = recording.module.graph.find_nodes(op="placeholder")
+    for node, value in zip(placeholders, recording.inputs, strict=True):
+        if isinstance(node.meta.get("val"), torch.SymInt):
+            capture.sizes[node.name] = sizes.symbols[symbol_name(node.meta["val"])]
+        elif id(value) in names:
+            capture.weights[node.name] = node.meta["weight"] = names[id(value)]
+        elif id(value) in paths:
+            capture.arguments[node.name] = paths[id(value)]
+        else:
+            capture.constants[node.name] = value
+    weights = dict(names)
+    for copy, value in zip(recording.copies, recording.inputs, strict=True):
+        if id(value) in names:
+            weights[id(copy)] = names[id(value)]
+    output = result_template(recording.result, recording.outputs, paths, weights)
+    object.__setattr__(capture, "output", output)
+    return capture
+
+
+def _batch_size(arguments: Mapping[str, Any]) -> int | None:
+    """The most common leading size of the tensor arguments, the larger of two equally common ones."""
+    leading = Counter(
+        value.shape[0]
+        for _, value in walk_arguments(arguments)
+        if isinstance(value, torch.Tensor) and value.dim() and value.shape[0]
+    )
+    return max(leading, key=lambda size: (leading[size], size), default=None)
+
+
+def _state_names(model: nn.Module) -> tuple[dict[int, str], dict[str, str]]:
+    names: dict[int, str] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]:
+        first = names.setdefault(id(tensor), name)
+        if first != name:
+            aliases[name] = first
+    return names, aliases
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    value: Any = model
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import fx
 
-_LIBRARY = ("/torch/_dynamo/", "/torch/fx/", "/torch/nn/modules/module.py", "/stonefx/")
+# Frames of the machinery, which stand below the user's line in every stack.
+_MACHINERY = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 class CaptureError(RuntimeError):
@@ -58,7 +60,7 @@ def exception_location(error: BaseException) -> str:
 
 def _innermost_user_frame(stack: Iterable[traceback.FrameSummary]) -> str:
     for frame in reversed(list(stack)):
-        if not any(part in frame.filename for part in _LIBRARY):
+        if not frame.filename.startswith(_MACHINERY):
             return f"{frame.filename}:{frame.lineno}" + (f": {frame.line}" if frame.line else "")
     return ""
 

@@ -1,0 +1,144 @@
+"""What a later call must satisfy for a captured graph to be valid for it."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .arguments import Path, children, walk_arguments
+from .sizes import Dimension, Sizes
+
+Size = int | str | None
+
+
+@dataclass(frozen=True)
+class TensorCheck:
+    """A tensor argument: `sizes` holds an int, an expression over symbols, or None where any size will do."""
+
+    dtype: torch.dtype
+    device_type: str
+    sizes: tuple[Size, ...]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The conditions of a captured graph on a call.
+
+    Attributes:
+        tensors: every tensor argument.
+        containers: type and keys (or length) of every container among the arguments.
+        constants: every other argument, compared by type and value.
+        symbols: the dimension that each symbol is read from.
+        guards: Python conditions over the symbols.
+    """
+
+    tensors: dict[Path, TensorCheck]
+    containers: dict[Path, tuple[type, tuple[Any, ...]]]
+    constants: dict[Path, Any]
+    symbols: dict[str, Dimension]
+    guards: tuple[str, ...]
+
+    def mismatch(self, arguments: Mapping[str, Any]) -> str | None:
+        """The first condition that a call's bound arguments break, in words; None where they break none."""
+        return next(self._mismatches(arguments), None)
+
+    def _mismatches(self, arguments: Mapping[str, Any]) -> Iterator[str]:
+        for path, value in walk_arguments(arguments):
+            if path in self.containers:
+                yield from _container_mismatch(path, self.containers[path], value)
+            elif path in self.constants:
+                expected = self.constants[path]
+                if type(value) is not type(expected) or not _equal(value, expected):
+                    yield f"the argument `{path}` was {expected!r} at capture, and now is {_shown(value)}"
+            elif path in self.tensors:
+                yield from _tensor_mismatch(path, self.tensors[path], value)
+            else:
+                yield f"the argument `{path}` was not there at capture, and now is {_shown(value)}"
+        sizes = {name: path.read(arguments).shape[dim] for name, (path, dim) in self.symbols.items()}
+        for path, check in self.tensors.items():
+            for dim, size in enumerate(check.sizes):
+                if isinstance(size, str) and (came := path.read(arguments).shape[dim]) != evaluate(
+                    size, sizes
+                ):
+                    yield (
+                        f"dimension {dim} of `{path}` must be {evaluate(size, sizes)} ({size}, where "
+                        f"{self._where(size)}), and is {came}"
+                    )
+        for guard in self.guards:
+            if not evaluate(guard, sizes):
+                yield f"the graph holds where {guard}, and {self._where(guard)} is {_listed(sizes, guard)}"
+
+    def _where(self, expression: str) -> str:
+        used = [name for name in self.symbols if name in expression]
+        return ", ".join(f"{name} = {self.symbols[name][0]}.shape[{self.symbols[name][1]}]" for name in used)
+
+
+def make_checks(arguments: Mapping[str, Any], sizes: Sizes) -> Checks:
+    """The conditions that the recorded call sets for later ones.
+
+    Args:
+        arguments: the recorded call's arguments by parameter, defaults filled in.
+        sizes: the dynamic dimensions; all others must come as they were.
+    """
+    checks = Checks({}, {}, {}, sizes.symbols, sizes.guards)
+    for path, value in walk_arguments(arguments):
+        if isinstance(value, torch.Tensor):
+            shape = tuple(sizes.dimensions.get((path, dim), size) for dim, size in enumerate(value.shape))
+            checks.tensors[path] = TensorCheck(value.dtype, value.device.type, shape)
+        elif (steps := children(value)) is not None:
+            checks.containers[path] = (type(value), tuple(key for (_, key), _ in steps))
+        else:
+            checks.constants[path] = value
+    return checks
+
+
+def evaluate(expression: str, sizes: Mapping[str, int]) -> Any:
+    """The value of a condition or size over the symbols; such expressions come from `read_sizes` only."""
+    return eval(expression, {"__builtins__": builtins, "math": math}, dict(sizes))
+
+
+def _container_mismatch(path: Path, expected: tuple[type, tuple[Any, ...]], value: Any) -> Iterator[str]:
+    kind, keys = expected
+    if type(value) is not kind:
+        yield f"the argument `{path}` was a {kind.__name__} at capture, and now is {_shown(value)}"
+    elif (came := tuple(key for (_, key), _ in children(value) or ())) != keys:
+        yield f"the argument `{path}` held {list(keys)} at capture, and now holds {list(came)}"
+
+
+def _tensor_mismatch(path: Path, expected: TensorCheck, value: Any) -> Iterator[str]:
+    if not isinstance(value, torch.Tensor):
+        yield f"the argument `{path}` was a tensor at capture, and now is {_shown(value)}"
+        return
+    if value.dtype != expected.dtype:
+        yield f"the argument `{path}` must have dtype {expected.dtype}, and has {value.dtype}"
+    if value.device.type != expected.device_type:
+        yield f"the argument `{path}` must be on {expected.device_type}, and is on {value.device}"
+    if value.dim() != len(expected.sizes):
+        yield f"the argument `{path}` must have {len(expected.sizes)} dimensions, and has shape {_shape(value)}"
+        return
+    for dim, size in enumerate(expected.sizes):
+        if isinstance(size, int) and value.shape[dim] != size:
+            yield f"dimension {dim} of `{path}` must be {size}, and its shape is {_shape(value)}"
+
+
+def _equal(value: Any, expected: Any) -> bool:
+    return value is expected or bool(value == expected)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {_shape(value)} and dtype {value.dtype}"
+    return repr(value) if children(value) is None else f"a {type(value).__name__}"
+
+
+def _shape(value: torch.Tensor) -> str:
+    return str(list(value.shape))
+
+
+def _listed(sizes: Mapping[str, int], expression: str) -> str:
+    return ", ".join(str(size) for name, size in sizes.items() if name in expression)

@@ -1,0 +1,195 @@
+"""One run of a model under Dynamo that records its graph, what went in and what came out."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import fx, nn
+
+from .arguments import Path, rebuild, walk
+from .errors import CaptureError, capture_error, exception_location
+from .isolation import plain_dynamo, preserved_random_state, unchanged_attributes
+from .mutation import written_placeholders
+from .retrace import from_dynamo
+
+Marking = Literal["dynamic", "maybe", "static"]
+_serial = itertools.count()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A graph and the run it was recorded on.
+
+    Attributes:
+        module: the retraced graph.
+        inputs: what its placeholders received: tensors of the model or of the copied call, and sizes.
+        copies: what it ran on: `inputs`, but with copies for the state that it might write to.
+        outputs: the tensors it returned.
+        args, kwargs: the copied call.
+        result: what the model returned.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[Any, ...]
+    copies: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+
+
+def record(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    batch: int | None = None,
+    marking: Marking = "static",
+) -> Recording:
+    """Run a model once on copies of its arguments and record the one graph that Dynamo makes of it.
+
+    Args:
+        model: the module; its weights, buffers, attributes and flags are unchanged afterwards.
+        args, kwargs: the call.
+        batch: tensors with this leading size get a dynamic first dimension; None for none.
+        marking: "dynamic" demands it, "maybe" lets the trace specialise it, "static" leaves it.
+
+    Raises:
+        CaptureError: the model does not trace to one graph, stores into itself, or returns a number that
+            depends on the batch size.
+    """
+    recorder = _Recorder()
+    call = _fresh_function()
+    compiled = torch.compile(call, backend=recorder, fullgraph=True)
+    args, kwargs = copied((args, dict(kwargs)))
+    with preserved_random_state(model), plain_dynamo(), unchanged_attributes(model):
+        try:
+            _mark((args, kwargs), batch, marking)
+            result = compiled(model, args, kwargs)
+            if batch is not None and marking != "static" and (numbers := _numbers(result)):
+                doubled = repeated((args, kwargs), batch, 2)
+                _check_numbers(numbers, _numbers(compiled(model, *doubled)), len(recorder.graphs))
+        except Exception as error:
+            raise _explain(model, error) from error
+        finally:
+            torch._dynamo.eval_frame.remove_from_cache(call)
+    if not recorder.runs:
+        raise capture_error(
+            f"{type(model).__name__} ran without reaching the compiler",
+            "Check that its forward computes with tensors and that TORCHDYNAMO_DISABLE is not set.",
+        )
+    return Recording(recorder.graphs[0], *recorder.runs[0], args, kwargs, result)
+
+
+def copied(call: Any) -> Any:
+    """A call with copies of its tensors, each on its own even where the call passes one tensor twice."""
+
+    def copy(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        with torch.inference_mode(False):
+            return value.detach().clone().requires_grad_(value.requires_grad)
+
+    return rebuild(call, copy)
+
+
+def repeated(call: Any, batch: int, times: int) -> Any:
+    """A call whose tensors of leading size `batch` are repeated along it."""
+
+    def repeat(value: Any) -> Any:
+        if not _has_batch(value, batch):
+            return value
+        tiled = value.detach().repeat(times, *[1] * (value.dim() - 1))
+        return tiled.requires_grad_(value.requires_grad)
+
+    return rebuild(call, repeat)
+
+
+class _Recorder:
+    """A backend that keeps the retraced graph and the tensors of each run."""
+
+    def __init__(self) -> None:
+        self.graphs: list[fx.GraphModule] = []
+        self.runs: list[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = []
+
+    def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        graph = from_dynamo(gm, example_inputs)
+        self.graphs.append(graph)
+        written = written_placeholders(graph.graph)
+        # Batch norm writes to its buffers without saying so in its schema, hence a copy of every buffer.
+        copy = [
+            "weight" in node.meta and (node in written or not isinstance(example, nn.Parameter))
+            for node, example in zip(graph.graph.find_nodes(op="placeholder"), example_inputs, strict=True)
+        ]
+
+        def run(*inputs: Any) -> Any:
+            copies = tuple(
+                value.detach().clone() if wanted else value
+                for value, wanted in zip(inputs, copy, strict=True)
+            )
+            outputs = gm.forward(*copies)
+            self.runs.append((inputs, copies, tuple(outputs)))
+            return outputs
+
+        return run
+
+
+def _call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return model(*args, **kwargs)
+
+
+def _fresh_function() -> Callable[..., Any]:
+    """A function of its own code, so that Dynamo's caches for one capture serve no other."""
+    name = f"capture_{next(_serial)}"
+    code = _call.__code__.replace(co_name=name)
+    return types.FunctionType(code, {"__builtins__": builtins, "__name__": __name__}, name)
+
+
+def _mark(call: Any, batch: int | None, marking: Marking) -> None:
+    if batch is None or marking == "static":
+        return
+    mark = torch._dynamo.mark_dynamic if marking == "dynamic" else torch._dynamo.maybe_mark_dynamic
+    for _, value in walk(call, Path("call")):
+        if _has_batch(value, batch):
+            mark(value, 0)
+
+
+def _has_batch(value: Any, batch: int) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == batch
+
+
+def _numbers(result: Any) -> dict[Path, float]:
+    return {
+        path: value
+        for path, value in walk(result, Path("result"))
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def _check_numbers(first: dict[Path, float], second: dict[Path, float], graphs: int) -> None:
+    if first == second and graphs == 1:
+        return
+    varying = [f"`{path}` ({first[path]})" for path in first if second.get(path) != first[path]]
+    raise capture_error(
+        f"the number {', '.join(varying) or 'in the result'} may depend on the batch size",
+        "Return tensors, or capture with dynamic=False.",
+    )
+
+
+def _explain(model: nn.Module, error: Exception) -> CaptureError:
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, CaptureError):
+            return inner
+        inner = getattr(inner, "inner_exception", None) or inner.__cause__
+    return capture_error(
+        f"{type(model).__name__} does not trace to one graph",
+        "Change that line, or capture its submodules.",
+        exception_location(error),
+        error,
+    )

@@ -1,0 +1,80 @@
+"""A Dynamo graph into the graph language: retraced node by node, then cleaned of constants and mutation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import traceback as fx_traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .constants import check_constants, fake_constants, inline_scalars
+from .errors import capture_error
+from .interpreter import Retrace
+from .metadata import carry_dynamo_meta
+from .mutation import remove_mutation
+from .state import restored_state
+
+
+def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> fx.GraphModule:
+    """Retrace a graph of Dynamo's into functional pre-dispatch ATen with fake values, before autograd.
+
+    The placeholders keep their order. Those that are parameters or buffers carry their fully qualified name
+    in `meta["weight"]`. Dynamo's own metadata is carried over, so that `compile_fx` accepts the result. Grad
+    mode, autocast and functorch nesting are as before the call, also when it raises. `gm` is not changed.
+
+    Args:
+        gm: what a `torch.compile` backend receives.
+        example_inputs: what it receives with it; read only where a placeholder has no fake tensor.
+
+    Raises:
+        CaptureError: the graph holds something that the graph language cannot say.
+    """
+    fakes = _fake_inputs(gm, example_inputs)
+    fake_mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None)
+    devices = {"cpu"} | {fake.device.type for fake in fakes if isinstance(fake, torch.Tensor)}
+    with (
+        restored_state(devices),
+        fake_mode or nullcontext(),
+        torch._guards.tracing(None),
+        fx_traceback.preserve_node_meta(),
+    ):
+        traced = make_fx(Retrace(gm).run, pre_dispatch=True)(*fakes)
+    check_constants(traced)
+    inline_scalars(traced)
+    if fake_mode is not None:
+        fake_constants(traced, fake_mode)
+    carry_dynamo_meta(gm, traced)
+    remove_mutation(traced)
+    traced.graph.lint()
+    traced.recompile()
+    return traced
+
+
+def _fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any] | None) -> list[Any]:
+    placeholders = gm.graph.find_nodes(op="placeholder")
+    fakes = []
+    for i, node in enumerate(placeholders):
+        value = node.meta.get("example_value", node.meta.get("val"))
+        if value is None and example_inputs is not None:
+            value = example_inputs[i]
+        if isinstance(value, torch.Tensor) and type(value) not in (
+            FakeTensor,
+            torch.Tensor,
+            torch.nn.Parameter,
+        ):
+            raise capture_error(
+                f"the input `{node.name}` is a {type(value).__name__}, a tensor subclass",
+                "Pass plain tensors; tensor subclasses are not captured.",
+            )
+        if value is None:
+            raise capture_error(
+                f"the input `{node.name}` has no example value",
+                "Pass a graph made by torch.compile, with its example inputs.",
+            )
+        fakes.append(value)
+    return fakes
