@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "stone/macros.h"
 
@@ -20,8 +19,8 @@ STONE_FUNCTION uint64_t to_bits(double value) {
   return bits;
 }
 
-STONE_FUNCTION double not_a_number() { return std::numeric_limits<double>::quiet_NaN(); }
-STONE_FUNCTION double infinity() { return std::numeric_limits<double>::infinity(); }
+STONE_FUNCTION double not_a_number() { return from_bits(0x7ff8000000000000ULL); }
+STONE_FUNCTION double infinity() { return from_bits(0x7ff0000000000000ULL); }
 
 // 1.5 * 2^52: adding it rounds to an integer, which is then found in the low bits.
 constexpr double kRound = 6755399441055744.0;

@@ -1,0 +1,152 @@
+// mobius_add on the GPU: as radial.cuh, with rows of x and y that may repeat.
+#pragma once
+
+#include "kernels.h"
+#include "row_group.cuh"
+#include "stone/broadcast.h"
+#include "stone/curvature.h"
+#include "stone/mobius_add.h"
+
+namespace stone::cuda {
+
+using portable::load;
+using portable::store;
+
+template <class T, bool aligned>
+__global__ void __launch_bounds__(kThreads)
+    mobius_forward(const MobiusArguments arguments, const int64_t rows, const int lanes) {
+  constexpr int N = kPack<T, aligned>;
+  using P = Pack<T, N>;
+  using C = typename portable::Compute<T>::type;
+  const RowGroup group(lanes);
+  const int64_t packs = arguments.dim / N;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups; first < rows;
+       first += static_cast<int64_t>(gridDim.x) * group.groups) {
+    const int64_t row = first + group.group;
+    const bool active = row < rows;
+    const int64_t count = active ? packs : 0;
+    const int64_t source = active ? row : 0;
+    const P* x = static_cast<const P*>(arguments.x) + portable::source_row(arguments.map, 0, source) * packs;
+    const P* y = static_cast<const P*>(arguments.y) + portable::source_row(arguments.map, 1, source) * packs;
+    P* z = static_cast<P*>(arguments.z) + source * packs;
+    P kept_x[kKeptPairs];
+    P kept_y[kKeptPairs];
+    double sums[3] = {0.0, 0.0, 0.0};  // <x, x>, <x, y>, <y, y>
+    auto add = [&](const P& p, const P& q) {
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const double u = load(p.at[e]);
+        const double v = load(q.at[e]);
+        sums[0] += u * u;
+        sums[1] += u * v;
+        sums[2] += v * v;
+      }
+    };
+#pragma unroll
+    for (int k = 0; k < kKeptPairs; ++k) {
+      const int64_t i = group.lane + k * lanes;
+      if (i < count) {
+        kept_x[k] = x[i];
+        kept_y[k] = y[i];
+        add(kept_x[k], kept_y[k]);
+      }
+    }
+    for (int64_t i = group.lane + kKeptPairs * lanes; i < count; i += lanes) {
+      add(x[i], y[i]);
+    }
+    group.sum(sums);
+    if (!active) {
+      continue;
+    }
+    const double c = portable::curvature_at(arguments.c, portable::source_row(arguments.map, 2, row));
+    const portable::MobiusFactors f = portable::mobius_factors(sums[0], sums[1], sums[2], c, arguments.guards);
+    auto combined = [&](const P& p, const P& q) {
+      P result;
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const double value = f.of_x * static_cast<double>(load(p.at[e])) + f.of_y * static_cast<double>(load(q.at[e]));
+        result.at[e] = store<T>(static_cast<C>(value));
+      }
+      return result;
+    };
+#pragma unroll
+    for (int k = 0; k < kKeptPairs; ++k) {
+      const int64_t i = group.lane + k * lanes;
+      if (i < count) {
+        z[i] = combined(kept_x[k], kept_y[k]);
+      }
+    }
+    for (int64_t i = group.lane + kKeptPairs * lanes; i < count; i += lanes) {
+      z[i] = combined(x[i], y[i]);
+    }
+  }
+}
+
+// Three operands are read: rows are read twice, from cache the second time, and not kept in registers.
+template <class T, bool aligned>
+__global__ void __launch_bounds__(kThreads)
+    mobius_backward(const MobiusArguments arguments, const int64_t rows, const int lanes) {
+  constexpr int N = kPack<T, aligned>;
+  using P = Pack<T, N>;
+  using C = typename portable::Compute<T>::type;
+  const RowGroup group(lanes);
+  const int64_t packs = arguments.dim / N;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups; first < rows;
+       first += static_cast<int64_t>(gridDim.x) * group.groups) {
+    const int64_t row = first + group.group;
+    const bool active = row < rows;
+    const int64_t count = active ? packs : 0;
+    const int64_t source = active ? row : 0;
+    const P* x = static_cast<const P*>(arguments.x) + portable::source_row(arguments.map, 0, source) * packs;
+    const P* y = static_cast<const P*>(arguments.y) + portable::source_row(arguments.map, 1, source) * packs;
+    const P* grad = static_cast<const P*>(arguments.grad) + source * packs;
+    double sums[5] = {0.0, 0.0, 0.0, 0.0, 0.0};  // <x, x>, <x, y>, <y, y>, <grad, x>, <grad, y>
+    for (int64_t i = group.lane; i < count; i += lanes) {
+      const P p = x[i];
+      const P q = y[i];
+      const P d = grad[i];
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const double u = load(p.at[e]);
+        const double v = load(q.at[e]);
+        const double w = load(d.at[e]);
+        sums[0] += u * u;
+        sums[1] += u * v;
+        sums[2] += v * v;
+        sums[3] += w * u;
+        sums[4] += w * v;
+      }
+    }
+    group.sum(sums);
+    if (!active) {
+      continue;
+    }
+    const double c = portable::curvature_at(arguments.c, portable::source_row(arguments.map, 2, row));
+    const portable::MobiusGradient g =
+        portable::mobius_gradient(sums[0], sums[1], sums[2], sums[3], sums[4], c, arguments.guards);
+    if (group.lane == 0) {
+      static_cast<C*>(arguments.grad_c)[row] = static_cast<C>(g.curvature);
+    }
+    P* grad_x = static_cast<P*>(arguments.z) + source * packs;
+    P* grad_y = static_cast<P*>(arguments.grad_y) + source * packs;
+    for (int64_t i = group.lane; i < count; i += lanes) {
+      const P p = x[i];
+      const P q = y[i];
+      const P d = grad[i];
+      P of_x;
+      P of_y;
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const C u = load(p.at[e]);
+        const C v = load(q.at[e]);
+        const C w = load(d.at[e]);
+        of_x.at[e] = store<T>(static_cast<C>(g.x_of_grad) * w + static_cast<C>(g.x_of_x) * u + static_cast<C>(g.xy) * v);
+        of_y.at[e] = store<T>(static_cast<C>(g.y_of_grad) * w + static_cast<C>(g.xy) * u + static_cast<C>(g.y_of_y) * v);
+      }
+      grad_x[i] = of_x;
+      grad_y[i] = of_y;
+    }
+  }
+}
+
+}  // namespace stone::cuda

@@ -1,0 +1,182 @@
+// expmap0 and logmap0 on the GPU: one group of lanes a row, one reading of rows that fit in registers.
+#pragma once
+
+#include "kernels.h"
+#include "row_group.cuh"
+#include "stone/broadcast.h"
+#include "stone/curvature.h"
+#include "stone/radial.h"
+
+namespace stone::cuda {
+
+using portable::load;
+using portable::store;
+
+template <class Map, class T, bool aligned>
+__global__ void __launch_bounds__(kThreads)
+    radial_forward(const RadialArguments arguments, const int64_t rows, const int lanes) {
+  constexpr int N = kPack<T, aligned>;
+  using P = Pack<T, N>;
+  using C = typename portable::Compute<T>::type;
+  const RowGroup group(lanes);
+  const int64_t packs = arguments.dim / N;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups; first < rows;
+       first += static_cast<int64_t>(gridDim.x) * group.groups) {
+    const int64_t row = first + group.group;
+    const bool active = row < rows;
+    const P* x = static_cast<const P*>(arguments.x) + row * packs;
+    P* y = static_cast<P*>(arguments.y) + row * packs;
+    const int64_t count = active ? packs : 0;
+    P kept[kKept];
+    double sums[1] = {0.0};
+    auto add = [&](const P& p) {
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const double value = load(p.at[e]);
+        sums[0] += value * value;
+      }
+    };
+#pragma unroll
+    for (int k = 0; k < kKept; ++k) {
+      const int64_t i = group.lane + k * lanes;
+      if (i < count) {
+        kept[k] = x[i];
+        add(kept[k]);
+      }
+    }
+    for (int64_t i = group.lane + kKept * lanes; i < count; i += lanes) {
+      add(x[i]);
+    }
+    group.sum(sums);
+    if (!active) {
+      continue;
+    }
+    const double c = portable::curvature_at(arguments.c, portable::source_row(arguments.map, 0, row));
+    const C factor = static_cast<C>(portable::radial_factor<Map>(sums[0], c, arguments.guards));
+    auto scaled = [&](const P& p) {
+      P result;
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        result.at[e] = store<T>(factor * load(p.at[e]));
+      }
+      return result;
+    };
+#pragma unroll
+    for (int k = 0; k < kKept; ++k) {
+      const int64_t i = group.lane + k * lanes;
+      if (i < count) {
+        y[i] = scaled(kept[k]);
+      }
+    }
+    for (int64_t i = group.lane + kKept * lanes; i < count; i += lanes) {
+      y[i] = scaled(x[i]);
+    }
+  }
+}
+
+template <class Map, class T, bool aligned>
+__global__ void __launch_bounds__(kThreads)
+    radial_backward(const RadialArguments arguments, const int64_t rows, const int lanes) {
+  constexpr int N = kPack<T, aligned>;
+  using P = Pack<T, N>;
+  using C = typename portable::Compute<T>::type;
+  const RowGroup group(lanes);
+  const int64_t packs = arguments.dim / N;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups; first < rows;
+       first += static_cast<int64_t>(gridDim.x) * group.groups) {
+    const int64_t row = first + group.group;
+    const bool active = row < rows;
+    const P* x = static_cast<const P*>(arguments.x) + row * packs;
+    const P* grad = static_cast<const P*>(arguments.grad) + row * packs;
+    P* grad_x = static_cast<P*>(arguments.y) + row * packs;
+    const int64_t count = active ? packs : 0;
+    P kept_x[kKept];
+    P kept_grad[kKept];
+    double sums[2] = {0.0, 0.0};  // <x, x>, <x, grad>
+    auto add = [&](const P& p, const P& g) {
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const double value = load(p.at[e]);
+        sums[0] += value * value;
+        sums[1] += value * static_cast<double>(load(g.at[e]));
+      }
+    };
+#pragma unroll
+    for (int k = 0; k < kKept; ++k) {
+      const int64_t i = group.lane + k * lanes;
+      if (i < count) {
+        kept_x[k] = x[i];
+        kept_grad[k] = grad[i];
+        add(kept_x[k], kept_grad[k]);
+      }
+    }
+    for (int64_t i = group.lane + kKept * lanes; i < count; i += lanes) {
+      add(x[i], grad[i]);
+    }
+    group.sum(sums);
+    if (!active) {
+      continue;
+    }
+    const double c = portable::curvature_at(arguments.c, portable::source_row(arguments.map, 0, row));
+    const portable::RadialGradient g = portable::radial_gradient<Map>(sums[0], sums[1], c, arguments.guards);
+    if (group.lane == 0) {
+      static_cast<C*>(arguments.grad_c)[row] = static_cast<C>(g.curvature);
+    }
+    auto combined = [&](const P& p, const P& d) {
+      P result;
+#pragma unroll
+      for (int e = 0; e < N; ++e) {
+        const double value = g.factor * static_cast<double>(load(d.at[e])) + g.along * static_cast<double>(load(p.at[e]));
+        result.at[e] = store<T>(static_cast<C>(value));
+      }
+      return result;
+    };
+#pragma unroll
+    for (int k = 0; k < kKept; ++k) {
+      const int64_t i = group.lane + k * lanes;
+      if (i < count) {
+        grad_x[i] = combined(kept_x[k], kept_grad[k]);
+      }
+    }
+    for (int64_t i = group.lane + kKept * lanes; i < count; i += lanes) {
+      grad_x[i] = combined(x[i], grad[i]);
+    }
+  }
+}
+
+template <class Map, class T, bool forward>
+void launch_typed(const RadialArguments& arguments, int64_t rows, cudaStream_t stream) {
+  const bool aligned = arguments.dim % kPack<T, true> == 0 && aligned_to_16(arguments.x) &&
+                       aligned_to_16(arguments.y) && (forward || aligned_to_16(arguments.grad));
+  const int lanes = lanes_for(arguments.dim / (aligned ? kPack<T, true> : 1));
+  const int blocks = blocks_for(rows, lanes);
+  if constexpr (forward) {
+    if (aligned) {
+      radial_forward<Map, T, true><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+    } else {
+      radial_forward<Map, T, false><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+    }
+  } else {
+    if (aligned) {
+      radial_backward<Map, T, true><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+    } else {
+      radial_backward<Map, T, false><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+    }
+  }
+}
+
+template <class Map, bool forward>
+void launch_radial(const RadialArguments& arguments, int64_t rows, cudaStream_t stream) {
+  switch (arguments.element) {
+    case Element::kFloat32:
+      return launch_typed<Map, float, forward>(arguments, rows, stream);
+    case Element::kFloat64:
+      return launch_typed<Map, double, forward>(arguments, rows, stream);
+    case Element::kBFloat16:
+      return launch_typed<Map, BFloat16, forward>(arguments, rows, stream);
+    case Element::kFloat16:
+      return launch_typed<Map, Half, forward>(arguments, rows, stream);
+  }
+}
+
+}  // namespace stone::cuda
