@@ -52,10 +52,12 @@ class Verifier:
                 f"verification: the original gives {original.dtype} {list(original.shape)}, "
                 f"the rewritten region {rewritten.dtype} {list(rewritten.shape)}"
             )
-        if not torch.equal(rewritten.isnan(), original.isnan()):
-            return "verification: NaN at other places than in the original"
+        if bool((rewritten.isnan() & ~original.isnan()).any()):
+            return "verification: NaN where the original has none"
         site.max_error = relative_error(rewritten, exact, site.error_norm)
-        allowed = max(site.bound or 0.0, SLACK * relative_error(original, exact, site.error_norm))
+        # Where the original breaks down and exact arithmetic does not, it excuses nothing.
+        sound = torch.where(original.isfinite() | ~exact.isfinite(), original.double(), exact)
+        allowed = max(site.bound or 0.0, SLACK * relative_error(sound, exact, site.error_norm))
         if site.max_error <= allowed:
             return None
         return f"verification: relative error {site.max_error:.2e} on the probes, allowed {allowed:.2e}"

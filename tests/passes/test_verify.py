@@ -120,12 +120,33 @@ def test_another_dtype_is_undone() -> None:
     )
 
 
-def test_nan_at_other_places_is_undone() -> None:
+def test_nan_where_the_original_has_none_is_undone() -> None:
     def root(graph: fx.Graph, node: fx.Node) -> fx.Node:
         return graph.call_function(aten.sqrt.default, (right(graph, node),))
 
     _, sites, _ = verified(root)
-    assert sites[0].reason == "verification: NaN at other places than in the original"
+    assert sites[0].reason == "verification: NaN where the original has none"
+
+
+def test_breaking_down_where_the_original_does_is_no_excuse() -> None:
+    """`mul(x, 2)` in float16 of 6e4 overflows in the original too; the other rows still have to be right."""
+
+    def first_row(generator: torch.Generator) -> list[torch.Tensor]:
+        return [torch.tensor([[6e4, 1.0], [3.0, 4.0]], dtype=torch.float16)]
+
+    def off(graph: fx.Graph, node: fx.Node) -> fx.Node:
+        return graph.call_function(aten.mul.Scalar, (node.args[0], 2.5))
+
+    class Probed(Scale):
+        def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
+            sites = super().run(module, context)
+            for site in sites:
+                site.probes, site.error_norm = first_row, "row"
+            return sites
+
+    graph = trace(lambda _, x: x * 2, torch.ones(2, 2, dtype=torch.float16))
+    sites = run_verified(Probed(off), graph, Context(), Verifier({}))
+    assert [site.status for site in sites] == ["refused"]
 
 
 def test_a_pass_that_ignores_a_denial_is_an_error() -> None:
