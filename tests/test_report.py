@@ -12,6 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from stonefx.passes.rewrite import Site
 from stonefx.report import Report, Totals, graph_text, graph_totals, write_atomically
 
+ONES = torch.ones(3)
+
 
 def chain_graph(rows: int = 4, dynamic: bool = False) -> fx.GraphModule:
     """x [rows, 8] through two linears, weights marked as `capture` marks them."""
@@ -106,6 +108,14 @@ def test_graph_text_shows_a_fold_as_one_line():
     assert "0+1.bias: f32[2] = fold(0.bias, 1.weight)" in lines
     assert any("aten.linear(%x_1, 0+1.weight, 0+1.bias)" in line for line in lines)
     assert "aten.mm" not in "\n".join(lines)
+
+
+def test_graph_text_shows_the_value_of_a_constant_fold():
+    module = make_fx(lambda x: x * torch.full((), 0.5), pre_dispatch=True, tracing_mode="fake")(ONES)
+    full = next(node for node in module.graph.nodes if node.target is torch.ops.aten.full.default)
+    full.meta["fold"] = "curvature"
+    assert re.search(r"^curvature: f32\[\] = aten\.full\(\[\], 0\.5", graph_text(module), re.M)
+    assert graph_totals(module).parameters == 0
 
 
 def test_graph_text_shows_the_source_line_and_nested_graphs():

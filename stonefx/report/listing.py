@@ -88,8 +88,8 @@ def _type(value: Any) -> str:
 def _expression(node: fx.Node) -> str:
     if node.op == "placeholder":
         return "input"
-    if is_fold(node):
-        sources = stored_behind(node)
+    sources = stored_behind(node) if is_fold(node) else []
+    if sources:
         return f"fold({', '.join(_name(source) for source in sources)})"
     arguments = [_argument(argument) for argument in node.args]
     arguments += [f"{name}={_argument(value)}" for name, value in node.kwargs.items()]
