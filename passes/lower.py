@@ -28,7 +28,7 @@ class Lower:
         """Lower a graph in place. Reports no sites: the passes that recognised the operations have."""
         graph = module.graph
         for node in list(graph.nodes):
-            if not is_operator(node) or node.target.namespace != "stone":  # type: ignore[union-attr]
+            if not is_operator(node) or node.target.namespace != "stone":
                 continue
             if context.inner == "inductor" and node.target is torch.ops.stone.low_rank_linear.default:
                 _as_two_products(node)

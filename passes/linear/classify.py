@@ -28,6 +28,7 @@ _NORMS = (
     aten.native_layer_norm,
 )
 _DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+_AFFINE_IN_PLACE = (aten.add_, aten.sub_, aten.mul_, aten.div_, aten.neg_)
 _COPIES = (aten.alias, aten.clone, aten.contiguous, aten.to, aten._to_copy, aten.expand, aten.slice)
 
 
@@ -74,9 +75,9 @@ class Classifier:
         return None
 
     def _read_barrier(self, node: fx.Node) -> Step | None:
-        written = written_operands(node)
-        if written:
-            return _barrier(node, written[0], f"{_call(node)} changes the value between the maps in place")
+        if packet(node) in _AFFINE_IN_PLACE:
+            operand = written_operands(node)[0]
+            return _barrier(node, operand, f"{_call(node)} changes the value between the maps in place")
         if packet(node) in _NORMS:
             operand = node.all_input_nodes[0]
             return _barrier(

@@ -46,6 +46,7 @@ def trace(
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     for node, name in zip(placeholders, names, strict=False):
         node.meta["weight"] = name
+        node.meta["val"].requires_grad_(held[name].requires_grad)
     return module
 
 
