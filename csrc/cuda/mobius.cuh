@@ -13,7 +13,7 @@ using portable::load;
 using portable::store;
 
 template <class T, bool aligned>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     mobius_forward(const MobiusArguments arguments, const int64_t rows, const int lanes) {
   constexpr int N = kPack<T, aligned>;
   using P = Pack<T, N>;
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Three operands are read: rows are read twice, from cache the second time, and not kept in registers.
 template <class T, bool aligned>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     mobius_backward(const MobiusArguments arguments, const int64_t rows, const int lanes) {
   constexpr int N = kPack<T, aligned>;
   using P = Pack<T, N>;

@@ -13,7 +13,7 @@ using portable::load;
 using portable::store;
 
 template <class Map, class T, bool aligned>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     radial_forward(const RadialArguments arguments, const int64_t rows, const int lanes) {
   constexpr int N = kPack<T, aligned>;
   using P = Pack<T, N>;
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Map, class T, bool aligned>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     radial_backward(const RadialArguments arguments, const int64_t rows, const int lanes) {
   constexpr int N = kPack<T, aligned>;
   using P = Pack<T, N>;
