@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from .algebra import Algebra
@@ -16,7 +17,11 @@ def match_addition(algebra: Algebra, form: Form, x: int, y: int) -> Match | Near
 
     `((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (1 + 2c<x,y> + c^2||x||^2||y||^2)`
     """
-    return _Comparison(algebra, x, y).compare(form)
+    comparison = _Comparison(algebra, x, y)
+    if comparison.takes_last_first(form):
+        outcome = _Comparison(algebra, y, x).compare(form)
+        return replace(outcome, order=(1, 0)) if isinstance(outcome, Match) else outcome
+    return comparison.compare(form)
 
 
 class _Comparison:
@@ -25,6 +30,12 @@ class _Comparison:
         self.x, self.y = x, y
         self.xx, self.yy = (algebra.atom("inner", i, i, nonnegative=True) for i in (x, y))
         self.xy = algebra.atom("inner", *sorted((x, y)))
+
+    def takes_last_first(self, form: Form) -> bool:
+        """Whether the inner product stands in the coefficient of y and not in that of x."""
+        numerator, _ = self._fraction(form)
+        of_x, of_y = (self._factor(self._coefficient(numerator, i), self.xy) for i in (self.x, self.y))
+        return len(of_y) > 0 and not len(of_x)
 
     def compare(self, form: Form) -> Match | NearMiss | None:
         if len(form) < 3 or any(self.algebra.degree(m) != 1 for m, _ in form):
@@ -54,7 +65,7 @@ class _Comparison:
         guards = self._guards(denominator, curvature, sign, scale)
         if isinstance(guards, str):
             return NearMiss(TARGET, guards)
-        return Match(TARGET, (sign_x, sign_y), curvature, guards)
+        return Match(TARGET, (sign_x, sign_y), curvature, guards, order=(0, 1))
 
     def _fraction(self, form: Form) -> tuple[Form, int | None]:
         """The numerator, and the index of the atom that divides every term."""
@@ -127,9 +138,10 @@ class _Comparison:
             atom = algebra.atoms[clamped[0][0][0]]
             offset = algebra.add(whole, Form(((clamped[0], 1.0),)), alpha=-1.0)
             whole, low, high = atom.parts
-            if high != float("inf") or low <= 0 or offset.number is None or offset.number < 0:
+            if high != float("inf") or low < 0 or offset.number is None or offset.number < 0:
                 return f"the denominator {algebra.describe(Form(((inverse, scale),)))} has a guard of another kind"
-            guards["min_denominator"] = low
+            if low > 0:  # the denominator is (1 + c<x,y>)^2 + c^2 (||x||^2||y||^2 - <x,y>^2), never negative
+                guards["min_denominator"] = low
         elif not algebra.equal(whole, expected):
             # Nine digits: `1 + 1e-5 - 1` carries the rounding of the sum.
             offset = constant(float(f"{self._plain(whole) - 1:.9g}"))

@@ -9,9 +9,9 @@ import torch
 from ..shapes import hint
 from .region import Region
 
-# Products and sums an entry of the row: a norm and a scaling; three inner products and a combination.
-PER_ENTRY = {"expmap0": 2, "logmap0": 2, "mobius_add": 9}
-PER_ROW = 8
+# A reduction counts one operation an entry: a norm and a scaling; three inner products, two products, a sum.
+PER_ENTRY = {"expmap0": 2, "logmap0": 2, "mobius_add": 6}
+PER_ROW = {"expmap0": 3, "logmap0": 3, "mobius_add": 12}
 
 
 def elements(value: torch.Tensor) -> int:
@@ -32,4 +32,4 @@ def flops_before(region: Region) -> int:
 def flops_after(region: Region, target: str) -> int:
     """What the fused operator computes."""
     value = region.root.meta["val"]
-    return PER_ENTRY[target] * elements(value) + PER_ROW * elements(value[..., :1])
+    return PER_ENTRY[target] * elements(value) + PER_ROW[target] * elements(value[..., :1])

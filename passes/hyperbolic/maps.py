@@ -23,12 +23,14 @@ class Match:
         signs: +1 or -1 for each row vector: whether the operator takes it or its negative.
         curvature: the form of `c`.
         guards: the operator's attributes that differ from its defaults.
+        order: which of the row vectors the operator takes first.
     """
 
     target: str
     signs: tuple[int, ...]
     curvature: Form
     guards: dict[str, float | bool]
+    order: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 
 from . import functions
-from .forms import ONE, Form, constant
+from .forms import ONE, ZERO, Form, constant
 from .reductions import REDUCTIONS
-from .values import Layout, NotRowwise, Value, combine
+from .values import Layout, NotRowwise, Value, combine, tensor
 from .views import VIEWS
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def _binary(function: Callable[[Algebra, Form, Form], Form]) -> Handler:
         if given.get("rounding_mode") is not None:
             raise NotRowwise("a division that rounds")
         left, right = evaluator.value(given["self"]), evaluator.value(given["other"])
-        alpha = evaluator.number(given.get("alpha")) if "alpha" in given else 1.0
-        result = function(evaluator.algebra, left.form, evaluator.algebra.scale(right.form, alpha or 0.0))
-        return Value(result, combine(left, right))
+        return Value(function(evaluator.algebra, left.form, right.form), combine(left, right))
 
     return handle
 
@@ -53,6 +52,23 @@ def _only_scalars(evaluator: Evaluator, value: Value) -> None:
 
 def _add(algebra: Algebra, left: Form, right: Form) -> Form:
     return functions.log_sum(algebra, algebra.add(left, right))
+
+
+def _plus(sign: float) -> Handler:
+    def handle(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+        left, right = evaluator.value(given["self"]), evaluator.value(given["other"])
+        alpha = sign * (evaluator.number(given["alpha"]) or 0.0)
+        terms = [_flushed(node, left.form), evaluator.algebra.scale(_flushed(node, right.form), alpha)]
+        return Value(_add(evaluator.algebra, *terms), combine(left, right))
+
+    return handle
+
+
+def _flushed(node: fx.Node, form: Form) -> Form:
+    """A constant as the node's dtype holds it where that is zero: 1e-15 guards nothing in float16."""
+    if form.number is None:
+        return form
+    return form if torch.tensor(form.number, dtype=tensor(node).dtype).item() else ZERO
 
 
 def _rsub(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
@@ -78,7 +94,7 @@ def _clamp(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
     _only_scalars(evaluator, value)
     low = evaluator.number(given.get("min", given.get("min_val")))
     high = evaluator.number(given.get("max", given.get("max_val")))
-    low = -functions.INFINITY if low is None else low
+    low = -functions.INFINITY if low is None else _flushed(node, constant(low)).number
     high = functions.INFINITY if high is None else high
     return Value(functions.clamp(evaluator.algebra, value.form, low, high), value.layout)
 
@@ -91,7 +107,7 @@ def _extremum(bound: str) -> Handler:
         layout = combine(left, right)
         if left.form.number is not None:
             left, right = right, left
-        if (number := right.form.number) is None:
+        if (number := _flushed(node, right.form).number) is None:
             raise NotRowwise("the larger or smaller of two values, neither of them a constant")
         _only_scalars(evaluator, left)
         return Value(functions.clamp(evaluator.algebra, left.form, **{bound: number}), layout)
@@ -117,8 +133,8 @@ def _filled(number: float | None) -> Handler:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(("add",), _binary(_add)),
-    **dict.fromkeys(("sub", "subtract"), _binary(lambda g, a, b: _add(g, a, g.scale(b, -1.0)))),
+    "add": _plus(1.0),
+    **dict.fromkeys(("sub", "subtract"), _plus(-1.0)),
     "rsub": _rsub,
     **dict.fromkeys(("mul", "multiply"), _binary(functions.product)),
     **dict.fromkeys(("div", "divide", "true_divide"), _binary(functions.quotient)),

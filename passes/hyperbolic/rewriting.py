@@ -106,7 +106,7 @@ def _rewrite(item: Found, site: Site, context: Context) -> None:
     match, region = item.outcome, item.region
     assert isinstance(match, Match)
     make = Operands(item.evaluator, region)
-    vectors = [make.vector(node, sign) for node, sign in zip(region.vectors, match.signs, strict=True)]
+    vectors = [make.vector(region.vectors[i], sign) for i, sign in zip(match.order, match.signs, strict=True)]
     curvature = make.curvature(match.curvature, context.grad)
     value = region.root.meta["val"]
     with value.fake_mode, torch.no_grad():
