@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-BUILD_COMMAND = "pip install --no-build-isolation --force-reinstall --no-deps stonefx"
+BUILD_COMMAND = "pip install --no-build-isolation --no-deps --force-reinstall ."
 _INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 

@@ -24,8 +24,8 @@ def boundary(dtype: torch.dtype) -> float:
 def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:
     """Map tangent vectors at the origin to points of the ball.
 
-    `tanh(sqrt(c) ||v||) v / (sqrt(c) ||v||)` (Ganea et al. 2018, equation 8); 0 goes to 0, and the gradient there
-    is the identity. For long vectors `tanh` rounds to 1 and the point lies on the boundary: see `logmap0`.
+    `tanh(sqrt(c) ||v||) v / (sqrt(c) ||v||)` (Ganea et al. 2018, equation 8); 0 goes to 0, and the gradient
+    there is the identity. For long vectors `tanh` rounds to 1 and the point lies on the boundary: see `logmap0`.
 
     Args:
         v: tangent vectors, `[*batch, dim]`, float32, float64, bfloat16 or float16.
@@ -46,8 +46,8 @@ def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:
 def logmap0(y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     """Map points of the ball to tangent vectors at the origin, the inverse of `expmap0`.
 
-    `artanh(u) y / u` with `u = min(sqrt(c) ||y||, 1 - eps)` in the numerator (Ganea et al. 2018, equation 9); `eps`
-    is that of the dtype, so points on the boundary or beyond it give long but finite vectors.
+    `artanh(min(u, 1 - eps)) y / u` with `u = sqrt(c) ||y||` (Ganea et al. 2018, equation 9); `eps` is that of the
+    dtype, so points on the boundary or beyond it give long but finite vectors.
 
     Args:
         y: points, `[*batch, dim]`, float32, float64, bfloat16 or float16.
@@ -70,8 +70,8 @@ def logmap0(y: Tensor, c: float | Tensor = 1.0) -> Tensor:
 def mobius_add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     """Add points of the ball: `x` translated by `y`, neither commutative nor associative.
 
-    `((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (1 + 2c<x,y> + c^2 ||x||^2 ||y||^2)` (Ganea et al. 2018,
-    equation 3). The denominator is kept at 1e-15 or more: it vanishes for opposite points of the boundary.
+    `((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (1 + 2c<x,y> + c^2 ||x||^2 ||y||^2)` (Ganea et al.
+    2018, equation 3). The denominator is kept at 1e-15 or more: it vanishes for opposite points of the boundary.
 
     Args:
         x, y: points `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.

@@ -98,10 +98,21 @@ def broadcast_batch(operator: str, x: torch.Tensor, y: torch.Tensor) -> tuple[in
     return tuple(batch)
 
 
+def gradient(operator: str, labels: str, grad: torch.Tensor, x: torch.Tensor, size: Sequence[int]) -> None:
+    """Raise RuntimeError unless `grad` has the shape `size` of the result, and the dtype and device of `x`."""
+    same_dtype(operator, labels, grad, x)
+    same_device(operator, labels, grad, x)
+    if tuple(grad.shape) != tuple(size):
+        expected = "[" + ", ".join(str(extent) for extent in size) + "]"
+        raise RuntimeError(
+            f"stone::{operator}: grad must have the shape of the result, {expected}, got {shape(grad)}; expand it"
+        )
+
+
 def options(operator: str, **values: float) -> None:
     """Raise RuntimeError for a guard that is negative or NaN."""
     for label, value in values.items():
         if not value >= 0:
             raise RuntimeError(
-                f"stone::{operator}: {label} must be at least 0, got {value}; leave it out for none"
+                f"stone::{operator}: {label} must be at least 0, got {value:g}; leave it out for none"
             )

@@ -90,7 +90,7 @@ def _register_double_backward(name: str, backward_reference: Function) -> None:
 
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         saved = ctx.saved_tensors
-        _, pull = torch.func.vjp(lambda *inputs: backward_reference(*inputs, **ctx.options), *saved)
+        pull = torch.func.vjp(lambda *inputs: backward_reference(*inputs, **ctx.options), *saved)[1]
         return tuple(
             grad if needed else None for grad, needed in zip(pull(grads), ctx.needs_input_grad, strict=True)
         )

@@ -58,7 +58,7 @@ def _backward_fake(
     grad: Tensor, x: Tensor, a: Tensor, b: Tensor, *, has_bias: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _check(x, a, b, None)
-    checks.same_dtype("low_rank_linear_backward", "grad and x", grad, x)
+    checks.gradient("low_rank_linear_backward", "grad and x", grad, x, (*x.shape[:-1], b.shape[0]))
     return (
         x.new_empty(x.shape),
         a.new_empty(a.shape),

@@ -84,8 +84,8 @@ def _backward_fake(
     grad: Tensor, x: Tensor, y: Tensor, c: Tensor, **options: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch = _check(x, y, c, options)
-    checks.same_dtype("mobius_add_backward", "grad and x", grad, x)
     full = (*batch, x.shape[-1])
+    checks.gradient("mobius_add_backward", "grad and x", grad, x, full)
     return x.new_empty(full), x.new_empty(full), x.new_empty((*batch, 1), dtype=batching.compute_dtype(x))
 
 

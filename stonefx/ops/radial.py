@@ -5,7 +5,7 @@
     y = profile(min(u, limit)) / u * x
 
 Gradients are those that autograd gives on this spelling: a clamp passes none outside its range, and the norm
-has subgradient 0 at 0. With no guard at all the map is smooth at the origin: its derivative there is the identity.
+has subgradient 0 at 0. With no guard the map is smooth at the origin: its derivative there is the identity.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def operator(name: str, operand: str, limit_name: str, profile: Profile, slope: 
 
     def backward_fake(grad: Tensor, x: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         check(x, c, options)
-        checks.same_dtype(f"{name}_backward", f"grad and {operand}", grad, x)
+        checks.gradient(f"{name}_backward", f"grad and {operand}", grad, x, x.shape)
         return x.new_empty(x.shape), x.new_empty((*x.shape[:-1], 1), dtype=batching.compute_dtype(x))
 
     def reference(x: Tensor, c: Tensor, **options: Any) -> Tensor:

@@ -1,0 +1,126 @@
+"""What was built, what loads, what is missing, and the command that mends it: `stonefx doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import warnings
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from stonefx import native
+
+_OPERATORS = ("expmap0", "logmap0", "mobius_add", "low_rank_linear")
+
+
+def report() -> dict[str, Any]:
+    """Facts about this installation, ready for JSON.
+
+    Returns:
+        `versions`, `build` (`stonefx._C.build_info()` or None), `libraries` by name with `path`, `loaded`, `reason`
+        and `remedy`, `operators` by name with the devices that have a kernel, `backend` (whether
+        `torch.compile(backend="stone")` finds the entry point), and `problems`: a list of `what` and `remedy`.
+
+    Raises:
+        RuntimeError: `STONEFX_CPU_ISA` names an instruction set that cannot run here.
+
+    >>> report()["backend"]
+    True
+    """
+    with warnings.catch_warnings():
+        # Loading warns of missing kernels; here they are listed under problems.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        import stonefx.ops  # noqa: F401
+    status = native.load()
+    facts: dict[str, Any] = {
+        "versions": _versions(),
+        "build": native.build_info(),
+        "libraries": {library.name: vars(library).copy() for library in (status.cpu, status.cuda)},
+        "operators": {name: _devices(name) for name in _OPERATORS},
+        "backend": _entry_point_registered(),
+    }
+    facts["problems"] = _problems(facts, status)
+    return facts
+
+
+def text() -> str:
+    """The report as tables for a terminal, problems and their remedies last."""
+    facts = report()
+    rows = [(f"version of {name}", version) for name, version in facts["versions"].items()]
+    for key, value in (facts["build"] or {}).items():
+        label = key.replace("_", " ")
+        rows.append((f"build: {label}", _show(value)))
+    for name, library in facts["libraries"].items():
+        state = library["path"] if library["loaded"] else f"not loaded: {library['reason']}"
+        rows.append((name, state))
+    for name, devices in facts["operators"].items():
+        rows.append((f"stone::{name}", ", ".join(devices)))
+    rows.append(('torch.compile(backend="stone")', "registered" if facts["backend"] else "not registered"))
+    table = tabulate(rows, tablefmt="plain")
+    if not facts["problems"]:
+        return f"{table}\n\nNothing is missing."
+    problems = tabulate(
+        [(p["what"], p["remedy"]) for p in facts["problems"]], headers=("missing", "what to do")
+    )
+    return f"{table}\n\n{problems}"
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "stonefx": _installed("stonefx"),
+        "torch": str(torch.__version__),
+        "CUDA of torch": torch.version.cuda or "none",
+        "Python": platform.python_version(),
+        "nvcc": shutil.which("nvcc") or "not on PATH",
+    }
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices(name: str) -> list[str]:
+    """Devices whose dispatch key has a kernel, native or of the reference."""
+    keys = {"CPU": native.load().cpu, "CUDA": native.load().cuda}
+    return [
+        f"{key} ({'native' if library.loaded else 'plain torch'})"
+        for key, library in keys.items()
+        if torch._C._dispatch_has_kernel_for_dispatch_key(f"stone::{name}", key)
+    ]
+
+
+def _entry_point_registered() -> bool:
+    found = importlib.metadata.entry_points(group="torch_dynamo_backends", name="stone")
+    return any(entry.value.startswith("stonefx.") for entry in found)
+
+
+def _problems(facts: dict[str, Any], status: native.Status) -> list[dict[str, str]]:
+    problems = []
+    if facts["build"] is None:
+        problems.append({"what": "the extension module stonefx._C", "remedy": native.BUILD_COMMAND})
+    wanted = [status.cpu, status.cuda] if torch.cuda.is_available() else [status.cpu]
+    problems += [
+        {"what": f"{library.name}: {library.reason}", "remedy": library.remedy}
+        for library in wanted
+        if not library.loaded
+    ]
+    if not facts["backend"]:
+        problems.append(
+            {"what": 'the entry point of torch.compile(backend="stone")', "remedy": native.BUILD_COMMAND}
+        )
+    if facts["build"] and facts["build"]["stonefx"] != facts["versions"]["stonefx"]:
+        what = f"kernels of {facts['versions']['stonefx']}: the build is of {facts['build']['stonefx']}"
+        problems.append({"what": what, "remedy": native.BUILD_COMMAND})
+    return problems
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(value) or "none"
+    return str(value) or "none"
