@@ -38,7 +38,7 @@ class LinearChains:
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Rewrite every chain of a graph in place and return the sites, rewritten and refused."""
         facts = regions(module.graph)
-        found = list(search(module.graph, Classifier(facts, context), context))
+        found = list(search(module.graph, Classifier(module.graph, facts, context), context))
         sites = [
             _refused_break(item) if isinstance(item, Break) else _visit(item, facts, context)
             for item in found

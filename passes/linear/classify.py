@@ -15,7 +15,7 @@ from .affine import feature_value, read_affine
 from .spellings import read_map
 from .steps import Apply, Step
 from .views import read_view
-from .weights import is_leaf, leaves, name_of, weight_only
+from .weights import is_leaf, leaves, name_of, weight_only_nodes
 
 aten = torch.ops.aten
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -36,11 +36,13 @@ class Classifier:
     """Reads nodes as steps; a node is read once.
 
     Args:
+        graph: the graph, as it is before anything is rewritten.
         facts: what the graph does around each node.
         context: what the pass was told.
     """
 
-    def __init__(self, facts: Regions, context: Context) -> None:
+    def __init__(self, graph: fx.Graph, facts: Regions, context: Context) -> None:
+        self.fixed = weight_only_nodes(graph)
         self.facts = facts
         self.context = context
         self._steps: dict[fx.Node, Step | None] = {}
@@ -52,10 +54,10 @@ class Classifier:
         return self._steps[node]
 
     def _read(self, node: fx.Node) -> Step | None:
-        step = read_map(node)
+        step = read_map(node, self.fixed)
         if step is not None:
             return Step(node, step.operand, "map", step.terms, self._map_problem(step))
-        step = read_affine(node)
+        step = read_affine(node, self.fixed)
         if step is not None:
             problem = self._value_problem(step) or self._numeric_problem(step)
             return Step(node, step.operand, "affine", step.terms, problem)
@@ -89,7 +91,7 @@ class Classifier:
 
     def _map_problem(self, step: Step) -> str:
         weight = step.matrix.node
-        if not weight_only(weight):
+        if weight not in self.fixed:
             return (
                 f"the weight {weight.name!r} is computed at run time or is an input of the graph, "
                 "not a parameter, so there is nothing to fold"
@@ -101,7 +103,7 @@ class Classifier:
                 "remove it (torch.nn.utils.parametrize.remove_parametrizations) so that it can be merged"
             )
         for term in step.terms:
-            if not isinstance(term, Apply) and not feature_value(term.value, val(step.node)):
+            if not isinstance(term, Apply) and not feature_value(term.value, val(step.node), self.fixed):
                 return f"the term that {_call(step.node)} adds is not a bias: it is not one weight a feature"
         return self._value_problem(step) or self._numeric_problem(step, val(weight).dtype)
 

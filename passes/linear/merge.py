@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from ..arguments import is_operator
+from ..regions import written_operands
 from ..rewrite import val
 from ..shapes import same_sizes
 from . import sizes
@@ -90,7 +91,7 @@ def erase_dead(nodes: Iterable[fx.Node]) -> None:
     erased: set[fx.Node] = set()
     while stack:
         node = stack.pop()
-        if node in erased or node.users or not is_operator(node) or node.target._schema.is_mutable:  # type: ignore[union-attr]
+        if node in erased or node.users or not is_operator(node) or written_operands(node):
             continue
         operands = node.all_input_nodes
         node.graph.erase_node(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -11,17 +11,22 @@ from torch import fx
 from ..arguments import named_arguments, packet
 from ..rewrite import val
 from .steps import Apply, Scale, Shift, Step, Term
-from .weights import matrix, weight_only
+from .weights import matrix
 
 aten = torch.ops.aten
 Reading = tuple[fx.Node, tuple[Term, ...]]  # the value continued, and what happens to it
 
 
-def read_map(node: fx.Node) -> Step | None:
-    """Read a node as a map of its operand's last axis; None where it is not a matrix product of that kind."""
+def read_map(node: fx.Node, fixed: Collection[fx.Node]) -> Step | None:
+    """Read a node as a map of its operand's last axis; None where it is not a matrix product of that kind.
+
+    Args:
+        node: the node.
+        fixed: the nodes that depend on weights alone.
+    """
     reader = _READERS.get(packet(node))
     reading = reader(named_arguments(node)) if reader else None
-    if reading is None:
+    if reading is None or reading[0] in fixed:
         return None
     operand, terms = reading
     step = Step(node, operand, "map", terms)
@@ -32,7 +37,7 @@ def read_map(node: fx.Node) -> Step | None:
 def _apply(operand: Any, weight: Any, *, transposed: bool) -> Reading | None:
     if not isinstance(operand, fx.Node) or not isinstance(weight, fx.Node):
         return None
-    if val(weight).dim() != 2 or val(operand).dim() == 0 or weight_only(operand):
+    if val(weight).dim() != 2 or val(operand).dim() == 0:
         return None
     return operand, (Apply(matrix(weight, transposed)),)
 

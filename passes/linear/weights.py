@@ -68,19 +68,15 @@ def is_leaf(node: fx.Node) -> bool:
     return is_weight(node) or (node.op == "get_attr" and isinstance(node.meta.get("val"), torch.Tensor))
 
 
-def weight_only(node: fx.Node) -> bool:
-    """Whether a node's value depends on parameters, buffers and constants alone, and repeatably so."""
-    seen: set[fx.Node] = set()
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if current in seen or is_leaf(current):
-            continue
-        seen.add(current)
-        if not is_operator(current) or not _repeatable(current):
-            return False
-        stack += current.all_input_nodes
-    return True
+def weight_only_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes whose values depend on parameters, buffers and constants alone, and repeatably so."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        operands = node.all_input_nodes
+        computed = is_operator(node) and _repeatable(node) and operands and found.issuperset(operands)
+        if computed or is_leaf(node):
+            found.add(node)
+    return found
 
 
 def _repeatable(node: fx.Node) -> bool:
