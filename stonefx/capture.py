@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from .tracing.arguments import Path, bind, check_leaves, walk, walk_arguments
+from .tracing.arguments import Path, bind, check_leaves, walk_arguments
 from .tracing.checks import Checks, TensorCheck, make_checks
-from .tracing.errors import CaptureError, capture_error
-from .tracing.recorder import Marking, Recording, record, repeated
+from .tracing.errors import BatchDependentNumber, CaptureError, capture_error
+from .tracing.recorder import Recording, record, repeated
 from .tracing.results import Output, Weight, fill, result_template
 from .tracing.retrace import from_dynamo
 from .tracing.sizes import read_sizes, symbol_name
+from .tracing.submodules import search, submodule_calls
 
 __all__ = [
     "Capture",
@@ -27,6 +28,7 @@ __all__ = [
     "Path",
     "TensorCheck",
     "Weight",
+    "capturable_submodules",
     "fill",
     "from_dynamo",
     "from_module",
@@ -133,25 +135,47 @@ def from_module(
         ) from error
     check_leaves(arguments)
     batch = _batch_size(arguments) if dynamic else None
-    if batch is None:
-        return _capture(model, record(model, args, kwargs), signature)
-    first: CaptureError | None = None
-    attempts: list[tuple[Marking, int]] = [("dynamic", 2), ("maybe", 2), ("static", 1)]
-    for marking, least in attempts:
-        call = repeated((args, kwargs), 1, least) if batch == 1 else (args, kwargs)
+    if batch is not None:
+        call = repeated((args, kwargs), 1, 2) if batch == 1 else (args, kwargs)
         try:
-            return _capture(model, record(model, *call, max(batch, least), marking), signature)
-        except CaptureError as error:
-            first = first or error
-    assert first is not None
-    raise first
+            capture = _capture(model, record(model, *call, max(batch, 2)), signature)
+            if capture.mismatch(args, kwargs) is None:
+                return capture
+        except BatchDependentNumber:
+            raise
+        except CaptureError:
+            # A model that cannot be traced at all says so again, and more plainly, with static sizes.
+            pass
+    return _capture(model, record(model, args, kwargs), signature)
+
+
+def capturable_submodules(
+    model: nn.Module,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic: bool = True,
+) -> tuple[list[tuple[str, Capture, tuple[Any, ...], dict[str, Any]]], list[str]]:
+    """Capture the largest submodules of a model that does not trace as a whole.
+
+    Args:
+        model, args, kwargs, dynamic: as of `from_module`. The model runs once to see what its parts are called
+            with.
+
+    Returns:
+        Path, capture and example call of each submodule, none inside another; and for each one that was skipped
+        a line with its path and the reason.
+    """
+    calls = submodule_calls(model, args, kwargs or {})
+    found, skipped = search(model, calls, lambda module, call: from_module(module, *call, dynamic=dynamic))
+    return [(path, capture, *call) for path, capture, call in found], skipped
 
 
 def _capture(model: nn.Module, recording: Recording, signature: inspect.Signature) -> Capture:
-    arguments = bind(signature, recording.args, recording.kwargs)
+    arguments = bind(signature, recording.variables["args"], recording.variables["kwargs"])
     paths = {id(v): path for path, v in walk_arguments(arguments) if isinstance(v, torch.Tensor)}
     names, aliases = _state_names(model)
-    sizes = read_sizes(recording.module, {"args": recording.args, "kwargs": recording.kwargs}, paths)
+    sizes = read_sizes(recording.module, recording.variables, paths)
     capture = Capture(
         module=recording.module,
         weights={},

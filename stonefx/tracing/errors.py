@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import fx
 
-# Frames of the machinery, which stand below the user's line in every stack.
-_MACHINERY = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_TORCH = str(Path(torch.__file__).parent)
+_OWN = str(Path(__file__).parent)
+_ADVICE = re.compile(r"\n\s*(?:Developer debug context|from user code|For more information|Set TORCHDYNAMO)")
 
 
 class CaptureError(RuntimeError):
@@ -20,17 +22,25 @@ class CaptureError(RuntimeError):
     """
 
 
+class BatchDependentNumber(CaptureError):
+    """A model returns a plain number that depends on the batch size, so no graph of dynamic sizes has it."""
+
+
 def capture_error(
-    what: str, hint: str, location: str = "", cause: BaseException | None = None
+    what: str,
+    hint: str,
+    location: str = "",
+    cause: BaseException | None = None,
+    kind: type[CaptureError] = CaptureError,
 ) -> CaptureError:
     """Build a `CaptureError` whose message is `what`, then where, then why, then `hint`."""
     parts = [what]
     if location:
         parts.append(f"  at {location}")
     if cause is not None:
-        parts.append(f"  because {type(cause).__name__}: {_first_lines(str(cause))}")
+        parts.append(f"  because {type(cause).__name__}: {_gist(str(cause))}")
     parts.append(f"  {hint}")
-    return CaptureError("\n".join(parts))
+    return kind("\n".join(parts))
 
 
 def node_location(node: fx.Node | None) -> str:
@@ -59,14 +69,16 @@ def exception_location(error: BaseException) -> str:
 
 
 def _innermost_user_frame(stack: Iterable[traceback.FrameSummary]) -> str:
-    for frame in reversed(list(stack)):
-        if not frame.filename.startswith(_MACHINERY):
-            return f"{frame.filename}:{frame.lineno}" + (f": {frame.line}" if frame.line else "")
+    frames = [frame for frame in stack if not frame.filename.startswith(_OWN)]
+    users = [frame for frame in frames if not frame.filename.startswith(_TORCH)]
+    for frame in reversed(users or frames):
+        return f"{frame.filename}:{frame.lineno}" + (f": {frame.line}" if frame.line else "")
     return ""
 
 
-def _first_lines(text: str, limit: int = 600) -> str:
-    text = text.strip()
+def _gist(text: str, limit: int = 600) -> str:
+    """The part of a message of Dynamo's that is for users: what comes before its debugging advice."""
+    text = _ADVICE.split(text.strip())[0].strip()
     return text if len(text) <= limit else text[:limit] + " ..."
 
 

@@ -82,6 +82,23 @@ def unchanged_attributes(model: nn.Module) -> Iterator[None]:
         )
 
 
+@contextmanager
+def restored_buffers(model: nn.Module) -> Iterator[None]:
+    """Let the model run on copies of its buffers."""
+    originals = [(module, dict(module._buffers)) for module in model.modules()]
+    try:
+        copies: dict[int, torch.Tensor] = {}
+        for module, buffers in originals:
+            for name, buffer in buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+        yield
+    finally:
+        for module, buffers in originals:
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
 def _attributes(module: nn.Module) -> dict[str, dict[str, Any]]:
     tables = {table: dict(module.__dict__[table]) for table in _TABLES}
     return {"": dict(module.__dict__), **tables}

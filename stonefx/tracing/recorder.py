@@ -7,18 +7,17 @@ import itertools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from .arguments import Path, rebuild, walk
-from .errors import CaptureError, capture_error, exception_location
+from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
 from .isolation import plain_dynamo, preserved_random_state, unchanged_attributes
 from .mutation import written_placeholders
 from .retrace import from_dynamo
 
-Marking = Literal["dynamic", "maybe", "static"]
 _serial = itertools.count()
 
 
@@ -31,7 +30,7 @@ class Recording:
         inputs: what its placeholders received: tensors of the model or of the copied call, and sizes.
         copies: what it ran on: `inputs`, but with copies for the state that it might write to.
         outputs: the tensors it returned.
-        args, kwargs: the copied call.
+        variables: of the recorded function: the copied call's `args` and `kwargs`, and `batched`.
         result: what the model returned.
     """
 
@@ -39,25 +38,20 @@ class Recording:
     inputs: tuple[Any, ...]
     copies: tuple[Any, ...]
     outputs: tuple[Any, ...]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    variables: dict[str, Any]
     result: Any
 
 
 def record(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    batch: int | None = None,
-    marking: Marking = "static",
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int | None = None
 ) -> Recording:
     """Run a model once on copies of its arguments and record the one graph that Dynamo makes of it.
 
     Args:
         model: the module; its weights, buffers, attributes and flags are unchanged afterwards.
         args, kwargs: the call.
-        batch: tensors with this leading size get a dynamic first dimension; None for none.
-        marking: "dynamic" demands it, "maybe" lets the trace specialise it, "static" leaves it.
+        batch: the first dimension of tensors with this leading size is one symbol, which the trace may still
+            find to be a constant; None for static sizes.
 
     Raises:
         CaptureError: the model does not trace to one graph, stores into itself, or returns a number that
@@ -67,13 +61,16 @@ def record(
     call = _fresh_function()
     compiled = torch.compile(call, backend=recorder, fullgraph=True)
     args, kwargs = copied((args, dict(kwargs)))
+    batched = _batched((args, kwargs), batch)
     with preserved_random_state(model), plain_dynamo(), unchanged_attributes(model):
         try:
-            _mark((args, kwargs), batch, marking)
-            result = compiled(model, args, kwargs)
-            if batch is not None and marking != "static" and (numbers := _numbers(result)):
+            for tensor in batched:
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+            result = compiled(model, args, kwargs, batched)
+            if batched and (numbers := _numbers(result)):
                 doubled = repeated((args, kwargs), batch, 2)
-                _check_numbers(numbers, _numbers(compiled(model, *doubled)), len(recorder.graphs))
+                again = compiled(model, *doubled, _batched(doubled, 2 * batched[0].shape[0]))
+                _check_numbers(numbers, _numbers(again), len(recorder.graphs))
         except Exception as error:
             raise _explain(model, error) from error
         finally:
@@ -83,7 +80,8 @@ def record(
             f"{type(model).__name__} ran without reaching the compiler",
             "Check that its forward computes with tensors and that TORCHDYNAMO_DISABLE is not set.",
         )
-    return Recording(recorder.graphs[0], *recorder.runs[0], args, kwargs, result)
+    variables = {"args": args, "kwargs": kwargs, "batched": batched}
+    return Recording(recorder.graphs[0], *recorder.runs[0], variables, result)
 
 
 def copied(call: Any) -> Any:
@@ -98,7 +96,7 @@ def copied(call: Any) -> Any:
     return rebuild(call, copy)
 
 
-def repeated(call: Any, batch: int, times: int) -> Any:
+def repeated(call: Any, batch: int | None, times: int) -> Any:
     """A call whose tensors of leading size `batch` are repeated along it."""
 
     def repeat(value: Any) -> Any:
@@ -139,7 +137,11 @@ class _Recorder:
         return run
 
 
-def _call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batched: list[Any]) -> Any:
+    # Compared first, so that the trace knows all batch sizes as one symbol.
+    for tensor in batched[1:]:
+        if tensor.shape[0] != batched[0].shape[0]:
+            raise ValueError("batch sizes differ")
     return model(*args, **kwargs)
 
 
@@ -150,16 +152,11 @@ def _fresh_function() -> Callable[..., Any]:
     return types.FunctionType(code, {"__builtins__": builtins, "__name__": __name__}, name)
 
 
-def _mark(call: Any, batch: int | None, marking: Marking) -> None:
-    if batch is None or marking == "static":
-        return
-    mark = torch._dynamo.mark_dynamic if marking == "dynamic" else torch._dynamo.maybe_mark_dynamic
-    for _, value in walk(call, Path("call")):
-        if _has_batch(value, batch):
-            mark(value, 0)
+def _batched(call: Any, batch: int | None) -> list[torch.Tensor]:
+    return [value for _, value in walk(call, Path("call")) if batch is not None and _has_batch(value, batch)]
 
 
-def _has_batch(value: Any, batch: int) -> bool:
+def _has_batch(value: Any, batch: int | None) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == batch
 
 
@@ -178,6 +175,7 @@ def _check_numbers(first: dict[Path, float], second: dict[Path, float], graphs: 
     raise capture_error(
         f"the number {', '.join(varying) or 'in the result'} may depend on the batch size",
         "Return tensors, or capture with dynamic=False.",
+        kind=BatchDependentNumber,
     )
 
 

@@ -1,0 +1,95 @@
+"""Where a whole model cannot be captured: the largest submodules that can, found from the top down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from .arguments import Path, walk
+from .errors import CaptureError
+from .isolation import plain_dynamo, preserved_random_state, restored_buffers, unchanged_attributes
+from .recorder import copied
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+Captured = TypeVar("Captured")
+
+
+def submodule_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Call]:
+    """Run a model once and keep, by path, what each submodule was called with.
+
+    Of several calls of one submodule the one with the largest leading size is kept. A submodule that was not
+    called, or not through `__call__`, has no entry.
+    """
+    calls: dict[str, Call] = {}
+
+    def keep(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if path not in calls or _leading_size((args, kwargs)) > _leading_size(calls[path]):
+                calls[path] = copied((args, dict(kwargs)))
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(keep(path), with_kwargs=True)
+        for path, module in model.named_modules()
+        if path
+    ]
+    call_args, call_kwargs = copied((args, dict(kwargs)))
+    with plain_dynamo(), preserved_random_state(model), unchanged_attributes(model), restored_buffers(model):
+        try:
+            model(*call_args, **call_kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return calls
+
+
+def search(
+    model: nn.Module, calls: Mapping[str, Call], capture: Callable[[nn.Module, Call], Captured]
+) -> tuple[list[tuple[str, Captured, Call]], list[str]]:
+    """Capture the largest submodules: the first success on a branch wins, else its children are tried.
+
+    Returns:
+        `(path, capture, call)` of each success, and a line with the reason for each submodule that was skipped.
+    """
+    found: list[tuple[str, Captured, Call]] = []
+    skipped: list[str] = []
+    seen: set[nn.Module] = set()
+
+    def visit(path: str, module: nn.Module) -> None:
+        if module in seen:
+            return
+        seen.add(module)
+        call = calls.get(path)
+        if call is None:
+            if not any(name.startswith(f"{path}.") for name in calls):
+                skipped.append(f"{path}: not called on the example")
+                return
+        elif not _has_floating_tensor(call):
+            skipped.append(f"{path}: called without a floating-point tensor")
+        else:
+            try:
+                found.append((path, capture(module, call), call))
+                return
+            except CaptureError as error:
+                skipped.append(f"{path}: {error}")
+        for name, child in module.named_children():
+            visit(f"{path}.{name}", child)
+
+    for name, child in model.named_children():
+        visit(name, child)
+    return found, skipped
+
+
+def _leading_size(call: Any) -> int:
+    sizes = [v.shape[0] for _, v in walk(call, Path("call")) if isinstance(v, torch.Tensor) and v.dim()]
+    return max(sizes, default=0)
+
+
+def _has_floating_tensor(call: Any) -> bool:
+    return any(
+        isinstance(value, torch.Tensor) and value.is_floating_point() for _, value in walk(call, Path("call"))
+    )
