@@ -88,8 +88,9 @@ def _obstacle(chain: Chain, facts: Regions, context: Context) -> str:
         weights = leaves(node for step in chain.steps for node in step.values())
         trained = [name_of(leaf) for leaf in weights if val(leaf).requires_grad]
         if trained:
+            more = f" and {len(trained) - 4} more" if len(trained) > 4 else ""
             return (
-                f"gradients are wanted of {', '.join(trained)}: merging would train another parametrisation; "
+                f"gradients are wanted of {', '.join(trained[:4])}{more}: merging would train another parametrisation; "
                 "call the model under torch.no_grad(), or use stonefx.optimize"
             )
     first, last = chain.steps[0].node, chain.output

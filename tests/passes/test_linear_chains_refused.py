@@ -183,6 +183,12 @@ def test_training_keeps_the_parametrisation():
     assert module.code == before
 
 
+def test_a_long_list_of_trained_weights_is_cut_short():
+    model = nn.Sequential(nn.Linear(20, 24), nn.Linear(24, 12), nn.Linear(12, 4))
+    (site,) = LINEAR_CHAINS.run(trace(model, X), Context(grad=True))
+    assert "0.weight, 0.bias, 1.weight, 1.bias and 2 more: merging" in site.reason
+
+
 def test_gradients_that_stop_between_the_maps_are_kept():
     frozen = {name: value.clone() for name, value in WEIGHTS.items()}
 
