@@ -142,11 +142,10 @@ class _Comparison:
                 return f"the denominator {algebra.describe(Form(((inverse, scale),)))} has a guard of another kind"
             if low > 0:  # the denominator is (1 + c<x,y>)^2 + c^2 (||x||^2||y||^2 - <x,y>^2), never negative
                 guards["min_denominator"] = low
-        elif not algebra.equal(whole, expected):
+        elif (surplus := self._plain(whole) - 1) > 1e-14:
             # Nine digits: `1 + 1e-5 - 1` carries the rounding of the sum.
-            offset = constant(float(f"{self._plain(whole) - 1:.9g}"))
-            if (offset.number or 0.0) > 0:
-                expected = algebra.add(expected, constant(self._plain(whole) - 1))
+            offset = constant(float(f"{surplus:.9g}"))
+            expected = algebra.add(expected, constant(surplus))
         if not algebra.equal(whole, expected):
             return f"the denominator is {algebra.describe(whole)}, expected {algebra.describe(expected)}"
         if offset.number:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from graphs import counts, trace
-from spellings import SPELLINGS
+from library_spellings import SPELLINGS
 
 import stonefx.ops  # noqa: F401  (registers the operators)
 from stonefx.passes.hyperbolic import HYPERBOLIC
