@@ -91,12 +91,18 @@ def val(node: fx.Node) -> torch.Tensor:
     return node.meta["val"]
 
 
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+# Frames of the recording itself; a model whose forward is all torch's own has no others.
+_RECORDING = re.compile(r"[/\\]stonefx[/\\]tracing[/\\]")
 
 
 def source_line(node: fx.Node) -> str:
     """`file.py:line` of the user's code behind a node, or "" where the trace kept none."""
-    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    frames = [
+        frame
+        for frame in _FRAME.findall(node.meta.get("stack_trace") or "")
+        if not _RECORDING.search(frame[0])
+    ]
     return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
 
 

@@ -1,1 +1,29 @@
 """stonefx rewrites PyTorch graphs: linear chains merged, hyperbolic geometry fused."""
+
+from . import geometry, ops
+from .backend import last_report, reports
+from .capture import CaptureError
+from .optimize import explain, optimize
+from .options import Options
+from .passes.pipeline import RewriteError
+from .report import Report
+from .rewriting import RequiredRewriteMissing, StonefxWarning
+from .runtime import invalidate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CaptureError",
+    "Options",
+    "Report",
+    "RequiredRewriteMissing",
+    "RewriteError",
+    "StonefxWarning",
+    "explain",
+    "geometry",
+    "invalidate",
+    "last_report",
+    "ops",
+    "optimize",
+    "reports",
+]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-# Torch takes seconds to import: each command imports what it needs, so that --help is instant.
+# Each command imports what it alone needs, so that --help and doctor work where a part is broken.
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,7 +15,7 @@ from .inner import compile_inner, static_fake
 from .options import Options
 from .passes.pipeline import RewriteError
 from .report import Report
-from .rewriting import StonefxWarning, check_required, rewrite_reported, warn_if_nothing
+from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
 from .runtime import FreshFolds, split_folds
 
 _REPORTS: deque[Report] = deque(maxlen=64)
@@ -86,7 +86,7 @@ def stone(
         _REPORTS.append(
             Report(
                 notes=[f"the original graph runs: {error}"],
-                backend={"door": "compile", "inner": chosen.inner, "torch": torch.__version__},
+                backend=backend_facts("compile", chosen),
             )
         )
         warnings.warn(

@@ -138,7 +138,7 @@ def from_module(
     if batch is not None:
         call = repeated((args, kwargs), 1, 2) if batch == 1 else (args, kwargs)
         try:
-            capture = _capture(model, record(model, *call, max(batch, 2)), signature)
+            capture = _capture(model, record(model, call[0], call[1], max(batch, 2)), signature)
             if capture.mismatch(args, kwargs) is None:
                 return capture
         except BatchDependentNumber:

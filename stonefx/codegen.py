@@ -56,25 +56,28 @@ def emit(module: fx.GraphModule, inputs: Mapping[str, str], reserved: Iterable[s
 
     Args:
         module: a graph of placeholders, `call_function` and `get_attr` nodes.
-        inputs: placeholder name -> the expression for its value.
+        inputs: name of a placeholder, or target of a `get_attr` node -> the expression for its value. Other
+            attributes become constants.
         reserved: names that are in use where the statements will stand.
     """
     nodes = list(module.graph.nodes)
-    body = Body(taken={node.name for node in nodes} | set(reserved) | {"self", "torch"})
+    local = _local_names(nodes, reserved)
+    body = Body(taken={*local.values(), *reserved, "self"})
     last_use = _last_uses(nodes)
     names: dict[fx.Node, str] = {}
     for node in nodes:
         if node.op == "placeholder":
             names[node] = inputs[node.name]
         elif node.op == "get_attr":
-            names[node] = body.constant(_attribute(module, str(node.target)), str(node.target))
+            known = inputs.get(str(node.target))
+            names[node] = known or body.constant(_attribute(module, str(node.target)), str(node.target))
         elif node.op == "call_function":
             function = binding(node)
             called = body.constant(function, getattr(node.target, "__name__", "call").replace(".", "_"))
             arguments = [_format(body, names, arg) for arg in node.args]
             arguments += [f"{key}={_format(body, names, value)}" for key, value in node.kwargs.items()]
-            names[node] = node.name
-            keep = f"{node.name} = " if node.users else ""
+            names[node] = local[node]
+            keep = f"{local[node]} = " if node.users else ""
             body.lines.append(f"{keep}{called}({', '.join(arguments)})")
             dead = [names[n] for n in last_use.get(node, ()) if n.op == "call_function"]
             if dead:
@@ -85,6 +88,19 @@ def emit(module: fx.GraphModule, inputs: Mapping[str, str], reserved: Iterable[s
         else:
             raise ValueError(f"cannot write a {node.op} node as Python: {node.format_node()}")
     return body
+
+
+def _local_names(nodes: list[fx.Node], reserved: Iterable[str]) -> dict[fx.Node, str]:
+    """A variable for each operation: the node's name, lengthened where that is in use."""
+    taken = set(reserved)
+    local = {}
+    for node in nodes:
+        name = node.name
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        local[node] = name
+    return local
 
 
 def _last_uses(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as hooks
 
 from .rewriting import StonefxWarning
 
 if TYPE_CHECKING:
     from .program import Program
     from .report import Report
-
-FOLDED = "folded"
 
 
 class OptimizedModule(nn.Module):
@@ -33,10 +31,7 @@ class OptimizedModule(nn.Module):
 
     def __init__(self, source: nn.Module, program: Program, report: Report) -> None:
         super().__init__()
-        for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            object.__setattr__(self, table, getattr(source, table))
-        self.__dict__["training"] = source.training
-        self.__dict__["_source"] = source
+        share_state(self, source)
         self.__dict__["_program"] = program
         self.__dict__["report"] = report
         self._bind()
@@ -45,6 +40,7 @@ class OptimizedModule(nn.Module):
         """Give this instance a class of its own, whose call is the generated function over its own weights."""
         forward, call = self._program.functions(self)
         name = f"Optimized{type(self._source).__name__}"
+        forward.__qualname__ = call.__qualname__ = f"{name}.forward"
         self.__class__ = type(name, (OptimizedModule,), {"forward": forward, "__call__": call})
 
     def _refuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -63,13 +59,17 @@ class OptimizedModule(nn.Module):
         return self._source.forward(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            source = self.__dict__.get("_source")
-            if source is None or name.startswith("__"):
-                raise
-            return getattr(source, name)
+        return _attribute(self, name, super().__getattr__)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> OptimizedModule:
+        for dtype in {tensor.dtype for tensor in [*self.parameters(), *self.buffers()]}:
+            changed = fn(torch.empty(0, dtype=dtype)).dtype
+            if changed != dtype:
+                raise RuntimeError(
+                    f"this model was captured with {dtype} weights and cannot change to {changed}: its graph may "
+                    "depend on the dtype. Cast the original and call stonefx.optimize on it again"
+                )
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> OptimizedModule:
         """Accept the mode that the model was captured in; the graph of the other one is not here.
@@ -99,32 +99,73 @@ class OptimizedModule(nn.Module):
         )
 
 
-def hooked() -> tuple[str, ...]:
-    """The names of the hook tables that a call of an `nn.Module` looks at, of the module and of all modules."""
-    return ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+class PartlyOptimizedModule(nn.Module):
+    """A model that could not be captured whole: its own forward, over submodules that were optimized."""
+
+    report: Report
+    _stone_owns_weights = True
+
+    def __init__(self, source: nn.Module, report: Report) -> None:
+        super().__init__()
+        share_state(self, source)
+        self.__dict__["report"] = report
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model's own forward."""
+        return self._source.forward(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return _attribute(self, name, super().__getattr__)
 
 
-def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
-    """The tables that must all be empty for a call to go straight to the generated function."""
-    own = [getattr(module, name) for name in hooked()]
-    return own + [getattr(hooks, f"_global{name}") for name in hooked()]
+class LazyModule(nn.Module):
+    """A model that is optimized at its first call, on the arguments of that call."""
+
+    _stone_owns_weights = True
+
+    def __init__(self, source: nn.Module, make: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        share_state(self, source)
+        self.__dict__["_make"] = make
+        self.__dict__["_lock"] = threading.Lock()
+
+    @property
+    def report(self) -> Report:
+        """The report, from the first call on."""
+        raise RuntimeError(
+            "this model is optimized at its first call and has not been called yet; call it once, or give "
+            "stonefx.optimize example inputs"
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Optimize, become the optimized module, and run."""
+        with self._lock:
+            if type(self) is LazyModule:
+                made = self._make(args, kwargs)
+                hooks = {name: self.__dict__[name] for name in self.__dict__ if name.endswith("_hooks")}
+                self.__dict__.update(made.__dict__ | hooks)
+                self.__class__ = type(made)
+                if isinstance(self, OptimizedModule):
+                    self._bind()
+        return self.forward(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return _attribute(self, name, super().__getattr__)
 
 
-def owner(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
-    """The dictionary in which a module keeps a weight, and the weight's name in it.
-
-    Raises:
-        AttributeError: there is no such parameter, buffer or tensor.
-
-    >>> owner(nn.Sequential(nn.Linear(2, 2)), "0.bias")[1]
-    'bias'
-    """
-    path, _, leaf = name.rpartition(".")
-    holder = module.get_submodule(path) if path else module
-    for table in (holder._parameters, holder._buffers, holder.__dict__):
-        if isinstance(table.get(leaf), torch.Tensor):
-            return table, leaf
-    raise AttributeError(f"{type(module).__name__} has no parameter, buffer or tensor {name!r}")
+def share_state(module: nn.Module, source: nn.Module) -> None:
+    """Give a wrapper the very tables of the model it stands for, so that both always agree."""
+    for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        object.__setattr__(module, table, getattr(source, table))
+    module.__dict__["training"] = source.training
+    module.__dict__["_source"] = source
 
 
-Functions = tuple[Callable[..., Any], Callable[..., Any]]
+def _attribute(module: nn.Module, name: str, plain: Callable[[str], Any]) -> Any:
+    try:
+        return plain(name)
+    except AttributeError:
+        source = module.__dict__.get("_source")
+        if source is None or name.startswith("__"):
+            raise
+        return getattr(source, name)

@@ -48,10 +48,15 @@ def rewrite_reported(
         seconds=done.seconds,
         totals_before=totals_before,
         totals_after=graph_totals(module),
-        backend={"door": door, "inner": options.inner, "torch": torch.__version__},
+        backend=backend_facts(door, options),
     )
     log.info("%s", report)
     return report
+
+
+def backend_facts(door: str, options: Options) -> dict[str, str]:
+    """What a report says of the run: the door, the inner compiler, torch's version."""
+    return {"door": door, "inner": options.inner, "torch": torch.__version__}
 
 
 def check_required(report: Report, require: Iterable[str]) -> None:

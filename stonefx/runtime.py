@@ -89,7 +89,6 @@ def split_folds(module: fx.GraphModule) -> FoldSplit:
     needed = _closure(roots)
     weights = [index for index, node in enumerate(placeholders) if node in needed]
     folds = _fold_graph(module, needed, roots)
-    unread = {index for index in weights if all(user in needed for user in placeholders[index].users)}
     names = []
     for root in roots:
         names.append(root.meta["fold"])
@@ -100,6 +99,7 @@ def split_folds(module: fx.GraphModule) -> FoldSplit:
     for node in reversed(list(graph.nodes)):
         if node in needed and not node.users and node.op != "placeholder":
             graph.erase_node(node)
+    unread = {index for index in weights if not placeholders[index].users}
     for index in unread:
         graph.erase_node(placeholders[index])
     graph.lint()
@@ -136,9 +136,21 @@ def _fold_graph(
     return fx.GraphModule(module, graph)
 
 
+def fold_sources(split: FoldSplit) -> list[list[int]]:
+    """For each fold, the positions in `split.weights` of the weights that it reads."""
+    if split.folds is None:
+        return []
+    placeholders = split.folds.graph.find_nodes(op="placeholder")
+    roots = split.folds.graph.output_node().args[0]
+    return [
+        [index for index, node in enumerate(placeholders) if node in _closure([root])]
+        for root in roots  # type: ignore[union-attr]
+    ]
+
+
 def evaluate_folds(folds: fx.GraphModule, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Compute every fold from the weights, without gradients."""
-    with torch.no_grad():
+    """Compute every fold from the weights, without gradients, as ordinary tensors also in inference mode."""
+    with torch.inference_mode(False), torch.no_grad():
         return folds(*(weight.detach() for weight in weights))
 
 

@@ -177,7 +177,7 @@ def test_table_holds_every_column_and_every_reason():
     assert "1 rewritten, 1 refused, 0 near misses" in text
     assert "parameters 66 -> 18 (27.27 %)" in text
     assert "door optimize, inner eager, torch 2.13.0" in text
-    assert "left out:\n  decoder: not captured" in text
+    assert "notes:\n  decoder: not captured" in text
     assert "/home/me" not in text
 
 

@@ -28,7 +28,7 @@ def report_text(
     >>> print(report_text([], {}, ["decoder: not captured"], {"door": "optimize"}))
     nothing to rewrite was found
     door optimize
-    left out:
+    notes:
       decoder: not captured
     """
     parts = [_table(sites)] if sites else ["nothing to rewrite was found"]
@@ -38,7 +38,7 @@ def report_text(
     if backend:
         parts.append(", ".join(f"{name} {value}" for name, value in backend.items()))
     if notes:
-        parts += ["left out:", *(f"  {note}" for note in notes)]
+        parts += ["notes:", *(f"  {note}" for note in notes)]
     return "\n".join(parts)
 
 

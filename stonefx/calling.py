@@ -1,0 +1,204 @@
+"""The generated call of an optimized model: signature, conditions on the arguments, operations, result."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from .capture import Capture, Output, Path, Weight
+from .codegen import Body, build
+from .tracing.arguments import children, rebuild
+
+UNREADABLE = (AttributeError, TypeError, KeyError, IndexError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What goes around the operations of a captured graph.
+
+    Args:
+        capture: signature, checks and result template.
+        body: the operations, and the names in use.
+        weight: the expression for a weight that is returned as it is, by name.
+        checks_device: the graph makes tensors on a fixed device, so the arguments must be on the captured one.
+    """
+
+    capture: Capture
+    body: Body
+    weight: Callable[[str], str]
+    checks_device: bool
+
+    def source(self, name: str, prologue: list[str]) -> str:
+        """The source of one function with the signature of the model's forward and `self` before it."""
+        lines = [f"def {name}(self{self.parameters()}):", *indented(prologue), *indented(self.check())]
+        lines += indented(self.body.lines)
+        lines.append(f"    return {self.result(self.capture.output)}")
+        return "\n".join(lines)
+
+    def parameters(self) -> str:
+        """The parameters of forward after `self`, with their defaults as constants."""
+        parts = []
+        seen_star = False
+        parameters = list(self.capture.signature.parameters.values())
+        for index, parameter in enumerate(parameters):
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                seen_star = True
+                parts.append(f"*{parameter.name}")
+                continue
+            if parameter.kind is parameter.VAR_KEYWORD:
+                parts.append(f"**{parameter.name}")
+                continue
+            if parameter.kind is parameter.KEYWORD_ONLY and not seen_star:
+                seen_star = True
+                parts.append("*")
+            default = parameter.default
+            given = "" if default is inspect.Parameter.empty else f"={self.literal(default)}"
+            parts.append(parameter.name + given)
+            following = parameters[index + 1].kind if index + 1 < len(parameters) else None
+            if parameter.kind is parameter.POSITIONAL_ONLY and following is not parameter.POSITIONAL_ONLY:
+                parts.append("/")
+        return "".join(f", {part}" for part in parts)
+
+    def forwarded(self) -> str:
+        """The arguments, as an argument list that passes them on."""
+        parts = []
+        for parameter in self.capture.signature.parameters.values():
+            prefix = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+            named = f"{parameter.name}=" if parameter.kind is parameter.KEYWORD_ONLY else ""
+            parts.append(f"{named}{prefix}{parameter.name}")
+        return ", ".join(parts)
+
+    def check(self) -> list[str]:
+        """Statements that refuse arguments for which the graph was not captured."""
+        conditions = list(self.conditions())
+        if not conditions:
+            return []
+        unreadable = self.body.constant(UNREADABLE, "unreadable")
+        pack = self.body.constant(packed, "packed")
+        return [
+            "try:",
+            f"    fits = {' and '.join(conditions)}",
+            f"except {unreadable}:",
+            "    fits = False",
+            "if not fits:",
+            f"    return self._refuse(*{pack}({self.forwarded()}))",
+        ]
+
+    def conditions(self) -> Iterator[str]:
+        """One expression a condition, in the order in which they can be evaluated."""
+        checks = self.capture.checks
+        for path, (kind, keys) in checks.containers.items():
+            # The signature itself makes *args a tuple and **kwargs a dict.
+            yield f"type({path}) is {self.body.constant(kind, kind.__name__)}"
+            if issubclass(kind, tuple | list):
+                yield f"len({path}) == {len(keys)}"
+            elif issubclass(kind, Mapping):
+                yield f"tuple({path}) == {self.literal(keys)}"
+        for path, value in checks.constants.items():
+            if value is None or value is True or value is False or isinstance(value, type):
+                yield f"{path} is {self.literal(value)}"
+            else:
+                yield f"{self.body.constant(same, 'same')}({path}, {self.literal(value)})"
+        bound = {dimension: name for name, dimension in checks.symbols.items()}
+        derived = []
+        for number, (path, check) in enumerate(checks.tensors.items()):
+            shape = f"shape_{number}"
+            yield f"{path}.dtype is {self.literal(check.dtype)}"
+            if self.checks_device:
+                yield f"{path}.device.type == {check.device_type!r}"
+            yield f"len({shape} := {path}.shape) == {len(check.sizes)}"
+            for dim, size in enumerate(check.sizes):
+                if (path, dim) in bound:
+                    yield f"({bound[path, dim]} := {shape}[{dim}]) >= 0"
+                elif isinstance(size, int):
+                    yield f"{shape}[{dim}] == {size}"
+                elif size is not None:
+                    derived.append(f"{shape}[{dim}] == ({size})")
+        yield from derived
+        yield from (f"({guard})" for guard in checks.guards)
+
+    def literal(self, value: Any) -> str:
+        """A value as an expression."""
+        if value is None or type(value) in (bool, int, str):
+            return repr(value)
+        return self.body.constant(value, getattr(value, "__name__", type(value).__name__))
+
+    def result(self, template: Any) -> str:
+        """The expression for the call's result."""
+        if isinstance(template, Output):
+            return self.body.results[template.index]
+        if isinstance(template, Path):
+            return str(template)
+        if isinstance(template, Weight):
+            return self.weight(template.name)
+        steps = children(template)
+        if steps is None:
+            return self.literal(template)
+        items = [self.result(item) for _, item in steps]
+        if type(template) is tuple:
+            return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+        if type(template) is list:
+            return f"[{', '.join(items)}]"
+        if type(template) is dict:
+            return "{" + ", ".join(f"{k!r}: {v}" for ((_, k), _), v in zip(steps, items, strict=True)) + "}"
+        leaves = [self.result(leaf) for leaf in slots(template)]
+        return f"{self.body.constant(maker(template), 'make')}({', '.join(leaves)})"
+
+
+def indented(lines: list[str]) -> list[str]:
+    """Lines one level further in."""
+    return ["    " + line for line in lines]
+
+
+def same(value: Any, expected: Any) -> bool:
+    """Whether a constant argument came as it was at capture."""
+    return value is expected or (type(value) is type(expected) and bool(value == expected))
+
+
+def packed(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call as a pair."""
+    return args, kwargs
+
+
+def is_slot(value: Any) -> bool:
+    """Whether a leaf of a result template stands for a tensor of the call."""
+    return isinstance(value, Output | Path | Weight)
+
+
+def slots(template: Any) -> list[Any]:
+    """The leaves of a result template that stand for tensors, in the order in which `rebuild` meets them."""
+    found: list[Any] = []
+    rebuild(template, lambda value: found.append(value) if is_slot(value) else value)
+    return found
+
+
+def maker(template: Any) -> Callable[..., Any]:
+    """A function of the tensors of `slots` that makes the container."""
+
+    def make(*tensors: Any) -> Any:
+        left = iter(tensors)
+        return rebuild(template, lambda value: next(left) if is_slot(value) else value)
+
+    return make
+
+
+def makes_tensors_on_a_device(module: fx.GraphModule) -> bool:
+    """Whether an operation names a device, so that the graph only holds where its inputs were at capture."""
+    return any(isinstance(node.kwargs.get("device"), torch.device) for node in module.graph.nodes)
+
+
+def build_functions(call: Call, hook_tables: list[dict[int, Any]]) -> tuple[Any, Any]:
+    """The model's `forward`, and a `__call__` that goes straight to the operations unless there are hooks."""
+    module_call = call.body.constant(torch.nn.Module.__call__, "module_call")
+    tables = [call.body.constant(table, "hooks") for table in hook_tables]
+    prologue = [f"if {' or '.join(tables)}:", f"    return {module_call}(self, {call.forwarded()})"]
+    made = []
+    for name, before in (("forward", []), ("__call__", prologue)):
+        text = call.source(name, before)
+        made.append(build(text, name, call.body.constants))
+    return made[0], made[1]

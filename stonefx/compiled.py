@@ -1,0 +1,56 @@
+"""A graph compiled ahead of time by AOT autograd or inductor, one variant for each set of wanted gradients."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from .inner import compile_inner
+from .passes.lower import LOWER
+from .passes.pipeline import copy_graph, run_named
+from .passes.rewrite import Context
+
+
+class CompiledGraph:
+    """Compiles a graph at the first call that needs it, anew for each set of inputs that want a gradient.
+
+    Args:
+        module: the rewritten graph, not lowered; its fake values say which sizes may vary.
+        inner: "aot_eager" or "inductor".
+    """
+
+    def __init__(self, module: fx.GraphModule, inner: str) -> None:
+        self.module = module
+        self.inner = inner
+        self.variants: dict[tuple[bool, ...], Callable[..., Any]] = {}
+        self.lock = threading.Lock()
+
+    def __call__(self, *values: Any) -> Any:
+        """Run the graph on the values of its placeholders; returns its flat outputs."""
+        wanted: tuple[bool, ...] = ()
+        if torch.is_grad_enabled():
+            wanted = tuple(isinstance(value, torch.Tensor) and value.requires_grad for value in values)
+        variant = self.variants.get(wanted)
+        if variant is None:
+            with self.lock:
+                variant = self.variants.get(wanted) or self.variants.setdefault(wanted, self._compile(wanted))
+        return variant(*values)
+
+    def _compile(self, wanted: tuple[bool, ...]) -> Callable[..., Any]:
+        module = fx.GraphModule(self.module, copy_graph(self.module.graph))
+        # The graph is no longer Dynamo's, whose facts about it do not hold here.
+        module.meta.clear()
+        run_named(LOWER, module, Context(grad=any(wanted), inner=self.inner))
+        module.recompile()
+        fakes = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
+        if any(wanted):
+            fakes = [
+                fake.detach().requires_grad_(grad) if isinstance(fake, torch.Tensor) else fake
+                for fake, grad in zip(fakes, wanted, strict=True)
+            ]
+        with torch.set_grad_enabled(any(wanted)):
+            return compile_inner(module, fakes, self.inner)

@@ -1,0 +1,198 @@
+"""Door 1: `stonefx.optimize` and `stonefx.explain`."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from .capture import Capture, CaptureError, capturable_submodules, from_module
+from .optimized import LazyModule, OptimizedModule, PartlyOptimizedModule
+from .options import Options
+from .passes.pipeline import RewriteError
+from .program import Program, make_program
+from .report import Report
+from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .state import source_tensor
+from .whole import run_preserved, verify_whole
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def optimize(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    inner: str = "eager",
+    passes: str | Iterable[str] = "all",
+    dynamic: bool = True,
+    verify: bool = True,
+    require: str | Iterable[str] = (),
+    on_error: str = "raise",
+) -> nn.Module:
+    """Return a faster model of the same meaning, over its own copy of the weights.
+
+    Linear chains are merged and hyperbolic maps fused; `result.report` says where, and where not and why. The
+    original is left as it is. After changing the original, call `optimize` again.
+
+    Args:
+        model: the model, in the mode (training or evaluation) that it is to run in.
+        example_inputs: one tensor, a tuple or list of positional arguments, or a dict of keyword arguments;
+            tensors may be nested in tuples, lists, dicts and dataclasses. None: captured at the first call.
+        inner: what runs the rewritten graph: "eager", "aot_eager" or "inductor".
+        passes: "all", or names out of `stonefx.passes.PIPELINE`.
+        dynamic: batch sizes vary freely; with False every size is the example's.
+        verify: compare the rewritten regions with the original on probes, and the whole on the example inputs.
+        require: targets that must be rewritten somewhere.
+        on_error: "raise", or "eager": after an internal failure the copied original is returned, with a report.
+
+    Raises:
+        TypeError: `model` is no `nn.Module`, or an option has the wrong type.
+        CaptureError: neither the model nor any of its submodules can be captured.
+        RewriteError: a pass failed inside, or the result differs from the original on the example inputs.
+        RequiredRewriteMissing: a required target was rewritten nowhere.
+
+    >>> model = nn.Sequential(nn.Linear(128, 256), nn.Linear(256, 128), nn.Linear(128, 32)).eval()
+    >>> fast = optimize(model, torch.ones(4, 128))
+    >>> sum(p.numel() for p in fast.parameters()), fast(torch.ones(7, 128)).shape
+    (4128, torch.Size([7, 32]))
+    """
+    options = Options.parse(
+        {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
+        | {"on_error": on_error}
+    )
+    source = copy.deepcopy(_checked(model))
+    if example_inputs is None:
+        return LazyModule(source, lambda args, kwargs: optimize_owned(source, args, kwargs, options))
+    args, kwargs = call_arguments(example_inputs)
+    return optimize_owned(source, args, kwargs, options)
+
+
+def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str] = "all") -> Report:
+    """Report what `optimize` would do to a model, and change nothing.
+
+    Args:
+        model: the model, left as it is.
+        example_inputs: as for `optimize`.
+        passes: "all", or names out of `stonefx.passes.PIPELINE`.
+
+    Raises:
+        TypeError, CaptureError, RewriteError: as `optimize`.
+
+    >>> report = explain(nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 8)).eval(), torch.ones(2, 8))
+    >>> [(site.target, site.status) for site in report.sites]
+    [('linear_chain', 'rewritten')]
+    """
+    options = Options.parse({"inner": "eager", "passes": passes})
+    args, kwargs = call_arguments(example_inputs)
+    source = copy.deepcopy(_checked(model))
+    try:
+        return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
+    except CaptureError as error:
+        parts, skipped = _parts(source, args, kwargs, options, error)
+        reports = {
+            path: _rewrite(source.get_submodule(path), capture, options, "explain")[1]
+            for path, capture, _, _ in parts
+        }
+        return _merged(reports, error, skipped)
+
+
+def optimize_owned(
+    source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+) -> nn.Module:
+    """Optimize a model that stonefx owns, whole or else submodule by submodule."""
+    result: OptimizedModule | PartlyOptimizedModule
+    try:
+        try:
+            capture = from_module(source, args, kwargs, dynamic=options.dynamic)
+        except CaptureError as error:
+            result = _optimize_parts(source, args, kwargs, options, error)
+        else:
+            result = _optimize_captured(source, capture, options, (args, kwargs))
+    except (CaptureError, RewriteError) as error:
+        if options.on_error == "raise":
+            raise
+        warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 3)
+        notes = [f"the original runs: {error}"]
+        return PartlyOptimizedModule(source, Report(notes=notes, backend=backend_facts("optimize", options)))
+    check_required(result.report, options.require)
+    warn_if_nothing(result.report)
+    return result
+
+
+def _optimize_captured(
+    source: nn.Module, capture: Capture, options: Options, example: Arguments
+) -> OptimizedModule:
+    expected = run_preserved(source, example) if options.verify else None
+    program, report = _rewrite(source, capture, options, "optimize")
+    fast = OptimizedModule(program.adopt(source), program, report)
+    if options.verify:
+        verify_whole(expected, run_preserved(fast, example), report)
+    return fast
+
+
+def _optimize_parts(
+    source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, error: CaptureError
+) -> PartlyOptimizedModule:
+    expected = run_preserved(source, (args, kwargs)) if options.verify else None
+    parts, skipped = _parts(source, args, kwargs, options, error)
+    reports = {}
+    for path, capture, part_args, part_kwargs in parts:
+        part = _optimize_captured(source.get_submodule(path), capture, options, (part_args, part_kwargs))
+        source.set_submodule(path, part)
+        reports[path] = part.report
+    fast = PartlyOptimizedModule(source, _merged(reports, error, skipped))
+    if options.verify:
+        verify_whole(expected, run_preserved(fast, (args, kwargs)), fast.report)
+    return fast
+
+
+def _parts(
+    source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, error: CaptureError
+) -> tuple[list[tuple[str, Capture, tuple[Any, ...], dict[str, Any]]], list[str]]:
+    parts, skipped = capturable_submodules(source, args, kwargs, dynamic=options.dynamic)
+    if not parts:
+        raise CaptureError(
+            f"neither the model nor any of its submodules could be captured: {error}\n" + "\n".join(skipped)
+        ) from error
+    return parts, skipped
+
+
+def _merged(reports: Mapping[str, Report], error: CaptureError, skipped: Iterable[str]) -> Report:
+    report = Report.merge(reports)
+    report.notes.insert(0, f"optimized submodule by submodule, since the whole was not captured: {error}")
+    report.notes += [f"left out: {reason}" for reason in skipped]
+    return report
+
+
+def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -> tuple[Program, Report]:
+    values = {name: source_tensor(source, path) for name, path in capture.weights.items()}
+    # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
+    names = [name for name in options.passes if name != "lower"]
+    report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
+    return make_program(capture, options.inner), report
+
+
+def call_arguments(example_inputs: Any) -> Arguments:
+    """Positional and keyword arguments of an example call.
+
+    >>> call_arguments({"x": 1}), call_arguments((1, 2)), call_arguments(1)
+    (((), {'x': 1}), ((1, 2), {}), ((1,), {}))
+    """
+    if isinstance(example_inputs, Mapping) and all(isinstance(key, str) for key in example_inputs):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def _checked(model: Any) -> nn.Module:
+    if isinstance(model, nn.Module):
+        if getattr(model, "_stone_owns_weights", False):
+            raise TypeError("this model came out of stonefx.optimize already; optimize the original instead")
+        return model
+    raise TypeError(f"optimize expects an nn.Module, got {type(model).__name__}; wrap a function in a module")

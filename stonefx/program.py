@@ -1,0 +1,164 @@
+"""A captured and rewritten graph, ready to become the call of a module that owns its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .calling import Call, build_functions, makes_tensors_on_a_device, slots
+from .capture import Capture, Weight
+from .codegen import Body, emit
+from .compiled import CompiledGraph
+from .runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
+from .state import hook_tables, owner, source_tensor
+
+FOLDED = "folded"
+
+
+@dataclass
+class Program:
+    """A rewritten graph and where its inputs come from.
+
+    Args:
+        capture: the capture whose graph was rewritten; its graph has no folds any more.
+        split: the folds that were hoisted out of it.
+        inner: what runs the graph.
+        names: placeholder -> name of the parameter or buffer in the module that runs the program.
+        read: names of the model's weights that the folds read, in the order that they take them.
+    """
+
+    capture: Capture
+    split: FoldSplit
+    inner: str
+    names: dict[str, str]
+    read: list[str]
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """The graph that runs."""
+        return self.capture.module
+
+    @property
+    def dropped(self) -> list[str]:
+        """Names of the weights that only folds read: they are not part of the optimized module."""
+        kept = set(self.names.values())
+        unread = {name for name in self.read if name not in kept}
+        return [*unread, *(alias for alias, name in self.capture.aliases.items() if name in unread)]
+
+    @property
+    def folded(self) -> bool:
+        """Whether weights were folded away, so that the original forward cannot run any more."""
+        return bool(self.dropped)
+
+    def mismatch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Why a call is not covered by the graph, in words."""
+        return self.capture.mismatch(args, kwargs) or "the arguments are not those of the captured call"
+
+    def adopt(self, source: nn.Module) -> nn.Module:
+        """Give an owned model the folded weights and take those away that only folds read; in place."""
+        weights = [source_tensor(source, name) for name in self.read]
+        values = evaluate_folds(self.split.folds, weights) if self.split.folds is not None else ()
+        holder = nn.Module()
+        for operand, value, origins in zip(self._fold_names(), values, fold_sources(self.split), strict=True):
+            leaf = self.names[operand].removeprefix(f"{FOLDED}.")
+            needs_grad = any(weights[index].requires_grad for index in origins)
+            if any(isinstance(weights[index], nn.Parameter) for index in origins):
+                holder.register_parameter(leaf, nn.Parameter(value, requires_grad=needs_grad))
+            else:
+                holder.register_buffer(leaf, value, persistent=bool(origins))
+        for name, tensor in {**self.capture.constants, **_attributes(self.module)}.items():
+            leaf = self.names[name].removeprefix(f"{FOLDED}.")
+            holder.register_buffer(leaf, tensor, persistent=False)
+        for name in self.dropped:
+            table, leaf = owner(source, name)
+            del table[leaf]
+        if holder._parameters or holder._buffers:
+            source.add_module(FOLDED, holder)
+        return source
+
+    def _fold_names(self) -> list[str]:
+        return [n.name for n in self.module.graph.find_nodes(op="placeholder") if "fold_input" in n.meta]
+
+    def functions(self, module: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The `forward` and `__call__` of a module that adopted this program."""
+        tables: dict[int, tuple[str, dict[str, Any]]] = {}
+
+        def weight(name: str) -> str:
+            table, leaf = owner(module, name)
+            known = tables.setdefault(id(table), (f"weights_{len(tables)}", table))
+            return f"{known[0]}[{leaf!r}]"
+
+        inputs = {name: weight(path) for name, path in self.names.items()}
+        inputs |= {name: str(path) for name, path in self.capture.arguments.items()}
+        inputs |= {name: f"{path}.shape[{dim}]" for name, (path, dim) in self.capture.sizes.items()}
+        returned = {name: weight(name) for name in _returned_weights(self.capture.output)}
+        parameters = self.capture.signature.parameters
+        symbols = self.capture.checks.symbols
+        shapes = [f"shape_{number}" for number in range(len(self.capture.checks.tensors))]
+        reserved = {*parameters, *symbols, *shapes, "fits", *(known for known, _ in tables.values())}
+        body = self._body(inputs, reserved)
+        body.constants |= dict(tables.values())
+        call = Call(self.capture, body, returned.__getitem__, makes_tensors_on_a_device(self.module))
+        return build_functions(call, hook_tables(module))
+
+    def _body(self, inputs: dict[str, str], reserved: set[str]) -> Body:
+        if self.inner == "eager":
+            return emit(self.module, inputs, reserved)
+        placeholders = [node.name for node in self.module.graph.find_nodes(op="placeholder")]
+        body = Body(taken={*reserved, "self", "results"})
+        compiled = body.constant(CompiledGraph(self.module, self.inner), "compiled")
+        operands = [inputs[name] for name in placeholders]
+        body.lines = [f"results = {compiled}({', '.join(operands)})"]
+        outputs = self.module.graph.output_node().args[0]
+        body.results = [f"results[{index}]" for index in range(len(outputs))]  # type: ignore[arg-type]
+        return body
+
+
+def make_program(capture: Capture, inner: str) -> Program:
+    """Hoist the folds out of a rewritten capture and name everything that its graph reads."""
+    originals = [node.name for node in capture.module.graph.find_nodes(op="placeholder")]
+    split = split_folds(capture.module)
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for node in capture.module.graph.find_nodes(op="placeholder"):
+        if node.name in capture.weights:
+            names[node.name] = capture.weights[node.name]
+        elif "fold_input" in node.meta:
+            names[node.name] = f"{FOLDED}.{_leaf(node.meta['fold_input'], taken)}"
+        elif node.name in capture.constants:
+            names[node.name] = f"{FOLDED}.{_leaf(node.name, taken)}"
+    names |= {target: f"{FOLDED}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
+    read = [capture.weights[originals[index]] for index in split.weights]
+    return Program(capture, split, inner, names, read)
+
+
+def _attributes(module: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """The tensors that a graph holds itself, by the target of their nodes."""
+    found = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        value: Any = module
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        if isinstance(value, torch.Tensor):
+            found[str(node.target)] = value
+    return found
+
+
+def _leaf(name: str, taken: set[str]) -> str:
+    """A name that a module may register, told apart from those in use."""
+    leaf = plain = re.sub(r"\W+", "_", name).strip("_")
+    number = 1
+    while leaf in taken:
+        number += 1
+        leaf = f"{plain}_{number}"
+    taken.add(leaf)
+    return leaf
+
+
+def _returned_weights(template: Any) -> list[str]:
+    return [leaf.name for leaf in slots(template) if isinstance(leaf, Weight)]

@@ -1,0 +1,65 @@
+"""The whole optimized model against the original, on the example inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .passes.rewrite import RewriteError
+from .passes.verify import relative_error
+from .report import Report
+from .tracing.arguments import Path, walk
+from .tracing.isolation import preserved_random_state
+from .tracing.recorder import copied
+
+
+@torch.no_grad()
+def run_preserved(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    """Run a model on copies of example arguments, leaving its buffers and the random state as they were."""
+    args, kwargs = copied(example)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with preserved_random_state(model):
+        torch.manual_seed(0)
+        result = model(*args, **kwargs)
+    for buffer, value in buffers:
+        buffer.copy_(value)
+    return result
+
+
+def verify_whole(expected: Any, actual: Any, report: Report) -> None:
+    """Compare the results of the original and the optimized model and note the difference in the report.
+
+    Regions were verified against their bounds before; what a model makes of a rounding is its own affair, so
+    here the square root of the dtype's epsilon is allowed, and anything beyond is a fault of stonefx.
+
+    Raises:
+        RewriteError: the results differ in structure, or by more than that.
+    """
+    first, second = (tensors(result) for result in (expected, actual))
+    if first.keys() != second.keys():
+        raise RewriteError(
+            f"the optimized model returns tensors at {sorted(map(str, second))}, "
+            f"the original at {sorted(map(str, first))}; please report this"
+        )
+    worst = 0.0
+    for path, value in first.items():
+        if not value.is_floating_point():
+            continue
+        error = relative_error(second[path], value, "tensor")
+        allowed = torch.finfo(value.dtype).eps ** 0.5
+        if error > allowed:
+            raise RewriteError(
+                f"the optimized model differs from the original at {path} by {error:.2e} relative to its largest "
+                f"value, allowed {allowed:.2e}, on the example inputs; please report this. "
+                "To see the sites, call stonefx.explain; to leave the check out, pass verify=False"
+            )
+        worst = max(worst, error)
+    if first:
+        report.notes.append(f"whole model against the original on the example inputs: {worst:.1e}")
+
+
+def tensors(result: Any) -> dict[Path, torch.Tensor]:
+    """The tensors of a result by where they lie in it."""
+    return {path: value for path, value in walk(result, Path("result")) if isinstance(value, torch.Tensor)}
