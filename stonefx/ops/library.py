@@ -107,14 +107,14 @@ def load() -> None:
     if not status.cpu.loaded:
         _fall_back("CPU")
         warnings.warn(
-            f"stonefx runs its operators in plain torch on the CPU: {status.cpu.reason}. {status.cpu.remedy}",
+            f"stonefx runs its operators in plain torch on the CPU: {status.cpu.reason}. {status.cpu.remedy}.",
             RuntimeWarning,
             stacklevel=2,
         )
     if not status.cuda.loaded and torch.cuda.is_available():
         _fall_back("CUDA")
         warnings.warn(
-            f"stonefx runs its operators in plain torch on CUDA: {status.cuda.reason}. {status.cuda.remedy}",
+            f"stonefx runs its operators in plain torch on CUDA: {status.cuda.reason}. {status.cuda.remedy}.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,0 +1,86 @@
+"""What the tests of the operators share: their names, arguments to call them with, and plain spellings."""
+
+import importlib
+
+import torch
+
+ROW_MAPS = ("expmap0", "logmap0")
+HYPERBOLIC = (*ROW_MAPS, "mobius_add")
+NAMES = (*HYPERBOLIC, "low_rank_linear")
+LIMIT = {"expmap0": "tanh_limit", "logmap0": "atanh_limit"}
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def declared(name):
+    """The `Operator` of a name: its reference and the reference of its backward."""
+    return importlib.import_module(f"stonefx.ops.{name}").OPERATOR
+
+
+def overload(name):
+    return getattr(torch.ops.stone, name).default
+
+
+def points(*shape, dtype=torch.float64, seed=0, radius=0.8):
+    """Rows inside the ball of curvature -1, at norms up to `radius`."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    lengths = torch.rand(*shape[:-1], 1, generator=generator, dtype=torch.float64) * radius + 1e-3
+    return (x / x.norm(dim=-1, keepdim=True) * lengths).to(dtype)
+
+
+def arguments(name, dtype=torch.float64, batch=(5,), dim=7, c=None):
+    """Positional arguments of one call, without gradients."""
+    if name == "low_rank_linear":
+        shapes = ((*batch, dim), (3, dim), (6, 3), (6,))
+        generator = torch.Generator().manual_seed(1)
+        return tuple(torch.randn(*s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes)
+    if c is None:
+        c = torch.linspace(0.3, 1.2, batch[0] if batch else 1, dtype=torch.float64).to(dtype)
+        c = c.reshape(-1, *[1] * len(batch)) if batch else c[0]
+    x = points(*batch, dim, dtype=dtype)
+    return (x, points(*batch, dim, dtype=dtype, seed=2), c) if name == "mobius_add" else (x, c)
+
+
+def requiring(args):
+    return tuple(a.detach().clone().requires_grad_() for a in args)
+
+
+def relative(got, expected):
+    """Largest error of a row over its norm; for a single number, over its size."""
+    got, expected = got.double(), expected.double()
+    if expected.dim() == 0:
+        return ((got - expected).abs() / expected.abs()).item()
+    error = (got - expected).norm(dim=-1) / expected.norm(dim=-1).clamp_min(1e-300)
+    return error.max().item() if error.numel() else 0.0
+
+
+def spelled(name, guards):
+    """The formula as a user writes it, for autograd to differentiate."""
+
+    def radial(x, c):
+        n = x.norm(dim=-1, keepdim=True)
+        if "square_offset" in guards:
+            n = torch.sqrt((x * x).sum(-1, keepdim=True) + guards["square_offset"])
+        if "min_norm" in guards:
+            n = n.clamp(min=guards["min_norm"])
+        if "norm_offset" in guards:
+            n = n + guards["norm_offset"]
+        u = c.sqrt() * n
+        if "min_scaled" in guards:
+            u = u.clamp(min=guards["min_scaled"])
+        limited = u.clamp(max=guards[LIMIT[name]]) if LIMIT[name] in guards else u
+        return (torch.tanh(limited) if name == "expmap0" else torch.atanh(limited)) / u * x
+
+    def mobius(x, y, c):
+        xy, xx, yy = (
+            (x * y).sum(-1, keepdim=True),
+            x.pow(2).sum(-1, keepdim=True),
+            y.pow(2).sum(-1, keepdim=True),
+        )
+        d = 1 + 2 * c * xy + c**2 * xx * yy
+        if "min_denominator" in guards:
+            d = d.clamp(min=guards["min_denominator"])
+        d = d + guards.get("denominator_offset", 0.0)
+        return ((1 + 2 * c * xy + c * yy) * x + (1 - c * xx) * y) / d
+
+    return mobius if name == "mobius_add" else radial
