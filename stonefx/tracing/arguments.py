@@ -68,7 +68,7 @@ def children(value: Any) -> list[tuple[Step, Any]] | None:
     """The steps into a container and what lies there; None for what is no container."""
     if isinstance(value, Leaf):
         return None
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return [(("item", key), value[key]) for key in value]
     if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
         return [(("item", i), item) for i, item in enumerate(value)]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from .errors import CaptureError, capture_error, node_location
+from .located import Located
 from .opaque import copy_higher_order, is_higher_order
 from .regions import Region, find_regions, is_loader, run_region
 
 
-class Retrace(fx.Interpreter):
+class Retrace(Located):
     """Run a Dynamo graph on fake tensors under `make_fx(pre_dispatch=True)`.
 
     Functorch regions, autocast and higher-order operators need more than to be called; each has its own step.
@@ -21,6 +21,7 @@ class Retrace(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
+        self._graph_module = module
         regions = find_regions(module.graph)
         self._region_at: dict[fx.Node, Region] = {region.nodes[0]: region for region in regions}
         self._in_region = {node for region in regions for node in region.nodes}
@@ -29,22 +30,8 @@ class Retrace(fx.Interpreter):
             torch.amp.autocast_mode._exit_autocast: self._exit_autocast,
         }
 
-    def run_node(self, n: fx.Node) -> Any:
-        """Evaluate one node; an error names it and the line of the user's code."""
-        try:
-            with self._set_current_node(n):
-                return self._evaluate(n)
-        except CaptureError:
-            raise
-        except Exception as error:
-            raise capture_error(
-                f"cannot retrace `{n.format_node()}`",
-                "Exclude this code with torch.compiler.disable, or report the operator.",
-                node_location(n),
-                error,
-            ) from error
-
-    def _evaluate(self, node: fx.Node) -> Any:
+    def evaluate(self, node: fx.Node) -> Any:
+        """The value of one node, by the step that its kind needs."""
         if node in self._region_at:
             self._run_region(self._region_at[node])
         if node in self._in_region:
@@ -56,12 +43,11 @@ class Retrace(fx.Interpreter):
                 return copy_higher_order(node, *self.fetch_args_kwargs_from_env(node))
             if is_loader(node):
                 return None
-        args, kwargs = self.fetch_args_kwargs_from_env(node)
-        return getattr(self, node.op)(node.target, args, kwargs)
+        return super().evaluate(node)
 
     def _run_region(self, region: Region) -> None:
         values = [self.env[node] for node in region.inputs]
-        self.env.update(zip(region.outputs, run_region(self.module, region, values), strict=True))
+        self.env.update(zip(region.outputs, run_region(self._graph_module, region, values), strict=True))
 
     def _enter_autocast(self, node: fx.Node) -> torch.autocast:
         # The bare function only records itself: the casts would be missing from every later fake value.
@@ -71,4 +57,5 @@ class Retrace(fx.Interpreter):
         return context
 
     def _exit_autocast(self, node: fx.Node) -> None:
-        self.env[node.args[0]].__exit__(None, None, None)
+        (entered,) = node.all_input_nodes
+        self.env[entered].__exit__(None, None, None)

@@ -26,14 +26,15 @@ def carry_dynamo_meta(old: fx.GraphModule, new: fx.GraphModule) -> None:
             if key in source.meta:
                 node.meta[key] = source.meta[key]
         if hasattr(source, "_dynamo_source"):
-            node._dynamo_source = source._dynamo_source  # type: ignore[attr-defined]
+            node._dynamo_source = source._dynamo_source
         if source in weights:
             node.meta["weight"] = weights[source]
         _keep_requires_grad(source, node)
     _rename(before, after)
     new.meta.update(old.meta)
     if hasattr(old, "_param_name_to_source"):
-        new._param_name_to_source = _attribute_sources(old, new)
+        # A plain attribute: nn.Module's own typing would have it a tensor or module.
+        object.__setattr__(new, "_param_name_to_source", _attribute_sources(old, new))
 
 
 def _keep_requires_grad(source: fx.Node, node: fx.Node) -> None:
@@ -55,7 +56,7 @@ def _rename(before: list[fx.Node], after: list[fx.Node]) -> None:
 
 def _attribute_sources(old: fx.GraphModule, new: fx.GraphModule) -> dict[str, object]:
     """Inductor asks a source of every attribute; constants lifted by the retrace have none of Dynamo's."""
-    sources = dict(old._param_name_to_source or {})  # type: ignore[arg-type]
+    sources: dict[str, object] = dict(getattr(old, "_param_name_to_source", None) or {})
     for name, _ in [*new.named_parameters(), *new.named_buffers()]:
         sources.setdefault(name, AttrSource(LocalSource("self"), f"_constant_{name}"))
     return sources

@@ -14,7 +14,8 @@ from torch import fx, nn
 
 from .arguments import Path, rebuild, walk
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
-from .isolation import plain_dynamo, preserved_random_state, unchanged_attributes
+from .isolation import plain_dynamo, preserved_random_state
+from .model_state import unchanged_attributes
 from .mutation import written_placeholders
 from .retrace import from_dynamo
 

@@ -15,6 +15,7 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .errors import capture_error, is_wrapped, node_location
+from .located import Located
 from .state import recording_paused
 
 _NESTING = {
@@ -71,10 +72,10 @@ def run_region(module: fx.GraphModule, region: Region, values: Sequence[Any]) ->
     """
     body = _body(module, region)
     with recording_paused():
-        flat = make_fx(fx.Interpreter(body).run)(*values)
+        flat = make_fx(Located(body).run)(*values)
         flat.graph.eliminate_dead_code()
         flat.recompile()
-        wanted = [_requires_grad(value) for value in fx.Interpreter(body).run(*values)]
+        wanted = [_requires_grad(value) for value in Located(body).run(*values)]
     results = list(fx.Interpreter(flat).run(*values))
     for node, value, grad in zip(region.outputs, results, wanted, strict=True):
         if is_wrapped(value) or _requires_grad(value) != grad:

@@ -10,7 +10,8 @@ from torch import nn
 
 from .arguments import Path, walk
 from .errors import CaptureError
-from .isolation import plain_dynamo, preserved_random_state, restored_buffers, unchanged_attributes
+from .isolation import plain_dynamo, preserved_random_state
+from .model_state import restored_buffers, unchanged_attributes
 from .recorder import copied
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
