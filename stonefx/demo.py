@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -86,7 +86,7 @@ def chain_demo(say: Say = print, settings: Settings = QUICK) -> dict[str, Any]:
         "parameters_after": after,
         "error_before": errors["before"],
         "error_after": errors["after"],
-        **_record(fast.report, results),
+        **_record(cast(Report, fast.report), results),
     }
 
 
@@ -123,7 +123,7 @@ def digits_demo(
         "accuracy_before": before,
         "accuracy_after": after,
         "error_after": error,
-        **_record(fast.report, [result]),
+        **_record(cast(Report, fast.report), [result]),
     }
 
 
@@ -171,10 +171,13 @@ def digits_case(model: nn.Module, pixels: torch.Tensor) -> Case:
     torch.compiler.reset()
     with torch.no_grad():
         truth = copy.deepcopy(model).double()(pixels.double())
+    inductor, compiled = copy.deepcopy(model), copy.deepcopy(model)
+    inductor.compile()
+    compiled.compile(backend="stone")
     models = {
         "eager": model,
-        "inductor": torch.compile(copy.deepcopy(model)),
-        "compile(stone)": torch.compile(copy.deepcopy(model), backend="stone"),
+        "inductor": inductor,
+        "compile(stone)": compiled,
         "stonefx.optimize": stonefx.optimize(model, (pixels,)),
     }
     arms = [Arm(name=name, call=partial(one, pixels)) for name, one in models.items()]
