@@ -76,7 +76,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wants_bias = ctx.has_bias and ctx.needs_input_grad[3]
     grads = torch.ops.stone.low_rank_linear_backward.default(grad, *ctx.saved_tensors, has_bias=wants_bias)
-    return tuple(g if wanted else None for g, wanted in zip(grads, ctx.needs_input_grad, strict=True))
+    # A bias that was left out of the call has no entry in needs_input_grad.
+    return tuple(g if wanted else None for g, wanted in zip(grads, ctx.needs_input_grad, strict=False))
 
 
 def _vmap(

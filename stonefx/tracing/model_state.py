@@ -11,12 +11,18 @@ from torch import nn
 
 from .errors import capture_error
 
+# The model's own tensor by `id` of the copy that a run used.
+Substitutes = dict[int, torch.Tensor]
+
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
 @contextmanager
-def unchanged_attributes(model: nn.Module) -> Iterator[None]:
+def unchanged_attributes(model: nn.Module) -> Iterator[Substitutes]:
     """Restore every attribute of the model's modules on leaving.
+
+    Yields a dictionary for copies that the run used in place of buffers: `self.steps += 1` stores such a copy,
+    where the model itself would have stored the buffer it had.
 
     Raises:
         CaptureError: a forward stored something that a captured graph would not store.
@@ -24,13 +30,14 @@ def unchanged_attributes(model: nn.Module) -> Iterator[None]:
     before = {name: _snapshot(module) for name, module in model.named_modules()}
     tensors = [*model.parameters(), *model.buffers()]
     marked = [hasattr(tensor, "_dynamo_static_input_type") for tensor in tensors]
+    substitutes: Substitutes = {}
     changed: list[str] = []
     try:
-        yield
+        yield substitutes
     finally:
         for name, containers in before.items():
             for table, container, contents in containers:
-                differences = _differences(contents, container)
+                differences = _differences(contents, container, substitutes)
                 changed += [".".join(part for part in (name, table, key) if part) for key in differences]
                 if differences:
                     _restore(container, contents)
@@ -72,10 +79,14 @@ def _snapshot(module: nn.Module) -> list[tuple[str, Any, Any]]:
     return snapshot
 
 
-def _differences(old: Any, new: Any) -> list[str]:
+def _differences(old: Any, new: Any, substitutes: Substitutes) -> list[str]:
     if isinstance(old, dict):
         names = [name for name in old if name not in new]
-        names += [name for name in new if name not in old or not _same(old[name], new[name])]
+        for name, value in list(new.items()):
+            if id(value) in substitutes:
+                value = new[name] = substitutes[id(value)]
+            if name not in old or not _same(old[name], value):
+                names.append(name)
         return [str(name) for name in names]
     if isinstance(old, set):
         return [] if old == new else [""]

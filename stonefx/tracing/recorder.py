@@ -15,7 +15,7 @@ from torch import fx, nn
 from .arguments import Path, rebuild, walk
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
 from .isolation import plain_dynamo, preserved_random_state
-from .model_state import unchanged_attributes
+from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
 from .retrace import from_dynamo
 
@@ -63,7 +63,8 @@ def record(
     compiled = torch.compile(call, backend=recorder, fullgraph=True)
     args, kwargs = copied((args, dict(kwargs)))
     batched = _batched((args, kwargs), batch)
-    with preserved_random_state(model), plain_dynamo(), unchanged_attributes(model):
+    with preserved_random_state(model), plain_dynamo(), unchanged_attributes(model) as substitutes:
+        recorder.substitutes = substitutes
         try:
             for tensor in batched:
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
@@ -91,8 +92,8 @@ def copied(call: Any) -> Any:
     def copy(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
-        with torch.inference_mode(False):
-            return value.detach().clone().requires_grad_(value.requires_grad)
+        with torch.inference_mode(False), torch.enable_grad():
+            return _with_history_of(value, value.detach().clone())
 
     return rebuild(call, copy)
 
@@ -103,16 +104,23 @@ def repeated(call: Any, batch: int | None, times: int) -> Any:
     def repeat(value: Any) -> Any:
         if not _has_batch(value, batch):
             return value
-        tiled = value.detach().repeat(times, *[1] * (value.dim() - 1))
-        return tiled.requires_grad_(value.requires_grad)
+        with torch.inference_mode(False), torch.enable_grad():
+            return _with_history_of(value, value.detach().repeat(times, *[1] * (value.dim() - 1)))
 
     return rebuild(call, repeat)
+
+
+def _with_history_of(original: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
+    """Let a copy require a gradient as `original` does; only where that is no leaf may forward write to it."""
+    copy = copy.requires_grad_(original.requires_grad)
+    return copy if original.is_leaf else copy.clone()
 
 
 class _Recorder:
     """A backend that keeps the retraced graph and the tensors of each run."""
 
     def __init__(self) -> None:
+        self.substitutes: Substitutes = {}
         self.graphs: list[fx.GraphModule] = []
         self.runs: list[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
@@ -131,6 +139,7 @@ class _Recorder:
                 value.detach().clone() if wanted else value
                 for value, wanted in zip(inputs, copy, strict=True)
             )
+            self.substitutes.update((id(c), v) for c, v in zip(copies, inputs, strict=True) if c is not v)
             outputs = gm.forward(*copies)
             self.runs.append((inputs, copies, tuple(outputs)))
             return outputs
