@@ -13,11 +13,11 @@ import torch
 from operator_cases import DTYPES, HYPERBOLIC, arguments, declared, overload, relative
 from stonefx import native
 import stonefx.ops
-import os, sys
+import os
 assert native.build_info()["instruction_set"] == os.environ["STONEFX_CPU_ISA"]
 for dtype in DTYPES:
     eps = torch.finfo(dtype).eps
-    for dim in (1, 3, 8, 17, 64, 333):
+    for dim in (1, 17, 64):
         for name in HYPERBOLIC:
             args = [a.double() for a in arguments(name, dtype, batch=(41,), dim=dim)]
             grad = torch.randn(41, dim, generator=torch.Generator().manual_seed(1)).to(dtype)

@@ -123,18 +123,18 @@ def test_vmap_of_low_rank_linear(in_dims):
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("mapped", ["gradient", "rows", "last"])
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_of_each_sample(name):
-    """vmap over grad batches the backward operator too."""
-    args = arguments(name, batch=(4,), c=torch.tensor(0.6, dtype=torch.float64))
-
-    def loss(function):
-        return lambda x, *rest: function(x, *rest).square().sum()
-
-    argnums = tuple(range(len(args)))
-    in_dims = (0, *[None] * (len(args) - 1))
-    got = torch.vmap(torch.func.grad(loss(overload(name)), argnums), in_dims)(*args)
-    expected = torch.vmap(torch.func.grad(loss(declared(name).reference), argnums), in_dims)(*args)
+def test_vmap_of_backward(name, mapped):
+    args = arguments(name, batch=(4,), c=torch.tensor(0.6, dtype=torch.float64))[:3]
+    grad = torch.randn_like(overload(name)(*args))
+    operands = [grad, *args]
+    index = {"gradient": 0, "rows": 1, "last": len(operands) - 1}[mapped]
+    factors = torch.linspace(0.5, 1, 3, dtype=torch.float64).reshape(-1, *[1] * operands[index].dim())
+    operands[index] = operands[index] * factors
+    in_dims = tuple(0 if i == index else None for i in range(len(operands)))
+    got = torch.vmap(overload(f"{name}_backward"), in_dims)(*operands)
+    expected = torch.vmap(declared(name).backward_reference, in_dims)(*operands)
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
