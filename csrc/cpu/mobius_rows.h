@@ -30,27 +30,27 @@ void mobius_forward(const MobiusArguments& arguments, int64_t begin, int64_t end
   const int64_t step = block_rows(dim, sizeof(T), 3);
   const T* x[kBlock];
   const T* y[kBlock];
-  double xx[kBlock] = {}, xy[kBlock] = {}, yy[kBlock] = {}, c[kBlock] = {};
-  double of_x[kBlock], of_y[kBlock];
+  double xx[kBlock] = {}, yy[kBlock] = {}, ss[kBlock] = {}, c[kBlock] = {};
+  double of_sum[kBlock], of_x[kBlock];
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
     for (int r = 0; r < count; ++r) {
       x[r] = static_cast<const T*>(arguments.x) + source_row(arguments.map, 0, first + r) * dim;
       y[r] = static_cast<const T*>(arguments.y) + source_row(arguments.map, 1, first + r) * dim;
       c[r] = curvature_at(arguments.c, source_row(arguments.map, 2, first + r));
-      const PairOfDots dots = dot_two(x[r], y[r], dim);
-      xx[r] = dots.xx;
-      xy[r] = dots.xy;
-      yy[r] = dot(y[r], y[r], dim);
+      const SumSquares squares = sum_squares(x[r], y[r], dim);
+      xx[r] = squares.xx;
+      yy[r] = squares.yy;
+      ss[r] = squares.ss;
     }
 #pragma omp simd
     for (int r = 0; r < count; ++r) {
-      const MobiusFactors f = mobius_factors(xx[r], xy[r], yy[r], c[r], guards);
+      const MobiusFactors f = mobius_factors(xx[r], yy[r], ss[r], c[r], guards);
+      of_sum[r] = f.of_sum;
       of_x[r] = f.of_x;
-      of_y[r] = f.of_y;
     }
     for (int r = 0; r < count; ++r) {
-      combine_two(static_cast<T*>(arguments.z) + (first + r) * dim, of_x[r], x[r], of_y[r], y[r], dim);
+      combine_sum(static_cast<T*>(arguments.z) + (first + r) * dim, of_sum[r], of_x[r], x[r], y[r], dim);
     }
   }
 }
@@ -63,7 +63,7 @@ void mobius_backward(const MobiusArguments& arguments, int64_t begin, int64_t en
   auto* grad_c = static_cast<typename Compute<T>::type*>(arguments.grad_c);
   const T* x[kBlock];
   const T* y[kBlock];
-  double xx[kBlock] = {}, xy[kBlock] = {}, yy[kBlock] = {}, c[kBlock] = {};
+  double xx[kBlock] = {}, yy[kBlock] = {}, ss[kBlock] = {}, c[kBlock] = {};
   double gx[kBlock] = {}, gy[kBlock] = {};
   MobiusGradient gradient[kBlock];
   for (int64_t first = begin; first < end; first += step) {
@@ -73,16 +73,15 @@ void mobius_backward(const MobiusArguments& arguments, int64_t begin, int64_t en
       x[r] = static_cast<const T*>(arguments.x) + source_row(arguments.map, 0, first + r) * dim;
       y[r] = static_cast<const T*>(arguments.y) + source_row(arguments.map, 1, first + r) * dim;
       c[r] = curvature_at(arguments.c, source_row(arguments.map, 2, first + r));
-      const PairOfDots of_x = dot_two(x[r], y[r], dim);
-      const PairOfDots of_y = dot_two(y[r], grad, dim);
-      xx[r] = of_x.xx;
-      xy[r] = of_x.xy;
-      yy[r] = of_y.xx;
-      gy[r] = of_y.xy;
+      const SumSquares squares = sum_squares(x[r], y[r], dim);
+      xx[r] = squares.xx;
+      yy[r] = squares.yy;
+      ss[r] = squares.ss;
       gx[r] = dot(x[r], grad, dim);
+      gy[r] = dot(y[r], grad, dim);
     }
     for (int r = 0; r < count; ++r) {
-      gradient[r] = mobius_gradient(xx[r], xy[r], yy[r], gx[r], gy[r], c[r], guards);
+      gradient[r] = mobius_gradient(xx[r], yy[r], ss[r], gx[r], gy[r], c[r], guards);
       grad_c[first + r] = static_cast<typename Compute<T>::type>(gradient[r].curvature);
     }
     for (int r = 0; r < count; ++r) {

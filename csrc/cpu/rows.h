@@ -42,6 +42,30 @@ inline PairOfDots dot_two(const T* x, const T* y, int64_t dim) {
   return {xx, xy};
 }
 
+struct SumSquares {
+  double xx;
+  double yy;
+  double ss;
+};
+
+// Squared norms of x, y and x + y.
+template <class T>
+inline SumSquares sum_squares(const T* x, const T* y, int64_t dim) {
+  double xx = 0.0;
+  double yy = 0.0;
+  double ss = 0.0;
+#pragma omp simd reduction(+ : xx, yy, ss)
+  for (int64_t i = 0; i < dim; ++i) {
+    const double a = static_cast<double>(load(x[i]));
+    const double b = static_cast<double>(load(y[i]));
+    const double s = a + b;
+    xx += a * a;
+    yy += b * b;
+    ss += s * s;
+  }
+  return {xx, yy, ss};
+}
+
 template <class T>
 inline void scale(T* y, double factor, const T* x, int64_t dim) {
   using C = typename Compute<T>::type;
@@ -57,6 +81,17 @@ inline void combine_two(T* z, double of_x, const T* x, double of_y, const T* y, 
 #pragma omp simd
   for (int64_t i = 0; i < dim; ++i) {
     const double value = of_x * static_cast<double>(load(x[i])) + of_y * static_cast<double>(load(y[i]));
+    z[i] = store<T>(static_cast<typename Compute<T>::type>(value));
+  }
+}
+
+// z = of_sum * (x + y) + of_x * x.
+template <class T>
+inline void combine_sum(T* z, double of_sum, double of_x, const T* x, const T* y, int64_t dim) {
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) {
+    const double a = static_cast<double>(load(x[i]));
+    const double value = of_sum * (a + static_cast<double>(load(y[i]))) + of_x * a;
     z[i] = store<T>(static_cast<typename Compute<T>::type>(value));
   }
 }

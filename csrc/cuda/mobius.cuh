@@ -31,15 +31,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     P* z = static_cast<P*>(arguments.z) + source * packs;
     P kept_x[kKeptPairs];
     P kept_y[kKeptPairs];
-    double sums[3] = {0.0, 0.0, 0.0};  // <x, x>, <x, y>, <y, y>
+    double sums[3] = {0.0, 0.0, 0.0};  // squares of x, y, x + y
     auto add = [&](const P& p, const P& q) {
 #pragma unroll
       for (int e = 0; e < N; ++e) {
         const double u = load(p.at[e]);
         const double v = load(q.at[e]);
         sums[0] += u * u;
-        sums[1] += u * v;
-        sums[2] += v * v;
+        sums[1] += v * v;
+        sums[2] += (u + v) * (u + v);
       }
     };
 #pragma unroll
@@ -64,7 +64,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       P result;
 #pragma unroll
       for (int e = 0; e < N; ++e) {
-        const double value = f.of_x * static_cast<double>(load(p.at[e])) + f.of_y * static_cast<double>(load(q.at[e]));
+        const double u = load(p.at[e]);
+        const double value = f.of_sum * (u + static_cast<double>(load(q.at[e]))) + f.of_x * u;
         result.at[e] = store<T>(static_cast<C>(value));
       }
       return result;
@@ -100,7 +101,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const P* x = static_cast<const P*>(arguments.x) + portable::source_row(arguments.map, 0, source) * packs;
     const P* y = static_cast<const P*>(arguments.y) + portable::source_row(arguments.map, 1, source) * packs;
     const P* grad = static_cast<const P*>(arguments.grad) + source * packs;
-    double sums[5] = {0.0, 0.0, 0.0, 0.0, 0.0};  // <x, x>, <x, y>, <y, y>, <grad, x>, <grad, y>
+    double sums[5] = {0.0, 0.0, 0.0, 0.0, 0.0};  // squares of x, y, x + y; <grad, x>, <grad, y>
     for (int64_t i = group.lane; i < count; i += lanes) {
       const P p = x[i];
       const P q = y[i];
@@ -111,8 +112,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         const double v = load(q.at[e]);
         const double w = load(d.at[e]);
         sums[0] += u * u;
-        sums[1] += u * v;
-        sums[2] += v * v;
+        sums[1] += v * v;
+        sums[2] += (u + v) * (u + v);
         sums[3] += w * u;
         sums[4] += w * v;
       }

@@ -54,6 +54,8 @@ def test_against_fifty_digits(name, norms, dim, dtype):
 @pytest.mark.parametrize("dim", [1, 3, 64])
 def test_mobius_add_against_fifty_digits(dim, dtype):
     x, y = points(24, dim, dtype=dtype, radius=0.99), points(24, dim, dtype=dtype, seed=7, radius=0.99)
+    # nearly opposite points too: differences of neighbours are what distances are made of
+    y[:12] = (-x[:12].double() * (1 + 1e-5 * y[:12].double())).to(dtype)
     z = overload("mobius_add_forward")(x, y, torch.tensor(0.9, dtype=torch.float64))
     for u, v, w in zip(x.tolist(), y.tolist(), z.tolist(), strict=True):
         with mpmath.workdps(50):
@@ -63,13 +65,22 @@ def test_mobius_add_against_fifty_digits(dim, dtype):
             uu, vv = mpmath.fsum(a * a for a in u), mpmath.fsum(b * b for b in v)
             d = 1 + 2 * c * uv + c * c * uu * vv
             of_u, of_v = (1 + 2 * c * uv + c * vv) / d, (1 - c * uu) / d
-            # Each of the two terms may cancel against the other: the bound is on their sizes.
-            size = abs(of_u) * mpmath.sqrt(uu) + abs(of_v) * mpmath.sqrt(vv)
-            arithmetic = torch.finfo(torch.float64).eps * float(4 / d)
-            for a, b, got in zip(u, v, w, strict=True):
-                expected = of_u * a + of_v * b
-                bound = torch.finfo(dtype).eps * abs(expected) + 4 * arithmetic * size
-                assert abs(mpmath.mpf(got) - expected) <= bound
+            # c||x + y||^2 is the part of the denominator that rounding of 1 - c||x||^2 does not touch.
+            condition = float(1 / (1 - c * uu) + 1 / (1 - c * vv))
+            length = mpmath.sqrt(mpmath.fsum((of_u * a + of_v * b) ** 2 for a, b in zip(u, v, strict=True)))
+            error = mpmath.sqrt(
+                mpmath.fsum(
+                    (mpmath.mpf(g) - of_u * a - of_v * b) ** 2 for a, b, g in zip(u, v, w, strict=True)
+                )
+            )
+            assert error <= (torch.finfo(dtype).eps + 4 * condition * torch.finfo(torch.float64).eps) * length
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dim", [1, 5, 64])
+def test_opposite_points_cancel_exactly(dim, dtype):
+    x = points(50, dim, dtype=dtype)
+    assert torch.equal(overload("mobius_add_forward")(-x, x, torch.tensor(0.9)), torch.zeros_like(x))
 
 
 # float64 is not its own judge: the tests above measure it.

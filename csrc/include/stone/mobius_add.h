@@ -1,5 +1,7 @@
 // z = ((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (max(d, min_denominator) + denominator_offset),
-// d = 1 + 2c<x,y> + c^2 ||x||^2 ||y||^2, from the inner products of the row.
+// d = 1 + 2c<x,y> + c^2 ||x||^2 ||y||^2. With s = x + y, alpha = 1 - c||x||^2, beta = 1 - c||y||^2 and
+// gamma = c||s||^2 this is (alpha s + gamma x) / d and d = alpha beta + gamma: sums of positive terms in the ball,
+// which do not cancel for opposite or nearly opposite points as the printed form does.
 #pragma once
 
 #include "stone/scalar.h"
@@ -7,24 +9,19 @@
 
 namespace STONE_NAMESPACE {
 
-// z = of_x * x + of_y * y.
-struct MobiusFactors {
-  double of_x;
-  double of_y;
-};
-
 struct MobiusTerms {
-  double a;
-  double b;
+  double alpha;
+  double gamma;
   double inverse;
   bool passes;  // the gradient of the denominator
 };
 
-STONE_FUNCTION MobiusTerms mobius_terms(double xx, double xy, double yy, double c, const MobiusGuards& guards) {
+// xx, yy, ss: squared norms of x, y and x + y.
+STONE_FUNCTION MobiusTerms mobius_terms(double xx, double yy, double ss, double c, const MobiusGuards& guards) {
   MobiusTerms t;
-  t.a = 1.0 + (2.0 * c * xy + c * yy);
-  t.b = 1.0 - c * xx;
-  const double d = 1.0 + (2.0 * c * xy + (c * xx) * (c * yy));
+  t.alpha = 1.0 - c * xx;
+  t.gamma = c * ss;
+  const double d = t.alpha * (1.0 - c * yy) + t.gamma;
   const bool clamps = guards.min_denominator > 0.0;
   const bool below = d < guards.min_denominator;
   t.passes = !(clamps & below);
@@ -32,9 +29,15 @@ STONE_FUNCTION MobiusTerms mobius_terms(double xx, double xy, double yy, double 
   return t;
 }
 
-STONE_FUNCTION MobiusFactors mobius_factors(double xx, double xy, double yy, double c, const MobiusGuards& guards) {
-  const MobiusTerms t = mobius_terms(xx, xy, yy, c, guards);
-  return {t.a * t.inverse, t.b * t.inverse};
+// z = of_sum * (x + y) + of_x * x.
+struct MobiusFactors {
+  double of_sum;
+  double of_x;
+};
+
+STONE_FUNCTION MobiusFactors mobius_factors(double xx, double yy, double ss, double c, const MobiusGuards& guards) {
+  const MobiusTerms t = mobius_terms(xx, yy, ss, c, guards);
+  return {t.alpha * t.inverse, t.gamma * t.inverse};
 }
 
 // grad_x = x_of_grad * grad + x_of_x * x + xy * y, grad_y = y_of_grad * grad + xy * x + y_of_y * y.
@@ -48,19 +51,20 @@ struct MobiusGradient {
 };
 
 // gx and gy are <grad, x> and <grad, y>.
-STONE_FUNCTION MobiusGradient mobius_gradient(double xx, double xy, double yy, double gx, double gy, double c,
+STONE_FUNCTION MobiusGradient mobius_gradient(double xx, double yy, double ss, double gx, double gy, double c,
                                               const MobiusGuards& guards) {
-  const MobiusTerms t = mobius_terms(xx, xy, yy, c, guards);
+  const MobiusTerms t = mobius_terms(xx, yy, ss, c, guards);
+  const double a = t.alpha + t.gamma;
   const double grad_a = gx * t.inverse;
   const double grad_b = gy * t.inverse;
-  const double grad_d = t.passes ? -(t.a * grad_a + t.b * grad_b) * t.inverse : 0.0;
+  const double grad_d = t.passes ? -(a * grad_a + t.alpha * grad_b) * t.inverse : 0.0;
   MobiusGradient g;
-  g.x_of_grad = t.a * t.inverse;
-  g.y_of_grad = t.b * t.inverse;
+  g.x_of_grad = a * t.inverse;
+  g.y_of_grad = t.alpha * t.inverse;
   g.xy = 2.0 * c * (grad_a + grad_d);
   g.x_of_x = 2.0 * c * (c * yy * grad_d - grad_b);
   g.y_of_y = 2.0 * c * (grad_a + c * xx * grad_d);
-  g.curvature = grad_a * (2.0 * xy + yy) - grad_b * xx + grad_d * 2.0 * (xy + c * xx * yy);
+  g.curvature = grad_a * (ss - xx) - grad_b * xx + grad_d * (ss - xx - yy + 2.0 * c * xx * yy);
   return g;
 }
 
