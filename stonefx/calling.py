@@ -80,12 +80,13 @@ class Call:
             return []
         unreadable = self.body.constant(UNREADABLE, "unreadable")
         pack = self.body.constant(packed, "packed")
+        fits = self.body.variable("fits")
         return [
             "try:",
-            f"    fits = {' and '.join(conditions)}",
+            f"    {fits} = {' and '.join(conditions)}",
             f"except {unreadable}:",
-            "    fits = False",
-            "if not fits:",
+            f"    {fits} = False",
+            f"if not {fits}:",
             f"    return self._refuse(*{pack}({self.forwarded()}))",
         ]
 
@@ -106,8 +107,8 @@ class Call:
                 yield f"{self.body.constant(same, 'same')}({path}, {self.literal(value)})"
         bound = {dimension: name for name, dimension in checks.symbols.items()}
         derived = []
-        for number, (path, check) in enumerate(checks.tensors.items()):
-            shape = f"shape_{number}"
+        for path, check in checks.tensors.items():
+            shape = self.body.variable("shape")
             yield f"{path}.dtype is {self.literal(check.dtype)}"
             if self.checks_device:
                 yield f"{path}.device.type == {check.device_type!r}"

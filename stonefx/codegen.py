@@ -7,6 +7,7 @@ machinery and no pytree work on the way.
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,9 @@ class Body:
     results: list[str] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.taken |= {"self", *dir(builtins)}
+
     def constant(self, value: Any, name: str) -> str:
         """A name for an object, the same for the same object."""
         for known, other in self.constants.items():
@@ -42,12 +46,17 @@ class Body:
         name = re.sub(r"\W+", "_", name).strip("_") or "constant"
         if name[0].isdigit() or keyword.iskeyword(name):
             name = f"_{name}"
+        name = self.variable(name)
+        self.constants[name] = value
+        return name
+
+    def variable(self, name: str) -> str:
+        """A name that is not in use, from now on taken."""
         candidate, number = name, 0
         while candidate in self.taken:
             number += 1
             candidate = f"{name}_{number}"
         self.taken.add(candidate)
-        self.constants[candidate] = value
         return candidate
 
 
@@ -62,7 +71,7 @@ def emit(module: fx.GraphModule, inputs: Mapping[str, str], reserved: Iterable[s
     """
     nodes = list(module.graph.nodes)
     local = _local_names(nodes, reserved)
-    body = Body(taken={*local.values(), *reserved, "self"})
+    body = Body(taken={*local.values(), *reserved})
     last_use = _last_uses(nodes)
     names: dict[fx.Node, str] = {}
     for node in nodes:

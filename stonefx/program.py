@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from .codegen import Body, emit
 from .compiled import CompiledGraph
 from .runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
 from .state import hook_tables, owner, source_tensor
+from .tracing.state import restored_state
 
 FOLDED = "folded"
 
@@ -99,8 +101,7 @@ class Program:
         returned = {name: weight(name) for name in _returned_weights(self.capture.output)}
         parameters = self.capture.signature.parameters
         symbols = self.capture.checks.symbols
-        shapes = [f"shape_{number}" for number in range(len(self.capture.checks.tensors))]
-        reserved = {*parameters, *symbols, *shapes, "fits", *(known for known, _ in tables.values())}
+        reserved = {*parameters, *symbols, *(known for known, _ in tables.values())}
         body = self._body(inputs, reserved)
         body.constants |= dict(tables.values())
         call = Call(self.capture, body, returned.__getitem__, makes_tensors_on_a_device(self.module))
@@ -108,14 +109,21 @@ class Program:
 
     def _body(self, inputs: dict[str, str], reserved: set[str]) -> Body:
         if self.inner == "eager":
-            return emit(self.module, inputs, reserved)
+            body = emit(self.module, inputs, reserved)
+            if changes_state(self.module):
+                # Without this an error inside a no_grad or autocast region would leave the process in it.
+                devices = tuple({check.device_type for check in self.capture.checks.tensors.values()})
+                restored = body.constant(partial(restored_state, devices), "restored_state")
+                body.lines = [f"with {restored}():", *("    " + line for line in body.lines)]
+            return body
         placeholders = [node.name for node in self.module.graph.find_nodes(op="placeholder")]
-        body = Body(taken={*reserved, "self", "results"})
+        body = Body(taken=set(reserved))
+        results = body.variable("results")
         compiled = body.constant(CompiledGraph(self.module, self.inner), "compiled")
         operands = [inputs[name] for name in placeholders]
-        body.lines = [f"results = {compiled}({', '.join(operands)})"]
+        body.lines = [f"{results} = {compiled}({', '.join(operands)})"]
         outputs = self.module.graph.output_node().args[0]
-        body.results = [f"results[{index}]" for index in range(len(outputs))]  # type: ignore[arg-type]
+        body.results = [f"{results}[{index}]" for index in range(len(outputs))]  # type: ignore[arg-type]
         return body
 
 
@@ -135,6 +143,12 @@ def make_program(capture: Capture, inner: str) -> Program:
     names |= {target: f"{FOLDED}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
     read = [capture.weights[originals[index]] for index in split.weights]
     return Program(capture, split, inner, names, read)
+
+
+def changes_state(module: fx.GraphModule) -> bool:
+    """Whether a graph switches grad mode or autocast on its way."""
+    switches = (torch._C._set_grad_enabled, torch.amp.autocast_mode._enter_autocast)
+    return any(node.target in switches for node in module.graph.nodes)
 
 
 def _attributes(module: fx.GraphModule) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,14 +88,16 @@ def split_folds(module: fx.GraphModule) -> FoldSplit:
         return FoldSplit(None, [], list(range(len(placeholders))), [])
     needed = _closure(roots)
     weights = [index for index, node in enumerate(placeholders) if node in needed]
-    folds = _fold_graph(module, needed, roots)
+    unique = _without_copies(module, needed, roots)
+    folds = _fold_graph(module, _closure(list(unique)), list(unique))
     names = []
-    for root in roots:
-        names.append(root.meta["fold"])
+    for root, copies in unique.items():
+        names.append(copies[0].meta["fold"])
         with graph.inserting_before(_first_operation(graph)):
             operand = graph.placeholder(f"fold_{root.name}")
-        operand.meta = {"val": root.meta["val"], "fold_input": root.meta["fold"]}
-        root.replace_all_uses_with(operand)
+        operand.meta = {"val": root.meta["val"], "fold_input": names[-1]}
+        for copy in copies:
+            copy.replace_all_uses_with(operand)
     for node in reversed(list(graph.nodes)):
         if node in needed and not node.users and node.op != "placeholder":
             graph.erase_node(node)
@@ -122,6 +124,23 @@ def _closure(roots: Sequence[fx.Node]) -> dict[fx.Node, None]:
             needed[node] = None
             stack.extend(node.all_input_nodes)
     return needed
+
+
+def _without_copies(
+    module: fx.GraphModule, needed: Mapping[fx.Node, None], roots: Sequence[fx.Node]
+) -> dict[fx.Node, list[fx.Node]]:
+    """The folds that differ, each with all that compute the same: a layer applied twice is folded once."""
+    numbers: dict[Hashable, fx.Node] = {}
+    first: dict[fx.Node, fx.Node] = {}
+    for node in module.graph.nodes:
+        if node in needed:
+            args = fx.node.map_arg((node.args, node.kwargs), first.__getitem__)
+            own = node.name if node.op == "placeholder" else repr(args)
+            first[node] = numbers.setdefault((node.op, node.target, own), node)
+    unique: dict[fx.Node, list[fx.Node]] = {}
+    for root in roots:
+        unique.setdefault(first[root], []).append(root)
+    return unique
 
 
 def _fold_graph(

@@ -1,0 +1,513 @@
+"""`stonefx.optimize`: what goes in, what comes out, and that the result behaves as a module does."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+import stonefx
+
+WIDTHS = (128, 256, 128, 64, 32)
+
+
+def chain(*widths: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in itertools.pairwise(widths))).eval()
+
+
+def equal(first: Any, second: Any, tolerance: float = 2e-6) -> None:
+    torch.testing.assert_close(first, second, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("inner", ["eager", "aot_eager", "inductor"])
+def test_the_seed_chain_becomes_one_layer(inner: str) -> None:
+    model = chain(*WIDTHS)
+    fast = stonefx.optimize(model, torch.randn(8, 128), inner=inner)
+    before, after = (sum(p.numel() for p in one.parameters()) for one in (model, fast))
+    assert after / before <= 0.0542
+    exact = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for batch in (1, 8, 17, 0):
+            x = torch.randn(batch, 128)
+            error = (fast(x) - exact(x.double())).abs().max() / exact(x.double()).abs().max() if batch else 0
+            assert error <= 1e-6
+            assert fast(x).shape == (batch, 32)
+    assert [site.target for site in fast.report.rewritten()] == ["linear_chain"]
+
+
+def test_the_original_is_left_as_it_is() -> None:
+    model = chain(*WIDTHS)
+    state = copy.deepcopy(model.state_dict())
+    x = torch.randn(4, 128)
+    seed = torch.random.get_rng_state()
+    fast = stonefx.optimize(model, x)
+    assert torch.equal(torch.random.get_rng_state(), seed)
+    assert type(model) is nn.Sequential and not hasattr(x, "_dynamo_dynamic_indices")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name])
+    with torch.no_grad():
+        model[0].weight.zero_()
+    equal(fast(x), _with_state(state)(x))
+
+
+def _with_state(state: dict[str, torch.Tensor]) -> nn.Sequential:
+    model = chain(*WIDTHS)
+    model.load_state_dict(state)
+    return model
+
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+@dataclass
+class Batch:
+    x: torch.Tensor
+    scale: float = 1.0
+    extra: dict[str, torch.Tensor] | None = None
+
+
+class Model(nn.Module):
+    """A chain and a ReLU, in a forward that a test chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = chain(8, 64, 8)
+        self.register_buffer("offset", torch.ones(8))
+
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.layers(x)) + self.offset
+
+
+class Positional(Model):
+    def forward(
+        self, x: torch.Tensor, y: torch.Tensor, flag: bool = True, *, scale: float = 1.0
+    ) -> torch.Tensor:
+        return self.run(x) * scale + (y if flag else -y)
+
+
+class Variadic(Model):
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+        return sum((self.run(x) for x in args), kwargs["y"])
+
+
+class Nested(Model):
+    def forward(
+        self, batch: dict[str, Any], pairs: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> dict[str, Any]:
+        return {"a": [self.run(batch["x"]), pairs[0][1]], "b": (self.run(pairs[1][0]),), "n": 3, "none": None}
+
+
+class Structured(Model):
+    def forward(self, batch: Batch) -> Batch:
+        assert batch.extra is not None
+        return Batch(self.run(batch.x) * batch.scale, 2.0, {"same": batch.extra["y"]})
+
+
+class Named(Model):
+    def forward(self, pair: Pair) -> Pair:
+        return Pair(self.run(pair.second), self.run(pair.first))
+
+
+class ReturnsWeights(Model):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = self.run(x)
+        return y, self.offset, x, y
+
+
+class Shadowing(Model):
+    """Parameter names that generated code could be tempted to use itself."""
+
+    def forward(
+        self, linear: torch.Tensor, fits: torch.Tensor, shape_0: torch.Tensor, results: Any = None
+    ) -> torch.Tensor:
+        return self.run(linear) + fits * shape_0
+
+
+def x(batch: int = 4) -> torch.Tensor:
+    return torch.randn(batch, 8)
+
+
+CALLS: list[tuple[type[Model], Any]] = [
+    (Positional, lambda b: ((x(b), x(b)), {})),
+    (Positional, lambda b: ((), {"y": x(b), "x": x(b), "scale": 2.0})),
+    (Positional, lambda b: ((x(b), x(b), False), {})),
+    (Variadic, lambda b: ((x(b), x(b)), {"y": x(b)})),
+    (Nested, lambda b: (({"x": x(b)}, [(x(b), x(b)), (x(b), x(b))]), {})),
+    (Structured, lambda b: ((Batch(x(b), 3.0, {"y": x(b)}),), {})),
+    (Named, lambda b: ((Pair(x(b), x(b)),), {})),
+    (ReturnsWeights, lambda b: ((x(b),), {})),
+    (Shadowing, lambda b: ((x(b), x(b), x(b)), {})),
+]
+
+
+@pytest.mark.parametrize("inner", ["eager", "aot_eager"])
+@pytest.mark.parametrize(("kind", "call"), CALLS, ids=lambda value: getattr(value, "__name__", ""))
+def test_it_takes_what_the_model_takes_and_returns_what_it_returns(
+    kind: type[Model], call: Any, inner: str
+) -> None:
+    model = kind().eval()
+    args, kwargs = call(4)
+    if args and kwargs:
+        fast = stonefx.optimize(model, inner=inner)
+        fast(*args, **kwargs)
+    else:
+        fast = stonefx.optimize(model, kwargs or args, inner=inner)
+    assert fast.report.rewritten("linear_chain")
+    for batch in (4, 1, 7):
+        args, kwargs = call(batch)
+        with torch.no_grad():
+            expected, actual = model(*args, **kwargs), fast(*args, **kwargs)
+        assert type(actual) is type(expected)
+        if isinstance(expected, Batch):
+            assert actual.extra["same"] is args[0].extra["y"] and actual.scale == 2.0
+            expected, actual = expected.x, actual.x
+        equal(actual, expected)
+    if kind is ReturnsWeights:
+        assert actual[1] is fast.offset and actual[2] is args[0] and actual[3] is actual[0]
+
+
+def test_a_list_is_positional_and_a_dict_is_keywords() -> None:
+    model = Positional().eval()
+    first, second = x(), x()
+    expected = model(first, second)
+    equal(stonefx.optimize(model, [first, second])(first, second), expected)
+    equal(stonefx.optimize(model, {"x": first, "y": second})(x=first, y=second), expected)
+
+
+def test_a_call_with_the_wrong_number_of_arguments_names_forward() -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x())
+    with pytest.raises(
+        TypeError, match=r"OptimizedSequential\.forward\(\) takes 2 positional arguments but 3"
+    ):
+        fast(x(), x())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (torch.randn(4, 9), r"dimension 1 of `input` must be 8, and its shape is \[4, 9\]"),
+        (torch.randn(4, 8).double(), "`input` must have dtype torch.float32, and has torch.float64"),
+        (torch.randn(2, 4, 8), r"`input` must have 2 dimensions, and has shape \[2, 4, 8\]"),
+        (None, "`input` was a tensor at capture, and now is None"),
+        ("text", "`input` was a tensor at capture, and now is 'text'"),
+    ],
+)
+def test_arguments_that_the_graph_does_not_cover_are_refused(argument: Any, message: str) -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x())
+    with pytest.raises(
+        ValueError, match=message + r".*original weights are folded away; call stonefx\.optimize again"
+    ):
+        fast(argument)
+
+
+def test_another_flag_is_refused() -> None:
+    fast = stonefx.optimize(Positional().eval(), (x(), x()))
+    with pytest.raises(ValueError, match="`flag` was True at capture, and now is False"):
+        fast(x(), x(), False)
+    with pytest.raises(ValueError, match=r"`scale` was 1\.0 at capture, and now is 2\.0"):
+        fast(x(), x(), scale=2.0)
+
+
+def test_the_original_runs_for_other_arguments_while_its_weights_are_there() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)).eval()
+    with warnings.catch_warnings(action="ignore"):
+        fast = stonefx.optimize(model, x())
+    deep = torch.randn(2, 3, 8)
+    with pytest.warns(
+        stonefx.StonefxWarning, match=r"must have 2 dimensions.* the original forward runs instead"
+    ):
+        equal(fast(deep), model(deep))
+
+
+def test_with_static_sizes_another_batch_is_refused() -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x(4), dynamic=False)
+    fast(x(4))
+    with pytest.raises(ValueError, match=r"dimension 0 of `input` must be 4, and its shape is \[5, 8\]"):
+        fast(x(5))
+
+
+def test_replaced_loaded_and_moved_weights_are_used() -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x())
+    weight, bias = (name for name, _ in fast.named_parameters())
+    assert (weight, bias) == ("folded.0_1_weight", "folded.0_1_bias")
+    probe = x()
+    fast.folded.register_parameter("0_1_weight", nn.Parameter(torch.eye(8)))
+    fast.load_state_dict({weight: 2 * torch.eye(8), bias: torch.ones(8)})
+    equal(fast(probe), 2 * probe + 1)
+    fast.load_state_dict({weight: torch.eye(8), bias: torch.zeros(8)}, assign=True)
+    equal(fast(probe), probe)
+    fast.to("meta")
+    assert fast.folded._parameters["0_1_bias"].device.type == "meta"
+    assert fast(probe.to("meta")).device.type == "meta"
+
+
+def test_a_copy_has_weights_of_its_own() -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x())
+    probe = x()
+    expected = fast(probe).detach()
+    twin = copy.deepcopy(fast)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    equal(fast(probe), expected)
+    equal(twin(probe), torch.zeros(4, 8))
+
+
+def test_pickling_is_refused_with_the_way_out() -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x())
+    with pytest.raises(
+        TypeError, match=r"cannot be pickled: its call is generated code\. Save its state_dict"
+    ):
+        pickle.dumps(fast)
+
+
+def test_attributes_of_the_model_are_there() -> None:
+    model = Positional().eval()
+    model.note = "kept"  # type: ignore[assignment]
+    fast = stonefx.optimize(model, (x(), x()))
+    assert fast.note == "kept" and fast.offset.shape == (8,)
+    assert "offset" in fast.state_dict()
+    with pytest.raises(AttributeError, match="absent"):
+        _ = fast.absent
+
+
+def test_hooks_run() -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x())
+    probe, seen = x(), []
+    expected = fast(probe)
+    handles: list[Any] = [
+        fast.register_forward_pre_hook(lambda *_: seen.append("before")),
+        fast.register_forward_hook(lambda *_: seen.append("after")),
+        fast.register_full_backward_hook(lambda *_: seen.append("backward")),
+        nn.modules.module.register_module_forward_hook(lambda *_: seen.append("global")),
+    ]
+    result = fast(probe)
+    result.sum().backward()
+    assert seen == ["before", "global", "after", "backward"]
+    for handle in handles:
+        handle.remove()
+    equal(fast(probe), expected)
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("inner", ["eager", "aot_eager", "inductor"])
+def test_it_trains(inner: str) -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x(), inner=inner)
+    plain = nn.Linear(8, 8)
+    plain.load_state_dict({name.rpartition("_")[2]: value for name, value in fast.state_dict().items()})
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (fast, plain)]
+    probe = x()
+    for _ in range(3):
+        for model, optimizer in zip((fast, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            model(probe).square().mean().backward()
+            optimizer.step()
+    for trained, expected in zip(fast.parameters(), plain.parameters(), strict=True):
+        equal(trained, expected)
+
+
+@pytest.mark.parametrize("inner", ["eager", "aot_eager"])
+def test_gradients_reach_an_input_that_wanted_none_at_capture(inner: str) -> None:
+    model = chain(8, 64, 8)
+    fast = stonefx.optimize(model, x(), inner=inner)
+    with torch.no_grad():
+        fast(x())
+    probe = x().requires_grad_()
+    (expected,) = torch.autograd.grad(model(probe).sum(), probe)
+    (actual,) = torch.autograd.grad(fast(probe).sum(), probe)
+    equal(actual, expected)
+
+
+def test_mode_and_dtype_stay_as_captured() -> None:
+    fast = stonefx.optimize(chain(8, 64, 8), x())
+    assert fast.eval() is fast
+    with pytest.raises(RuntimeError, match=r"captured in evaluation mode and cannot change to training mode"):
+        fast.train()
+    with pytest.raises(RuntimeError, match=r"torch\.float32 weights and cannot change to torch\.bfloat16"):
+        fast.to(torch.bfloat16)
+
+
+def test_without_example_inputs_it_captures_at_the_first_call() -> None:
+    model = chain(8, 64, 8)
+    fast = stonefx.optimize(model)
+    with pytest.raises(RuntimeError, match="has not been called yet"):
+        _ = fast.report
+    seen: list[int] = []
+    fast.register_forward_hook(lambda *_: seen.append(1))
+    probe = x()
+    equal(fast(probe), model(probe))
+    assert fast.report.rewritten("linear_chain") and seen == [1]
+    equal(fast(x(9)).shape, (9, 8))
+    assert seen == [1, 1]
+
+
+def test_tied_weights_stay_tied() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh()).eval()
+    model[2].weight = model[0].weight
+    with warnings.catch_warnings(action="ignore"):
+        fast = stonefx.optimize(model, x())
+    probe = x()
+    equal(fast(probe), model(probe))
+    with torch.no_grad():
+        fast.get_parameter("0.weight").mul_(2)
+        model[0].weight.mul_(2)
+    equal(fast(probe), model(probe))
+    assert len(list(fast.parameters())) == 3
+
+
+class NoGradInside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = chain(8, 64, 8)
+        self.scale = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            frozen = self.layers(x) + y
+        return frozen * self.scale
+
+
+def test_an_error_inside_a_no_grad_region_leaves_gradients_on() -> None:
+    model = NoGradInside().eval()
+    fast = stonefx.optimize(model, (x(), x()))
+    probe = (x(), x())
+    result = fast(*probe)
+    equal(result, model(*probe))
+    result.sum().backward()
+    assert fast.scale.grad is not None and all(
+        p.grad is None for p in fast.parameters() if p is not fast.scale
+    )
+    fast.scale.data = torch.ones(5)
+    with pytest.raises(RuntimeError):
+        fast(*probe)
+    assert torch.is_grad_enabled()
+
+
+class Branches(nn.Module):
+    """Cannot be captured whole: which head runs depends on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = chain(8, 64, 8)
+        self.heads = nn.ModuleList([chain(8, 32, 4), nn.Sequential(nn.Linear(8, 4), nn.Tanh())])
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        return self.heads[int(x.sum() > 0)](x)
+
+
+def branches_inputs() -> Iterator[torch.Tensor]:
+    for seed in range(8):
+        yield torch.randn(4, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_what_cannot_be_captured_whole_is_optimized_by_submodules() -> None:
+    torch.manual_seed(0)
+    model = Branches()
+    example = next(probe for probe in branches_inputs() if model.body(probe).sum() <= 0)
+    fast = stonefx.optimize(model, example)
+    assert [site.module_path for site in fast.report.rewritten()] == ["body", "heads.0"]
+    assert "optimized submodule by submodule" in fast.report.notes[0]
+    assert any("heads.1" in note for note in fast.report.notes)
+    for probe in branches_inputs():
+        equal(fast(probe), model(probe))
+    assert sum(p.numel() for p in fast.parameters()) == 8 * 8 + 8 + 2 * (8 * 4 + 4)
+
+
+class Uncapturable(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum().item() > 0 else x - 1  # the line that stops the capture
+
+
+def test_a_capture_failure_names_the_line_of_user_code() -> None:
+    with pytest.raises(stonefx.CaptureError, match=r"test_optimize\.py:\d+") as caught:
+        stonefx.optimize(Uncapturable(), x())
+    assert "the line that stops the capture" in str(caught.value)
+
+
+def test_on_error_eager_runs_the_original_and_says_so() -> None:
+    with pytest.warns(stonefx.StonefxWarning, match="the original runs, as on_error='eager' asks"):
+        fast = stonefx.optimize(Uncapturable(), x(), on_error="eager")
+    probe = x()
+    assert torch.equal(fast(probe), Uncapturable()(probe))
+    assert "the original runs" in fast.report.notes[0]
+
+
+def test_an_unmet_requirement_is_an_error_with_the_near_misses() -> None:
+    model = nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 64)).eval()
+    with pytest.raises(
+        stonefx.RequiredRewriteMissing, match=r"rewritten nowhere:\nlinear_chain: \n  refused at"
+    ):
+        stonefx.optimize(model, torch.randn(4, 64), require="linear_chain", inner="inductor")
+    with pytest.raises(stonefx.RequiredRewriteMissing, match=r"expmap0: no candidate was found"):
+        stonefx.optimize(chain(8, 64, 8), x(), require=["linear_chain", "expmap0"])
+    assert stonefx.optimize(chain(8, 64, 8), x(), require="linear_chain").report.rewritten()
+
+
+def test_rewriting_nothing_warns() -> None:
+    with pytest.warns(stonefx.StonefxWarning, match="stonefx rewrote nothing in this graph"):
+        stonefx.optimize(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), x())
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"expects an nn\.Module, got function; wrap a function in a module"):
+        stonefx.optimize(lambda x: x, x())  # type: ignore[arg-type]
+    fast = stonefx.optimize(chain(8, 64, 8), x())
+    with pytest.raises(TypeError, match=r"came out of stonefx\.optimize already"):
+        stonefx.optimize(fast, x())
+
+
+def test_an_argument_that_is_no_tensor_or_constant_is_refused() -> None:
+    class Takes(nn.Module):
+        def forward(self, x: torch.Tensor, thing: object) -> torch.Tensor:
+            return x + 1
+
+    with pytest.raises(
+        stonefx.CaptureError, match="the argument `thing` is a generator, which capture cannot look into"
+    ):
+        stonefx.optimize(Takes(), (x(), (i for i in range(3))))
+
+
+def test_chosen_passes_only() -> None:
+    with pytest.warns(stonefx.StonefxWarning, match="rewrote nothing"):
+        fast = stonefx.optimize(chain(8, 64, 8), x(), passes=("normalize", "hyperbolic"))
+    assert len(list(fast.parameters())) == 4
+
+
+def test_explain_is_a_dry_run() -> None:
+    model = chain(8, 64, 8)
+    report = stonefx.explain(model, x())
+    assert report.backend["door"] == "explain" and len(report.rewritten("linear_chain")) == 1
+    assert len(list(model.parameters())) == 4
+    assert "-%linear: f32[s" in report.diff()
+    parts = stonefx.explain(Branches(), x())
+    assert "body" in [site.module_path for site in parts.rewritten()]
+
+
+def test_a_chain_applied_twice_is_folded_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = chain(8, 64, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(torch.relu(self.layers(x)))
+
+    model = Twice().eval()
+    fast = stonefx.optimize(model, x())
+    assert len(fast.report.rewritten("linear_chain")) == 2
+    assert len(list(fast.parameters())) == 2
+    probe = x()
+    equal(fast(probe), model(probe))
