@@ -40,6 +40,8 @@ def _binary(function: Callable[[Algebra, Form, Form], Form]) -> Handler:
         if given.get("rounding_mode") is not None:
             raise NotRowwise("a division that rounds")
         left, right = evaluator.value(given["self"]), evaluator.value(given["other"])
+        if function is functions.quotient:
+            _only_scalars(evaluator, right)
         return Value(function(evaluator.algebra, left.form, right.form), combine(left, right))
 
     return handle
