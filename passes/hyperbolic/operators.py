@@ -96,7 +96,7 @@ def _clamp(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
     _only_scalars(evaluator, value)
     low = evaluator.number(given.get("min", given.get("min_val")))
     high = evaluator.number(given.get("max", given.get("max_val")))
-    low = -functions.INFINITY if low is None else _flushed(node, constant(low)).number
+    low = -functions.INFINITY if low is None else _flushed(node, constant(low)).number or 0.0
     high = functions.INFINITY if high is None else high
     return Value(functions.clamp(evaluator.algebra, value.form, low, high), value.layout)
 

@@ -34,12 +34,11 @@ def recognise(graph: fx.Graph, order: Mapping[fx.Node, int], tolerance: float) -
         order: the position of each node.
         tolerance: relative difference up to which two constants are equal.
     """
-    algebra = Algebra(tolerance)
     maps: dict[fx.Node, Found] = {}
     misses: dict[fx.Node, Found] = {}
     for alternatives in candidates(graph):
         for vectors in alternatives:
-            evaluator = Evaluator(algebra, vectors, order, maps)
+            evaluator = Evaluator(Algebra(tolerance), vectors, order, maps)
             found = list(_search(evaluator, vectors))
             maps |= {item.region.root: item for item in found if isinstance(item.outcome, Match)}
             near = [item for item in found if isinstance(item.outcome, NearMiss)]

@@ -33,7 +33,7 @@ def _over(dims: list[int]) -> str:
 
 
 def _norm(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
-    source = given.get("self", given.get("A"))
+    source = given["self"] if "self" in given else given["A"]
     value = evaluator.value(source)
     order = given.get("ord", given.get("p"))
     order = 2 if order is None or order == "fro" else order
@@ -81,7 +81,7 @@ def _vecdot(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value
 
 
 def _dot(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
-    left, right = given["self"], given.get("other", given.get("tensor"))
+    left, right = given["self"], given["other"] if "other" in given else given["tensor"]
     if tensor(left).ndim != 1 or tensor(right).ndim != 1:
         raise NotRowwise("a matrix product")
     return _product(evaluator, left, right)

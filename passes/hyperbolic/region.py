@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from ..regions import Regions
+from ..regions import Regions, written_operands
 from ..rewrite import source_line
 from ..shapes import same_size, same_sizes
 from .evaluate import Evaluator, operator_name
@@ -134,10 +134,13 @@ def _shapes_text(region: Region) -> str:
 
 
 def _mutated(region: Region, facts: Regions) -> str | None:
+    for node in (*region.rows, *region.constants):
+        if written := written_operands(node):
+            return f"{_named(node)} changes {written[0].name} in place"
     for node in _tensors(region.rows):
         if (writer := facts.writer(node)) is not None and not _same_memory(node, region):
             return f"{node.name} is changed in place by {_named(writer)}"
-    first = region.rows[0]
+    first = min((*region.rows, *region.constants), key=facts.position.__getitem__)
     for node in _tensors((*region.inputs, *region.constants)):
         if (writer := facts.written_between(node, first, region.root)) is not None:
             return f"{node.name} is changed in place by {_named(writer)} before the map is computed"

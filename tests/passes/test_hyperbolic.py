@@ -180,3 +180,19 @@ def test_mobius_add_broadcasts_over_rows(shapes):
         assert site.status == "rewritten", spelling.name
         torch.testing.assert_close(after(x, y), before(x, y), rtol=2e-5, atol=1e-6)
         assert Verifier({}).check(before, after, site) is None
+
+
+def test_negative_curvature_parameter():
+    """With `k = -c`, as geoopt passes it, the operand is `-k`."""
+
+    def function(x, y, k):
+        x2, y2, xy = (x * x).sum(-1, True), (y * y).sum(-1, True), (x * y).sum(-1, True)
+        num = (1 - 2 * k * xy - k * y2) * x + (1 + k * x2) * y
+        return num / (1 - 2 * k * xy + k**2 * x2 * y2).clamp_min(1e-15)
+
+    x, y, k = rows(), rows(seed=1), torch.tensor(-0.8)
+    before = trace(lambda _, *given: function(*given), x, y, k)
+    after, site = rewritten(before)
+    assert site.status == "rewritten"
+    torch.testing.assert_close(after(x, y, k), before(x, y, k))
+    assert Verifier({}).check(before, after, site) is None

@@ -145,10 +145,31 @@ def test_mutated_intermediate():
         n.clamp_min_(1e-7)
         return torch.tanh(n) * x / n
 
-    graph = trace(lambda _, x: function(x), X)
-    sites = HYPERBOLIC.run(graph, Context())
-    assert all(site.status != "rewritten" for site in sites)
-    torch.testing.assert_close(graph(X), function(X))
+    assert "clamp_min_" in refused(function, X)
+
+
+def test_root_written_in_place():
+    def function(x):
+        n = norm(x).clamp_min(1e-7)
+        y = torch.tanh(n) * x
+        y.div_(n)
+        return y
+
+    assert "div_ changes mul in place" in refused(function, X)
+
+
+def test_curvature_changed_after_its_root_was_taken():
+    def function(x, c):
+        c = c.clone()
+        alias = c.view(1)
+        s = c.sqrt()
+        alias.mul_(4.0)
+        u = s * norm(x).clamp_min(1e-7)
+        return torch.tanh(u) * x / u
+
+    graph = trace(lambda _, *given: function(*given), X, C)
+    HYPERBOLIC.run(graph, Context())
+    torch.testing.assert_close(graph(X, C), function(X, C))
 
 
 def test_detach_inside_only_matters_with_gradients():
