@@ -19,7 +19,7 @@ def operand(function: str, x: Tensor, c: float | Tensor) -> Tensor:
     """
     if isinstance(c, Tensor):
         return c
-    if not c > 0 or math.isinf(c):
+    if not 0 < c < math.inf:
         raise ValueError(
             f"{function}: the curvature c must be positive and finite, got {c}; the ball is c*||x||^2 < 1"
         )
