@@ -14,10 +14,11 @@ from torch import fx, nn
 from .tracing.arguments import Path, bind, check_leaves, walk_arguments
 from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.errors import BatchDependentNumber, CaptureError, capture_error
+from .tracing.names import source_name
 from .tracing.recorder import Recording, record, repeated
 from .tracing.results import Output, Weight, fill, result_template
 from .tracing.retrace import from_dynamo
-from .tracing.sizes import read_sizes, symbol_name
+from .tracing.sizes import Dimension, read_sizes, source_dimension
 from .tracing.submodules import search, submodule_calls
 
 __all__ = [
@@ -57,7 +58,7 @@ class Capture:
     aliases: dict[str, str]
     constants: dict[str, torch.Tensor]
     arguments: dict[str, Path]
-    sizes: dict[str, tuple[Path, int]]
+    sizes: dict[str, Dimension]
     output: Any
     checks: Checks
     training: bool
@@ -118,7 +119,7 @@ def from_module(
         CaptureError: with the line of the user's code where the trace stopped.
 
     >>> capture = from_module(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), (torch.ones(3, 4),))
-    >>> [node.name for node in capture.module.graph.find_nodes(op="call_function")]
+    >>> [node.name for node in capture.module.graph.nodes if node.op == "call_function"]
     ['linear', 'relu']
     >>> capture.mismatch((torch.ones(7, 5),), {})
     'dimension 1 of `input` must be 4, and its shape is [7, 5]'
@@ -190,8 +191,8 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
     )
     placeholders = recording.module.graph.find_nodes(op="placeholder")
     for node, value in zip(placeholders, recording.inputs, strict=True):
-        if isinstance(node.meta.get("val"), torch.SymInt):
-            capture.sizes[node.name] = sizes.symbols[symbol_name(node.meta["val"])]
+        if not isinstance(value, torch.Tensor):
+            capture.sizes[node.name] = _dimension(node, recording, paths)
         elif id(value) in names:
             capture.weights[node.name] = node.meta["weight"] = names[id(value)]
         elif id(value) in paths:
@@ -205,6 +206,16 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
     output = result_template(recording.result, recording.outputs, paths, weights)
     object.__setattr__(capture, "output", output)
     return capture
+
+
+def _dimension(node: fx.Node, recording: Recording, paths: Mapping[int, Path]) -> Dimension:
+    dimension = source_dimension(getattr(node, "_dynamo_source", None), recording.variables, paths)
+    if dimension is None:
+        raise capture_error(
+            f"the graph takes the number `{node.name}` from {source_name(node)}, which is no size of an argument",
+            "Pass it as a tensor, or make it a constant.",
+        )
+    return dimension
 
 
 def _batch_size(arguments: Mapping[str, Any]) -> int | None:

@@ -56,6 +56,7 @@ def optimize(
         RewriteError: a pass failed inside, or the result differs from the original on the example inputs.
         RequiredRewriteMissing: a required target was rewritten nowhere.
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Linear(128, 256), nn.Linear(256, 128), nn.Linear(128, 32)).eval()
     >>> fast = optimize(model, torch.ones(4, 128))
     >>> sum(p.numel() for p in fast.parameters()), fast(torch.ones(7, 128)).shape
@@ -83,6 +84,7 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     Raises:
         TypeError, CaptureError, RewriteError: as `optimize`.
 
+    >>> import torch
     >>> report = explain(nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 8)).eval(), torch.ones(2, 8))
     >>> [(site.target, site.status) for site in report.sites]
     [('linear_chain', 'rewritten')]
