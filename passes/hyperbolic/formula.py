@@ -52,7 +52,7 @@ def _name(algebra: Algebra, index: int) -> str:
             return f"|{formula(algebra, first)}|"
         case "clamp":
             low, high = atom.parts[1:]
-            bounds = [f"min={low:g}"] * (low > float("-inf")) + [f"max={high:.17g}"] * (high < float("inf"))
+            bounds = [f"min={low:g}"] * (low > float("-inf")) + [f"max={high!r}"] * (high < float("inf"))
             return f"clamp({formula(algebra, first)}, {', '.join(bounds)})"
         case "foreign":
             return str(first)
