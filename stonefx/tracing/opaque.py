@@ -58,9 +58,11 @@ def copy_higher_order(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, A
 
 
 def _fresh(value: Any) -> Any:
-    """A fake tensor like `value` that no other trace has recorded."""
+    """A fake tensor like `value` that no other trace has recorded: no leaf, since it is computed."""
     if not isinstance(value, torch.Tensor):
         return value
-    with torch.no_grad():
-        fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
-    return fresh.requires_grad_(value.requires_grad)
+    fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    if not value.requires_grad:
+        return fresh
+    with torch.enable_grad():
+        return fresh.requires_grad_().clone()

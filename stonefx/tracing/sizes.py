@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
-import torch
 from torch import fx
 from torch._dynamo.source import TensorProperty, TensorPropertySource
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -49,7 +48,7 @@ def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[i
     dimensions: dict[Dimension, Any] = {}
     for symbol, sources in env.var_to_sources.items():
         for source in sources:
-            if (dimension := _dimension(source, call, paths)) is not None:
+            if (dimension := source_dimension(source, call, paths)) is not None:
                 dimensions[dimension] = env.replace(symbol)
     symbols: dict[str, Dimension] = {}
     for dimension, size in dimensions.items():
@@ -68,12 +67,8 @@ def shape_env(module: fx.GraphModule) -> ShapeEnv | None:
     return None
 
 
-def symbol_name(value: torch.SymInt) -> str:
-    """The expression of a symbolic size after everything the trace learnt of it."""
-    return _source(value.node.expr)
-
-
-def _dimension(source: Any, call: Mapping[str, Any], paths: Mapping[int, Path]) -> Dimension | None:
+def source_dimension(source: Any, call: Mapping[str, Any], paths: Mapping[int, Path]) -> Dimension | None:
+    """The dimension of an argument that one of Dynamo's sources reads; None for any other source."""
     if not isinstance(source, TensorPropertySource) or source.prop is not TensorProperty.SIZE:
         return None
     # A source's name is the expression that Dynamo's own guards evaluate.
