@@ -77,11 +77,12 @@ def run_verified(
 def copy_graph(graph: fx.Graph) -> fx.Graph:
     """Copy a graph with its nodes' names and metadata; node values are shared, not copied."""
     copy = fx.Graph(graph.owning_module)
-    output = copy.graph_copy(graph, val_map := {})
+    copied: dict[fx.Node, fx.Node] = {}
+    output = copy.graph_copy(graph, copied)
     copy.output(output)
     source, target = graph.output_node(), copy.output_node()
     target.meta = dict(source.meta)
-    for old, new in val_map.items():
+    for old, new in copied.items():
         if hasattr(old, "_dynamo_source"):
             new._dynamo_source = old._dynamo_source
     return copy

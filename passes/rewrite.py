@@ -70,8 +70,13 @@ class Context:
 class Pass(Protocol):
     """A graph-to-graph step. `run` changes the graph in place and returns every site it looked at."""
 
-    name: str
-    targets: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """What `PIPELINE` and the `passes` option call it."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What its sites may be."""
 
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Rewrite the graph in place; return every site, rewritten or not."""

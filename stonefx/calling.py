@@ -14,6 +14,7 @@ from .capture import Capture, Output, Path, Weight
 from .codegen import Body, build
 from .tracing.arguments import children, rebuild
 
+_STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 UNREADABLE = (AttributeError, TypeError, KeyError, IndexError, ValueError)
 
 
@@ -68,7 +69,7 @@ class Call:
         """The arguments, as an argument list that passes them on."""
         parts = []
         for parameter in self.capture.signature.parameters.values():
-            prefix = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+            prefix = _STARS.get(parameter.kind, "")
             named = f"{parameter.name}=" if parameter.kind is parameter.KEYWORD_ONLY else ""
             parts.append(f"{named}{prefix}{parameter.name}")
         return ", ".join(parts)

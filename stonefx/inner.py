@@ -52,7 +52,8 @@ def _inductor(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -
     from torch._inductor import list_mode_options
     from torch._inductor.compile_fx import compile_fx
 
-    return compile_fx(module, inputs, config_patches=list_mode_options(mode) if mode else None)
+    compiled: Any = compile_fx(module, inputs, config_patches=list_mode_options(mode) if mode else None)
+    return compiled
 
 
 def static_fake(tensor: torch.Tensor) -> torch.Tensor:

@@ -174,7 +174,7 @@ def _merged(reports: Mapping[str, Report], error: CaptureError, skipped: Iterabl
 def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -> tuple[Program, Report]:
     values = {name: source_tensor(source, path) for name, path in capture.weights.items()}
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
-    names = [name for name in options.passes if name != "lower"]
+    names = tuple(name for name in options.passes if name != "lower")
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
     return make_program(capture, options.inner), report
 

@@ -160,11 +160,8 @@ def fold_sources(split: FoldSplit) -> list[list[int]]:
     if split.folds is None:
         return []
     placeholders = split.folds.graph.find_nodes(op="placeholder")
-    roots = split.folds.graph.output_node().args[0]
-    return [
-        [index for index, node in enumerate(placeholders) if node in _closure([root])]
-        for root in roots  # type: ignore[union-attr]
-    ]
+    roots: Any = split.folds.graph.output_node().args[0]
+    return [[index for index, node in enumerate(placeholders) if node in _closure([root])] for root in roots]
 
 
 def evaluate_folds(folds: fx.GraphModule, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
