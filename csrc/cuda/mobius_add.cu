@@ -15,21 +15,21 @@ void launch_typed(const MobiusArguments& arguments, int64_t rows, cudaStream_t s
   const int blocks = blocks_for(rows, lanes);
   if constexpr (forward) {
     if (aligned) {
-      mobius_forward<T, true><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+      launch(mobius_forward<T, true>, blocks, stream, arguments, rows, lanes);
     } else {
-      mobius_forward<T, false><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+      launch(mobius_forward<T, false>, blocks, stream, arguments, rows, lanes);
     }
   } else {
     if (aligned) {
-      mobius_backward<T, true><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+      launch(mobius_backward<T, true>, blocks, stream, arguments, rows, lanes);
     } else {
-      mobius_backward<T, false><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+      launch(mobius_backward<T, false>, blocks, stream, arguments, rows, lanes);
     }
   }
 }
 
 template <bool forward>
-void launch(const MobiusArguments& arguments, int64_t rows, cudaStream_t stream) {
+void launch_mobius(const MobiusArguments& arguments, int64_t rows, cudaStream_t stream) {
   switch (arguments.element) {
     case Element::kFloat32:
       return launch_typed<float, forward>(arguments, rows, stream);
@@ -45,11 +45,11 @@ void launch(const MobiusArguments& arguments, int64_t rows, cudaStream_t stream)
 }  // namespace
 
 void mobius_add(const MobiusArguments& arguments, int64_t rows, cudaStream_t stream) {
-  launch<true>(arguments, rows, stream);
+  launch_mobius<true>(arguments, rows, stream);
 }
 
 void mobius_add_backward(const MobiusArguments& arguments, int64_t rows, cudaStream_t stream) {
-  launch<false>(arguments, rows, stream);
+  launch_mobius<false>(arguments, rows, stream);
 }
 
 }  // namespace stone::cuda

@@ -152,15 +152,15 @@ void launch_typed(const RadialArguments& arguments, int64_t rows, cudaStream_t s
   const int blocks = blocks_for(rows, lanes);
   if constexpr (forward) {
     if (aligned) {
-      radial_forward<Map, T, true><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+      launch(radial_forward<Map, T, true>, blocks, stream, arguments, rows, lanes);
     } else {
-      radial_forward<Map, T, false><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+      launch(radial_forward<Map, T, false>, blocks, stream, arguments, rows, lanes);
     }
   } else {
     if (aligned) {
-      radial_backward<Map, T, true><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+      launch(radial_backward<Map, T, true>, blocks, stream, arguments, rows, lanes);
     } else {
-      radial_backward<Map, T, false><<<blocks, kThreads, 0, stream>>>(arguments, rows, lanes);
+      launch(radial_backward<Map, T, false>, blocks, stream, arguments, rows, lanes);
     }
   }
 }

@@ -1,6 +1,8 @@
 // A group of lanes that works on one row: 1 to 32 lanes of a warp, or a whole block for long rows.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "stone/storage.h"
 
 namespace stone::cuda {
@@ -79,6 +81,13 @@ inline int blocks_for(int64_t rows, int lanes) {
   const int64_t blocks = (rows + groups - 1) / groups;
   return static_cast<int>(blocks < (1 << 20) ? blocks : (1 << 20));
 }
+
+#if defined(__CUDACC__)  // the tests run the kernels on threads of the host, and launch them in their own way
+template <class... Arguments>
+void launch(void (*kernel)(Arguments...), int blocks, cudaStream_t stream, Arguments... arguments) {
+  kernel<<<blocks, kThreads, 0, stream>>>(arguments...);
+}
+#endif
 
 inline bool aligned_to_16(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 

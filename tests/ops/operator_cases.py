@@ -4,6 +4,8 @@ import importlib
 
 import torch
 
+import stonefx.ops  # noqa: F401  (registers the operators)
+
 ROW_MAPS = ("expmap0", "logmap0")
 HYPERBOLIC = (*ROW_MAPS, "mobius_add")
 NAMES = (*HYPERBOLIC, "low_rank_linear")
