@@ -54,7 +54,7 @@ def node_location(node: fx.Node | None) -> str:
         return ""
     frame = lines[frames[-1]]
     path, line = frame.split('"')[1], frame.split("line ")[1].split(",")[0]
-    code = " ".join(lines[frames[-1] + 1 :])
+    code = next(iter(lines[frames[-1] + 1 :]), "")
     return f"{path}:{line}" + (f": {code}" if code else "")
 
 
