@@ -11,14 +11,20 @@ from typing import Any
 from torch import nn
 
 from .capture import Capture, CaptureError, capturable_submodules, from_module
-from .optimized import LazyModule, OptimizedModule, PartlyOptimizedModule
+from .optimized import (
+    LazyModule,
+    OptimizedModule,
+    PartlyOptimizedModule,
+    Program,
+    make_program,
+    run_preserved,
+    verify_whole,
+    weight,
+)
 from .options import Options
 from .passes.pipeline import RewriteError
-from .program import Program, make_program
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
-from .state import source_tensor
-from .whole import run_preserved, verify_whole
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -172,7 +178,7 @@ def _merged(reports: Mapping[str, Report], error: CaptureError, skipped: Iterabl
 
 
 def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -> tuple[Program, Report]:
-    values = {name: source_tensor(source, path) for name, path in capture.weights.items()}
+    values = {name: weight(source, path) for name, path in capture.weights.items()}
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
     names = tuple(name for name in options.passes if name != "lower")
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from .capture import Capture, Output, Path, Weight
+from ..capture import Capture, Output, Path, Weight
+from ..tracing.arguments import children, rebuild
 from .codegen import Body, build
-from .tracing.arguments import children, rebuild
 
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 UNREADABLE = (AttributeError, TypeError, KeyError, IndexError, ValueError)

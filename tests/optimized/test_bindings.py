@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import fx
 
-from stonefx.bindings import BINDINGS, binding
+from stonefx.optimized.bindings import BINDINGS, binding
 
 aten = torch.ops.aten
 A = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))

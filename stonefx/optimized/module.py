@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .rewriting import StonefxWarning
+from ..rewriting import StonefxWarning
 
 if TYPE_CHECKING:
+    from ..report import Report
     from .program import Program
-    from .report import Report
 
 
 class OptimizedModule(nn.Module):

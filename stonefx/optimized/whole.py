@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from .passes.rewrite import RewriteError
-from .passes.verify import relative_error
-from .report import Report
-from .tracing.arguments import Path, walk
-from .tracing.isolation import preserved_random_state
-from .tracing.recorder import copied
+from ..passes.rewrite import RewriteError
+from ..passes.verify import relative_error
+from ..report import Report
+from ..tracing.arguments import Path, walk
+from ..tracing.isolation import preserved_random_state
+from ..tracing.recorder import copied
 
 
 @torch.no_grad()

@@ -34,10 +34,10 @@ def owner(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
     raise AttributeError(f"{type(module).__name__} has no parameter, buffer or tensor {name!r}")
 
 
-def source_tensor(module: nn.Module, name: str) -> torch.Tensor:
+def weight(module: nn.Module, name: str) -> torch.Tensor:
     """A parameter, buffer or tensor attribute by its fully qualified name.
 
-    >>> source_tensor(nn.Sequential(nn.Linear(2, 3)), "0.bias").shape
+    >>> weight(nn.Sequential(nn.Linear(2, 3)), "0.bias").shape
     torch.Size([3])
     """
     table, leaf = owner(module, name)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from .inner import compile_inner
-from .passes.lower import LOWER
-from .passes.pipeline import copy_graph, run_named
-from .passes.rewrite import Context
+from ..inner import compile_inner
+from ..passes.lower import LOWER
+from ..passes.pipeline import copy_graph, run_named
+from ..passes.rewrite import Context
 
 
 class CompiledGraph:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..capture import Capture, Weight
+from ..runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
+from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, slots
-from .capture import Capture, Weight
 from .codegen import Body, emit
 from .compiled import CompiledGraph
-from .runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
-from .state import hook_tables, owner, source_tensor
-from .tracing.state import restored_state
+from .weights import hook_tables, owner, weight
 
 FOLDED = "folded"
 
@@ -63,7 +63,7 @@ class Program:
 
     def adopt(self, source: nn.Module) -> nn.Module:
         """Give an owned model the folded weights and take those away that only folds read; in place."""
-        weights = [source_tensor(source, name) for name in self.read]
+        weights = [weight(source, name) for name in self.read]
         values = evaluate_folds(self.split.folds, weights) if self.split.folds is not None else ()
         holder = nn.Module()
         for operand, value, origins in zip(self._fold_names(), values, fold_sources(self.split), strict=True):
@@ -90,15 +90,15 @@ class Program:
         """The `forward` and `__call__` of a module that adopted this program."""
         tables: dict[int, tuple[str, dict[str, Any]]] = {}
 
-        def weight(name: str) -> str:
+        def expression(name: str) -> str:
             table, leaf = owner(module, name)
             known = tables.setdefault(id(table), (f"weights_{len(tables)}", table))
             return f"{known[0]}[{leaf!r}]"
 
-        inputs = {name: weight(path) for name, path in self.names.items()}
+        inputs = {name: expression(path) for name, path in self.names.items()}
         inputs |= {name: str(path) for name, path in self.capture.arguments.items()}
         inputs |= {name: f"{path}.shape[{dim}]" for name, (path, dim) in self.capture.sizes.items()}
-        returned = {name: weight(name) for name in _returned_weights(self.capture.output)}
+        returned = {name: expression(name) for name in _returned_weights(self.capture.output)}
         parameters = self.capture.signature.parameters
         symbols = self.capture.checks.symbols
         reserved = {*parameters, *symbols, *(known for known, _ in tables.values())}

@@ -1,0 +1,17 @@
+"""The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
+
+from .module import LazyModule, OptimizedModule, PartlyOptimizedModule
+from .program import Program, make_program
+from .weights import weight
+from .whole import run_preserved, verify_whole
+
+__all__ = [
+    "LazyModule",
+    "OptimizedModule",
+    "PartlyOptimizedModule",
+    "Program",
+    "make_program",
+    "run_preserved",
+    "verify_whole",
+    "weight",
+]
