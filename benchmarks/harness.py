@@ -8,6 +8,7 @@ whose spin sample (see `load.py`) shows a stolen core is thrown away and repeate
 from __future__ import annotations
 
 import gc
+import math
 import random
 import statistics
 import time
@@ -34,6 +35,7 @@ def measure(
     settings: Settings | None = None,
     *,
     spin: Callable[[], object] | None = None,
+    quiet: float = math.inf,
     clock: Clock = time.perf_counter,
     on_round: Callable[[], object] = lambda: None,
 ) -> CaseResult:
@@ -43,6 +45,8 @@ def measure(
         case: what to time.
         settings: how long; the defaults suit calls from a microsecond to a few hundred milliseconds.
         spin: a fixed piece of work on all threads, timed in every round; None switches the check off.
+        quiet: seconds that the spin takes on a quiet machine; where it never comes within twice of that, every
+            round counts as disturbed.
         clock: seconds, monotonic.
         on_round: called after each round that was kept, for a progress bar.
 
@@ -70,7 +74,7 @@ def measure(
             counts = {
                 arm.name: _calibrate(arm.call, settings.sample_seconds, clock, wait) for arm in case.arms
             }
-            rounds, disturbed = _rounds(case, settings, counts, spin, clock, wait, on_round)
+            rounds, disturbed = _rounds(case, settings, counts, spin, quiet, clock, wait, on_round)
     finally:
         if collecting:
             gc.enable()
@@ -127,6 +131,7 @@ def _rounds(
     settings: Settings,
     counts: dict[str, int],
     spin: Callable[[], object] | None,
+    quiet: float,
     clock: Clock,
     wait: Callable[[], None],
     on_round: Callable[[], object],
@@ -138,6 +143,7 @@ def _rounds(
     order = random.Random(settings.seed)
     taken: list[tuple[float, dict[str, float]]] = []
     fastest = min((_sample(spin, 1, clock, wait) for _ in range(20)), default=0.0) if spin else 0.0
+    fastest = min(fastest, 2 * quiet)
     start = clock()
     while True:
         undisturbed = sum(spun <= settings.stolen * fastest for spun, _ in taken)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 import torch
 
+# torch splits elementwise work of at least this size over its threads.
+_GRAIN = 32768
 
-def parallel_spin(elements: int = 98304) -> Callable[[], object]:
-    """A fixed piece of work on every intra-op thread, about a tenth of a millisecond long.
+
+def parallel_spin(elements: int = 6 * _GRAIN) -> Callable[[], object]:
+    """A fixed piece of work on every intra-op thread, a tenth of a millisecond long.
 
     Another process on one of the cores delays its thread, and so the whole spin. A spin on one thread
     would not notice: the scheduler moves it to a free core.
 
     Args:
-        elements: tanh values for each thread; torch splits work of at least 32768 elements.
+        elements: tanh values for each thread.
 
     >>> parallel_spin(16)() is not None
     True
@@ -27,6 +31,33 @@ def parallel_spin(elements: int = 98304) -> Callable[[], object]:
         return torch.tanh(source, out=result)
 
     return spin
+
+
+def quiet_spin_seconds(
+    elements: int = 6 * _GRAIN, repeats: int = 50, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """What `parallel_spin` takes where every thread has a core: one thread's share, fastest of many.
+
+    One thread finds a free moment even on a busy machine, all threads at once do not; where the parallel
+    spin is never near this, the cores are taken all the time.
+
+    Args:
+        elements: as for `parallel_spin`.
+        repeats: how often it is timed.
+        clock: seconds, monotonic.
+
+    >>> quiet_spin_seconds(repeats=1) > 0
+    True
+    """
+    part = min(elements, _GRAIN - 1)
+    source = torch.linspace(-1, 1, part)
+    result = torch.empty_like(source)
+    times = []
+    for _ in range(repeats):
+        start = clock()
+        torch.tanh(source, out=result)
+        times.append(clock() - start)
+    return min(times) * elements / part
 
 
 def load_average() -> float | None:

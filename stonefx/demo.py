@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import stonefx
-from stonefx.benchmarks import Arm, Case, CaseResult, Settings, measure, result_table
+from stonefx.benchmarks import Arm, Case, CaseResult, Settings, result_table
 from stonefx.benchmarks.case import relative_difference
 from stonefx.benchmarks.formulas import expmap0, logmap0, mobius_add
-from stonefx.benchmarks.load import parallel_spin
+from stonefx.benchmarks.run import measure_watched
 from stonefx.benchmarks.suites.chain import chain_cases, seed_chain
 from stonefx.report import Report
 
@@ -79,7 +79,7 @@ def chain_demo(say: Say = print, settings: Settings = QUICK) -> dict[str, Any]:
     say(str(fast.report))
     say(f"\nparameters: {before:,} -> {after:,} ({100 * after / before:.2f} %)")
     say(f"difference from float64: {errors['before']:.1e} before, {errors['after']:.1e} after\n")
-    results = [measure(case, settings, spin=parallel_spin()) for case in chain_cases(batches=(1, 32))]
+    results = [measure_watched(case, settings) for case in chain_cases(batches=(1, 32))]
     say(result_table(results))
     return {
         "parameters_before": before,
@@ -117,7 +117,7 @@ def digits_demo(
     say(str(fast.report))
     say(f"\naccuracy on {len(test_y)} test digits: {before:.2%} before, {after:.2%} after (equal)")
     say(f"difference from float64 after: {error:.1e}\n")
-    result = measure(digits_case(model, test_x[:64]), settings, spin=parallel_spin())
+    result = measure_watched(digits_case(model, test_x[:64]), settings)
     say(result_table([result]))
     return {
         "accuracy_before": before,

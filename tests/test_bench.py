@@ -10,7 +10,7 @@ import torch
 
 from stonefx.benchmarks import Arm, Case, Settings, measure, result_document, result_table
 from stonefx.benchmarks.case import ArmResult, CaseResult, relative_difference
-from stonefx.benchmarks.load import load_warning, parallel_spin
+from stonefx.benchmarks.load import load_warning, parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.machine import machine_facts
 from stonefx.benchmarks.results import seconds_text
 from stonefx.benchmarks.suites import SUITES
@@ -126,6 +126,21 @@ def test_a_busy_machine_is_called_noisy_and_still_gives_a_number():
     assert result.noisy
     assert result.rounds >= 9
     assert "a core was taken by another program" in result_table([result])
+
+
+def test_a_machine_that_is_never_quiet_is_called_noisy():
+    machine = FakeMachine()
+    arms = (machine.arm("eager", 1e-5),)
+    settings = Settings(rounds=10, seconds=0.1, min_rounds=4)
+    for quiet, noisy in ((1e-4, False), (2e-5, True)):
+        result = measure(case(*arms), settings, spin=machine.spin, quiet=quiet, clock=machine.clock)
+        assert result.noisy is noisy
+        assert result.rounds == (4 if noisy else 10)
+
+
+def test_the_quiet_spin_is_the_fastest_share_of_one_thread():
+    ticks = iter([0.0, 3.0, 10.0, 11.0, 20.0, 25.0])
+    assert quiet_spin_seconds(elements=100, repeats=3, clock=lambda: next(ticks)) == 1.0
 
 
 def test_the_time_limit_keeps_the_least_number_of_rounds():
