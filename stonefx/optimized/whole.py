@@ -62,4 +62,8 @@ def verify_whole(expected: Any, actual: Any, report: Report) -> None:
 
 def tensors(result: Any) -> dict[Path, torch.Tensor]:
     """The tensors of a result by where they lie in it."""
-    return {path: value for path, value in walk(result, Path("result")) if isinstance(value, torch.Tensor)}
+    return {
+        path: value.detach()
+        for path, value in walk(result, Path("result"))
+        if isinstance(value, torch.Tensor)
+    }
