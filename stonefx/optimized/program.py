@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from ..capture import Capture, Weight
+from ..passes.transpose import store_transposed
 from ..runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, slots
@@ -129,6 +130,8 @@ class Program:
 
 def make_program(capture: Capture, inner: str) -> Program:
     """Hoist the folds out of a rewritten capture and name everything that its graph reads."""
+    if inner == "eager":
+        store_transposed(capture.module)
     originals = [node.name for node in capture.module.graph.find_nodes(op="placeholder")]
     split = split_folds(capture.module)
     names: dict[str, str] = {}
