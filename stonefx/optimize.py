@@ -20,6 +20,7 @@ from .optimized import (
     run_preserved,
     verify_whole,
     weight,
+    with_free_batch,
 )
 from .options import Options
 from .passes.pipeline import RewriteError
@@ -136,6 +137,7 @@ def _optimize_captured(
     source: nn.Module, capture: Capture, options: Options, example: Arguments
 ) -> OptimizedModule:
     expected = run_preserved(source, example) if options.verify else None
+    capture = with_free_batch(capture, source, example)
     program, report = _rewrite(source, capture, options, "optimize")
     fast = OptimizedModule(program.adopt(source), program, report)
     if options.verify:

@@ -1,5 +1,6 @@
 """The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
 
+from .batches import with_free_batch
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule
 from .program import Program, make_program
 from .weights import weight
@@ -14,4 +15,5 @@ __all__ = [
     "run_preserved",
     "verify_whole",
     "weight",
+    "with_free_batch",
 ]

@@ -179,6 +179,11 @@ def slots(template: Any) -> list[Any]:
     return found
 
 
+def returned_weights(template: Any) -> list[str]:
+    """Names of the weights that a result holds as they are."""
+    return [leaf.name for leaf in slots(template) if isinstance(leaf, Weight)]
+
+
 def maker(template: Any) -> Callable[..., Any]:
     """A function of the tensors of `slots` that makes the container."""
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..capture import Capture, Weight
+from ..capture import Capture
 from ..passes.transpose import store_transposed
 from ..runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
 from ..tracing.state import restored_state
-from .calling import Call, build_functions, makes_tensors_on_a_device, slots
+from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
 from .codegen import Body, emit
 from .compiled import CompiledGraph
 from .weights import hook_tables, owner, weight
@@ -99,7 +99,7 @@ class Program:
         inputs = {name: expression(path) for name, path in self.names.items()}
         inputs |= {name: str(path) for name, path in self.capture.arguments.items()}
         inputs |= {name: f"{path}.shape[{dim}]" for name, (path, dim) in self.capture.sizes.items()}
-        returned = {name: expression(name) for name in _returned_weights(self.capture.output)}
+        returned = {name: expression(name) for name in returned_weights(self.capture.output)}
         parameters = self.capture.signature.parameters
         symbols = self.capture.checks.symbols
         reserved = {*parameters, *symbols, *(known for known, _ in tables.values())}
@@ -175,7 +175,3 @@ def _leaf(name: str, taken: set[str]) -> str:
         leaf = f"{plain}_{number}"
     taken.add(leaf)
     return leaf
-
-
-def _returned_weights(template: Any) -> list[str]:
-    return [leaf.name for leaf in slots(template) if isinstance(leaf, Weight)]

@@ -60,6 +60,21 @@ def verify_whole(expected: Any, actual: Any, report: Report) -> None:
         report.notes.append(f"whole model against the original on the example inputs: {worst:.1e}")
 
 
+def same_results(expected: Any, actual: Any) -> bool:
+    """Whether two results hold the same tensors, up to the rounding of other kernels for other layouts."""
+    first, second = (tensors(result) for result in (expected, actual))
+    return first.keys() == second.keys() and all(
+        value.shape == second[path].shape
+        and value.dtype == second[path].dtype
+        and relative_error(second[path], value, "tensor") <= 64 * _epsilon(value.dtype)
+        for path, value in first.items()
+    )
+
+
+def _epsilon(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+
+
 def tensors(result: Any) -> dict[Path, torch.Tensor]:
     """The tensors of a result by where they lie in it."""
     return {

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from .arguments import Path, children, walk_arguments
-from .sizes import Dimension, Sizes
+from .sizes import Dimension, Sizes, evaluate
 
 Size = int | str | None
 
@@ -35,6 +33,7 @@ class Checks:
         constants: every other argument, compared by type and value.
         symbols: the dimension that each symbol is read from.
         guards: Python conditions over the symbols.
+        kernel_guards: those that only torch's stand-ins for kernels asked for, see `Sizes`.
     """
 
     tensors: dict[Path, TensorCheck]
@@ -42,6 +41,13 @@ class Checks:
     constants: dict[Path, Any]
     symbols: dict[str, Dimension]
     guards: tuple[str, ...]
+    kernel_guards: tuple[str, ...] = ()
+
+    def without(self, guards: Collection[str]) -> Checks:
+        """The same conditions less some guards."""
+        kept = tuple(guard for guard in self.guards if guard not in guards)
+        kernel = tuple(guard for guard in self.kernel_guards if guard not in guards)
+        return replace(self, guards=kept, kernel_guards=kernel)
 
     def mismatch(self, arguments: Mapping[str, Any]) -> str | None:
         """The first condition that a call's bound arguments break, in words; None where they break none."""
@@ -85,7 +91,7 @@ def make_checks(arguments: Mapping[str, Any], sizes: Sizes) -> Checks:
         arguments: the recorded call's arguments by parameter, defaults filled in.
         sizes: the dynamic dimensions; all others must come as they were.
     """
-    checks = Checks({}, {}, {}, sizes.symbols, sizes.guards)
+    checks = Checks({}, {}, {}, sizes.symbols, sizes.guards, sizes.kernel_guards)
     for path, value in walk_arguments(arguments):
         if isinstance(value, torch.Tensor):
             shape = tuple(sizes.dimensions.get((path, dim), size) for dim, size in enumerate(value.shape))
@@ -95,11 +101,6 @@ def make_checks(arguments: Mapping[str, Any], sizes: Sizes) -> Checks:
         else:
             checks.constants[path] = value
     return checks
-
-
-def evaluate(expression: str, sizes: Mapping[str, int]) -> Any:
-    """The value of a condition or size over the symbols; such expressions come from `read_sizes` only."""
-    return eval(expression, {"__builtins__": builtins, "math": math}, dict(sizes))
 
 
 def _container_mismatch(path: Path, expected: tuple[type, tuple[Any, ...]], value: Any) -> Iterator[str]:

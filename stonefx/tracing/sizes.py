@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
+import torch
 from torch import fx
 from torch._dynamo.source import TensorProperty, TensorPropertySource
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -14,6 +18,13 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.printers import PythonPrinter
 
 from .arguments import Path
+
+_TORCH = FilePath(torch.__file__).parent
+# Where torch computes shapes and layouts in the place of a kernel.
+_KERNELS = tuple(
+    str(_TORCH / name)
+    for name in ("_subclasses", "_decomp", "_refs", "_prims", "_prims_common", "_meta_registrations")
+)
 
 Dimension = tuple[Path, int]
 
@@ -27,11 +38,14 @@ class Sizes:
             over symbols, such as "s0" or "2*s0".
         symbols: for each symbol the dimension it is read from.
         guards: Python conditions over the symbols that the graph assumes, such as "s0 % 2 == 0".
+        kernel_guards: those of them that no line of the model asked for, but torch's own stand-in for a kernel,
+            such as the batch below 16 at which a convolution would choose another layout.
     """
 
     dimensions: dict[Dimension, int | str]
     symbols: dict[str, Dimension]
     guards: tuple[str, ...]
+    kernel_guards: tuple[str, ...]
 
 
 def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[int, Path]) -> Sizes:
@@ -44,7 +58,7 @@ def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[i
     """
     env = shape_env(module)
     if env is None:
-        return Sizes({}, {}, ())
+        return Sizes({}, {}, (), ())
     dimensions: dict[Dimension, Any] = {}
     for symbol, sources in env.var_to_sources.items():
         for source in sources:
@@ -55,7 +69,8 @@ def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[i
         if isinstance(size, sympy.Symbol):
             symbols.setdefault(str(size), dimension)
     plain = {key: int(size) if size.is_number else _source(size) for key, size in dimensions.items()}
-    return Sizes(plain, symbols, _guards(env, set(symbols)))
+    guards, kernel_guards = _guards(env, set(symbols))
+    return Sizes(plain, symbols, guards, kernel_guards)
 
 
 def shape_env(module: fx.GraphModule) -> ShapeEnv | None:
@@ -77,21 +92,46 @@ def source_dimension(source: Any, call: Mapping[str, Any], paths: Mapping[int, P
     return None if path is None or source.idx is None else (path, source.idx)
 
 
-def _guards(env: ShapeEnv, symbols: set[str]) -> tuple[str, ...]:
-    conditions: dict[str, None] = {}
+def evaluate(expression: str, sizes: Mapping[str, int]) -> Any:
+    """The value of a condition or size over the symbols; such expressions come from `read_sizes` only."""
+    return eval(expression, {"__builtins__": builtins, "math": math}, dict(sizes))
+
+
+def _guards(env: ShapeEnv, symbols: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    conditions: dict[str, bool] = {}
     for guard in env.guards:
         condition = env.simplify(env.replace(guard.expr))
         if condition is sympy.true or not condition.free_symbols:
             continue
         if {str(symbol) for symbol in condition.free_symbols} <= symbols:
-            conditions[_source(condition)] = None
+            of_kernel = len(condition.free_symbols) == 1 and _asked_by_a_kernel(guard)
+            text = _source(condition)
+            conditions[text] = conditions.get(text, True) and of_kernel
     for symbol, bounds in env.var_to_range.items():
-        if str(symbol) in symbols:
-            if bounds.lower > 0:
-                conditions[f"{symbol} >= {bounds.lower}"] = None
-            if bounds.upper not in (int_oo, sympy.oo) and bounds.upper < 2**62:
-                conditions[f"{symbol} <= {bounds.upper}"] = None
-    return tuple(conditions)
+        name = str(symbol)
+        known = [text for text in conditions if name in text]
+        if name in symbols and bounds.lower > 0 and not _excluded(known, name, int(bounds.lower) - 1):
+            conditions[f"{name} >= {bounds.lower}"] = False
+        finite = bounds.upper not in (int_oo, sympy.oo) and bounds.upper < 2**62
+        if name in symbols and finite and not _excluded(known, name, int(bounds.upper) + 1):
+            conditions[f"{name} <= {bounds.upper}"] = False
+    return tuple(conditions), tuple(text for text, of_kernel in conditions.items() if of_kernel)
+
+
+def _excluded(conditions: list[str], symbol: str, size: int) -> bool:
+    """Whether a condition on this symbol alone rules a size out already."""
+    for condition in conditions:
+        try:
+            if not evaluate(condition, {symbol: size}):
+                return True
+        except NameError:
+            continue
+    return False
+
+
+def _asked_by_a_kernel(guard: Any) -> bool:
+    frame = getattr(guard.sloc, "framework_loc", None)
+    return frame is not None and frame.filename.startswith(_KERNELS)
 
 
 def _source(expression: sympy.Basic) -> str:

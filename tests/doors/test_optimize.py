@@ -513,3 +513,37 @@ def test_a_chain_applied_twice_is_folded_once() -> None:
     assert len(list(fast.parameters())) == 2
     probe = x()
     equal(fast(probe), model(probe))
+
+
+class BranchesOnTheBatch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = chain(8, 64, 8)
+        self.convolution = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, branches: bool) -> torch.Tensor:
+        x = self.convolution(self.layers(x)[:, None, None])[:, 0, 0]
+        if branches and x.shape[0] >= 16:
+            return -x
+        return x
+
+
+def test_the_batch_is_free_where_only_a_kernel_looked_at_it() -> None:
+    """Tracing a convolution at batch 4 asks whether the batch is below 16, for the memory layout."""
+    model = BranchesOnTheBatch().eval()
+    fast = stonefx.optimize(model, (x(4), False))
+    with torch.no_grad():
+        for batch in (1, 4, 15, 16, 17, 100):
+            probe = x(batch)
+            equal(fast(probe, False), model(probe, False))
+
+
+def test_a_branch_of_the_model_on_the_batch_is_kept() -> None:
+    model = BranchesOnTheBatch().eval()
+    fast = stonefx.optimize(model, (x(4), True))
+    with torch.no_grad():
+        for batch in (1, 4, 15):
+            probe = x(batch)
+            equal(fast(probe, True), model(probe, True))
+        with pytest.raises(ValueError, match=r"the graph holds where .* < 16, and .*x\.shape\[0\] is 16"):
+            fast(x(16), True)
