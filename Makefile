@@ -5,6 +5,9 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
+# The install in place lists modules when it is made, so a module that comes, goes or moves asks for a new one.
+MODULES := $(shell find stonefx passes benchmarks -name '*.py' | sort | cksum | cut -d ' ' -f 1)
+INSTALLED := $(VENV)/.installed-$(MODULES)
 
 .PHONY: demo test test-slow lint cuda bench install clean
 
@@ -34,7 +37,7 @@ cuda: install
 	  --wheel-dir build/cuda-wheel --config-settings=build-dir=build/cuda
 	$(BIN)/python -m zipfile -l build/cuda-wheel/stonefx-*.whl | grep libstonefx_cuda
 
-install: $(VENV)/.installed
+install: $(INSTALLED)
 
 $(VENV)/.requirements: requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,8 +45,9 @@ $(VENV)/.requirements: requirements-dev.txt
 	touch $@
 
 # No build isolation: an isolated build would download a second torch.
-$(VENV)/.installed: $(VENV)/.requirements $(SOURCES)
+$(INSTALLED): $(VENV)/.requirements $(SOURCES)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	rm -f $(VENV)/.installed*
 	touch $@
 
 clean:
