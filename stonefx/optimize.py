@@ -17,6 +17,7 @@ from .optimized import (
     PartlyOptimizedModule,
     Program,
     make_program,
+    row_major_arguments,
     run_preserved,
     verify_whole,
     weight,
@@ -183,8 +184,9 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     values = {name: weight(source, path) for name, path in capture.weights.items()}
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
     names = tuple(name for name in options.passes if name != "lower")
+    rows = row_major_arguments(capture, options.inner)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
-    return make_program(capture, options.inner), report
+    return make_program(capture, options.inner, rows), report
 
 
 def call_arguments(example_inputs: Any) -> Arguments:

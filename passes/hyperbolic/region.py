@@ -10,7 +10,7 @@ from torch import fx
 
 from ..regions import Regions, written_operands
 from ..rewrite import source_line
-from ..shapes import same_size, same_sizes
+from ..shapes import is_row_major, same_size, same_sizes
 from .evaluate import Evaluator, operator_name
 
 
@@ -79,6 +79,7 @@ def obstacle(region: Region, facts: Regions, grad: bool) -> str | None:
     return (
         _other_dtype(region, facts)
         or _other_shape(region)
+        or _other_strides(region)
         or _mutated(region, facts)
         or (_gradient_stopped(region, facts) if grad else None)
     )
@@ -124,6 +125,16 @@ def _other_shape(region: Region) -> str | None:
     if len(region.vectors) == 1 and not same_sizes(region.vectors[0].meta["val"].shape, shape):
         return _shapes_text(region)
     return None if all(matched) else _shapes_text(region)
+
+
+def _other_strides(region: Region) -> str | None:
+    value = region.root.meta["val"]
+    if is_row_major(value):
+        return None
+    return (
+        f"the result has strides {tuple(value.stride())}, not the row-major ones of the operator, and later views "
+        "may rely on them"
+    )
 
 
 def _shapes_text(region: Region) -> str:

@@ -2,7 +2,7 @@
 
 from .batches import with_free_batch
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule
-from .program import Program, make_program
+from .program import Program, make_program, row_major_arguments
 from .weights import weight
 from .whole import run_preserved, verify_whole
 
@@ -12,6 +12,7 @@ __all__ = [
     "PartlyOptimizedModule",
     "Program",
     "make_program",
+    "row_major_arguments",
     "run_preserved",
     "verify_whole",
     "weight",

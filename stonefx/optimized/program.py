@@ -12,8 +12,10 @@ import torch
 from torch import fx, nn
 
 from ..capture import Capture
+from ..passes.shapes import is_row_major
 from ..passes.transpose import store_transposed
 from ..runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
+from ..tracing.mutation import written_placeholders
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
 from .codegen import Body, emit
@@ -21,6 +23,7 @@ from .compiled import CompiledGraph
 from .weights import hook_tables, owner, weight
 
 FOLDED = "folded"
+_LAYOUT = {torch.ops.aten.view, torch.ops.aten.contiguous, torch.ops.aten.as_strided, torch.ops.aten.reshape}
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Program:
         inner: what runs the graph.
         names: placeholder -> name of the parameter or buffer in the module that runs the program.
         read: names of the model's weights that the folds read, in the order that they take them.
+        rows: placeholders of arguments that must come in row-major order, as they did at capture.
     """
 
     capture: Capture
@@ -40,6 +44,7 @@ class Program:
     inner: str
     names: dict[str, str]
     read: list[str]
+    rows: frozenset[str]
 
     @property
     def module(self) -> fx.GraphModule:
@@ -90,20 +95,32 @@ class Program:
     def functions(self, module: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The `forward` and `__call__` of a module that adopted this program."""
         tables: dict[int, tuple[str, dict[str, Any]]] = {}
+        parameters = self.capture.signature.parameters
+        symbols = self.capture.checks.symbols
+        reserved = {*parameters, *symbols}
+
+        def variable(name: str) -> str:
+            while name in reserved:
+                name += "_"
+            reserved.add(name)
+            return name
 
         def expression(name: str) -> str:
             table, leaf = owner(module, name)
-            known = tables.setdefault(id(table), (f"weights_{len(tables)}", table))
-            return f"{known[0]}[{leaf!r}]"
+            if id(table) not in tables:
+                tables[id(table)] = (variable(f"weights_{len(tables)}"), table)
+            return f"{tables[id(table)][0]}[{leaf!r}]"
 
         inputs = {name: expression(path) for name, path in self.names.items()}
         inputs |= {name: str(path) for name, path in self.capture.arguments.items()}
         inputs |= {name: f"{path}.shape[{dim}]" for name, (path, dim) in self.capture.sizes.items()}
         returned = {name: expression(name) for name in returned_weights(self.capture.output)}
-        parameters = self.capture.signature.parameters
-        symbols = self.capture.checks.symbols
-        reserved = {*parameters, *symbols, *(known for known, _ in tables.values())}
-        body = self._body(inputs, reserved)
+        in_rows = {name: variable(f"rows_{number}") for number, name in enumerate(sorted(self.rows))}
+        body = self._body(inputs | in_rows, reserved)
+        body.lines[:0] = [
+            f"{row} = {inputs[name]} if {inputs[name]}.is_contiguous() else {inputs[name]}.contiguous()"
+            for name, row in in_rows.items()
+        ]
         body.constants |= dict(tables.values())
         call = Call(self.capture, body, returned.__getitem__, makes_tensors_on_a_device(self.module))
         return build_functions(call, hook_tables(module))
@@ -128,7 +145,7 @@ class Program:
         return body
 
 
-def make_program(capture: Capture, inner: str) -> Program:
+def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
     """Hoist the folds out of a rewritten capture and name everything that its graph reads."""
     if inner == "eager":
         store_transposed(capture.module)
@@ -145,7 +162,31 @@ def make_program(capture: Capture, inner: str) -> Program:
             names[node.name] = f"{FOLDED}.{_leaf(node.name, taken)}"
     names |= {target: f"{FOLDED}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
     read = [capture.weights[originals[index]] for index in split.weights]
-    return Program(capture, split, inner, names, read)
+    return Program(capture, split, inner, names, read, rows)
+
+
+def row_major_arguments(capture: Capture, inner: str) -> frozenset[str]:
+    """The arguments whose memory layout a graph relies on and that were in row-major order at capture.
+
+    Views and `contiguous` were decided for the layout at capture, as is everything under inductor. An argument that
+    the graph writes to must come as it is, since a copy of it would take the change.
+
+    Args:
+        capture: the capture, not rewritten yet.
+        inner: what will run it.
+    """
+    graph = capture.module.graph
+    relies = inner != "eager" or any(
+        getattr(node.target, "overloadpacket", None) in _LAYOUT for node in graph.nodes
+    )
+    if not relies:
+        return frozenset()
+    written = written_placeholders(graph)
+    return frozenset(
+        node.name
+        for node in graph.find_nodes(op="placeholder")
+        if node.name in capture.arguments and node not in written and is_row_major(node.meta["val"])
+    )
 
 
 def changes_state(module: fx.GraphModule) -> bool:

@@ -547,3 +547,22 @@ def test_a_branch_of_the_model_on_the_batch_is_kept() -> None:
             equal(fast(probe, True), model(probe, True))
         with pytest.raises(ValueError, match=r"the graph holds where .* < 16, and .*x\.shape\[0\] is 16"):
             fast(x(16), True)
+
+
+class Views(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = chain(8, 64, 8)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = x.contiguous()
+        return self.layers(x.view(-1, 8)), x.view(-1)
+
+
+@pytest.mark.parametrize("inner", ["eager", "inductor"])
+def test_an_argument_may_come_in_another_memory_layout(inner: str) -> None:
+    model = Views().eval()
+    fast = stonefx.optimize(model, torch.randn(4, 2, 8), inner=inner)
+    probe = torch.randn(8, 2, 6).permute(2, 1, 0)
+    with torch.no_grad():
+        equal(fast(probe), model(probe))

@@ -229,3 +229,13 @@ def test_no_noise_about_what_is_no_map():
     graph = trace(lambda _, *given: no_candidates(*given), X, Y)
     sites = HYPERBOLIC.run(graph, Context())
     assert [site.reason for site in sites] == []
+
+
+def test_result_in_another_memory_layout():
+    def function(x):
+        x = x.t()
+        n = norm(x).clamp_min(1e-15)
+        return (torch.tanh(n) * x / n).t().view(-1)
+
+    reason = refused(function, X)
+    assert reason.startswith("the result has strides (1, 5), not the row-major ones of the operator")
