@@ -27,12 +27,14 @@ class Call:
         body: the operations, and the names in use.
         weight: the expression for a weight that is returned as it is, by name.
         checks_device: the graph makes tensors on a fixed device, so the arguments must be on the captured one.
+        plain_devices: devices on which autocast must be off.
     """
 
     capture: Capture
     body: Body
     weight: Callable[[str], str]
     checks_device: bool
+    plain_devices: list[str]
 
     def source(self, name: str, prologue: list[str]) -> str:
         """The source of one function with the signature of the model's forward and `self` before it."""
@@ -94,6 +96,8 @@ class Call:
     def conditions(self) -> Iterator[str]:
         """One expression a condition, in the order in which they can be evaluated."""
         checks = self.capture.checks
+        for device in self.plain_devices:
+            yield f"not {self.body.constant(torch.is_autocast_enabled, 'is_autocast_enabled')}({device!r})"
         for path, (kind, keys) in checks.containers.items():
             # The signature itself makes *args a tuple and **kwargs a dict.
             yield f"type({path}) is {self.body.constant(kind, kind.__name__)}"

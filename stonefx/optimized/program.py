@@ -65,6 +65,11 @@ class Program:
 
     def mismatch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Why a call is not covered by the graph, in words."""
+        for device in self.plain_devices():
+            if torch.is_autocast_enabled(device):
+                return (
+                    f"autocast is on for {device}, and hyperbolic maps were fused for the dtypes without it"
+                )
         return self.capture.mismatch(args, kwargs) or "the arguments are not those of the captured call"
 
     def adopt(self, source: nn.Module) -> nn.Module:
@@ -88,6 +93,17 @@ class Program:
         if holder._parameters or holder._buffers:
             source.add_module(FOLDED, holder)
         return source
+
+    def plain_devices(self) -> list[str]:
+        """The devices on which autocast must be off: it would have changed dtypes inside the maps that were fused."""
+        fused = any(
+            isinstance(node.target, torch._ops.OpOverload)
+            and node.target.namespace == "stone"
+            and node.target is not torch.ops.stone.low_rank_linear.default
+            for node in self.module.graph.nodes
+        )
+        devices = {check.device_type for check in self.capture.checks.tensors.values()}
+        return sorted(devices) if fused else []
 
     def _fold_names(self) -> list[str]:
         return [n.name for n in self.module.graph.find_nodes(op="placeholder") if "fold_input" in n.meta]
@@ -122,7 +138,13 @@ class Program:
             for name, row in in_rows.items()
         ]
         body.constants |= dict(tables.values())
-        call = Call(self.capture, body, returned.__getitem__, makes_tensors_on_a_device(self.module))
+        call = Call(
+            self.capture,
+            body,
+            returned.__getitem__,
+            makes_tensors_on_a_device(self.module),
+            self.plain_devices(),
+        )
         return build_functions(call, hook_tables(module))
 
     def _body(self, inputs: dict[str, str], reserved: set[str]) -> Body:

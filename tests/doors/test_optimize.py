@@ -566,3 +566,71 @@ def test_an_argument_may_come_in_another_memory_layout(inner: str) -> None:
     probe = torch.randn(8, 2, 6).permute(2, 1, 0)
     with torch.no_grad():
         equal(fast(probe), model(probe))
+
+
+class Hyperbolic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = chain(8, 64, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v = self.layers(x)
+        n = v.norm(dim=-1, keepdim=True).clamp_min(1e-15)
+        return torch.tanh(n) * v / n
+
+
+def test_autocast_around_fused_maps_is_refused_and_around_linear_layers_is_not() -> None:
+    model = Hyperbolic().eval()
+    fast = stonefx.optimize(model, x())
+    assert len(fast.report.rewritten()) == 2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(ValueError, match="autocast is on for cpu, and hyperbolic maps were fused"):
+            fast(x())
+        plain = chain(8, 64, 8)
+        probe = x()
+        equal(stonefx.optimize(plain, probe)(probe).float(), plain(probe).float(), 2e-2)
+    equal(fast(probe), model(probe))
+
+
+def test_captured_under_autocast_it_computes_what_the_model_does_there() -> None:
+    model = Hyperbolic().eval()
+    probe = x()
+    with torch.autocast("cpu", dtype=torch.bfloat16), warnings.catch_warnings(action="ignore"):
+        fast = stonefx.optimize(model, probe)
+        expected, came = model(probe), fast(probe)
+    assert came.dtype == expected.dtype
+    equal(came, expected, 2e-2)
+
+
+def test_batch_norm_in_training_updates_its_statistics() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 64), nn.Linear(64, 4)).train()
+    fast = stonefx.optimize(model, x(16))
+    for _ in range(3):
+        probe = x(16)
+        equal(fast(probe), model(probe), 1e-5)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        equal(fast.get_buffer(f"1.{name}"), model.get_buffer(f"1.{name}"))
+    assert fast.get_buffer("1.num_batches_tracked") == 3
+
+
+def test_an_argument_that_the_model_writes_to_is_written_to() -> None:
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = chain(8, 64, 8)
+
+        def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+            y = self.layers(x).view(-1, 8)
+            memory.add_(y)
+            return memory * 2
+
+    model = Writes().eval()
+    example = (x(), x())
+    kept = example[1].clone()
+    with torch.no_grad():
+        fast = stonefx.optimize(model, example)
+        assert torch.equal(example[1], kept)
+        first, second = torch.zeros(8, 4).t(), torch.zeros(4, 8)
+        probe = x()
+        equal(fast(probe, first), model(probe, second))
+        equal(first, second)
