@@ -116,6 +116,8 @@ def optimize_owned(
 ) -> nn.Module:
     """Optimize a model that stonefx owns, whole or else submodule by submodule."""
     result: OptimizedModule | PartlyOptimizedModule
+    # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
+    spare = copy.deepcopy(source) if options.on_error == "eager" else source
     try:
         try:
             capture = from_module(source, args, kwargs, dynamic=options.dynamic)
@@ -128,7 +130,7 @@ def optimize_owned(
             raise
         warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 3)
         notes = [f"the original runs: {error}"]
-        return PartlyOptimizedModule(source, Report(notes=notes, backend=backend_facts("optimize", options)))
+        return PartlyOptimizedModule(spare, Report(notes=notes, backend=backend_facts("optimize", options)))
     check_required(result.report, options.require)
     warn_if_nothing(result.report)
     return result

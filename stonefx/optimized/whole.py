@@ -12,6 +12,7 @@ from ..passes.verify import relative_error
 from ..report import Report
 from ..tracing.arguments import Path, walk
 from ..tracing.isolation import preserved_random_state
+from ..tracing.model_state import restored_attributes
 from ..tracing.recorder import copied
 
 
@@ -19,8 +20,9 @@ from ..tracing.recorder import copied
 def run_preserved(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
     """Run a model on copies of example arguments, leaving its buffers and the random state as they were."""
     args, kwargs = copied(example)
+    subject = model.__dict__.get("_source", model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with preserved_random_state(model):
+    with preserved_random_state(model), restored_attributes(subject):
         torch.manual_seed(0)
         result = model(*args, **kwargs)
     for buffer, value in buffers:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import random
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.fx.experimental import _config as shapes_config
+
+from .errors import capture_error
 
 
 @contextmanager
@@ -26,6 +32,15 @@ def preserved_random_state(model: nn.Module) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+# What a forward does to lists, counters and the like outside of the model would be lost; Dynamo says so in a warning,
+# which `no_side_effects` reads. A torch without the setting finds out only what is stored into the model.
+_SIDE_EFFECTS: dict[str, Any] = (
+    {"side_effect_replay_policy": "warn"}
+    if hasattr(torch._dynamo.config, "side_effect_replay_policy")
+    else {}
+)
+
+
 @contextmanager
 def plain_dynamo() -> Iterator[None]:
     """Dynamo as capture needs it: static unless marked, raising, gradients on, whatever the caller has set."""
@@ -37,6 +52,7 @@ def plain_dynamo() -> Iterator[None]:
                 automatic_dynamic_shapes=False,
                 assume_static_by_default=True,
                 error_on_recompile=False,
+                **_SIDE_EFFECTS,
             )
         )
         # Batch 1 then needs no special case: a graph that treats it apart says so in a guard.
@@ -44,3 +60,30 @@ def plain_dynamo() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
+
+
+@contextmanager
+def no_side_effects(model: nn.Module) -> Iterator[None]:
+    """Refuse a recording whose forward, or a hook in it, changed something beside its result and the model.
+
+    Raises:
+        CaptureError: with the names of what it changed.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    changed: dict[str, None] = {}
+    for warning in caught:
+        text = str(warning.message)
+        if "side effects happened in the model.forward" not in text:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            continue
+        for source in ast.literal_eval(text.partition("double check: ")[2]):
+            if not source.startswith("L['model']") or "__closure__" in source:
+                name = re.findall(r"[A-Za-z_]\w*", source)[-1]
+                changed["a variable of a closure" if name == "cell_contents" else name] = None
+    if changed:
+        raise capture_error(
+            f"the forward of {type(model).__name__} changes {', '.join(changed)} beside its result",
+            "A captured graph would not, and hooks would not run; return the value, or remove the hooks.",
+        )

@@ -27,11 +27,24 @@ def unchanged_attributes(model: nn.Module) -> Iterator[Substitutes]:
     Raises:
         CaptureError: a forward stored something that a captured graph would not store.
     """
+    changed: list[str] = []
+    with restored_attributes(model, changed) as substitutes:
+        yield substitutes
+    if changed:
+        raise capture_error(
+            f"forward stores into the model: {', '.join(sorted(changed))}",
+            "A captured graph would not; return the value instead, or write to a buffer in place.",
+        )
+
+
+@contextmanager
+def restored_attributes(model: nn.Module, changed: list[str] | None = None) -> Iterator[Substitutes]:
+    """As `unchanged_attributes`, but names what had changed in `changed` instead of raising."""
+    changed = [] if changed is None else changed
     before = {name: _snapshot(module) for name, module in model.named_modules()}
     tensors = [*model.parameters(), *model.buffers()]
     marked = [hasattr(tensor, "_dynamo_static_input_type") for tensor in tensors]
     substitutes: Substitutes = {}
-    changed: list[str] = []
     try:
         yield substitutes
     finally:
@@ -44,11 +57,6 @@ def unchanged_attributes(model: nn.Module) -> Iterator[Substitutes]:
         for tensor, had_mark in zip(tensors, marked, strict=True):
             if not had_mark and hasattr(tensor, "_dynamo_static_input_type"):
                 del tensor._dynamo_static_input_type
-    if changed:
-        raise capture_error(
-            f"forward stores into the model: {', '.join(sorted(changed))}",
-            "A captured graph would not; return the value instead, or write to a buffer in place.",
-        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from .arguments import Path, rebuild, walk
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
-from .isolation import plain_dynamo, preserved_random_state
+from .isolation import no_side_effects, plain_dynamo, preserved_random_state
 from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
 from .retrace import from_dynamo
@@ -68,7 +68,8 @@ def record(
         try:
             for tensor in batched:
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
-            result = compiled(model, args, kwargs, batched)
+            with no_side_effects(model):
+                result = compiled(model, args, kwargs, batched)
             if batched and (numbers := _numbers(result)):
                 doubled = repeated((args, kwargs), batch, 2)
                 again = compiled(model, *doubled, _batched(doubled, 2 * batched[0].shape[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -634,3 +635,69 @@ def test_an_argument_that_the_model_writes_to_is_written_to() -> None:
         probe = x()
         equal(fast(probe, first), model(probe, second))
         equal(first, second)
+
+
+SEEN: list[torch.Tensor] = []
+
+
+class Keeps(nn.Module):
+    """Keeps its result elsewhere too; the chain inside can still be merged."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.layers = chain(8, 64, 8)
+        self.where = where
+        self.log: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layers(x)
+        if self.where == "global":
+            SEEN.append(y)
+        elif self.where == "attribute":
+            self.last = y
+        elif self.where == "list":
+            self.log.append(y)
+        return y
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("global", "the forward of Keeps changes SEEN beside its result"),
+        ("attribute", "forward stores into the model: last"),
+        ("list", "forward stores into the model: log"),
+    ],
+)
+def test_what_forward_does_beside_its_result_is_still_done(where: str, message: str) -> None:
+    SEEN.clear()
+    fast = stonefx.optimize(Keeps(where).eval(), x())
+    assert message in fast.report.notes[0]
+    assert [site.module_path for site in fast.report.rewritten()] == ["layers"]
+    SEEN.clear()
+    result = fast(x())
+    kept = {"global": SEEN, "attribute": [getattr(fast, "last", None)], "list": fast.log}[where]
+    assert len(kept) == 1 and kept[0] is result
+
+
+def test_hooks_inside_the_model_still_run() -> None:
+    seen: list[torch.Tensor] = []
+    model = Keeps("nowhere").eval()
+    model.layers.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with warnings.catch_warnings(action="ignore"):
+        fast = stonefx.optimize(model, x())
+    assert "changes a variable of a closure beside its result" in fast.report.notes[0]
+    seen.clear()
+    result = fast(x())
+    assert len(seen) == 1 and torch.equal(seen[0], result)
+
+
+def test_on_error_eager_returns_a_whole_model_after_a_late_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise stonefx.RewriteError("a late failure")
+
+    monkeypatch.setattr(sys.modules["stonefx.optimize"], "verify_whole", fail)
+    model = chain(8, 64, 8)
+    with pytest.warns(stonefx.StonefxWarning, match="a late failure"):
+        fast = stonefx.optimize(model, x(), on_error="eager")
+    probe = x()
+    assert torch.equal(fast(probe), model(probe))
