@@ -168,6 +168,20 @@ def test_compile_with_inductor_inside_equals_inductor(name: str) -> None:
         assert (a - b).abs().max() <= 5e-6 * b.abs().max()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bert", "llama", "bloom"])
+def test_training_with_inductor_inside_is_eagers(name: str) -> None:
+    model, inputs = ALL[name]()
+    model.train()
+    came = run(model, torch.compile(model, backend="stone", dynamic=False), inputs)
+    exact_model = copy.deepcopy(model).double()
+    exact = run(exact_model, exact_model, widened(inputs))
+    assert [value is None for value in came] == [value is None for value in exact]
+    for a, b in zip(came, exact, strict=True):
+        if a is not None and b is not None:
+            assert (a - b).abs().max() <= 2e-4 * b.abs().max() + 1e-8
+
+
 def widened(inputs: dict[str, Any]) -> dict[str, Any]:
     return {
         key: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
