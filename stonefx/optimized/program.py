@@ -22,7 +22,7 @@ from .codegen import Body, emit
 from .compiled import CompiledGraph
 from .weights import hook_tables, owner, weight
 
-FOLDED = "folded"
+_FOLDED = "folded"
 _LAYOUT = {torch.ops.aten.view, torch.ops.aten.contiguous, torch.ops.aten.as_strided, torch.ops.aten.reshape}
 
 
@@ -37,6 +37,7 @@ class Program:
         names: placeholder -> name of the parameter or buffer in the module that runs the program.
         read: names of the model's weights that the folds read, in the order that they take them.
         rows: placeholders of arguments that must come in row-major order, as they did at capture.
+        holder: name of the submodule that holds the folded weights and the graph's own tensors.
     """
 
     capture: Capture
@@ -45,6 +46,7 @@ class Program:
     names: dict[str, str]
     read: list[str]
     rows: frozenset[str]
+    holder: str
 
     @property
     def module(self) -> fx.GraphModule:
@@ -54,7 +56,7 @@ class Program:
     @property
     def dropped(self) -> list[str]:
         """Names of the weights that only folds read: they are not part of the optimized module."""
-        kept = set(self.names.values())
+        kept = {*self.names.values(), *returned_weights(self.capture.output)}
         unread = {name for name in self.read if name not in kept}
         return [*unread, *(alias for alias, name in self.capture.aliases.items() if name in unread)]
 
@@ -78,20 +80,20 @@ class Program:
         values = evaluate_folds(self.split.folds, weights) if self.split.folds is not None else ()
         holder = nn.Module()
         for operand, value, origins in zip(self._fold_names(), values, fold_sources(self.split), strict=True):
-            leaf = self.names[operand].removeprefix(f"{FOLDED}.")
+            leaf = self.names[operand].removeprefix(f"{self.holder}.")
             needs_grad = any(weights[index].requires_grad for index in origins)
             if any(isinstance(weights[index], nn.Parameter) for index in origins):
                 holder.register_parameter(leaf, nn.Parameter(value, requires_grad=needs_grad))
             else:
                 holder.register_buffer(leaf, value, persistent=bool(origins))
         for name, tensor in {**self.capture.constants, **_attributes(self.module)}.items():
-            leaf = self.names[name].removeprefix(f"{FOLDED}.")
+            leaf = self.names[name].removeprefix(f"{self.holder}.")
             holder.register_buffer(leaf, tensor, persistent=False)
         for name in self.dropped:
             table, leaf = owner(source, name)
             del table[leaf]
         if holder._parameters or holder._buffers:
-            source.add_module(FOLDED, holder)
+            source.add_module(self.holder, holder)
         return source
 
     def plain_devices(self) -> list[str]:
@@ -175,16 +177,19 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
     split = split_folds(capture.module)
     names: dict[str, str] = {}
     taken: set[str] = set()
+    holder = _FOLDED
+    while any(name.split(".")[0] == holder for name in capture.weights.values()):
+        holder += "_"
     for node in capture.module.graph.find_nodes(op="placeholder"):
         if node.name in capture.weights:
             names[node.name] = capture.weights[node.name]
         elif "fold_input" in node.meta:
-            names[node.name] = f"{FOLDED}.{_leaf(node.meta['fold_input'], taken)}"
+            names[node.name] = f"{holder}.{_leaf(node.meta['fold_input'], taken)}"
         elif node.name in capture.constants:
-            names[node.name] = f"{FOLDED}.{_leaf(node.name, taken)}"
-    names |= {target: f"{FOLDED}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
+            names[node.name] = f"{holder}.{_leaf(node.name, taken)}"
+    names |= {target: f"{holder}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
     read = [capture.weights[originals[index]] for index in split.weights]
-    return Program(capture, split, inner, names, read, rows)
+    return Program(capture, split, inner, names, read, rows, holder)
 
 
 def row_major_arguments(capture: Capture, inner: str) -> frozenset[str]:

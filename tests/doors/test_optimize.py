@@ -701,3 +701,44 @@ def test_on_error_eager_returns_a_whole_model_after_a_late_failure(monkeypatch: 
         fast = stonefx.optimize(model, x(), on_error="eager")
     probe = x()
     assert torch.equal(fast(probe), model(probe))
+
+
+def test_a_folded_weight_that_is_returned_stays() -> None:
+    class Returns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = chain(8, 64, 8)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.layers(x), self.layers[0].weight
+
+    model = Returns().eval()
+    fast = stonefx.optimize(model, x())
+    assert fast.report.rewritten("linear_chain")
+    probe = x()
+    result, weight = fast(probe)
+    equal(result, model(probe)[0])
+    assert torch.equal(weight, model.layers[0].weight) and weight is fast.layers[0].weight
+
+
+def test_a_submodule_called_folded_is_left_alone() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.folded = nn.Linear(8, 8)
+            self.layers = chain(8, 64, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(torch.relu(self.folded(x)))
+
+    model = Named().eval()
+    fast = stonefx.optimize(model, x())
+    names = [name for name, _ in fast.named_parameters()]
+    assert names == [
+        "folded.weight",
+        "folded.bias",
+        "folded_.layers_0_layers_1_weight_transposed",
+        *names[3:],
+    ]
+    probe = x()
+    equal(fast(probe), model(probe))
