@@ -9,6 +9,7 @@ from .passes.pipeline import RewriteError
 from .report import Report
 from .rewriting import RequiredRewriteMissing, StonefxWarning
 from .runtime import invalidate
+from .saving import load, save
 
 __version__ = "0.1.0"
 
@@ -23,7 +24,9 @@ __all__ = [
     "geometry",
     "invalidate",
     "last_report",
+    "load",
     "ops",
     "optimize",
     "reports",
+    "save",
 ]

@@ -188,7 +188,9 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
-    return make_program(capture, options.inner, rows), report
+    program = make_program(capture, options.inner, rows)
+    report.weights = program.weights
+    return program, report
 
 
 def call_arguments(example_inputs: Any) -> Arguments:

@@ -1,9 +1,10 @@
 """The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
 
 from .batches import with_free_batch
+from .layout import row_major_arguments
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule
-from .program import Program, make_program, row_major_arguments
-from .weights import weight
+from .program import Program, make_program
+from .weights import has_hooks, owner, weight
 from .whole import run_preserved, verify_whole
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "OptimizedModule",
     "PartlyOptimizedModule",
     "Program",
+    "has_hooks",
     "make_program",
+    "owner",
     "row_major_arguments",
     "run_preserved",
     "verify_whole",

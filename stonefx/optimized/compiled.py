@@ -31,6 +31,9 @@ class CompiledGraph:
 
     def __call__(self, *values: Any) -> Any:
         """Run the graph on the values of its placeholders; returns its flat outputs."""
+        if torch.compiler.is_exporting():
+            # The exporter traces operations; compiled code would hide them.
+            return self._lowered(torch.is_grad_enabled())(*values)
         wanted: tuple[bool, ...] = ()
         if torch.is_grad_enabled():
             wanted = tuple(isinstance(value, torch.Tensor) and value.requires_grad for value in values)
@@ -40,12 +43,16 @@ class CompiledGraph:
                 variant = self.variants.get(wanted) or self.variants.setdefault(wanted, self._compile(wanted))
         return variant(*values)
 
-    def _compile(self, wanted: tuple[bool, ...]) -> Callable[..., Any]:
+    def _lowered(self, grad: bool) -> fx.GraphModule:
         module = fx.GraphModule(self.module, copy_graph(self.module.graph))
         # The graph is no longer Dynamo's, whose facts about it do not hold here.
         module.meta.clear()
-        run_named(LOWER, module, Context(grad=any(wanted), inner=self.inner))
+        run_named(LOWER, module, Context(grad=grad, inner=self.inner))
         module.recompile()
+        return module
+
+    def _compile(self, wanted: tuple[bool, ...]) -> Callable[..., Any]:
+        module = self._lowered(any(wanted))
         fakes = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
         if any(wanted):
             fakes = [

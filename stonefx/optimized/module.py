@@ -36,6 +36,11 @@ class OptimizedModule(nn.Module):
         self.__dict__["report"] = report
         self._bind()
 
+    @property
+    def program(self) -> Program:
+        """The graph that runs, and where its inputs come from."""
+        return self._program
+
     def _bind(self) -> None:
         """Give this instance a class of its own, whose call is the generated function over its own weights."""
         forward, call = self._program.functions(self)
@@ -46,11 +51,9 @@ class OptimizedModule(nn.Module):
     def _refuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a call comes to whose arguments the captured graph does not cover."""
         reason = self._program.mismatch(args, kwargs)
-        if self._program.folded:
-            raise ValueError(
-                f"{reason}. The model was captured for other arguments and its original weights are folded away; "
-                "call stonefx.optimize again with example inputs like these"
-            )
+        missing = self._program.original_missing
+        if missing:
+            raise ValueError(f"{reason}. {missing}")
         warnings.warn(
             f"stonefx: {reason}, which the captured graph does not cover; the original forward runs instead",
             StonefxWarning,
@@ -94,8 +97,8 @@ class OptimizedModule(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            "an optimized model cannot be pickled: its call is generated code. Save its state_dict() and call "
-            "stonefx.optimize on the original again before loading it"
+            "an optimized model cannot be pickled: its call is generated code. Write it with stonefx.save(model, path) "
+            "and read it with stonefx.load(path); copy.deepcopy copies it"
         )
 
 

@@ -12,10 +12,8 @@ import torch
 from torch import fx, nn
 
 from ..capture import Capture
-from ..passes.shapes import is_row_major
 from ..passes.transpose import store_transposed
 from ..runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
-from ..tracing.mutation import written_placeholders
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
 from .codegen import Body, emit
@@ -23,7 +21,6 @@ from .compiled import CompiledGraph
 from .weights import hook_tables, owner, weight
 
 _FOLDED = "folded"
-_LAYOUT = {torch.ops.aten.view, torch.ops.aten.contiguous, torch.ops.aten.as_strided, torch.ops.aten.reshape}
 
 
 @dataclass
@@ -38,6 +35,7 @@ class Program:
         read: names of the model's weights that the folds read, in the order that they take them.
         rows: placeholders of arguments that must come in row-major order, as they did at capture.
         holder: name of the submodule that holds the folded weights and the graph's own tensors.
+        has_original: the module that runs the program has the forward that was captured, too.
     """
 
     capture: Capture
@@ -47,6 +45,7 @@ class Program:
     read: list[str]
     rows: frozenset[str]
     holder: str
+    has_original: bool = True
 
     @property
     def module(self) -> fx.GraphModule:
@@ -57,13 +56,32 @@ class Program:
     def dropped(self) -> list[str]:
         """Names of the weights that only folds read: they are not part of the optimized module."""
         kept = {*self.names.values(), *returned_weights(self.capture.output)}
-        unread = {name for name in self.read if name not in kept}
+        unread = dict.fromkeys(name for name in self.read if name not in kept)
         return [*unread, *(alias for alias, name in self.capture.aliases.items() if name in unread)]
 
     @property
-    def folded(self) -> bool:
-        """Whether weights were folded away, so that the original forward cannot run any more."""
-        return bool(self.dropped)
+    def weights(self) -> dict[str, list[str]]:
+        """For each name in `dropped` the names of the folded weights that hold it now."""
+        renamed: dict[str, list[str]] = {}
+        for operand, origins in zip(self._fold_names(), fold_sources(self.split), strict=True):
+            for index in origins:
+                renamed.setdefault(self.read[index], []).append(self.names[operand])
+        return {name: renamed[self.capture.aliases.get(name, name)] for name in self.dropped}
+
+    @property
+    def original_missing(self) -> str:
+        """Why the captured forward cannot run instead of the graph, and what to do; empty where it can."""
+        if not self.has_original:
+            return (
+                "A saved file holds the captured graph and not the original forward; call stonefx.optimize on the "
+                "original with example inputs like these and save the result"
+            )
+        if self.dropped:
+            return (
+                "The model was captured for other arguments and its original weights are folded away; call "
+                "stonefx.optimize again with example inputs like these"
+            )
+        return ""
 
     def mismatch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Why a call is not covered by the graph, in words."""
@@ -190,30 +208,6 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
     names |= {target: f"{holder}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
     read = [capture.weights[originals[index]] for index in split.weights]
     return Program(capture, split, inner, names, read, rows, holder)
-
-
-def row_major_arguments(capture: Capture, inner: str) -> frozenset[str]:
-    """The arguments whose memory layout a graph relies on and that were in row-major order at capture.
-
-    Views and `contiguous` were decided for the layout at capture, as is everything under inductor. An argument that
-    the graph writes to must come as it is, since a copy of it would take the change.
-
-    Args:
-        capture: the capture, not rewritten yet.
-        inner: what will run it.
-    """
-    graph = capture.module.graph
-    relies = inner != "eager" or any(
-        getattr(node.target, "overloadpacket", None) in _LAYOUT for node in graph.nodes
-    )
-    if not relies:
-        return frozenset()
-    written = written_placeholders(graph)
-    return frozenset(
-        node.name
-        for node in graph.find_nodes(op="placeholder")
-        if node.name in capture.arguments and node not in written and is_row_major(node.meta["val"])
-    )
 
 
 def changes_state(module: fx.GraphModule) -> bool:

@@ -17,6 +17,15 @@ def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
     return own + [getattr(module_globals, f"_global{name}") for name in _HOOKS]
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of this module runs hooks of its own.
+
+    >>> has_hooks(nn.Linear(2, 2))
+    False
+    """
+    return any(getattr(module, name) for name in _HOOKS)
+
+
 def owner(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
     """The dictionary in which a module keeps a weight, and the weight's name in it.
 

@@ -1,8 +1,8 @@
 """What was rewritten, what was refused and why: the record, its text, its JSON."""
 
-from stonefx.report.files import write_atomically
+from stonefx.report.files import replaced_atomically, write_atomically
 from stonefx.report.listing import graph_text
 from stonefx.report.record import Report
 from stonefx.report.totals import Totals, graph_totals
 
-__all__ = ["Report", "Totals", "graph_text", "graph_totals", "write_atomically"]
+__all__ = ["Report", "Totals", "graph_text", "graph_totals", "replaced_atomically", "write_atomically"]

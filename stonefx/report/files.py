@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -25,21 +26,38 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     >>> write_atomically(os.path.join(folder, "a.json"), "{}").read_text()
     '{}'
     """
+    with replaced_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+@contextlib.contextmanager
+def replaced_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file in the folder of `path` to write into; afterwards it is renamed to `path`, on failure removed.
+
+    Raises:
+        FileNotFoundError: the folder does not exist; the message names it.
+
+    >>> folder = tempfile.mkdtemp()
+    >>> with replaced_atomically(os.path.join(folder, "a.bin")) as temporary:
+    ...     _ = temporary.write_bytes(b"12")
+    >>> os.listdir(folder)
+    ['a.bin']
+    """
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}; create it first")
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        yield temporary
         # mkstemp makes a private file; the result is an ordinary one.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
-    return target
 
 
 def _umask() -> int:

@@ -51,6 +51,7 @@ class Report:
         totals_before: parameters, FLOPs and bytes before the passes.
         totals_after: the same after the passes.
         backend: facts of the run: `door` ("optimize", "compile" or "explain"), `inner`, `torch`.
+        weights: name of each weight that is no part of the optimized module -> names of those that hold it now.
 
     >>> print(Report(sites=[Site(pass_name="linear_chains", target="linear_chain", status="refused",
     ...     reason="the value between the layers is returned", module_path="head", source="model.py:12")]))
@@ -68,9 +69,10 @@ class Report:
     totals_before: Totals = field(default_factory=Totals)
     totals_after: Totals = field(default_factory=Totals)
     backend: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return report_text(self.sites, self.summary(), self.notes, self.backend)
+        return report_text(self.sites, self.summary(), self.notes, self.backend, self.weights)
 
     def rewritten(self, target: str | None = None) -> list[Site]:
         """The rewritten sites, of one target where it is given.
@@ -127,6 +129,7 @@ class Report:
             "sites": [{name: getattr(site, name) for name in _PUBLIC} for site in self.sites],
             "notes": self.notes,
             "seconds": self.seconds,
+            "weights": self.weights,
             "before": self.before,
             "after": self.after,
         }
@@ -134,6 +137,32 @@ class Report:
         if path is not None:
             write_atomically(path, text + "\n")
         return text
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The report that `to_json` wrote.
+
+        Raises:
+            ValueError: the text has another schema.
+
+        >>> Report.from_json(Report(notes=["decoder: not captured"]).to_json()).notes
+        ['decoder: not captured']
+        """
+        document = json.loads(text)
+        if document.get("schema") != SCHEMA:
+            raise ValueError(f"expected a report of schema {SCHEMA}, got {document.get('schema')!r}")
+        summary = document["summary"]
+        before, after = (
+            Totals(**{name: summary[f"{name}_{when}"] for name in ("parameters", "flops", "bytes")})
+            for when in ("before", "after")
+        )
+        same = ("before", "after", "notes", "seconds", "backend", "weights")
+        return cls(
+            sites=[_site(facts) for facts in document["sites"]],
+            totals_before=before,
+            totals_after=after,
+            **{name: document[name] for name in same},
+        )
 
     @classmethod
     def merge(cls, reports: Mapping[str, Report]) -> Report:
@@ -159,6 +188,8 @@ class Report:
             merged.totals_before += report.totals_before
             merged.totals_after += report.totals_after
             merged.backend.update(report.backend)
+            for old, new in report.weights.items():
+                merged.weights[_join(path, old)] = [_join(path, name) for name in new]
         return merged
 
 
@@ -168,6 +199,12 @@ def _join(path: str, inner: str) -> str:
 
 def _section(text: str, path: str, inner: str) -> str:
     return "\n".join(part for part in (text, f"{path}:" if path else "", inner) if part)
+
+
+def _site(facts: dict[str, Any]) -> Site:
+    # JSON has no infinity, and no tuples.
+    numbers = {name: float(facts[name]) for name in ("max_error", "bound") if facts[name] is not None}
+    return Site(**facts | numbers | {"nodes": tuple(facts["nodes"])})
 
 
 def _plain(value: Any) -> Any:

@@ -11,11 +11,16 @@ from stonefx.report.listing import short_source
 
 _HEADERS = ("target", "status", "module", "source", "what", "error / bound", "reason")
 _WIDTHS = (None, None, 30, None, 30, None, 44)
+_MOST_WEIGHTS = 8
 _STATUS_ORDER = {"rewritten": 0, "refused": 1, "near miss": 2}
 
 
 def report_text(
-    sites: Sequence[Site], summary: Mapping[str, int], notes: Sequence[str], backend: Mapping[str, str]
+    sites: Sequence[Site],
+    summary: Mapping[str, int],
+    notes: Sequence[str],
+    backend: Mapping[str, str],
+    weights: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Table of the sites, a summary line, the facts of the run, and what was left out.
 
@@ -24,6 +29,7 @@ def report_text(
         summary: as `Report.summary` gives it.
         notes: one line each.
         backend: facts of the run.
+        weights: old name of each weight that has none any more -> names of those that hold it.
 
     >>> print(report_text([], {}, ["decoder: not captured"], {"door": "optimize"}))
     nothing to rewrite was found
@@ -37,6 +43,7 @@ def report_text(
     parts += _totals(summary)
     if backend:
         parts.append(", ".join(f"{name} {value}" for name, value in backend.items()))
+    parts += _weights(weights or {})
     if notes:
         parts += ["notes:", *(f"  {note}" for note in notes)]
     return "\n".join(parts)
@@ -103,6 +110,19 @@ def _totals(summary: Mapping[str, int]) -> list[str]:
         if before:
             parts.append(f"{label} {before:,} -> {after:,} ({100 * after / before:.2f} %)")
     return ["; ".join(parts)] if parts else []
+
+
+def _weights(weights: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line for each new weight, with the old ones that it holds."""
+    sources: dict[str, list[str]] = {}
+    for old, names in weights.items():
+        for new in names:
+            sources.setdefault(new, []).append(old)
+    lines = [f"  {', '.join(old)} -> {new}" for new, old in sources.items()]
+    left = len(lines) - _MOST_WEIGHTS
+    if left > 0:
+        lines[_MOST_WEIGHTS:] = [f"  and {left} more: report.weights"]
+    return ["weights:", *lines] if lines else []
 
 
 def short_number(number: int) -> str:

@@ -268,7 +268,7 @@ def test_a_copy_has_weights_of_its_own() -> None:
 def test_pickling_is_refused_with_the_way_out() -> None:
     fast = stonefx.optimize(chain(8, 64, 8), x())
     with pytest.raises(
-        TypeError, match=r"cannot be pickled: its call is generated code\. Save its state_dict"
+        TypeError, match=r"cannot be pickled: its call is generated code\. Write it with stonefx\.save"
     ):
         pickle.dumps(fast)
 

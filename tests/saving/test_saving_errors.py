@@ -1,0 +1,148 @@
+"""What cannot be saved or loaded says why and what to do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import save_file
+from saved_models import Chained, chain, x
+from torch import nn
+
+import stonefx
+from stonefx.capture import Output
+from stonefx.capture import Path as ArgumentPath
+from stonefx.saving.values import decode, encode
+
+
+@pytest.fixture(scope="module")
+def fast() -> nn.Module:
+    return stonefx.optimize(chain(8, 64, 8), x(4))
+
+
+@pytest.fixture
+def file(fast: nn.Module, tmp_path: Path) -> Path:
+    return stonefx.save(fast, tmp_path / "model")
+
+
+def test_what_is_no_optimized_model(tmp_path: Path, fast: nn.Module) -> None:
+    path = tmp_path / "model"
+    with pytest.raises(
+        TypeError, match=r"expects a model that stonefx\.optimize returned, got Linear; .*state_dict"
+    ):
+        stonefx.save(nn.Linear(2, 2), path)
+    with pytest.raises(
+        TypeError, match="optimized at its first call and has not been called yet; call it once"
+    ):
+        stonefx.save(stonefx.optimize(chain(8, 64, 8)), path)
+    handle = fast.register_forward_hook(lambda *_: None)
+    with pytest.raises(TypeError, match="hooks cannot be saved, and the model has some; remove them"):
+        stonefx.save(fast, path)
+    handle.remove()
+    with pytest.raises(
+        FileNotFoundError, match=f"cannot write .*there is no folder {tmp_path}/no; create it first"
+    ):
+        stonefx.save(fast, tmp_path / "no" / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_that_no_other_process_finds(tmp_path: Path) -> None:
+    @dataclass
+    class Local:
+        x: torch.Tensor
+
+    class Returns(Chained):
+        def forward(self, x: torch.Tensor) -> Local:
+            return Local(self.run(x))
+
+    fast = stonefx.optimize(Returns().eval(), x(4))
+    with pytest.raises(
+        TypeError, match=r"another process cannot import it as .*Local from test_saving_errors; def"
+    ):
+        stonefx.save(fast, tmp_path / "model")
+
+
+def test_a_failed_save_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("stonefx.saving.file.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        stonefx.save(stonefx.optimize(chain(8, 32, 8), x(4)), file)
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "flipped", "flipped graph", "text"])
+def test_a_damaged_file(file: Path, damage: str) -> None:
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "emptied":
+        content = bytearray()
+    elif damage == "text":
+        content = bytearray(b"weights: none\n" * 100)
+    else:
+        # The graph, of bytes, lies behind the weights.
+        content[-100 if damage == "flipped graph" else content.index(b"}" * 2) + 1000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file} is damaged"):
+        stonefx.load(file)
+
+
+def test_a_file_of_another_origin_or_version(file: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "weights"
+    save_file({"weight": torch.ones(2)}, foreign)
+    with pytest.raises(
+        ValueError, match=r"a safetensors file that stonefx\.save did not write: it holds weights and"
+    ):
+        stonefx.load(foreign)
+    save_file({"weight": torch.ones(2)}, foreign, {"stonefx": json.dumps({"version": 7})})
+    with pytest.raises(
+        ValueError, match=r"has version 7 of the file format, expected 1; load it with the stonefx that"
+    ):
+        stonefx.load(foreign)
+    with pytest.raises(FileNotFoundError, match=f"there is no file {tmp_path}; expected one"):
+        stonefx.load(tmp_path)
+    with pytest.raises(TypeError, match=r"holds a whole Sequential; leave out the model"):
+        stonefx.load(file, chain(8, 64, 8))
+
+
+def test_a_class_that_is_gone(file: Path) -> None:
+    with safetensors.safe_open(file, framework="pt") as opened:
+        header = opened.metadata()
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    document = json.loads(header["stonefx"])
+    document["parts"][""]["call"]["output"] = {"container": {"class": "gone.module:Result", "items": []}}
+    save_file(tensors, file, header | {"stonefx": json.dumps(document)})
+    with pytest.raises(
+        ImportError, match=r"needs Result of the module gone\.module, which cannot be imported here"
+    ):
+        stonefx.load(file)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, True, -3, 2.5, float("inf"), 1 + 2j, "text", b"\x00\xff", slice(1, None, 2), torch.Size([2, 3]),
+        torch.bfloat16, torch.device("cuda", 1), torch.strided, torch.channels_last, nn.Linear, torch.relu,
+        (), (1, [2.0, {"a": (Output(1),), 3: ArgumentPath("x", (("item", 0), ("attr", "y")))}]),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_values_survive_json(value: Any) -> None:
+    document = json.loads(json.dumps(encode(value), allow_nan=False))
+    assert decode(document) == value and type(decode(document)) is type(value)
+
+
+def test_a_value_without_a_notation() -> None:
+    with pytest.raises(
+        TypeError, match=r"cannot save <object object at .* of type builtins\.object; expected tensors"
+    ):
+        encode(object())
