@@ -3,6 +3,7 @@
 from . import geometry, ops
 from .backend import last_report, reports
 from .capture import CaptureError
+from .ops import butterfly
 from .optimize import explain, optimize
 from .options import Options
 from .passes.pipeline import RewriteError
@@ -20,6 +21,7 @@ __all__ = [
     "RequiredRewriteMissing",
     "RewriteError",
     "StonefxWarning",
+    "butterfly",
     "explain",
     "geometry",
     "invalidate",

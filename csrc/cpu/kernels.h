@@ -2,8 +2,18 @@
 #pragma once
 
 #include "stone/arguments.h"
+#include "stone/butterfly_arguments.h"
 
 namespace stone {
+
+// Butterflies need the weight arranged first, scratch memory for each thread, and the weight's gradient collected.
+struct ButterflyKernels {
+  int64_t (*scratch_bytes)(const ButterflyArguments&);
+  void (*arrange)(const ButterflyArguments&);
+  void (*forward)(const ButterflyArguments&, int64_t begin, int64_t end, void* scratch);
+  void (*backward)(const ButterflyArguments&, int64_t first_chunk, int64_t last_chunk, void* scratch);
+  void (*collect)(const ButterflyArguments&);
+};
 
 struct Kernels {
   using Radial = void (*)(const RadialArguments&, int64_t begin, int64_t end);
@@ -14,16 +24,20 @@ struct Kernels {
   Radial logmap0_backward;
   Mobius mobius_add;
   Mobius mobius_add_backward;
+  const ButterflyKernels* butterfly;
 };
 
 namespace baseline {
 extern const Kernels kKernels;
+extern const ButterflyKernels kButterfly;
 }
 namespace avx2 {
 extern const Kernels kKernels;
+extern const ButterflyKernels kButterfly;
 }
 namespace avx512 {
 extern const Kernels kKernels;
+extern const ButterflyKernels kButterfly;
 }
 
 // The table of the chosen instruction set.

@@ -1,4 +1,5 @@
 // The operators on the CPU: rows in parallel on torch's own threads.
+#include "butterfly_launch.h"
 #include "kernels.h"
 #include "register.h"
 
@@ -38,10 +39,17 @@ struct Cpu {
     over_rows(direction == launch::Direction::kForward ? table.mobius_add : table.mobius_add_backward, arguments,
               rows);
   }
+
+  static void butterfly(launch::Direction direction, const ButterflyArguments& arguments, const launch::Tensor& x) {
+    run_butterfly(direction, arguments, x);
+  }
 };
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(stone, CPU, m) { launch::register_operators<Cpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(stone, CPU, m) {
+  launch::register_operators<Cpu>(m);
+  launch::register_butterflies<Cpu>(m);
+}
 
 }  // namespace stone

@@ -85,6 +85,26 @@ inline void combine_two(T* z, double of_x, const T* x, double of_y, const T* y, 
   }
 }
 
+template <class T, class U>
+inline double dot_mixed(const T* x, const U* y, int64_t dim) {
+  double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < dim; ++i) {
+    sum += static_cast<double>(load(x[i])) * static_cast<double>(load(y[i]));
+  }
+  return sum;
+}
+
+// z += factor * x, z of the type that x is computed in.
+template <class T>
+inline void add_scaled(typename Compute<T>::type* z, double factor, const T* x, int64_t dim) {
+  using C = typename Compute<T>::type;
+#pragma omp simd
+  for (int64_t i = 0; i < dim; ++i) {
+    z[i] = static_cast<C>(static_cast<double>(z[i]) + factor * static_cast<double>(load(x[i])));
+  }
+}
+
 // z = of_sum * (x + y) + of_x * x.
 template <class T>
 inline void combine_sum(T* z, double of_sum, double of_x, const T* x, const T* y, int64_t dim) {

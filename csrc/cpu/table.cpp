@@ -68,6 +68,7 @@ void mobius_gradients(const MobiusArguments& arguments, int64_t begin, int64_t e
 extern const Kernels kKernels = {
     radial<Expmap0>,           radial_gradients<Expmap0>, radial<Logmap0>,
     radial_gradients<Logmap0>, mobius,                    mobius_gradients,
+    &kButterfly,
 };
 
 }  // namespace STONE_NAMESPACE

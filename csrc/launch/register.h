@@ -3,11 +3,19 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "butterfly.h"
 #include "low_rank.h"
 #include "mobius.h"
 #include "radial.h"
 
 namespace stone::launch {
+
+template <class Device>
+void register_butterflies(torch::stable::detail::StableLibrary& m) {
+  m.impl("butterfly", TORCH_BOX((&butterfly<Device>)));
+  m.impl("butterfly_forward", TORCH_BOX((&butterfly<Device>)));
+  m.impl("butterfly_backward", TORCH_BOX((&butterfly_backward<Device>)));
+}
 
 template <class Device>
 void register_operators(torch::stable::detail::StableLibrary& m) {

@@ -1,5 +1,6 @@
 """`torch.ops.stone.*`: fused operators, with fake, native gradient, batching and a reference in torch."""
 
+from .butterfly import butterfly
 from .expmap0 import expmap0
 from .library import load
 from .logmap0 import logmap0
@@ -8,4 +9,4 @@ from .mobius_add import mobius_add
 
 load()
 
-__all__ = ["expmap0", "logmap0", "low_rank_linear", "mobius_add"]
+__all__ = ["butterfly", "expmap0", "logmap0", "low_rank_linear", "mobius_add"]

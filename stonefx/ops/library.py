@@ -82,11 +82,12 @@ def _register(name: str, fake: Function, vmap: Function) -> None:
 def _register_double_backward(name: str, backward_reference: Function) -> None:
     """Differentiate `name_backward` through its reference: a second derivative is rare, and may be slow."""
 
+    # torch passes no `keyword_only_inputs` for a schema that has none.
     def setup_context(
-        ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Any
+        ctx: Any, inputs: tuple[Any, ...], output: Any, keyword_only_inputs: dict[str, Any] | None = None
     ) -> None:
         ctx.save_for_backward(*inputs)
-        ctx.options = keyword_only_inputs
+        ctx.options = keyword_only_inputs or {}
 
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         saved = ctx.saved_tensors

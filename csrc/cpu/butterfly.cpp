@@ -1,0 +1,56 @@
+// butterfly and hyper_butterfly; compiled once for each instruction set, as table.cpp is.
+#include "butterfly_gradient_rows.h"
+#include "kernels.h"
+
+namespace STONE_NAMESPACE {
+
+namespace {
+
+int64_t scratch_bytes(const ButterflyArguments& arguments) {
+  const auto bytes = [&](auto zero) {
+    using C = decltype(zero);
+    const ButterflyPlan plan = butterfly_plan<C>(arguments);
+    const int64_t entries = arguments.grad == nullptr ? block_lines<C>(plan, arguments.dim, 2) * plan.width
+                                                      : gradient_scratch_entries<C>(plan, arguments.dim);
+    return entries * static_cast<int64_t>(sizeof(C));
+  };
+  return arguments.element == Element::kFloat64 ? bytes(double()) : bytes(float());
+}
+
+template <class Work>
+void by_element(Element element, const Work& work) {
+  switch (element) {
+    case Element::kFloat32:
+      return work(float());
+    case Element::kFloat64:
+      return work(double());
+    case Element::kBFloat16:
+      return work(BFloat16());
+    case Element::kFloat16:
+      return work(Half());
+  }
+}
+
+void arrange(const ButterflyArguments& arguments) {
+  by_element(arguments.element, [&](auto zero) { arrange_weight<decltype(zero)>(arguments); });
+}
+
+void forward(const ButterflyArguments& arguments, int64_t begin, int64_t end, void* scratch) {
+  by_element(arguments.element,
+             [&](auto zero) { butterfly_forward<decltype(zero)>(arguments, begin, end, scratch); });
+}
+
+void backward(const ButterflyArguments& arguments, int64_t begin, int64_t end, void* scratch) {
+  by_element(arguments.element,
+             [&](auto zero) { butterfly_backward<decltype(zero)>(arguments, begin, end, scratch); });
+}
+
+void collect(const ButterflyArguments& arguments) {
+  by_element(arguments.element, [&](auto zero) { collect_weight_gradient<decltype(zero)>(arguments); });
+}
+
+}  // namespace
+
+extern const ButterflyKernels kButterfly = {scratch_bytes, arrange, forward, backward, collect};
+
+}  // namespace STONE_NAMESPACE

@@ -1,0 +1,182 @@
+// butterfly and hyper_butterfly, backward: the stages are run again, and the input of every pass is kept.
+#pragma once
+
+#include "butterfly_gradient_passes.h"
+#include "butterfly_rows.h"
+
+namespace STONE_NAMESPACE {
+
+template <class C>
+struct ButterflyScratch {
+  C* inputs;    // of every pass but the first, then the image: [passes, block]
+  C* x;         // copies, where the arrays themselves cannot be used
+  C* grad;
+  C* gradient;  // of the coefficients, [stages, 2, width]
+  int64_t block;
+
+  ButterflyScratch(void* memory, const ButterflyPlan& plan, int64_t passes, int64_t lines)
+      : inputs(static_cast<C*>(memory)), block(lines * plan.width) {
+    x = inputs + passes * block;
+    grad = x + block;
+    gradient = grad + block;
+  }
+};
+
+template <class C>
+inline int64_t gradient_scratch_entries(const ButterflyPlan& plan, int64_t dim) {
+  const int64_t passes = count_passes(plan);
+  return (passes + 2) * block_lines<C>(plan, dim, passes + 2) * plan.width + plan.stages * 2 * plan.width;
+}
+
+// Through exp0: from the gradient of a row's image to that of B x, scaled as the row of `x` would be by log0.
+template <class T>
+inline void pull_through_exp(const ButterflyArguments& arguments, const Block& block, const T* x,
+                             const typename Compute<T>::type* image, typename Compute<T>::type* grad,
+                             double* squares, double* log, double* curvature) {
+  const int64_t dim = arguments.dim;
+  double along[kBlock];
+  double factor[kBlock];
+  PairOfDots dots[kBlock] = {};
+  double c[kBlock] = {};
+  for (int r = 0; r < block.rows; ++r) {
+    squares[r] = dot(x + r * dim, x + r * dim, dim);
+    dots[r] = dot_two(image + r * dim, grad + r * dim, dim);
+    c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, block.first_row + r));
+  }
+#pragma omp simd
+  for (int r = 0; r < block.rows; ++r) {
+    log[r] = radial_factor<Logmap0>(squares[r], c[r], arguments.log);
+    const RadialGradient g =
+        radial_gradient<Expmap0>(log[r] * log[r] * dots[r].xx, log[r] * dots[r].xy, c[r], arguments.exp);
+    factor[r] = log[r] * g.factor;
+    along[r] = log[r] * log[r] * g.along;
+    curvature[r] = g.curvature;
+  }
+  for (int r = 0; r < block.rows; ++r) {
+    combine_two(grad + r * dim, factor[r], grad + r * dim, along[r], image + r * dim, dim);
+  }
+}
+
+// Through log0: `grad` is the gradient of the row log0(x), times the factor of log0.
+template <class T>
+inline void pull_through_log(const ButterflyArguments& arguments, const Block& block, const T* x,
+                             typename Compute<T>::type* grad, const double* squares, const double* log,
+                             const double* curvature) {
+  using C = typename Compute<T>::type;
+  const int64_t dim = arguments.dim;
+  double inner[kBlock] = {};
+  double along[kBlock];
+  double c[kBlock] = {};
+  C* grad_c = static_cast<C*>(arguments.grad_c) + block.first_row;
+  for (int r = 0; r < block.rows; ++r) {
+    inner[r] = dot_mixed(grad + r * dim, x + r * dim, dim);
+    c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, block.first_row + r));
+  }
+#pragma omp simd
+  for (int r = 0; r < block.rows; ++r) {
+    const RadialGradient g = radial_gradient<Logmap0>(squares[r], inner[r] / log[r], c[r], arguments.log);
+    along[r] = g.along;
+    grad_c[r] = static_cast<C>(curvature[r] + g.curvature);
+  }
+  for (int r = 0; r < block.rows; ++r) {
+    add_scaled(grad + r * dim, along[r], x + r * dim, dim);
+  }
+}
+
+template <class T>
+inline void butterfly_block_backward(const ButterflyArguments& arguments, const ButterflyPlan& plan,
+                                     const Block& block, int64_t passes,
+                                     const ButterflyScratch<typename Compute<T>::type>& scratch) {
+  using C = typename Compute<T>::type;
+  const T* x = static_cast<const T*>(arguments.x) + block.at;
+  const T* grad = static_cast<const T*>(arguments.grad) + block.at;
+  T* grad_x = static_cast<T*>(arguments.y) + block.at;
+  const int64_t padded = block.lines * plan.width;
+  const C* first = reinterpret_cast<const C*>(x);
+  const C* from = reinterpret_cast<const C*>(grad);
+  C* to = reinterpret_cast<C*>(grad_x);
+  if (!block.in_place) {
+    load_block(scratch.x, x, block.entries, padded);
+    first = scratch.x;
+    to = scratch.grad;
+  }
+  if (!block.in_place || arguments.hyperbolic) {
+    load_block(scratch.grad, grad, block.entries, padded);
+    from = scratch.grad;
+  }
+  const auto input = [&](int64_t pass) { return pass == 0 ? first : scratch.inputs + (pass - 1) * scratch.block; };
+  const int64_t needed = arguments.hyperbolic ? passes : passes - 1;
+  double squares[kBlock] = {};
+  double log[kBlock] = {};
+  double curvature[kBlock] = {};
+  for (int64_t line = 0; line < block.lines; line += kButterflyRows) {
+    const int count = static_cast<int>(block.lines - line < kButterflyRows ? block.lines - line : kButterflyRows);
+    int64_t stage = 0;
+    for (int64_t p = 0; p < needed; ++p) {
+      const Pass pass = pass_at(plan, stage);
+      run_pass(scratch.inputs + p * scratch.block + line * plan.width, input(p) + line * plan.width,
+               stage_at<C>(arguments.arranged, plan, stage), plan, pass, count);
+      stage += pass.count;
+    }
+  }
+  if (arguments.hyperbolic) {
+    pull_through_exp(arguments, block, x, input(passes), scratch.grad, squares, log, curvature);
+  }
+  for (int64_t line = 0; line < block.lines; line += kButterflyRows) {
+    const int count = static_cast<int>(block.lines - line < kButterflyRows ? block.lines - line : kButterflyRows);
+    const C* upstream = from;
+    int64_t stage = plan.stages;
+    for (int64_t p = passes - 1; p >= 0; --p) {
+      const Pass pass = pass_before(plan, stage);
+      stage = pass.stage;
+      run_pass_back(to + line * plan.width, upstream + line * plan.width, input(p) + line * plan.width,
+                    stage_at<C>(scratch.gradient, plan, stage), stage_at<C>(arguments.arranged, plan, stage), plan,
+                    pass, count);
+      upstream = to;
+    }
+  }
+  if (arguments.hyperbolic) {
+    pull_through_log(arguments, block, x, to, squares, log, curvature);
+  }
+  if (!block.in_place) {
+    store_block(grad_x, to, block.entries);
+  }
+}
+
+// Chunks of rows, each with a gradient of the weight of its own.
+template <class T>
+void butterfly_backward(const ButterflyArguments& arguments, int64_t begin, int64_t end, void* memory) {
+  using C = typename Compute<T>::type;
+  const ButterflyPlan plan = butterfly_plan<C>(arguments);
+  const int64_t dim = arguments.dim;
+  const int64_t passes = count_passes(plan);
+  const int64_t lines = block_lines<C>(plan, dim, passes + 2);
+  const ButterflyScratch<C> scratch(memory, plan, passes, lines);
+  const int64_t size = plan.stages * 2 * plan.width;
+  const int64_t rows_of_chunk = (arguments.rows + arguments.chunks - 1) / arguments.chunks;
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    double* total = static_cast<double*>(arguments.partial) + chunk * size;
+    for (int64_t i = 0; i < size; ++i) {
+      total[i] = 0.0;
+      scratch.gradient[i] = 0;
+    }
+    const int64_t first = chunk * rows_of_chunk * dim;
+    const int64_t last = (arguments.rows < (chunk + 1) * rows_of_chunk ? arguments.rows * dim
+                                                                       : (chunk + 1) * rows_of_chunk * dim);
+    int64_t since = 0;
+    for (int64_t at = first; at < last; at += lines * plan.width) {
+      const Block block = block_at<T>(plan, dim, at, last, lines);
+      butterfly_block_backward<T>(arguments, plan, block, passes, scratch);
+      since += block.rows;
+      if (since >= kRowsBetweenFlushes || at + lines * plan.width >= last) {
+        for (int64_t i = 0; i < size; ++i) {
+          total[i] += static_cast<double>(scratch.gradient[i]);
+          scratch.gradient[i] = 0;
+        }
+        since = 0;
+      }
+    }
+  }
+}
+
+}  // namespace STONE_NAMESPACE

@@ -1,0 +1,64 @@
+// butterfly and hyper_butterfly, forward, over rows of any element type.
+#pragma once
+
+#include "butterfly_block.h"
+#include "stone/broadcast.h"
+#include "stone/curvature.h"
+#include "stone/expmap0.h"
+#include "stone/logmap0.h"
+
+namespace STONE_NAMESPACE {
+
+// exp0(B log0(x)) = factor * B x: the stages are linear, so that the logarithm's factor waits for the exponential's.
+template <class T>
+inline void scale_to_ball(const ButterflyArguments& arguments, const Block& block, const T* x,
+                          typename Compute<T>::type* image) {
+  const int64_t dim = arguments.dim;
+  double before[kBlock] = {};
+  double after[kBlock] = {};
+  double c[kBlock] = {};
+  double factor[kBlock];
+  for (int r = 0; r < block.rows; ++r) {
+    before[r] = dot(x + r * dim, x + r * dim, dim);
+    after[r] = dot(image + r * dim, image + r * dim, dim);
+    c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, block.first_row + r));
+  }
+#pragma omp simd
+  for (int r = 0; r < block.rows; ++r) {
+    const double log = radial_factor<Logmap0>(before[r], c[r], arguments.log);
+    factor[r] = log * radial_factor<Expmap0>(log * log * after[r], c[r], arguments.exp);
+  }
+  for (int r = 0; r < block.rows; ++r) {
+    scale(image + r * dim, factor[r], image + r * dim, dim);
+  }
+}
+
+template <class T>
+void butterfly_forward(const ButterflyArguments& arguments, int64_t begin, int64_t end, void* scratch) {
+  using C = typename Compute<T>::type;
+  const ButterflyPlan plan = butterfly_plan<C>(arguments);
+  const int64_t dim = arguments.dim;
+  const int64_t lines = block_lines<C>(plan, dim, 2);
+  for (int64_t at = begin * dim; at < end * dim; at += lines * plan.width) {
+    const Block block = block_at<T>(plan, dim, at, end * dim, lines);
+    const T* x = static_cast<const T*>(arguments.x) + at;
+    T* y = static_cast<T*>(arguments.y) + at;
+    C* to = static_cast<C*>(scratch);
+    const C* from = to;
+    if (block.in_place) {
+      to = reinterpret_cast<C*>(y);
+      from = reinterpret_cast<const C*>(x);
+    } else {
+      load_block(to, x, block.entries, block.lines * plan.width);
+    }
+    run_block(to, from, arguments.arranged, plan, block.lines);
+    if (arguments.hyperbolic) {
+      scale_to_ball(arguments, block, x, to);
+    }
+    if (!block.in_place) {
+      store_block(y, to, block.entries);
+    }
+  }
+}
+
+}  // namespace STONE_NAMESPACE
