@@ -6,12 +6,12 @@ namespace STONE_NAMESPACE {
 
 namespace {
 
-int64_t scratch_bytes(const ButterflyArguments& arguments) {
+int64_t scratch_bytes(const ButterflyArguments& arguments, bool backward) {
   const auto bytes = [&](auto zero) {
     using C = decltype(zero);
     const ButterflyPlan plan = butterfly_plan<C>(arguments);
-    const int64_t entries = arguments.grad == nullptr ? block_lines<C>(plan, arguments.dim, 2) * plan.width
-                                                      : gradient_scratch_entries<C>(plan, arguments.dim);
+    const int64_t entries = backward ? gradient_scratch_entries<C>(plan, arguments.dim)
+                                                      : block_lines<C>(plan, arguments.dim, 2) * plan.width;
     return entries * static_cast<int64_t>(sizeof(C));
   };
   return arguments.element == Element::kFloat64 ? bytes(double()) : bytes(float());

@@ -21,8 +21,9 @@ inline void run_butterfly(launch::Direction direction, ButterflyArguments argume
   const launch::Tensor arranged = launch::new_tensor({arguments.stages, 2, width}, launch::compute_dtype(x), x);
   arguments.arranged = arranged.mutable_data_ptr();
   kernel.arrange(arguments);
+  const int64_t bytes = kernel.scratch_bytes(arguments, direction == launch::Direction::kBackward);
   const auto with_scratch = [&](auto run) {
-    return [&arguments, run, bytes = kernel.scratch_bytes(arguments)](int64_t begin, int64_t end) {
+    return [&arguments, run, bytes](int64_t begin, int64_t end) {
       const std::unique_ptr<std::max_align_t[]> scratch(
           new std::max_align_t[static_cast<size_t>(bytes) / sizeof(std::max_align_t) + 1]);
       run(arguments, begin, end, scratch.get());

@@ -8,7 +8,7 @@ namespace stone {
 
 // Butterflies need the weight arranged first, scratch memory for each thread, and the weight's gradient collected.
 struct ButterflyKernels {
-  int64_t (*scratch_bytes)(const ButterflyArguments&);
+  int64_t (*scratch_bytes)(const ButterflyArguments&, bool backward);
   void (*arrange)(const ButterflyArguments&);
   void (*forward)(const ButterflyArguments&, int64_t begin, int64_t end, void* scratch);
   void (*backward)(const ButterflyArguments&, int64_t first_chunk, int64_t last_chunk, void* scratch);
