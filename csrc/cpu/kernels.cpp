@@ -2,23 +2,28 @@
 
 #include <string>
 
+#include "cdist_kernels.h"
 #include "isa.h"
 
 namespace stone {
 
-const Kernels& kernels() {
-  static const Kernels& table = []() -> const Kernels& {
-    const std::string name = chosen_instruction_set();
+// On x86-64 the strongest set that is compiled and runs here, or the one that was asked for.
 #if defined(STONE_X86)
-    if (name == "avx512") {
-      return avx512::kKernels;
-    }
-    if (name == "avx2") {
-      return avx2::kKernels;
-    }
+#define STONE_CHOSEN(table)                                       \
+  (chosen_instruction_set() == "avx512"   ? avx512::table          \
+   : chosen_instruction_set() == "avx2"   ? avx2::table            \
+                                          : baseline::table)
+#else
+#define STONE_CHOSEN(table) baseline::table
 #endif
-    return baseline::kKernels;
-  }();
+
+const Kernels& kernels() {
+  static const Kernels& table = STONE_CHOSEN(kKernels);
+  return table;
+}
+
+const CdistKernels& cdist_kernels() {
+  static const CdistKernels& table = STONE_CHOSEN(kCdist);
   return table;
 }
 

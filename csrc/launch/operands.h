@@ -65,14 +65,16 @@ inline int64_t product(const std::vector<int64_t>& sizes) {
   return count;
 }
 
-// The rows of each operand, a contiguous [*its batch, last] tensor (0-dim: one row), along the common batch.
-inline RowMap map_rows(const char* name, const std::vector<int64_t>& batch, std::initializer_list<Tensor> operands) {
+// The rows of each operand, a contiguous [*its batch, last] tensor (0-dim: one row), along the common batch. With
+// `trailing` 2 they are [*its batch, rows, columns], and matrices are counted.
+inline RowMap map_rows(const char* name, const std::vector<int64_t>& batch, std::initializer_list<Tensor> operands,
+                       size_t trailing = 1) {
   RowMap map{1, {1}, {}};
   const size_t depth = batch.size();
   std::vector<std::vector<int64_t>> strides;
   for (const Tensor& operand : operands) {
     const auto sizes = operand.sizes();
-    const size_t own = sizes.size() == 0 ? 0 : sizes.size() - 1;
+    const size_t own = sizes.size() < trailing ? 0 : sizes.size() - trailing;
     std::vector<int64_t> stride(depth, 0);
     int64_t step = 1;
     for (size_t d = 0; d < own; ++d) {

@@ -87,3 +87,30 @@ def mobius_add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     tensor([0., 0.])
     """
     return ops.mobius_add(x, y, c, min_denominator=1e-15)
+
+
+def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Distances of all pairs of points of the ball.
+
+    `2 / sqrt(c) * asinh(sqrt(c ||x - y||^2 / (alpha beta)))` with `alpha = 1 - c||x||^2` and `beta` likewise, which
+    is `2 / sqrt(c) * artanh(sqrt(c) ||-x + y||)` (Ganea et al. 2018, equation 7) with all digits of near points.
+    Norms are formed in float64; points on the boundary or beyond it count as 2^-52 before it. The gradient of
+    coincident points is 0. No `[n, m, dim]` temporary is made.
+
+    Args:
+        x: points, `[*batch, n, dim]`, float32, float64, bfloat16 or float16.
+        y: points, `[*batch, m, dim]`, the dtype of `x`; the batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1, 1]`.
+
+    Returns:
+        `[*batch, n, m]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> cdist(torch.tensor([[0.5, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [-0.5, 0.0]]))
+    tensor([[1.0986, 2.1972],
+            [0.0000, 1.0986]])
+    """
+    return ops.poincare_cdist(x, y, c, min_alpha=torch.finfo(torch.float64).eps)

@@ -98,6 +98,34 @@ def broadcast_batch(operator: str, x: torch.Tensor, y: torch.Tensor) -> tuple[in
     return tuple(batch)
 
 
+def points(operator: str, label: str, x: torch.Tensor) -> None:
+    """Raise RuntimeError unless `x` is `[*batch, points, dim]` and floating."""
+    floating(operator, label, x)
+    if x.dim() < 2:
+        raise RuntimeError(
+            f"stone::{operator}: {label} must be [*batch, points, dim] with at least two dimensions, "
+            f"got {shape(x)}; use {label}.unsqueeze(0)"
+        )
+
+
+def pair_batch(operator: str, x: torch.Tensor, y: torch.Tensor) -> tuple[int, ...]:
+    """The batch shape that `x` `[*batch, n, dim]` and `y` `[*batch, m, dim]` broadcast to; RuntimeError if none."""
+    fits = x.shape[-1] == y.shape[-1]
+    longer, shorter = (x.shape[:-2], y.shape[:-2]) if x.dim() >= y.dim() else (y.shape[:-2], x.shape[:-2])
+    padding = len(longer) - len(shorter)
+    batch: list[int] = []
+    for index, extent in enumerate(longer):
+        other = shorter[index - padding] if index >= padding else 1
+        fits = fits and (extent == other or extent == 1 or other == 1)
+        batch.append(other if extent == 1 else extent)
+    if not fits:
+        raise RuntimeError(
+            f"stone::{operator}: x [*batch, n, dim] and y [*batch, m, dim] must have one last dimension and "
+            f"batch dimensions that broadcast, got {shape(x)} and {shape(y)}; reshape or unsqueeze one of them"
+        )
+    return tuple(batch)
+
+
 def gradient(operator: str, labels: str, grad: torch.Tensor, x: torch.Tensor, size: Sequence[int]) -> None:
     """Raise RuntimeError unless `grad` has the shape `size` of the result, and the dtype and device of `x`."""
     same_dtype(operator, labels, grad, x)

@@ -33,4 +33,25 @@ struct MobiusArguments {
   RowMap map;
 };
 
+// x: [*its batch, rows, dim], y: [*its batch, columns, dim], contiguous; operands of `map`: x, y, curvature, and its
+// rows are matrices. The result, or grad: [batch, rows, columns].
+struct CdistArguments {
+  Element element;
+  Model model;
+  int64_t batch;
+  int64_t rows;
+  int64_t columns;
+  int64_t dim;
+  const void* x;
+  const void* y;
+  const void* products;  // <x, y> in the type that pairs are computed in: [batch, rows, columns], or null
+  const void* grad;      // backward only
+  void* result;          // the distances, or grad_x: [batch, rows, dim]
+  void* grad_y;          // backward only: [batch, columns, dim]
+  double* grad_c;        // backward only: [batch, rows + columns], one for each row of x, then of y
+  Curvature c;
+  CdistGuards guards;
+  RowMap map;
+};
+
 }  // namespace stone

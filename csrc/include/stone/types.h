@@ -37,6 +37,17 @@ struct MobiusGuards {
   double denominator_offset;
 };
 
+// min_alpha: 0 is no clamp; atanh_limit: 1 or more is none.
+struct CdistGuards {
+  double min_alpha;
+  double min_denominator;
+  double denominator_offset;
+  double atanh_limit;
+};
+
+// How the points of a distance matrix are given; their distances are those of their images in the Poincare ball.
+enum class Model : int { kPoincare, kLorentz, kKlein };
+
 constexpr int kMaxDepth = 6;
 constexpr int kMaxOperands = 3;
 

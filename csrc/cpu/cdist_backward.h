@@ -1,0 +1,155 @@
+// Gradients of distance matrices: for each panel of one operand, sums over all points of the other. Nothing is kept
+// of the forward pass, and no matrix is made.
+#pragma once
+
+#include "cdist_forward.h"
+
+namespace STONE_NAMESPACE {
+
+// What the pairs of one point sum to, beside the weighted differences.
+struct PairSums {
+  double along;
+  double curvature;
+};
+
+// A tile's row at its full length, beyond which `grad` is 0; `weights` come in as squared distances.
+template <class C>
+__attribute__((noinline)) PairSums row_gradients(C* __restrict weights, const C* __restrict grad,
+                                                 const PairSide<C> side, const Panel<C>& y,
+                                                 const PairScale<C> scale) {
+  C along = C(0), curvature = C(0);
+#pragma omp simd reduction(+ : along, curvature)
+  for (int j = 0; j < kTile; ++j) {
+    const PairGradient<C> g =
+        pair_gradient(grad[j], weights[j], side, PairSide<C>{y.weight[j], y.excess[j], y.alpha[j], y.passes[j]}, scale);
+    weights[j] = g.weight;
+    along += g.along;
+    curvature += g.curvature;
+  }
+  return {static_cast<double>(along), static_cast<double>(curvature)};
+}
+
+// `weights` come in as squared distances.
+template <class C>
+inline PairSums weigh_pairs(C* weights, const C* grad, const Panel<C>& x, int i, const Panel<C>& y, int64_t dim,
+                            const PairScale<C>& scale, double c, const CdistGuards& guards) {
+  double wide[kTile];
+  if (wide_squares(wide, weights, x, i, y, dim)) {
+    const PairScale<double> exact = pair_scale<double>(c, guards);
+    PairSums sums{0.0, 0.0};
+    for (int j = 0; j < y.count; ++j) {
+      const PairGradient<double> g = pair_gradient(static_cast<double>(grad[j]), wide[j], wide_side(x, i, c),
+                                                   wide_side(y, j, c), exact);
+      weights[j] = static_cast<C>(g.weight);
+      sums.along += g.along;
+      sums.curvature += g.curvature;
+    }
+    return sums;
+  }
+  return row_gradients(weights, grad, x.side(i), y, scale);
+}
+
+// The gradients of the distances of `x` (rows from `row`) to `y` (columns from `column`), laid out [kTile, kTile];
+// `across` and `down` are the strides of the matrix from column to column and row to row.
+template <class T, class C>
+inline void load_gradients(C* tile, const T* grad, int64_t down, int64_t across, int rows, int columns) {
+  if (across == 1) {
+    for (int i = 0; i < rows; ++i) {
+#pragma omp simd
+      for (int j = 0; j < columns; ++j) {
+        tile[i * kTile + j] = static_cast<C>(load(grad[i * down + j]));
+      }
+      for (int j = columns; j < kTile; ++j) {
+        tile[i * kTile + j] = C(0);
+      }
+    }
+    return;
+  }
+  for (int j = 0; j < columns; ++j) {
+#pragma omp simd
+    for (int i = 0; i < rows; ++i) {
+      tile[i * kTile + j] = static_cast<C>(load(grad[j * across + i]));
+    }
+  }
+  for (int i = 0; i < rows; ++i) {
+    for (int j = columns; j < kTile; ++j) {
+      tile[i * kTile + j] = C(0);
+    }
+  }
+}
+
+// From the gradient of the image in the ball to that of the point; returns <x, grad_p>.
+template <class T, class C>
+inline double pull_back(T* result, const C* sums, double along, const C* point, const BallImage& image, Model model,
+                        int64_t dim) {
+  // point = factor x, so that <x, grad_p> x = <point, grad_p> point / factor^2
+  double inner = 0.0;
+  if (model != Model::kPoincare) {
+#pragma omp simd reduction(+ : inner)
+    for (int64_t k = 0; k < dim; ++k) {
+      inner += (static_cast<double>(sums[k]) + along * static_cast<double>(point[k])) * static_cast<double>(point[k]);
+    }
+  }
+  const double of_sums = image.factor;
+  const double of_point = along * image.factor + image.along * inner / (image.factor * image.factor);
+#pragma omp simd
+  for (int64_t k = 0; k < dim; ++k) {
+    const double value = of_sums * static_cast<double>(sums[k]) + of_point * static_cast<double>(point[k]);
+    result[k] = store<T>(static_cast<typename Compute<T>::type>(value));
+  }
+  return inner / image.factor;
+}
+
+// One side of the matrix: operand `side` (0: x, 1: y); `begin` and `end` count its panels.
+template <class T, class C>
+void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t begin, int64_t end) {
+  const int64_t start = space_start(a.model), dim = a.dim - start, stride = padded<C>(dim);
+  const int64_t own = side == 0 ? a.rows : a.columns, others = side == 0 ? a.columns : a.rows;
+  const int64_t own_step = side == 0 ? a.columns : 1, other_step = side == 0 ? 1 : a.columns;
+  const T* own_points = static_cast<const T*>(side == 0 ? a.x : a.y);
+  const T* other_points = static_cast<const T*>(side == 0 ? a.y : a.x);
+  CdistScratch<C> space(scratch, dim);
+  Panel<C> x, y;
+  x.points = space.x;
+  x.transposed = nullptr;
+  y.points = space.y;
+  y.transposed = space.transposed;
+  for (int64_t panel = begin; panel < end; ++panel) {
+    const int64_t matrix = panel / tiles(own), row = panel % tiles(own) * kTile;
+    const double c = curvature_at(a.c, source_row(a.map, 2, matrix));
+    const PairScale<C> scale = pair_scale<C>(c, a.guards);
+    const int64_t own_first = source_row(a.map, side, matrix) * own + row;
+    const int64_t other_first = source_row(a.map, 1 - side, matrix) * others;
+    fill_panel(x, own_points + own_first * a.dim, a.dim, tile_size(own, row), a.model, c, a.guards.min_alpha);
+    memset(space.sums, 0, static_cast<size_t>(x.count * stride) * sizeof(C));
+    PairSums totals[kTile] = {};
+    for (int64_t column = 0; column < others; column += kTile) {
+      fill_panel(y, other_points + (other_first + column) * a.dim, a.dim, tile_size(others, column), a.model, c,
+                 a.guards.min_alpha);
+      const T* grad = static_cast<const T*>(a.grad) + matrix * a.rows * a.columns + row * own_step + column * other_step;
+      load_gradients(space.grad, grad, own_step, other_step, x.count, y.count);
+      square_tile(space.squares, x.points, y.transposed, dim, x.count, y.count);
+      for (int i = 0; i < x.count; ++i) {
+        const PairSums sums = weigh_pairs(space.squares + i * kTile, space.grad + i * kTile, x, i, y, dim, scale, c,
+                                          a.guards);
+        totals[i].along += sums.along;
+        totals[i].curvature += sums.curvature;
+      }
+      weigh_tile(space.sums, space.squares, x.points, y.points, dim, x.count, y.count);
+    }
+    for (int i = 0; i < x.count; ++i) {
+      T* result = static_cast<T*>(side == 0 ? a.result : a.grad_y) + (matrix * own + row + i) * a.dim;
+      if (start == 1) {
+        result[0] = store<T>(0);
+      }
+      const double inner = pull_back(result + start, space.sums + i * stride, totals[i].along,
+                                     x.points + i * stride, x.images[i], a.model, dim);
+      // The pairs' own derivative for c is counted once, with x.
+      const double of_pairs = side == 0 ? totals[i].curvature / c : 0.0;
+      a.grad_c[matrix * (a.rows + a.columns) + (side == 0 ? 0 : a.rows) + row + i] =
+          of_pairs + x.images[i].curvature * inner;
+    }
+  }
+}
+
+}  // namespace STONE_NAMESPACE

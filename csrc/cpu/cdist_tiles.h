@@ -1,0 +1,117 @@
+// The two loops of a distance matrix over a tile of pairs: squared distances, and sums of weighted differences.
+#pragma once
+
+#include "vectors.h"
+
+namespace STONE_NAMESPACE {
+
+// Pairs of a tile: rows of one operand by rows of the other.
+constexpr int kTile = 64;
+// Entries summed into one accumulator before it is added to a total, so that rounding does not grow with the sum.
+constexpr int64_t kRun = 32;
+
+// Packed rows end with zeros up to a multiple of this.
+template <class C>
+STONE_FUNCTION int64_t padded(int64_t dim) {
+  constexpr int64_t lanes = 64 / static_cast<int64_t>(sizeof(C));
+  return (dim + lanes - 1) / lanes * lanes;
+}
+
+// squares[r][j] = sum over k of (x[r][k] - y[k][j])^2 for R rows; x is [R, stride], y is [dim, kTile].
+template <class C, int R>
+STONE_FUNCTION void square_rows(C* squares, const C* x, int64_t stride, const C* y, int64_t dim, int columns) {
+  constexpr int L = kLanes<C>, Q = kTileVectors;
+  for (int j = 0; j < columns; j += L * Q) {
+    for (int64_t begin = 0; begin < dim; begin += kRun) {
+      const int64_t end = begin + kRun < dim ? begin + kRun : dim;
+      Vector<C> sum[R][Q] = {};
+      for (int64_t k = begin; k < end; ++k) {
+        Vector<C> other[Q];
+        for (int q = 0; q < Q; ++q) {
+          other[q] = load_vector(y + k * kTile + j + q * L);
+        }
+        for (int r = 0; r < R; ++r) {
+          const C value = x[r * stride + k];
+          for (int q = 0; q < Q; ++q) {
+            const Vector<C> difference = other[q] - value;
+            sum[r][q] += difference * difference;
+          }
+        }
+      }
+      for (int r = 0; r < R; ++r) {
+        for (int q = 0; q < Q; ++q) {
+          C* total = squares + r * kTile + j + q * L;
+          store_vector(total, begin == 0 ? sum[r][q] : load_vector(total) + sum[r][q]);
+        }
+      }
+    }
+  }
+}
+
+template <class C>
+inline void square_tile(C* squares, const C* x, const C* y, int64_t dim, int rows, int columns) {
+  const int64_t stride = padded<C>(dim);
+  int r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    square_rows<C, 4>(squares + r * kTile, x + r * stride, stride, y, dim, columns);
+  }
+  for (; r < rows; ++r) {
+    square_rows<C, 1>(squares + r * kTile, x + r * stride, stride, y, dim, columns);
+  }
+  for (r = 0; r < rows; ++r) {
+    for (int j = dim > 0 ? columns : 0; j < kTile; ++j) {
+      squares[r * kTile + j] = C(0);
+    }
+  }
+}
+
+// sums[r] += sum over j of weights[r][j] (x[r] - y[j]) for R rows and Q vectors of entries; rows are `stride` apart.
+template <class C, int R, int Q>
+STONE_FUNCTION void weigh_rows(C* sums, const C* weights, const C* x, const C* y, int64_t stride, int columns) {
+  constexpr int L = kLanes<C>;
+  Vector<C> sum[R][Q] = {};
+  for (int j = 0; j < columns; ++j) {
+    Vector<C> other[Q];
+    for (int q = 0; q < Q; ++q) {
+      other[q] = load_vector(y + j * stride + q * L);
+    }
+    for (int r = 0; r < R; ++r) {
+      const C weight = weights[r * kTile + j];
+      for (int q = 0; q < Q; ++q) {
+        sum[r][q] += (load_vector(x + r * stride + q * L) - other[q]) * weight;
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int q = 0; q < Q; ++q) {
+      C* total = sums + r * stride + q * L;
+      store_vector(total, load_vector(total) + sum[r][q]);
+    }
+  }
+}
+
+template <class C, int R>
+inline void weigh_panel(C* sums, const C* weights, const C* x, const C* y, int64_t stride, int columns) {
+  constexpr int L = kLanes<C>, Q = kTileVectors;
+  int64_t k = 0;
+  for (; k + L * Q <= stride; k += L * Q) {
+    weigh_rows<C, R, Q>(sums + k, weights, x + k, y + k, stride, columns);
+  }
+  for (; k < stride; k += L) {
+    weigh_rows<C, R, 1>(sums + k, weights, x + k, y + k, stride, columns);
+  }
+}
+
+template <class C>
+inline void weigh_tile(C* sums, const C* weights, const C* x, const C* y, int64_t dim, int rows, int columns) {
+  const int64_t stride = padded<C>(dim);
+  int r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    weigh_panel<C, 4>(sums + r * stride, weights + r * kTile, x + r * stride, y, stride, columns);
+  }
+  for (; r < rows; ++r) {
+    weigh_panel<C, 1>(sums + r * stride, weights + r * kTile, x + r * stride, y, stride, columns);
+  }
+}
+
+}  // namespace STONE_NAMESPACE

@@ -1,0 +1,119 @@
+// The distance of a pair of points in the Poincare ball, and its derivatives:
+//   d = 2 / sqrt(c) * min(asinh(z), artanh(limit)),  z = sqrt(c ||x - y||^2 / (alpha beta)),
+// alpha = max(1 - c||x||^2, min_alpha), beta likewise: 2 / sqrt(c) * artanh(sqrt(c) ||-x + y||) without its
+// cancellation. Library guards on the denominator `den` of the Moebius sum, E = max(den, min_denominator) +
+// denominator_offset, change artanh(sqrt(c D den) / E) only, which in terms of asinh is
+//   z^2 = c D den / ((E - den)(E + den) + den alpha beta),  den = alpha beta + c D,  D = ||x - y||^2.
+#pragma once
+
+#include "stone/asinh.h"
+#include "stone/types.h"
+
+namespace STONE_NAMESPACE {
+
+// What one side of a pair contributes, formed in float64. A is the type that pairs are computed in.
+template <class C>
+struct PairSide {
+  C weight;   // sqrt(c) / alpha
+  C excess;   // c ||p||^2 / alpha, where alpha is not clamped: the derivative of -log(alpha) for log(c)
+  C alpha;
+  C passes;   // 1 where the gradient of alpha flows, else 0
+};
+
+template <class C>
+STONE_FUNCTION PairSide<C> pair_side(double alpha, double squares, bool clamped, double c) {
+  const double inverse = 1.0 / alpha;
+  return {static_cast<C>(sqrt(c) * inverse), static_cast<C>(clamped ? 0.0 : c * squares * inverse),
+          static_cast<C>(alpha), clamped ? C(0) : C(1)};
+}
+
+// What all pairs of one curvature share.
+template <class C>
+struct PairScale {
+  C c;
+  C length;      // 2 / sqrt(c)
+  C inverse;     // 1 / sqrt(c)
+  C largest;     // z beyond this counts as saturated
+  C saturated;   // artanh(limit), or infinity
+};
+
+template <class C>
+struct Largest;
+template <>
+struct Largest<float> {
+  static constexpr double z = 1e18;
+};
+template <>
+struct Largest<double> {
+  static constexpr double z = 1e150;
+};
+
+template <class C>
+STONE_FUNCTION PairScale<C> pair_scale(double c, const CdistGuards& guards) {
+  const double root = sqrt(c);
+  const double limit = guards.atanh_limit;
+  // sinh(artanh(u)) = u / sqrt(1 - u^2)
+  const double largest = limit < 1.0 ? limit / sqrt((1.0 - limit) * (1.0 + limit)) : Largest<C>::z;
+  return {static_cast<C>(c), static_cast<C>(2.0 / root), static_cast<C>(1.0 / root), static_cast<C>(largest),
+          static_cast<C>(limit < 1.0 ? artanh(limit) : infinity())};
+}
+
+template <class C>
+STONE_FUNCTION C half_distance(C z, const PairScale<C>& scale) {
+  const C bounded = z > scale.largest ? C(1) : z;
+  const C h = asinh_nonnegative(bounded);
+  return z > scale.largest ? scale.saturated : h;
+}
+
+// `weights` is the product of the weights of both sides.
+template <class C>
+STONE_FUNCTION C pair_distance(C squares, C weights, const PairScale<C>& scale) {
+  const C z = square_root(squares * weights);
+  return scale.length * half_distance(z, scale);
+}
+
+// grad_x = sum over y of weight (x - y) + along x; `curvature` is the part of c at fixed points.
+template <class C>
+struct PairGradient {
+  C weight;
+  C along;
+  C curvature;
+};
+
+// tanh(h) - h with h = asinh(z) and q = z^2: where the difference cancels, its series in q.
+template <class C>
+STONE_FUNCTION C tanh_less_argument(C z, C q, C tanh_h, C h) {
+  C p = C(0.1678067161923363);
+  p = p * q - C(0.17570897152549342);
+  p = p * q + C(0.18482881433823528);
+  p = p * q - C(0.1955078125);
+  p = p * q + C(0.20823317307692307);
+  p = p * q - C(0.2237215909090909);
+  p = p * q + C(0.24305555555555555);
+  p = p * q - C(0.26785714285714285);
+  p = p * q + C(0.3);
+  p = p * q - C(0.3333333333333333);
+  return q < C(0.03125) ? z * q * p : tanh_h - h;
+}
+
+template <class C>
+STONE_FUNCTION PairGradient<C> pair_gradient(C grad, C squares, const PairSide<C>& x, const PairSide<C>& y,
+                                             const PairScale<C>& scale) {
+  const C weights = x.weight * y.weight;
+  const C q = squares * weights;
+  const C z = square_root(q);
+  const bool within = !(z > scale.largest);
+  const C root = square_root(C(1) + (within ? q : C(1)));
+  const C h = half_distance(z, scale);
+  const C tanh_h = within ? z / root : C(0);
+  // Coincident points: the distance has a cusp, whose gradient is taken to be 0.
+  const C inverse = (within & (squares > C(0))) ? C(2) / (z * root) : C(0);
+  PairGradient<C> g;
+  g.weight = squares == squares ? grad * scale.inverse * inverse * weights : squares;
+  g.along = C(2) * grad * tanh_h * x.weight * x.passes;
+  const C less = within ? tanh_less_argument(z, q, tanh_h, h) : -h;
+  g.curvature = grad * scale.inverse * (tanh_h * (x.excess + y.excess) + less);
+  return g;
+}
+
+}  // namespace STONE_NAMESPACE

@@ -1,0 +1,174 @@
+"""What the distance matrices share: checks, shapes, gradients and the formula over pairs of the Poincaré ball.
+
+    z = sqrt(c ||x - y||^2 / (alpha beta)),  alpha = max(1 - c||x||^2, min_alpha),  beta likewise
+    d = 2 / sqrt(c) * min(asinh(z), artanh(atanh_limit))
+
+which is `2 / sqrt(c) * artanh(sqrt(c) ||-x + y||)` with Möbius addition, without its cancellation. The distance has
+a cusp at coincident points: its gradient there is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import batching, checks
+from .library import NO_LIMIT, Function, Operator
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Points of the ball on either side of the pairs, with `alpha = 1 - c||x||^2` of each and whether it varies."""
+
+    x: Tensor
+    y: Tensor
+    c: Tensor
+    alpha: Tensor
+    beta: Tensor
+
+
+def squared_differences(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """`x - y` of all pairs, `[*batch, n, m, dim]`, and its squared norms, `[*batch, n, m]`."""
+    difference = x.unsqueeze(-2) - y.unsqueeze(-3)
+    return difference, difference.square().sum(-1)
+
+
+def alphas(x: Tensor, c: Tensor, min_alpha: float) -> Tensor:
+    """`max(1 - c||x||^2, min_alpha)` of each point, `[*batch, n, 1]`."""
+    alpha = 1 - c * x.square().sum(-1, keepdim=True)
+    return alpha.clamp_min(min_alpha) if min_alpha else alpha
+
+
+def ball_distances(sides: Sides, limit: float = NO_LIMIT) -> Tensor:
+    """Distances of all pairs of points of the ball, `[*batch, n, m]`; differentiable, with gradient 0 at distance 0."""
+    _, squares = squared_differences(sides.x, sides.y)
+    q = sides.c * squares / (sides.alpha * sides.beta.mT)
+    apart = squares != 0
+    half = torch.where(apart, torch.asinh(torch.where(apart, q, 1.0).sqrt()), 0.0)
+    if limit < 1:
+        half = half.clamp_max(math.atanh(limit))
+    return 2 / sides.c.sqrt() * half
+
+
+def widen(x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The operands in the dtype that the references compute in, `c` to broadcast against `[*batch, n, m]`."""
+    dtype = batching.compute_dtype(x)
+    return x.to(dtype), y.to(dtype), c.to(device=x.device, dtype=dtype)
+
+
+def operator(
+    name: str, guards: tuple[str, ...], arguments: str, reference: Function, gradients: Function
+) -> Operator:
+    """Assemble the operator of one model.
+
+    Args:
+        name: such as `poincare_cdist`.
+        guards: the keyword arguments that must not be negative.
+        arguments: the schema between the parentheses.
+        reference: `(x, y, c, **options) -> distances`, differentiable.
+        gradients: `(grad, x, y, c, **options)` to gradients of `x` and `y` as if neither broadcast, and of one
+            curvature a matrix.
+    """
+
+    def check(x: Tensor, y: Tensor, c: Tensor, options: dict[str, Any]) -> tuple[int, ...]:
+        checks.points(name, "x", x)
+        checks.points(name, "y", y)
+        checks.same_dtype(name, "x and y", x, y)
+        checks.same_device(name, "x and y", x, y)
+        batch = checks.pair_batch(name, x, y)
+        checks.curvature(name, c, (*batch, 1), x.device)
+        checks.options(name, **{guard: options[guard] for guard in guards if guard in options})
+        return batch
+
+    def fake(x: Tensor, y: Tensor, c: Tensor, **options: Any) -> Tensor:
+        return x.new_empty((*check(x, y, c, options), x.shape[-2], y.shape[-2]))
+
+    def backward_fake(grad: Tensor, x: Tensor, y: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, ...]:
+        batch = check(x, y, c, options)
+        checks.gradient(f"{name}_backward", "grad and x", grad, x, (*batch, x.shape[-2], y.shape[-2]))
+        grad_c = x.new_empty((*batch, 1, 1), dtype=batching.compute_dtype(x))
+        return x.new_empty((*batch, *x.shape[-2:])), x.new_empty((*batch, *y.shape[-2:])), grad_c
+
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict, output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.options = keyword_only_inputs
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        operands = ctx.saved_tensors
+        differentiate = getattr(torch.ops.stone, f"{name}_backward").default
+        grads = differentiate(grad, *operands, **ctx.options)
+        return tuple(
+            batching.sum_to(gradient, like) if wanted else None
+            for gradient, like, wanted in zip(grads, operands, ctx.needs_input_grad, strict=True)
+        )
+
+    def vmap(
+        op: Any, info: Any, in_dims: Any, x: Tensor, y: Tensor, c: Tensor, **options: Any
+    ) -> tuple[Tensor, int]:
+        return op(*_batched(in_dims, x, y, c), **options), 0
+
+    def backward_vmap(
+        op: Any, info: Any, in_dims: Any, grad: Tensor, x: Tensor, y: Tensor, c: Tensor, **options: Any
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        grad = batching.spread(grad, in_dims[0], info.batch_size)
+        x, y, c = _batched(in_dims[1:], x, y, c)
+        x = x.expand(*grad.shape[:-2], *x.shape[-2:])
+        return op(grad, x, y, c, **options), (0, 0, 0)
+
+    return Operator(
+        name=name,
+        arguments=arguments,
+        backward_arguments="Tensor grad, " + arguments,
+        backward_results="(Tensor, Tensor, Tensor)",
+        reference=reference,
+        backward_reference=gradients,
+        fake=fake,
+        backward_fake=backward_fake,
+        setup_context=setup_context,
+        backward=backward,
+        vmap=vmap,
+        backward_vmap=backward_vmap,
+    )
+
+
+def _batched(in_dims: Any, x: Tensor, y: Tensor, c: Tensor) -> list[Tensor]:
+    """Align the operands; where only `c` is mapped, `x` takes its mapped dimension too."""
+    x_dim, y_dim, c_dim = in_dims[:3]
+    if x_dim is None and y_dim is None and c_dim is not None:
+        x, x_dim = x.expand(c.shape[c_dim], *x.shape), 0
+    return batching.align((x, y, c), (x_dim, y_dim, c_dim))
+
+
+def ball_gradients(
+    grad: Tensor, sides: Sides, moves: tuple[Tensor, Tensor], limit: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `ball_distances` for the points and for `c` at fixed points, given the gradient of the result.
+
+    `moves` tells for each point, `[*batch, n, 1]` and `[*batch, m, 1]`, whether its alpha is `1 - c||x||^2`.
+    """
+    x, y, c, alpha, beta = sides.x, sides.y, sides.c, sides.alpha, sides.beta
+    difference, squares = squared_differences(x, y)
+    apart = squares != 0
+    q = c * squares / (alpha * beta.mT)
+    z = torch.where(apart, q, 1.0).sqrt()
+    root = torch.sqrt(1 + q)
+    half = torch.where(apart, torch.asinh(z), 0.0)
+    within = half <= math.atanh(limit) if limit < 1 else torch.ones_like(apart)
+    weight = torch.where(apart & within, 2 * c.sqrt() * grad / (z * root * alpha * beta.mT), 0.0)
+    tanh = torch.where(apart & within, z / root, 0.0)
+    along = 2 * c.sqrt() * grad * tanh
+    along_x, along_y = (move.to(x.dtype) for move in moves)
+    grad_x = (weight.unsqueeze(-1) * difference).sum(-2) + (along * along_x / alpha).sum(-1, keepdim=True) * x
+    grad_y = (along * (along_y / beta).mT).sum(-2).unsqueeze(-1) * y
+    grad_y = grad_y - (weight.unsqueeze(-1) * difference).sum(-3)
+    excess_x = along_x * c * x.square().sum(-1, keepdim=True) / alpha
+    excess_y = along_y * c * y.square().sum(-1, keepdim=True) / beta
+    capped = half.clamp_max(math.atanh(limit)) if limit < 1 else half
+    of_c = grad * (tanh * (1 + excess_x + excess_y.mT) - capped) / (c * c.sqrt())
+    return grad_x, grad_y, of_c.sum((-2, -1), keepdim=True)

@@ -1,0 +1,88 @@
+"""`stone::poincare_cdist`: distances of all pairs of points of the Poincaré ball."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import batching
+from .cdist import Sides, alphas, ball_distances, ball_gradients, operator, widen
+from .curvature import operand, wants_gradient
+from .library import NO_LIMIT, declare
+
+_NAME = "poincare_cdist"
+
+
+def reference(
+    x: Tensor, y: Tensor, c: Tensor, *, min_alpha: float = 0.0, atanh_limit: float = NO_LIMIT
+) -> Tensor:
+    """The distances in plain torch, differentiable, in the dtype of `x` (half types compute in float32)."""
+    u, v, k = widen(x, y, c)
+    sides = Sides(u, v, k, alphas(u, k, min_alpha), alphas(v, k, min_alpha))
+    return ball_distances(sides, atanh_limit).to(x.dtype)
+
+
+def gradients(
+    grad: Tensor, x: Tensor, y: Tensor, c: Tensor, *, min_alpha: float = 0.0, atanh_limit: float = NO_LIMIT
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients for `x` and `y` as if neither broadcast, and for one curvature a matrix, `[*batch, 1, 1]`."""
+    u, v, k = widen(x, y, c)
+    batch = grad.shape[:-2]
+    u, v = u.expand(*batch, *u.shape[-2:]), v.expand(*batch, *v.shape[-2:])
+    sides = Sides(u, v, k, alphas(u, k, min_alpha), alphas(v, k, min_alpha))
+    moves = (sides.alpha > min_alpha, sides.beta > min_alpha)
+    grad_x, grad_y, grad_c = ball_gradients(grad.to(u.dtype), sides, moves, atanh_limit)
+    return grad_x.to(x.dtype), grad_y.to(x.dtype), grad_c.to(batching.compute_dtype(x))
+
+
+OPERATOR = operator(
+    _NAME,
+    ("min_alpha", "atanh_limit"),
+    f"Tensor x, Tensor y, Tensor c, *, float min_alpha=0, float atanh_limit={NO_LIMIT:.0e}",
+    reference,
+    gradients,
+)
+declare(OPERATOR)
+
+
+def poincare_cdist(
+    x: Tensor,
+    y: Tensor,
+    c: float | Tensor = 1.0,
+    *,
+    min_alpha: float = 0.0,
+    atanh_limit: float = NO_LIMIT,
+) -> Tensor:
+    """Distances of all pairs of points of the Poincaré ball of curvature `-c`.
+
+    `2 / sqrt(c) * min(asinh(z), artanh(atanh_limit))`, `z = sqrt(c ||x - y||^2 / (alpha beta))`,
+    `alpha = max(1 - c||x||^2, min_alpha)` and `beta` likewise. This is
+    `2 / sqrt(c) * artanh(min(sqrt(c) ||-x + y||, atanh_limit))` with Möbius addition (Ganea et al. 2018, equation 7)
+    in a form that keeps the digits of near points. No `[n, m, dim]` temporary is made, forward or backward; the
+    gradient is 0 for coincident points. The distances run in the dtype they are given, under autocast too.
+
+    Args:
+        x: points, `[*batch, n, dim]`, float32, float64, bfloat16 or float16.
+        y: points, `[*batch, m, dim]`, the dtype of `x`; the batch dimensions broadcast.
+        c: curvature, a positive float, or a floating tensor that is 0-dim or broadcasts to `[*batch, 1, 1]`.
+            A tensor is not inspected.
+        min_alpha: points with less than this left to the boundary count as that far; 0 is no guard, and gives
+            infinity for points on the boundary and NaN for points beyond it.
+        atanh_limit: bound of the argument of artanh, below 1; the default is none.
+
+    Returns:
+        `[*batch, n, m]`, in the dtype of `x`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices, or a negative guard.
+
+    >>> import torch
+    >>> poincare_cdist(torch.tensor([[0.5, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.5, 0.0], [-0.5, 0.0]]))
+    tensor([[1.0986, 0.0000, 2.1972],
+            [0.0000, 1.0986, 1.0986]])
+    """
+    curvature = operand(_NAME, x, c)
+    wants = wants_gradient(x, y, curvature)
+    op = torch.ops.stone.poincare_cdist if wants else torch.ops.stone.poincare_cdist_forward
+    return op.default(x, y, curvature, min_alpha=min_alpha, atanh_limit=min(atanh_limit, NO_LIMIT))
