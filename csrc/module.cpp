@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "cpu/isa.h"
+#include "cpu/machine.h"
 
 namespace py = pybind11;
 
@@ -43,6 +44,13 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info,
         "Facts of the build as a dict: versions, instruction sets, CUDA architectures, compile flags.\n\n"
         "Raises RuntimeError where STONEFX_CPU_ISA names an instruction set that cannot run here.");
+  m.def("usable_cores", &stone::usable_cores, "The cores that this process may use.");
+  m.def("cache_bytes", &stone::cache_bytes,
+        "Bytes of the data caches of one core, level 1 first; empty where the system does not say.");
+  m.def("read_bandwidth", &stone::read_bandwidth, py::arg("bytes"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>(),
+        "Bytes a second at which so many threads together read a buffer of that size.\n\n"
+        "Raises ValueError for less than one thread, or a buffer too small for them.");
   m.def("usable_instruction_sets", &stone::usable_instruction_sets,
         "The compiled instruction sets that this CPU has, weakest first.");
 }

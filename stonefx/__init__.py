@@ -6,6 +6,7 @@ from .capture import CaptureError
 from .ops import butterfly
 from .optimize import explain, optimize
 from .options import Options
+from .passes.linear.cost import Machine
 from .passes.pipeline import RewriteError
 from .report import Report
 from .rewriting import RequiredRewriteMissing, StonefxWarning
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CaptureError",
+    "Machine",
     "Options",
     "Report",
     "RequiredRewriteMissing",

@@ -126,10 +126,16 @@ def bench(
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-def doctor(as_json: bool) -> None:
+@click.option(
+    "--measure", is_flag=True, help="Measure this machine for the cost model and check its predictions."
+)
+def doctor(as_json: bool, measure: bool) -> None:
     """Print what is built and what is missing."""
     from stonefx import doctor as facts
 
+    if measure:
+        click.echo(json.dumps(facts.measure(), indent=2) if as_json else facts.measure_text())
+        return
     click.echo(json.dumps(facts.report(), indent=2, default=str) if as_json else facts.text())
 
 

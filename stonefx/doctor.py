@@ -6,12 +6,13 @@ import importlib.metadata
 import platform
 import shutil
 import warnings
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from tabulate import tabulate
 
-from stonefx import native
+from stonefx import machine, native
 
 _OPERATORS = ("expmap0", "logmap0", "mobius_add", "low_rank_linear")
 
@@ -22,7 +23,8 @@ def report() -> dict[str, Any]:
     Returns:
         `versions`, `build` (`stonefx._C.build_info()` or None), `libraries` by name with `path`, `loaded`, `reason`
         and `remedy`, `operators` by name with the devices that have a kernel, `backend` (whether
-        `torch.compile(backend="stone")` finds the entry point), and `problems`: a list of `what` and `remedy`.
+        `torch.compile(backend="stone")` finds the entry point), `machine` (the file with the measured facts of the CPU
+        for the cost model, or None before the first measurement), and `problems`: a list of `what` and `remedy`.
 
     Raises:
         RuntimeError: `STONEFX_CPU_ISA` names an instruction set that cannot run here.
@@ -41,6 +43,7 @@ def report() -> dict[str, Any]:
         "libraries": {library.name: vars(library).copy() for library in (status.cpu, status.cuda)},
         "operators": {name: _devices(name) for name in _OPERATORS},
         "backend": _entry_point_registered(),
+        "machine": _kept(),
     }
     facts["problems"] = _problems(facts, status)
     return facts
@@ -59,6 +62,7 @@ def text() -> str:
     for name, devices in facts["operators"].items():
         rows.append((f"stone::{name}", ", ".join(devices)))
     rows.append(('torch.compile(backend="stone")', "registered" if facts["backend"] else "not registered"))
+    rows.append(("facts of this machine", facts["machine"] or "not measured yet: stonefx doctor --measure"))
     table = tabulate(rows, tablefmt="plain")
     if not facts["problems"]:
         return f"{table}\n\nNothing is missing."
@@ -66,6 +70,53 @@ def text() -> str:
         [(p["what"], p["remedy"]) for p in facts["problems"]], headers=("missing", "what to do")
     )
     return f"{table}\n\n{problems}"
+
+
+def measure() -> dict[str, Any]:
+    """Measure this machine for the cost model, keep the facts, and compare predictions with times, ready for JSON.
+
+    Returns:
+        `path` of the file, `threads` (one where other processes keep the cores busy), `machine` (the facts), and
+        `linear`: a list of `dtype`, `rows`, `inputs`, `outputs`, `predicted` and `measured` in seconds.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found, threads = machine.refresh(device)
+    return {
+        "path": str(machine.cache_path(device)),
+        "threads": threads,
+        "machine": asdict(found),
+        "linear": [asdict(comparison) for comparison in machine.compare(found, device, threads)],
+    }
+
+
+def measure_text() -> str:
+    """`measure` as tables for a terminal."""
+    facts = measure()
+    rows = [
+        (c["dtype"], c["rows"], c["inputs"], c["outputs"], 1e6 * c["predicted"], 1e6 * c["measured"],
+         c["predicted"] / c["measured"])
+        for c in facts["linear"]
+    ]  # fmt: skip
+    headers = ("dtype", "rows", "inputs", "outputs", "predicted us", "measured us", "ratio")
+    near = sum(0.75 <= row[-1] <= 1 / 0.75 for row in rows)
+    found = facts["machine"]
+    summary = [
+        ("threads", str(facts["threads"])),
+        ("float32", f"{found['flop_rate'] / 1e9:.3g} GFLOP/s"),
+        ("memory", f"{found['bandwidth'] / 1e9:.3g} GB/s"),
+        (
+            "a call",
+            f"{found['launch'] * 1e6:.3g} us in float32, {found['half']['launch'] * 1e6:.3g} us in bfloat16",
+        ),
+        ("kept in", facts["path"]),
+    ]
+    table = tabulate(rows, headers=headers, floatfmt=".3g")
+    return f"{tabulate(summary, tablefmt='plain')}\n\n{table}\n\n{near} of {len(rows)} within 25 %"
+
+
+def _kept() -> str | None:
+    path = machine.cache_path(torch.device("cpu"))
+    return str(path) if path.exists() else None
 
 
 def _versions() -> dict[str, str]:

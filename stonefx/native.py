@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -112,8 +113,14 @@ def _check_instruction_set() -> None:
 
 def build_info() -> dict | None:
     """`stonefx._C.build_info()`, or None where the extension module is not built."""
+    module = extension()
+    return None if module is None else module.build_info()
+
+
+def extension() -> Any:
+    """The extension module `stonefx._C`, or None where it is not built."""
     try:
         from stonefx import _C  # type: ignore[attr-defined]
     except ImportError:
         return None
-    return _C.build_info()
+    return _C

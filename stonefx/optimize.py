@@ -24,6 +24,7 @@ from .optimized import (
     with_free_batch,
 )
 from .options import Options
+from .passes.linear.cost import Machine
 from .passes.pipeline import RewriteError
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
@@ -41,6 +42,7 @@ def optimize(
     verify: bool = True,
     require: str | Iterable[str] = (),
     on_error: str = "raise",
+    machine: Machine | str = "measured",
 ) -> nn.Module:
     """Return a faster model of the same meaning, over its own copy of the weights.
 
@@ -57,6 +59,8 @@ def optimize(
         verify: compare the rewritten regions with the original on probes, and the whole on the example inputs.
         require: targets that must be rewritten somewhere.
         on_error: "raise", or "eager": after an internal failure the copied original is returned, with a report.
+        machine: what the cost model plans for: "measured" (this machine, measured once and kept in the user's cache
+            folder), "default", or a `stonefx.Machine`.
 
     Raises:
         TypeError: `model` is no `nn.Module`, or an option has the wrong type.
@@ -72,7 +76,7 @@ def optimize(
     """
     options = Options.parse(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
-        | {"on_error": on_error}
+        | {"on_error": on_error, "machine": machine}
     )
     source = copy.deepcopy(_checked(model))
     if example_inputs is None:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from .passes.linear.cost import Machine
 from .passes.pipeline import PIPELINE, TARGETS
 
 Inner = Literal["eager", "aot_eager", "inductor"]
 INNERS = ("eager", "aot_eager", "inductor")
 ON_ERROR = ("raise", "eager")
+MACHINES = ("measured", "default")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Options:
         dynamic: batch sizes vary freely (`optimize` only; `torch.compile` has its own `dynamic`).
         verify: compare every rewritten region with the original on probes, and undo it outside its bound.
         on_error: "raise", or "eager": after an internal failure the original runs and the report says so.
+        machine: what the cost model plans for: "measured" (this machine, measured once and kept in the user's cache
+            folder), "default", or a `stonefx.Machine`.
 
     Raises:
         TypeError: an unknown option (the message names the nearest known one), or a value of the wrong type.
@@ -35,8 +39,8 @@ class Options:
     >>> Options.parse({"iner": "eager"})
     Traceback (most recent call last):
     ...
-    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, on_error, passes, \
-require, verify
+    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, machine, on_error, \
+passes, require, verify
     """
 
     inner: Inner = "inductor"
@@ -45,6 +49,7 @@ require, verify
     dynamic: bool = True
     verify: bool = True
     on_error: Literal["raise", "eager"] = "raise"
+    machine: Machine | Literal["measured", "default"] = "measured"
 
     def __post_init__(self) -> None:
         names = _names("passes", self.passes)
@@ -54,6 +59,8 @@ require, verify
         _each_of("require", self.require, TARGETS)
         _one_of("inner", self.inner, INNERS)
         _one_of("on_error", self.on_error, ON_ERROR)
+        if not isinstance(self.machine, Machine):
+            _one_of("machine", self.machine, MACHINES)
         for name in ("dynamic", "verify"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"option {name!r} must be True or False, got {getattr(self, name)!r}")

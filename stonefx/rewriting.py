@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import fx
 
+from .machine import machine_for
 from .options import Options
 from .passes.pipeline import rewrite
 from .passes.rewrite import Context
@@ -40,7 +41,8 @@ def rewrite_reported(
     """
     before, totals_before = graph_text(module), graph_totals(module)
     verifier = Verifier(values) if options.verify else None
-    done = rewrite(module, options.passes, Context(grad=grad, inner=options.inner), verifier)
+    context = Context(grad=grad, inner=options.inner, machine=machine_for(module, options.machine))
+    done = rewrite(module, options.passes, context, verifier)
     report = Report(
         sites=done.sites,
         before=before,

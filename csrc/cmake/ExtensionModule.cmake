@@ -1,5 +1,7 @@
 # stonefx._C: facts about the build, readable without torch.
-pybind11_add_module(_C MODULE csrc/module.cpp csrc/cpu/isa.cpp)
+pybind11_add_module(_C MODULE csrc/module.cpp csrc/cpu/isa.cpp csrc/cpu/machine.cpp)
+find_package(Threads REQUIRED)
+target_link_libraries(_C PRIVATE Threads::Threads)
 target_include_directories(_C PRIVATE csrc)
 string(REPLACE ";" " " stone_flags "${STONE_CPU_FLAGS}")
 string(REPLACE ";" " " stone_architectures "${STONE_CUDA_ARCHITECTURES}")

@@ -6,20 +6,25 @@ from dataclasses import dataclass
 
 import torch
 
+from .kernel_times import KernelTimes
+
 
 @dataclass(frozen=True)
 class Machine:
-    """The three numbers of the roofline model.
+    """The three numbers of the roofline model, and measured times where there are any.
 
     The defaults describe one or two ordinary CPU cores: what `aten.linear` reaches on them in float32, not
-    the peak of the data sheet. `pair_launches` is what `stone.low_rank_linear` costs in calls: one where the
-    operator runs, two where `lower` spells it as two linear maps.
+    the peak of the data sheet. Where `single` or `half` is given, it predicts the time of linear maps in 4-byte or
+    2-byte elements in the place of the three numbers. `pair_launches` is what `stone.low_rank_linear` costs in
+    calls: one where the operator runs, two where `lower` spells it as two linear maps.
 
     Args:
         flop_rate: floating-point operations a second.
         bandwidth: bytes a second between memory and the cores.
         launch: seconds that one operator call costs before it does any work.
         pair_launches: calls that one low-rank pair costs.
+        single: measured times in float32.
+        half: measured times in bfloat16, which stand for float16 as well.
 
     >>> Machine().flop_rate
     50000000000.0
@@ -29,6 +34,8 @@ class Machine:
     bandwidth: float = 1e10
     launch: float = 2e-6
     pair_launches: int = 1
+    single: KernelTimes | None = None
+    half: KernelTimes | None = None
 
     def __post_init__(self) -> None:
         for name in ("flop_rate", "bandwidth", "launch", "pair_launches"):
@@ -37,7 +44,9 @@ class Machine:
 
     @classmethod
     def of(cls, device: torch.device, pair_launches: int = 1) -> Machine:
-        """The default machine of a device type.
+        """The default machine of a device type, for where nothing was measured.
+
+        A CUDA device counts as one of 50 TFLOP/s and 2 TB/s whose kernels start in 4 us.
 
         >>> Machine.of(torch.device("cuda")).launch
         4e-06
@@ -47,30 +56,43 @@ class Machine:
         return cls(pair_launches=pair_launches)
 
     def linear_seconds(self, rows: int, inputs: int, outputs: int, itemsize: int) -> float:
-        """Predict the time of `[rows, inputs] -> [rows, outputs]`.
-
-        `max(2 * rows * inputs * outputs / flop_rate, bytes / bandwidth) + launch`, where the bytes are
-        those of the weight, the input and the result.
+        """Predict the time of `[rows, inputs] -> [rows, outputs]`: one call and its work.
 
         >>> machine = Machine(flop_rate=1e9, bandwidth=1e9, launch=0.5)
         >>> machine.linear_seconds(rows=1, inputs=1000, outputs=1000, itemsize=1)
         0.502
         """
-        return self.work_seconds(rows, inputs, outputs, itemsize) + self.launch
+        return self.work_seconds(rows, inputs, outputs, itemsize) + self.launch_seconds(itemsize)
 
     def pair_seconds(self, rows: int, inputs: int, rank: int, outputs: int, itemsize: int) -> float:
         """Predict the time of `inputs -> rank -> outputs` as one low-rank pair: both products, one call."""
         return (
             self.work_seconds(rows, inputs, rank, itemsize)
             + self.work_seconds(rows, rank, outputs, itemsize)
-            + self.pair_launches * self.launch
+            + self.pair_launches * self.launch_seconds(itemsize)
         )
 
     def work_seconds(self, rows: int, inputs: int, outputs: int, itemsize: int) -> float:
-        """`linear_seconds` without the call."""
+        """`linear_seconds` without the call.
+
+        Where it was not measured: `max(2 * rows * inputs * outputs / flop_rate, bytes / bandwidth)`, where the bytes
+        are those of the weight, the input and the result.
+        """
+        times = self.times(itemsize)
+        if times is not None:
+            return times.work_seconds(rows, inputs, outputs, itemsize)
         compute = linear_flops(rows, inputs, outputs) / self.flop_rate
         traffic = itemsize * (inputs * outputs + rows * (inputs + outputs)) / self.bandwidth
         return max(compute, traffic)
+
+    def launch_seconds(self, itemsize: int) -> float:
+        """Seconds that one call costs before it does any work."""
+        times = self.times(itemsize)
+        return self.launch if times is None else times.launch
+
+    def times(self, itemsize: int) -> KernelTimes | None:
+        """The measured times for elements of so many bytes."""
+        return {4: self.single, 2: self.half}.get(itemsize)
 
 
 def linear_flops(rows: int, inputs: int, outputs: int) -> int:
