@@ -2,7 +2,7 @@
 
 from .batches import with_free_batch
 from .layout import row_major_arguments
-from .module import LazyModule, OptimizedModule, PartlyOptimizedModule
+from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, program_of
 from .program import Program, make_program
 from .weights import has_hooks, owner, weight
 from .whole import run_preserved, verify_whole
@@ -15,6 +15,7 @@ __all__ = [
     "has_hooks",
     "make_program",
     "owner",
+    "program_of",
     "row_major_arguments",
     "run_preserved",
     "verify_whole",

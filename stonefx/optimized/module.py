@@ -36,11 +36,6 @@ class OptimizedModule(nn.Module):
         self.__dict__["report"] = report
         self._bind()
 
-    @property
-    def program(self) -> Program:
-        """The graph that runs, and where its inputs come from."""
-        return self._program
-
     def _bind(self) -> None:
         """Give this instance a class of its own, whose call is the generated function over its own weights."""
         forward, call = self._program.functions(self)
@@ -154,6 +149,12 @@ class LazyModule(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         return _attribute(self, name, super().__getattr__)
+
+
+def program_of(module: OptimizedModule) -> Program:
+    """The graph that an optimized module runs; no attribute, whose name a model could have for something else."""
+    program: Program = module.__dict__["_program"]
+    return program
 
 
 def share_state(module: nn.Module, source: nn.Module) -> None:

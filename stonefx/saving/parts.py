@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..capture import Path, Weight
-from ..optimized import OptimizedModule, Program
+from ..optimized import OptimizedModule, Program, program_of
 from ..report import Report
 from ..runtime import FoldSplit
 from .calls import call_document, call_of
@@ -22,7 +22,7 @@ def part_document(part: OptimizedModule) -> dict[str, Any]:
     Raises:
         TypeError: an argument or result has no notation in the file.
     """
-    program = part.program
+    program = program_of(part)
     inputs = [
         [encode(role if isinstance(role, Path) else Weight(role)), name in program.rows]
         for name, role in graph_inputs(program).items()
@@ -39,7 +39,7 @@ def part_document(part: OptimizedModule) -> dict[str, Any]:
 
 def part_graph(part: OptimizedModule) -> bytes:
     """The graph of an optimized module as an archive of `torch.export`."""
-    return graph_bytes(part.program, part)
+    return graph_bytes(program_of(part), part)
 
 
 def part_of(document: dict[str, Any], archive: bytes, source: nn.Module) -> OptimizedModule:
