@@ -33,6 +33,7 @@ class Case:
         truth: the float64 result, in the form that the arms return.
         grad: whether gradients are recorded while the arms run.
         synchronize: waits for the device; None where calls return when done.
+        facts: what else is to be kept, in JSON's own types, from the measured result.
     """
 
     name: str
@@ -40,6 +41,15 @@ class Case:
     truth: Sequence[torch.Tensor]
     grad: bool = False
     synchronize: Callable[[], None] | None = None
+    facts: Callable[[CaseResult], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A case that is made, and compiled, when its turn comes, and not at all where it is not wanted."""
+
+    name: str
+    make: Callable[[], Case]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +97,12 @@ class CaseResult:
     disturbed: int
     noisy: bool
     samples: dict[str, list[float]] = field(repr=False)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def ratio(self, first: str, second: str) -> float:
+        """Median over the rounds of the time of arm `first` over that of arm `second`."""
+        pairs = zip(self.samples[first], self.samples[second], strict=True)
+        return statistics.median(one / other for one, other in pairs)
 
 
 def relative_difference(result: Any, truth: Sequence[torch.Tensor]) -> float:

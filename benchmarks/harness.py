@@ -13,6 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ def measure(
         )
         for name, times in samples.items()
     ]
-    return CaseResult(
+    result = CaseResult(
         name=case.name,
         arms=arms,
         rounds=len(rounds),
@@ -100,6 +101,7 @@ def measure(
         noisy=3 * disturbed > len(rounds) + disturbed,
         samples=samples,
     )
+    return replace(result, facts=case.facts(result)) if case.facts else result
 
 
 def _warm_up(arm: Arm, truth: Sequence[torch.Tensor], calls: int) -> float:

@@ -94,6 +94,7 @@ def _case(result: CaseResult) -> dict[str, Any]:
         "rounds": result.rounds,
         "disturbed": result.disturbed,
         "noisy": result.noisy,
+        **({"facts": result.facts} if result.facts else {}),
         "arms": [
             {
                 "arm": arm.name,

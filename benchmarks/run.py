@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tqdm import tqdm
 
-from stonefx.benchmarks.case import Case, CaseResult, Settings
+from stonefx.benchmarks.case import Case, CaseResult, Planned, Settings
 from stonefx.benchmarks.harness import measure
 from stonefx.benchmarks.load import parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.suites import SUITES
@@ -19,21 +19,41 @@ def measure_watched(
     return measure(case, settings, spin=parallel_spin(), quiet=quiet_spin_seconds(), on_round=on_round)
 
 
-def run_suite(name: str, device: str = "cpu", settings: Settings | None = None) -> list[CaseResult]:
+def run_suite(
+    name: str,
+    device: str = "cpu",
+    settings: Settings | None = None,
+    *,
+    only: Collection[str] = (),
+    done: Collection[str] = (),
+    on_result: Callable[[CaseResult], object] = lambda result: None,
+) -> list[CaseResult]:
     """Measure one suite.
 
     Args:
         name: a key of `SUITES`.
         device: "cpu" or "cuda".
         settings: how long.
+        only: names of the cases wanted; all where it is empty.
+        done: names of cases that need not be measured again.
+        on_result: called with each result as it is there.
 
     Raises:
         KeyError: there is no such suite.
+        ValueError: the suite has no case of a name in `only`; the message lists those that it has.
     """
-    results = []
+    results, seen = [], []
     # `disable=None` leaves the bar out where the output is no terminal.
     with tqdm(desc=name, unit=" rounds", disable=None, leave=False) as bar:
-        for case in SUITES[name](device):
+        for item in SUITES[name](device):
+            seen.append(item.name)
+            if item.name in done or (only and item.name not in only):
+                continue
+            bar.set_postfix_str(f"{item.name}, compiling")
+            case = item.make() if isinstance(item, Planned) else item
             bar.set_postfix_str(case.name)
             results.append(measure_watched(case, settings, bar.update))
+            on_result(results[-1])
+    if unknown := [wanted for wanted in only if wanted not in seen]:
+        raise ValueError(f"suite {name!r} has no case {unknown[0]!r}; it has {', '.join(seen)}")
     return results

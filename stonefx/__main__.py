@@ -79,20 +79,32 @@ def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) ->
 @click.option(
     "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results to this file."
 )
+@click.option("--only", multiple=True, metavar="CASE", help="Measure this case alone; may be repeated.")
+@click.option("--resume", is_flag=True, help="Keep what the --json file has, and write it after each case.")
 def bench(
-    suites: tuple[str, ...], device: str, threads: int | None, seconds: float | None, path: Path | None
+    suites: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    seconds: float | None,
+    path: Path | None,
+    only: tuple[str, ...],
+    resume: bool,
 ) -> None:
     """Time against eager, inductor and by hand.
 
-    The suites are chain and hyperbolic; without a name all of them run.
+    The suites are chain, hyperbolic and zoo; without a name all but zoo run, which takes most of an hour and needs
+    the package transformers.
     """
     import torch
 
     from stonefx.benchmarks import Settings, result_document, result_table
+    from stonefx.benchmarks.case import CaseResult
     from stonefx.benchmarks.load import load_average, load_warning
     from stonefx.benchmarks.machine import machine_facts, usable_cores
+    from stonefx.benchmarks.resume import OtherMachine, earlier_results, merged_results
     from stonefx.benchmarks.run import run_suite
-    from stonefx.benchmarks.suites import SUITES
+    from stonefx.benchmarks.suites import LONG, SUITES, TABLES
+    from stonefx.report import write_atomically
 
     unknown = [name for name in suites if name not in SUITES]
     if unknown:
@@ -103,6 +115,8 @@ def bench(
         )
     if path is not None and not path.absolute().parent.is_dir():
         raise click.UsageError(f"--json: there is no folder {path.absolute().parent}; create it first")
+    if resume and path is None:
+        raise click.UsageError("--resume goes on in a file: name it with --json")
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -112,15 +126,34 @@ def bench(
     settings = Settings() if seconds is None else Settings(seconds=seconds)
     machine = machine_facts(device)
     click.echo(", ".join(f"{name} {value}" for name, value in machine.items() if value))
-    results = {}
-    for name in suites or SUITES:
-        results[name] = run_suite(name, device, settings)
-        click.echo(f"\n{name}\n{result_table(results[name])}")
-    if path is not None:
-        from stonefx.report import write_atomically
+    results: dict[str, list[CaseResult]] = {}
+    if resume and path is not None:
+        try:
+            results = earlier_results(path, machine)
+        except OtherMachine as error:
+            raise click.UsageError(f"--resume: {error}") from None
 
-        document = result_document(results, machine, settings, load)
-        write_atomically(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    def write() -> None:
+        if path is not None:
+            document = result_document(results, machine, settings, load)
+            write_atomically(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+    for name in suites or [name for name in SUITES if name not in LONG]:
+
+        def keep(result: CaseResult, name: str = name) -> None:
+            nonlocal results
+            results = merged_results(results, name, result)
+            if resume:
+                write()
+
+        done = [result.name for result in results.get(name, [])]
+        try:
+            run_suite(name, device, settings, only=only, done=done, on_result=keep)
+        except ValueError as error:
+            raise click.UsageError(f"--only: {error}") from None
+        click.echo(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
+    if path is not None:
+        write()
         click.echo(f"\nwritten to {path}")
 
 

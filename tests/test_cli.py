@@ -171,7 +171,7 @@ def test_bench_sets_the_threads(tiny_suites):
 
 
 def test_interrupted_bench_leaves_nothing_behind(tiny_suites, tmp_path, monkeypatch):
-    def interrupt(*arguments):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "run_suite", interrupt)

@@ -14,13 +14,18 @@ from torch.utils import _pytree as pytree
 
 from .opaque import is_higher_order
 
+# The functional forms of these have no derivative, although the forms in place have one.
+_WITHOUT_DERIVATIVE = frozenset(
+    f"aten::{name}" for name in "cauchy copy exponential geometric log_normal random uniform".split()
+)
+
 
 def remove_mutation(module: fx.GraphModule) -> int:
     """Turn `x.op_(...)` into `op(x, ...)` where the old storage of `x` is not seen afterwards.
 
     Kept in place: a write to an input or attribute; to a storage that is read later, that reaches a
     higher-order operator, or whose gradient history the write does not change (under `no_grad`); and an
-    operator whose functional form gives another shape, dtype or stride.
+    operator whose functional form gives another shape, dtype or stride, or no gradient where one may be wanted.
 
     Returns:
         How many operators were made functional.
@@ -46,6 +51,8 @@ def remove_mutation(module: fx.GraphModule) -> int:
         if any(position[user] > position[node] or is_higher_order(user) for user in users):
             continue
         if node in without_grad and not all(a in without_grad for a in before):
+            continue
+        if functional._schema.name in _WITHOUT_DERIVATIVE and node not in without_grad:
             continue
         if not _same_result(node, functional):
             continue

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 import stonefx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from models import MODELS, bert
+from models import MODELS
 
 Tensors = list[torch.Tensor | None]
 
@@ -36,7 +36,7 @@ class WithLinearHead(nn.Module):
 
 
 def bert_with_linear_head() -> tuple[nn.Module, dict[str, Any]]:
-    body, inputs = bert()
+    body, inputs = MODELS["bert"]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return WithLinearHead(body).eval(), inputs

@@ -98,6 +98,12 @@ def a_result_of_a_checkpoint(x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def overwritten(x: torch.Tensor) -> torch.Tensor:
+    y = torch.zeros(3, 4)
+    y.copy_(x * 2)
+    return torch.tanh(y)
+
+
 CASES: list[tuple[Callable[..., Any], list[str]]] = [
     (chain, []),
     (masked, []),
@@ -110,6 +116,7 @@ CASES: list[tuple[Callable[..., Any], list[str]]] = [
     (wholly_without_gradient, []),
     (of_another_dtype, ["add_"]),
     (a_result_of_a_checkpoint, ["add_"]),
+    (overwritten, ["copy_"]),
 ]
 
 

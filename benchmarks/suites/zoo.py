@@ -1,0 +1,107 @@
+"""Every architecture of the zoo: eager, inductor, and stonefx over inductor through both doors."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import stonefx
+from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned
+from stonefx.passes.verify import SLACK
+
+EAGER, INDUCTOR, OPTIMIZE, COMPILE = "eager", "inductor", "optimize", "compile(stone)"
+
+
+def zoo_cases(device: str = "cpu") -> Iterator[Planned]:
+    """One case an architecture, made when its turn comes.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    from stonefx.benchmarks.zoo import ARCHITECTURES, SMALL
+
+    for name, builder in ARCHITECTURES.items():
+        yield Planned(name=name, make=partial(architecture_case, name, partial(builder, SMALL), device))
+
+
+def architecture_case(
+    name: str, builder: Callable[[], tuple[nn.Module, dict[str, Any]]], device: str = "cpu"
+) -> Case:
+    """The four arms on one model; `facts` says what was rewritten and whether the results agree."""
+    torch.compiler.reset()
+    model, inputs = builder()
+    model = model.to(device)
+    inputs = {key: x.to(device) if isinstance(x, torch.Tensor) else x for key, x in inputs.items()}
+    before = len(stonefx.reports())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stonefx.StonefxWarning)
+        optimized = stonefx.optimize(model, inputs, inner="inductor")
+    report: Any = optimized.report
+    models: dict[str, Callable[..., Any]] = {
+        EAGER: model,
+        INDUCTOR: torch.compile(copy.deepcopy(model), dynamic=False),
+        OPTIMIZE: optimized,
+        COMPILE: torch.compile(copy.deepcopy(model), dynamic=False, backend="stone"),
+    }
+
+    def facts(result: CaseResult) -> dict[str, Any]:
+        through_compile = stonefx.reports()[before:]
+        return {
+            OPTIMIZE: _facts(result, OPTIMIZE, [report]),
+            COMPILE: _facts(result, COMPILE, through_compile),
+        }
+
+    return Case(
+        name=name,
+        arms=[Arm(name=arm, call=partial(floating_results, call, inputs)) for arm, call in models.items()],
+        truth=exact_result(model, inputs),
+        synchronize=torch.cuda.synchronize if device == "cuda" else None,
+        facts=facts,
+    )
+
+
+def exact_result(model: nn.Module, inputs: dict[str, Any]) -> list[torch.Tensor]:
+    """The results in float64, of numbers and masks made on the way too."""
+    wide = {
+        key: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+        for key, x in inputs.items()
+    }
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            return floating_results(copy.deepcopy(model).double(), wide)
+    finally:
+        torch.set_default_dtype(usual)
+
+
+def floating_results(call: Callable[..., Any], inputs: dict[str, Any]) -> list[torch.Tensor]:
+    """The floating tensors of a call's result, wherever they lie in it."""
+    result = call(**inputs)
+    leaves = pytree.tree_leaves(dict(result) if isinstance(result, dict) else result)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+
+
+def _facts(result: CaseResult, arm: str, reports: list[stonefx.Report]) -> dict[str, Any]:
+    """Speed against inductor, sites by status, and the error that the original's own and the bounds allow."""
+    errors = {one.name: one.error for one in result.arms}
+    sites = [site for report in reports for site in report.sites]
+    bound = sum(site.bound or 0.0 for site in sites if site.status == "rewritten")
+    allowed = SLACK * max(errors[EAGER], errors[INDUCTOR]) + bound
+    return {
+        "vs_inductor": result.ratio(INDUCTOR, arm),
+        "graphs": len(reports),
+        "sites": dict(Counter(site.status for site in sites)),
+        "targets": dict(Counter(site.target for site in sites if site.status == "rewritten")),
+        "bound": bound,
+        "allowed": allowed,
+        "agrees": errors[arm] <= allowed,
+    }
