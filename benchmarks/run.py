@@ -12,6 +12,10 @@ from stonefx.benchmarks.load import parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.suites import SUITES
 
 
+class UnknownCase(ValueError):
+    """A suite has no case of a name that was asked for."""
+
+
 def measure_watched(
     case: Case, settings: Settings | None = None, on_round: Callable[[], object] = lambda: None
 ) -> CaseResult:
@@ -40,7 +44,7 @@ def run_suite(
 
     Raises:
         KeyError: there is no such suite.
-        ValueError: the suite has no case of a name in `only`; the message lists those that it has.
+        UnknownCase: the suite has no case of a name in `only`; the message lists those that it has.
     """
     results, seen = [], []
     # `disable=None` leaves the bar out where the output is no terminal.
@@ -55,5 +59,5 @@ def run_suite(
             results.append(measure_watched(case, settings, bar.update))
             on_result(results[-1])
     if unknown := [wanted for wanted in only if wanted not in seen]:
-        raise ValueError(f"suite {name!r} has no case {unknown[0]!r}; it has {', '.join(seen)}")
+        raise UnknownCase(f"suite {name!r} has no case {unknown[0]!r}; it has {', '.join(seen)}")
     return results

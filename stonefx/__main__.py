@@ -102,7 +102,7 @@ def bench(
     from stonefx.benchmarks.load import load_average, load_warning
     from stonefx.benchmarks.machine import machine_facts, usable_cores
     from stonefx.benchmarks.resume import OtherMachine, earlier_results, merged_results
-    from stonefx.benchmarks.run import run_suite
+    from stonefx.benchmarks.run import UnknownCase, run_suite
     from stonefx.benchmarks.suites import LONG, SUITES, TABLES
     from stonefx.report import write_atomically
 
@@ -149,7 +149,7 @@ def bench(
         done = [result.name for result in results.get(name, [])]
         try:
             run_suite(name, device, settings, only=only, done=done, on_result=keep)
-        except ValueError as error:
+        except UnknownCase as error:
             raise click.UsageError(f"--only: {error}") from None
         click.echo(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
     if path is not None:

@@ -12,7 +12,7 @@ import torch
 from stonefx.benchmarks import Settings, measure, result_document
 from stonefx.benchmarks.case import ArmResult, Case, CaseResult, Planned
 from stonefx.benchmarks.resume import OtherMachine, earlier_results, merged_results
-from stonefx.benchmarks.run import run_suite
+from stonefx.benchmarks.run import UnknownCase, run_suite
 from stonefx.benchmarks.suites import zoo as suite
 from stonefx.benchmarks.zoo import ARCHITECTURES, TINY
 from stonefx.benchmarks.zoo_table import zoo_table
@@ -99,7 +99,7 @@ def test_only_what_is_wanted_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     (result,) = run_suite("zoo", "cpu", settings, only=["vit", "rwkv"], done=["vit"], on_result=heard.append)
     assert made == ["rwkv"] and heard == [result]
     assert result.facts == {"rounds": 2}
-    with pytest.raises(ValueError, match="suite 'zoo' has no case 'nosuch'; it has bert, vit, rwkv"):
+    with pytest.raises(UnknownCase, match="suite 'zoo' has no case 'nosuch'; it has bert, vit, rwkv"):
         run_suite("zoo", "cpu", settings, only=["nosuch"])
 
 
