@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cdist_kernels.h"
+#include "hyperplane_kernels.h"
 #include "isa.h"
 
 namespace stone {
@@ -19,6 +20,11 @@ namespace stone {
 
 const Kernels& kernels() {
   static const Kernels& table = STONE_CHOSEN(kKernels);
+  return table;
+}
+
+const HyperplaneKernels& hyperplane_kernels() {
+  static const HyperplaneKernels& table = STONE_CHOSEN(kHyperplanes);
   return table;
 }
 

@@ -49,6 +49,17 @@ struct CdistNames {
 };
 
 inline constexpr CdistNames kPoincareCdist{"poincare_cdist", "poincare_cdist_backward"};
+inline constexpr CdistNames kLorentzCdist{"lorentz_cdist", "lorentz_cdist_backward"};
+inline constexpr CdistNames kKleinCdist{"klein_cdist", "klein_cdist_backward"};
+
+// Points of the hyperboloid have a time component.
+inline void check_time(const char* name, const Tensor& x) {
+  check_points(name, "x", x);
+  if (x.size(x.dim() - 1) == 0) {
+    fail(std::string(name) + ": points of the hyperboloid are [*batch, points, 1 + dim], time first, got x " +
+         show_shape(x) + "; prepend sqrt(1/c + ||x||^2)");
+  }
+}
 
 inline std::vector<int64_t> check_cdist(const char* name, const Tensor& x, const Tensor& y, const Tensor& c,
                                         const CdistGuards& guards) {
@@ -148,11 +159,41 @@ std::tuple<Tensor, Tensor, Tensor> poincare_cdist_backward(Tensor grad, Tensor x
   return cdist_backward<Device>(kPoincareCdist, Model::kPoincare, grad, x, y, c, {min_alpha, 0.0, 0.0, atanh_limit});
 }
 
+inline constexpr CdistGuards kNoGuards{0.0, 0.0, 0.0, 1e308};
+
+template <class Device>
+Tensor lorentz_cdist(Tensor x, Tensor y, Tensor c) {
+  check_time("lorentz_cdist", x);
+  return cdist<Device>("lorentz_cdist", Model::kLorentz, x, y, c, kNoGuards);
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> lorentz_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c) {
+  check_time("lorentz_cdist", x);
+  return cdist_backward<Device>(kLorentzCdist, Model::kLorentz, grad, x, y, c, kNoGuards);
+}
+
+template <class Device>
+Tensor klein_cdist(Tensor x, Tensor y, Tensor c, double min_alpha) {
+  return cdist<Device>("klein_cdist", Model::kKlein, x, y, c, {min_alpha, 0.0, 0.0, 1e308});
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> klein_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c, double min_alpha) {
+  return cdist_backward<Device>(kKleinCdist, Model::kKlein, grad, x, y, c, {min_alpha, 0.0, 0.0, 1e308});
+}
+
 template <class Device>
 void register_cdist(torch::stable::detail::StableLibrary& m) {
   m.impl("poincare_cdist", TORCH_BOX((&poincare_cdist<Device>)));
   m.impl("poincare_cdist_forward", TORCH_BOX((&poincare_cdist<Device>)));
   m.impl("poincare_cdist_backward", TORCH_BOX((&poincare_cdist_backward<Device>)));
+  m.impl("lorentz_cdist", TORCH_BOX((&lorentz_cdist<Device>)));
+  m.impl("lorentz_cdist_forward", TORCH_BOX((&lorentz_cdist<Device>)));
+  m.impl("lorentz_cdist_backward", TORCH_BOX((&lorentz_cdist_backward<Device>)));
+  m.impl("klein_cdist", TORCH_BOX((&klein_cdist<Device>)));
+  m.impl("klein_cdist_forward", TORCH_BOX((&klein_cdist<Device>)));
+  m.impl("klein_cdist_backward", TORCH_BOX((&klein_cdist_backward<Device>)));
 }
 
 }  // namespace stone::launch

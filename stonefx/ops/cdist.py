@@ -10,6 +10,7 @@ a cusp at coincident points: its gradient there is 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,12 @@ def widen(x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def operator(
-    name: str, guards: tuple[str, ...], arguments: str, reference: Function, gradients: Function
+    name: str,
+    guards: tuple[str, ...],
+    arguments: str,
+    reference: Function,
+    gradients: Function,
+    check_points: Callable[[Tensor], None] | None = None,
 ) -> Operator:
     """Assemble the operator of one model.
 
@@ -72,6 +78,7 @@ def operator(
         reference: `(x, y, c, **options) -> distances`, differentiable.
         gradients: `(grad, x, y, c, **options)` to gradients of `x` and `y` as if neither broadcast, and of one
             curvature a matrix.
+        check_points: raises for points that are none of the model.
     """
 
     def check(x: Tensor, y: Tensor, c: Tensor, options: dict[str, Any]) -> tuple[int, ...]:
@@ -79,6 +86,8 @@ def operator(
         checks.points(name, "y", y)
         checks.same_dtype(name, "x and y", x, y)
         checks.same_device(name, "x and y", x, y)
+        if check_points is not None:
+            check_points(x)
         batch = checks.pair_batch(name, x, y)
         checks.curvature(name, c, (*batch, 1), x.device)
         checks.options(name, **{guard: options[guard] for guard in guards if guard in options})
@@ -93,11 +102,15 @@ def operator(
         grad_c = x.new_empty((*batch, 1, 1), dtype=batching.compute_dtype(x))
         return x.new_empty((*batch, *x.shape[-2:])), x.new_empty((*batch, *y.shape[-2:])), grad_c
 
+    # An operator without options is called without `keyword_only_inputs`.
     def setup_context(
-        ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict, output: Tensor
+        ctx: Any,
+        inputs: tuple[Tensor, ...],
+        output: Tensor,
+        keyword_only_inputs: dict[str, Any] | None = None,
     ) -> None:
         ctx.save_for_backward(*inputs)
-        ctx.options = keyword_only_inputs
+        ctx.options = keyword_only_inputs or {}
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         operands = ctx.saved_tensors

@@ -6,7 +6,7 @@ import mpmath
 import torch
 from operator_cases import points
 
-NAMES = ("poincare_cdist",)
+NAMES = ("poincare_cdist", "klein_cdist", "lorentz_cdist")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -17,9 +17,19 @@ def operands(name, dtype=torch.float64, batch=(), rows=5, columns=4, dim=6, radi
     return x.to(dtype), y.to(dtype), torch.tensor(c, dtype=torch.float64)
 
 
+def space(name, width):
+    """`dim` of points that are stored with `width` entries."""
+    return width - (name == "lorentz_cdist")
+
+
 def in_model(name, ball, c=1.0):
     """Points of the unit ball as points of the operator's model of curvature `-c`."""
-    return ball / math.sqrt(c)
+    if name == "poincare_cdist":
+        return ball / math.sqrt(c)
+    squares = ball.square().sum(-1, keepdim=True)
+    if name == "klein_cdist":
+        return 2 * ball / (1 + squares) / math.sqrt(c)
+    return torch.cat([1 + squares, 2 * ball], -1) / (1 - squares) / math.sqrt(c)
 
 
 def exact_distance(x, y, c):

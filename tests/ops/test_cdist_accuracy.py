@@ -6,7 +6,7 @@ import math
 import mpmath
 import pytest
 import torch
-from cdist_cases import DTYPES, NAMES, exact_distance, operands
+from cdist_cases import DTYPES, NAMES, exact_distance, in_model, operands
 from operator_cases import overload, points
 
 from stonefx.geometry import poincare
@@ -45,13 +45,12 @@ def test_narrow_dtypes_against_the_float64_reference(name, shape, dtype):
     assert ((got.double() - exact).abs() <= 3 * torch.finfo(dtype).eps * exact).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_near_duplicates_near_the_boundary(name):
+def test_near_duplicates_near_the_boundary():
     """Points 1e-6 apart at radius 0.99: artanh of a Moebius sum gives NaN or 5 % error here."""
     x = torch.tensor([[0.99, 0.0, 0.0]], dtype=torch.float64)
     y = torch.tensor([[0.99, 1e-6, 0.0], [0.99 - 1e-6, 0.0, 0.0]], dtype=torch.float64)
     x, y = x.float(), y.float()
-    got = overload(f"{name}_forward")(x, y, torch.tensor(1.0))
+    got = overload("poincare_cdist_forward")(x, y, torch.tensor(1.0))
     for value, v in zip(got[0].tolist(), y.tolist(), strict=True):
         exact, _ = exact_distance(x[0].tolist(), v, 1.0)
         assert abs(value - float(exact)) < 1e-3 * float(exact)
@@ -103,3 +102,40 @@ def test_the_geometry_is_finite_everywhere():
     assert d.isfinite().all() and not d.diagonal().any()
     d.sum().backward()
     assert x.grad.isfinite().all()
+
+
+def exact_hyperboloid(x, y, c):
+    with mpmath.workdps(60):
+        x, y, c = [mpmath.mpf(v) for v in x[1:]], [mpmath.mpf(v) for v in y[1:]], mpmath.mpf(c)
+        s, t = (mpmath.sqrt(1 / c + mpmath.fsum(v * v for v in p)) for p in (x, y))
+        inner = s * t - mpmath.fsum(a * b for a, b in zip(x, y, strict=True))
+        return mpmath.acosh(max(c * inner, 1)) / mpmath.sqrt(c), float(mpmath.sqrt(c) * (s + t))
+
+
+def exact_klein(x, y, c):
+    with mpmath.workdps(60):
+        x, y, c = [mpmath.mpf(v) for v in x], [mpmath.mpf(v) for v in y], mpmath.mpf(c)
+        a, b = (1 - c * mpmath.fsum(v * v for v in p) for p in (x, y))
+        inner = 1 - c * mpmath.fsum(v * w for v, w in zip(x, y, strict=True))
+        return mpmath.acosh(max(inner / mpmath.sqrt(a * b), 1)) / mpmath.sqrt(c), float(1 / a + 1 / b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("c", [0.37, 1e3])
+@pytest.mark.parametrize(
+    ("name", "exact"), [("lorentz_cdist", exact_hyperboloid), ("klein_cdist", exact_klein)]
+)
+def test_other_models_against_sixty_digits(name, exact, c, dtype):
+    """Near points, far points, and points along one ray, where the hyperboloid's own formula cancels."""
+    radii = torch.tensor([0.0, 1e-3, 0.5, 2.0, 2.001, 5.0, 5.5], dtype=torch.float64)
+    ray = points(1, 4, radius=0.5)
+    ray = ray / ray.norm()
+    ball = torch.tanh(radii / 2)[:, None] * torch.cat([ray.expand(7, 4), -ray.expand(7, 4)]).reshape(2, 7, 4)
+    x = in_model(name, ball.reshape(14, 4), c).to(dtype)
+    eps, wide = torch.finfo(dtype).eps, torch.finfo(torch.float64).eps
+    got = overload(f"{name}_forward")(x, x, torch.tensor(c, dtype=torch.float64))
+    for i, u in enumerate(x.tolist()):
+        for j, v in enumerate(x.tolist()):
+            expected, condition = exact(u, v, c)
+            error = abs(mpmath.mpf(got[i, j].item()) - expected)
+            assert error <= 3 * eps * expected + 2 * condition * wide / math.sqrt(c)

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from cdist_cases import NAMES, operands
+from cdist_cases import NAMES, operands, space
 from operator_cases import overload, relative, requiring
 
 
@@ -38,7 +38,7 @@ def test_gradcheck_twice(name):
     ],
 )
 def test_gradcheck_of_batches_that_broadcast(name, shapes):
-    x, y, _ = operands(name, rows=1, columns=1, dim=5)
+    x, y, _ = operands(name, rows=1, columns=1, dim=space(name, 5))
     x, y = (
         p.expand(shape) * torch.linspace(0.3, 1, shape[-2], dtype=p.dtype)[:, None]
         for p, shape in zip((x, y), shapes[:2], strict=True)

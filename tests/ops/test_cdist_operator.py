@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from cdist_cases import NAMES, operands
+from cdist_cases import NAMES, operands, space
 from operator_cases import overload, requiring
 from test_operator_instruction_sets import run
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -52,7 +52,7 @@ SHAPES = [
 @pytest.mark.parametrize(("left", "right"), [*SHAPES, ((3, 0, 5, 2), (4, 2)), ((200, 9), (7, 9))], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes(name, left, right):
-    x, y, c = operands(name, rows=1, columns=1, dim=left[-1])
+    x, y, c = operands(name, rows=1, columns=1, dim=space(name, left[-1]))
     x, y = (
         p.expand(s) * torch.linspace(0.2, 1, s[-2], dtype=p.dtype)[:, None]
         for p, s in ((x, left), (y, right))

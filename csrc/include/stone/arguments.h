@@ -54,4 +54,26 @@ struct CdistArguments {
   RowMap map;
 };
 
+// Rows whose gradients for the hyperplanes are summed together.
+constexpr int64_t kHyperplaneBlock = 64;
+
+// product, grad and the result: [rows, planes]; x: [rows, dim]; offset and scale: [planes]; all contiguous.
+struct HyperplaneArguments {
+  Element element;
+  int64_t rows;
+  int64_t planes;
+  int64_t dim;
+  const void* product;
+  const void* x;
+  const void* offset;
+  const void* scale;
+  const void* grad;    // backward only
+  void* result;        // the distances, or grad_product
+  void* grad_x;        // backward only
+  void* grad_planes;   // backward only: [blocks, 2, planes], of offset and of scale, in the type computed in
+  void* grad_c;        // backward only: one a row, in the type computed in
+  Curvature c;
+  double min_alpha;
+};
+
 }  // namespace stone
