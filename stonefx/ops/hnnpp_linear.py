@@ -87,7 +87,7 @@ def hnnpp_linear(
         RuntimeError: wrong or different dtypes, shapes or devices, or a negative guard.
 
     >>> import torch
-    >>> hnnpp_linear(torch.tensor([[0.3, 0.4]]), torch.eye(2), torch.zeros(2))
+    >>> hnnpp_linear(torch.tensor([[0.3, 0.4]]), torch.eye(2) / 2, torch.zeros(2))
     tensor([[0.3000, 0.4000]])
     """
     curvature = operand("hnnpp_linear", x, c)

@@ -94,13 +94,13 @@ def _check(product: Tensor, x: Tensor, offset: Tensor, scale: Tensor, c: Tensor,
     checks.options(_NAME, **options)
 
 
-def _fake(product: Tensor, x: Tensor, offset: Tensor, scale: Tensor, c: Tensor, **options: float) -> Tensor:
+def _fake(product: Tensor, x: Tensor, offset: Tensor, scale: Tensor, c: Tensor, **options: Any) -> Tensor:
     _check(product, x, offset, scale, c, options)
     return x.new_empty(product.shape)
 
 
 def _backward_fake(
-    grad: Tensor, product: Tensor, x: Tensor, offset: Tensor, scale: Tensor, c: Tensor, **options: float
+    grad: Tensor, product: Tensor, x: Tensor, offset: Tensor, scale: Tensor, c: Tensor, **options: Any
 ) -> tuple[Tensor, ...]:
     _check(product, x, offset, scale, c, options)
     checks.gradient(f"{_NAME}_backward", "grad and product", grad, product, product.shape)
@@ -123,7 +123,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-def _vmap(op: Any, info: Any, in_dims: Any, *operands: Tensor, **options: float) -> tuple[Tensor, int]:
+def _vmap(op: Any, info: Any, in_dims: Any, *operands: Tensor, **options: Any) -> tuple[Tensor, int]:
     product, x = (
         batching.spread(t, d, info.batch_size) for t, d in zip(operands[:2], in_dims[:2], strict=True)
     )
@@ -133,7 +133,7 @@ def _vmap(op: Any, info: Any, in_dims: Any, *operands: Tensor, **options: float)
 
 
 def _backward_vmap(
-    op: Any, info: Any, in_dims: Any, *operands: Tensor, **options: float
+    op: Any, info: Any, in_dims: Any, *operands: Tensor, **options: Any
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     # The kernel sums over all points; here there is a sum for each mapped entry.
     rows = [batching.spread(t, d, info.batch_size) for t, d in zip(operands[:3], in_dims[:3], strict=True)]

@@ -101,9 +101,8 @@ def poincare_mlr(
         RuntimeError: wrong or different dtypes, shapes or devices, or a negative guard.
 
     >>> import torch
-    >>> x, normal = torch.tensor([[0.5, 0.0]]), torch.tensor([[1.0, 0.0]])
-    >>> poincare_mlr(x, torch.zeros(1, 2), normal), poincare_mlr(x, x, normal)
-    (tensor([[2.1972]]), tensor([[0.]]))
+    >>> poincare_mlr(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+    tensor([[2.1972]])
     """
     return torch.ops.stone.poincare_mlr.default(x, p, a, operand("poincare_mlr", x, c), min_alpha=min_alpha)
 
