@@ -49,8 +49,9 @@ class Normalize:
         for node in list(graph.nodes):
             if not is_operator(node):
                 continue
-            # A view made under no_grad cuts gradients off, even if it shows the same values.
-            cuts = context.grad and node in facts.no_grad
+            # A view made under no_grad cuts gradients off, even if it shows the same values, and what runs the graph
+            # may be trained though nothing asks for gradients now.
+            cuts = node in facts.no_grad
             source = None if cuts else _same_as(node, facts)
             if source is not None and not _returned(node):
                 node.replace_all_uses_with(source)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import fx
 
 from .hyperbolic import HYPERBOLIC
-from .linear import LINEAR_CHAINS
+from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_FAN_OUT
 from .lower import LOWER
 from .normalize import NORMALIZE
 from .rewrite import Context, Pass, RewriteError, Site, source_line
@@ -19,7 +19,9 @@ PIPELINE: dict[str, Pass] = {
     item.name: item
     for item in (
         NORMALIZE,  # first: every later pass reads one spelling instead of many
+        ATTENTION,  # before linear_chains: a key map that moved next to its query map is merged into it
         LINEAR_CHAINS,  # before hyperbolic: merged maps leave fewer nodes between the maps of a layer
+        LINEAR_FAN_OUT,  # behind it: maps that were merged through a shared value have become maps of one value
         HYPERBOLIC,
         LOWER,  # last: turns what was recognised into the operators that will run
     )
@@ -61,11 +63,16 @@ def run_verified(
     item: Pass, module: fx.GraphModule, context: Context, verifier: Verifier | None
 ) -> list[Site]:
     """Run one pass, again and again without the sites that fail verification, until none fails."""
+    # Copying a graph and generating its code cost as much as a pass: only where something may have to be undone.
+    if verifier is None or not item.targets:
+        return run_named(item, module, context)
     denied: dict[str, str] = dict(context.denied)
     while True:
         before = copy_graph(module.graph)
         sites = run_named(item, module, replace(context, denied=denied))
-        failed = verifier.failures(fx.GraphModule(module, before), module, sites) if verifier else {}
+        if not any(site.status == "rewritten" for site in sites):
+            return sites
+        failed = verifier.failures(fx.GraphModule(module, before), module, sites)
         if not failed:
             return sites
         if not failed.keys() - denied.keys():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal, Protocol
 
 import torch
@@ -20,6 +21,7 @@ class Site:
 
     `inputs`, `output` and `replacement` name nodes: the region computes `output` from `inputs` in the graph
     before the pass, and `replacement` from the same `inputs` after it. `verify` runs both on `probes`;
+    `also` names further values that the rewrite made anew under the names that they had; they are checked as well.
     `max_error` and `bound` are relative to the largest magnitude of the whole tensor, or of each row.
     """
 
@@ -42,6 +44,7 @@ class Site:
     inputs: tuple[str, ...] = ()
     output: str = ""
     replacement: str = ""
+    also: tuple[str, ...] = ()
     probes: Probe | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -58,13 +61,21 @@ class Context:
         grad: gradients of the weights are wanted, so nothing may be folded.
         inner: what will run the graph: "eager", "aot_eager" or "inductor".
         denied: keys of sites that `verify` undid; a pass reports them as refused with the given reason.
+        keep: module paths, or patterns of them, whose weights are not to be merged.
         machine: the facts for the cost model (`stonefx.passes.linear.cost.Machine`); None for the defaults.
     """
 
     grad: bool = False
     inner: str = "eager"
     denied: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
     machine: Any = None
+
+    def keeps(self, weight: str) -> bool:
+        """Whether a weight is to stay as it is, by its qualified name."""
+        return any(
+            fnmatchcase(weight, pattern) or fnmatchcase(weight, f"{pattern}.*") for pattern in self.keep
+        )
 
 
 class Pass(Protocol):

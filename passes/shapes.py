@@ -11,8 +11,11 @@ Size = int | torch.SymInt
 
 
 def expression(size: Any) -> Any:
-    """The integer or sympy expression behind a size."""
-    return size.node.expr if isinstance(size, torch.SymInt) else size
+    """The integer or sympy expression behind a size; a symbol that is known to be one number is that number."""
+    if not isinstance(size, torch.SymInt):
+        return size
+    formula = size.node.expr
+    return int(formula) if formula.is_Integer else formula
 
 
 def same_size(left: Size, right: Size) -> bool:
@@ -45,9 +48,26 @@ def product(sizes: Iterable[Size]) -> Any:
 
 def is_row_major(value: torch.Tensor) -> bool:
     """Whether a fake tensor is known to be contiguous in row-major order for every input."""
+    return _dense(value, range(value.dim()))
+
+
+def memory_format(value: torch.Tensor) -> torch.memory_format | None:
+    """The memory format that a fake tensor is known to have for every input; None if it has none of them."""
+    if is_row_major(value):
+        return torch.contiguous_format
+    rank = value.dim()
+    if rank in (4, 5) and _dense(value, (0, *range(2, rank), 1)):
+        return torch.channels_last if rank == 4 else torch.channels_last_3d
+    return None
+
+
+def _dense(value: torch.Tensor, order: Iterable[int]) -> bool:
+    """Whether a tensor's entries lie densely with its axes in an order, from the outermost to the innermost."""
     plain: Any = 1
     clamped: Any = 1  # torch spells the strides of a tensor that may be empty with max(size, 1)
-    for size, stride in zip(reversed(value.shape), reversed(value.stride()), strict=True):
+    shape, strides = value.shape, value.stride()
+    for axis in reversed(list(order)):
+        size, stride = shape[axis], strides[axis]
         if expression(size) != 1 and expression(stride) not in (expression(plain), expression(clamped)):
             return False
         plain, clamped = plain * size, clamped * torch.sym_max(1, size)

@@ -44,9 +44,27 @@ class Verifier:
         """Set `site.max_error`; return why the site must be undone, or None."""
         old, new = nodes_by_name(before), nodes_by_name(after)
         inputs = self.inputs(site, old)
-        original = evaluate(before, old[site.output], inputs)
-        rewritten = evaluate(after, new[site.replacement], inputs)
-        exact = evaluate(before, old[site.output], {k: double(v) for k, v in inputs.items()}, exact=True)
+        site.max_error = 0.0
+        for name, replacement in ((site.output, site.replacement), *((name, name) for name in site.also)):
+            problem = self._compare(before, after, (old[name], new[replacement]), inputs, site)
+            if problem:
+                return problem
+        return None
+
+    def _compare(
+        self,
+        before: fx.GraphModule,
+        after: fx.GraphModule,
+        nodes: tuple[fx.Node, fx.Node],
+        inputs: Mapping[str, Any],
+        site: Site,
+    ) -> str | None:
+        original = evaluate(before, nodes[0], inputs)
+        try:
+            rewritten = evaluate(after, nodes[1], inputs)
+        except Exception as error:  # whatever it is, the original gave a value
+            return f"verification: the rewritten region raised {type(error).__name__}: {error}"
+        exact = evaluate(before, nodes[0], {k: double(v) for k, v in inputs.items()}, exact=True)
         if rewritten.shape != original.shape or rewritten.dtype != original.dtype:
             return (
                 f"verification: the original gives {original.dtype} {list(original.shape)}, "
@@ -54,13 +72,14 @@ class Verifier:
             )
         if bool((rewritten.isnan() & ~original.isnan()).any()):
             return "verification: NaN where the original has none"
-        site.max_error = relative_error(rewritten, exact, site.error_norm)
+        error = relative_error(rewritten, exact, site.error_norm)
+        site.max_error = max(site.max_error or 0.0, error)
         # Where the original breaks down and exact arithmetic does not, it excuses nothing.
         sound = torch.where(original.isfinite() | ~exact.isfinite(), original.double(), exact)
         allowed = max(site.bound or 0.0, SLACK * relative_error(sound, exact, site.error_norm))
-        if site.max_error <= allowed:
+        if error <= allowed:
             return None
-        return f"verification: relative error {site.max_error:.2e} on the probes, allowed {allowed:.2e}"
+        return f"verification: relative error {error:.2e} on the probes, allowed {allowed:.2e}"
 
     def inputs(self, site: Site, nodes: Mapping[str, fx.Node]) -> dict[str, Any]:
         """Weights as they are, symbolic sizes at their hint, every other input from the site's probes."""

@@ -42,6 +42,7 @@ def optimize(
     verify: bool = True,
     require: str | Iterable[str] = (),
     on_error: str = "raise",
+    keep: str | Iterable[str] = (),
     machine: Machine | str = "measured",
 ) -> nn.Module:
     """Return a faster model of the same meaning, over its own copy of the weights.
@@ -59,6 +60,7 @@ def optimize(
         verify: compare the rewritten regions with the original on probes, and the whole on the example inputs.
         require: targets that must be rewritten somewhere.
         on_error: "raise", or "eager": after an internal failure the copied original is returned, with a report.
+        keep: module paths, or patterns such as "*.lora_*", whose weights stay as they are, to be swapped later.
         machine: what the cost model plans for: "measured" (this machine, measured once and kept in the user's cache
             folder), "default", or a `stonefx.Machine`.
 
@@ -76,7 +78,7 @@ def optimize(
     """
     options = Options.parse(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
-        | {"on_error": on_error, "machine": machine}
+        | {"on_error": on_error, "keep": keep, "machine": machine}
     )
     source = copy.deepcopy(_checked(model))
     if example_inputs is None:

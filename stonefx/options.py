@@ -27,6 +27,8 @@ class Options:
         dynamic: batch sizes vary freely (`optimize` only; `torch.compile` has its own `dynamic`).
         verify: compare every rewritten region with the original on probes, and undo it outside its bound.
         on_error: "raise", or "eager": after an internal failure the original runs and the report says so.
+        keep: module paths, or patterns such as "*.lora_*", whose weights stay as they are: nothing is merged into or
+            out of them, so that they can be swapped or looked at.
         machine: what the cost model plans for: "measured" (this machine, measured once and kept in the user's cache
             folder), "default", or a `stonefx.Machine`.
 
@@ -39,7 +41,7 @@ class Options:
     >>> Options.parse({"iner": "eager"})
     Traceback (most recent call last):
     ...
-    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, machine, on_error, \
+    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, keep, machine, on_error, \
 passes, require, verify
     """
 
@@ -49,12 +51,14 @@ passes, require, verify
     dynamic: bool = True
     verify: bool = True
     on_error: Literal["raise", "eager"] = "raise"
+    keep: tuple[str, ...] = ()
     machine: Machine | Literal["measured", "default"] = "measured"
 
     def __post_init__(self) -> None:
         names = _names("passes", self.passes)
         object.__setattr__(self, "passes", tuple(PIPELINE) if names == ("all",) else names)
         object.__setattr__(self, "require", _names("require", self.require))
+        object.__setattr__(self, "keep", _names("keep", self.keep))
         _each_of("passes", self.passes, PIPELINE)
         _each_of("require", self.require, TARGETS)
         _one_of("inner", self.inner, INNERS)

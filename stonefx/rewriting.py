@@ -41,7 +41,9 @@ def rewrite_reported(
     """
     before, totals_before = graph_text(module), graph_totals(module)
     verifier = Verifier(values) if options.verify else None
-    context = Context(grad=grad, inner=options.inner, machine=machine_for(module, options.machine))
+    context = Context(
+        grad=grad, inner=options.inner, keep=options.keep, machine=machine_for(module, options.machine)
+    )
     done = rewrite(module, options.passes, context, verifier)
     report = Report(
         sites=done.sites,

@@ -1,5 +1,7 @@
-"""Affine algebra along the last axis: chains of linear maps, merged where that is cheaper."""
+"""Affine algebra: regions of linear maps along a feature axis, merged where that is cheaper."""
 
+from .attention import ATTENTION
 from .chains import LINEAR_CHAINS
+from .fan_out import LINEAR_FAN_OUT
 
-__all__ = ["LINEAR_CHAINS"]
+__all__ = ["ATTENTION", "LINEAR_CHAINS", "LINEAR_FAN_OUT"]

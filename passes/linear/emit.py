@@ -14,6 +14,10 @@ aten = torch.ops.aten
 _KEPT = ("stack_trace", "nn_module_stack")
 
 
+class Unrealizable(Exception):
+    """A plan turns out not to be possible, or not to gain anything, for this graph; the message says why."""
+
+
 class Emitter:
     """Emits nodes before an anchor, on whose behalf they are made.
 
@@ -31,10 +35,32 @@ class Emitter:
     def __call__(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Emit a call on weights, whose sizes are fixed, and compute its fake value."""
         values, keywords = fx.node.map_arg((args, kwargs), self._fake)
-        mode = val(self.anchor).fake_mode  # type: ignore[attr-defined]
-        with torch.no_grad(), mode:
+        with torch.no_grad(), self._fake_mode():
             result = target(*values, **keywords)
         return self.insert(target, args, kwargs, result)
+
+    def call(self, target: Any, given: dict[str, Any]) -> fx.Node:
+        """Emit a call with arguments by their schema names, and compute its fake value without adding a guard.
+
+        Raises:
+            Unrealizable: the value cannot be computed for every size that the graph allows.
+        """
+        schema = target._schema.arguments
+        args = [
+            given[argument.name] for argument in schema if not argument.kwarg_only and argument.name in given
+        ]
+        keywords = {a.name: given[a.name] for a in schema if a.kwarg_only and a.name in given}
+        return self.call_as(target, args, keywords)
+
+    def call_as(self, target: Any, args: Any, keywords: Any) -> fx.Node:
+        """As `call`, with the arguments as a node holds them."""
+        environment = self._fake_mode().shape_env
+        known = len(environment.guards) if environment is not None else 0
+        node = self(target, *args, **keywords)
+        if environment is not None and len(environment.guards) > known:
+            del environment.guards[known:]
+            raise Unrealizable(f"`{target.overloadpacket.__name__}` would fix sizes that may vary")
+        return node
 
     def insert(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:
         """Emit a call whose fake value is known."""
@@ -70,8 +96,11 @@ class Emitter:
             if not node.users and node is not self.anchor:
                 self.anchor.graph.erase_node(node)
 
+    def _fake_mode(self) -> Any:
+        return val(self.anchor).fake_mode  # type: ignore[attr-defined]
+
     def _fake(self, node: fx.Node) -> Any:
         value = node.meta["val"]
         if isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor):
-            return val(self.anchor).fake_mode.from_tensor(value)  # type: ignore[attr-defined]
+            return self._fake_mode().from_tensor(value)
         return value

@@ -1,8 +1,9 @@
-"""Sizes that a graph reads off an intermediate of a chain, read off the chain's input instead."""
+"""Sizes that a graph reads off an intermediate of a region, read off what the region is given instead."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import fx
@@ -14,16 +15,32 @@ from ..shapes import expression, product
 aten = torch.ops.aten
 
 
-def reads(node: fx.Node, *, of: fx.Node) -> bool:
-    """Whether a node only reads a size, and one that the leading dimensions of `of` hold as well."""
-    return packet(node) is aten.sym_size and _range(node, of) is not None
+def is_size(node: fx.Node) -> bool:
+    """Whether a node only reads a size."""
+    return packet(node) is aten.sym_size
 
 
-def move(node: fx.Node, operand: fx.Node) -> None:
-    """Let a size node that satisfies `reads` read the same size off `operand`; it keeps its name."""
-    found = _range(node, operand)
+def unfindable(nodes: Iterable[fx.Node], given: Sequence[fx.Node]) -> fx.Node | None:
+    """The first size read off one of `nodes` that the sizes of `given` do not tell; None if they tell all."""
+    for node in nodes:
+        for user in node.users:
+            if is_size(user) and _find(user, given) is None:
+                return user
+    return None
+
+
+def move(nodes: Iterable[fx.Node], given: Sequence[fx.Node]) -> None:
+    """Let every size that is read off one of `nodes` be read off `given` instead; it keeps its name."""
+    for node in nodes:
+        for user in list(node.users):
+            if is_size(user):
+                _move(user, given)
+
+
+def _move(node: fx.Node, given: Sequence[fx.Node]) -> None:
+    found = _find(node, given)
     assert found is not None
-    start, stop = found
+    operand, start, stop = found
     graph = node.graph
     with graph.inserting_before(node):
         size: fx.Node | None = None
@@ -45,12 +62,15 @@ def _times(graph: fx.Graph, left: fx.Node, right: fx.Node) -> fx.Node:
     return node
 
 
-def _range(node: fx.Node, operand: fx.Node) -> tuple[int, int] | None:
-    """The neighbouring leading dimensions of `operand` whose product is the size that a node reads."""
+def _find(node: fx.Node, given: Sequence[fx.Node]) -> tuple[fx.Node, int, int] | None:
+    """A given value, and the neighbouring axes of it whose sizes multiply to the size that a node reads."""
     wanted = expression(node.meta["val"])
-    lead = val(operand).shape[:-1]
-    for length in range(1, len(lead) + 1):
-        for start in range(len(lead) - length + 1):
-            if product(lead[start : start + length]) == wanted:
-                return start, start + length
+    for operand in given:
+        if not operand < node:  # it is computed only later
+            continue
+        shape = val(operand).shape
+        for length in range(1, len(shape) + 1):
+            for start in range(len(shape) - length + 1):
+                if product(shape[start : start + length]) == wanted:
+                    return operand, start, start + length
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -63,6 +64,36 @@ def _swaps_two_axes(node: fx.Node) -> bool:
     return packet(node) is aten.permute and [axis % 2 for axis in given["dims"]] == [1, 0]
 
 
+_OWNED = ("weight", "bias", "running_mean", "running_var")
+_VIEWS = (
+    aten.t,
+    aten.mT,
+    aten.numpy_T,
+    aten.transpose,
+    aten.permute,
+    aten.view,
+    aten.reshape,
+    aten.slice,
+    aten.select,
+    aten.unsqueeze,
+    aten.squeeze,
+    aten.split,
+    aten.split_with_sizes,
+    aten.chunk,
+    aten.alias,
+    aten.detach,
+)
+
+
+def is_view_of_leaf(node: fx.Node) -> bool:
+    """Whether a node shows entries of one parameter, buffer or constant as they are."""
+    while not is_leaf(node):
+        if packet(node) not in _VIEWS and node.target is not operator.getitem:
+            return False
+        node = node.all_input_nodes[0]
+    return True
+
+
 def is_leaf(node: fx.Node) -> bool:
     """Whether a node is a parameter, a buffer or a constant of the graph."""
     return is_weight(node) or (node.op == "get_attr" and isinstance(node.meta.get("val"), torch.Tensor))
@@ -73,7 +104,8 @@ def weight_only_nodes(graph: fx.Graph) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for node in graph.nodes:
         operands = node.all_input_nodes
-        computed = is_operator(node) and _repeatable(node) and operands and found.issuperset(operands)
+        repeatable = _repeatable(node) if is_operator(node) else node.target is operator.getitem
+        computed = repeatable and operands and found.issuperset(operands)
         if computed or is_leaf(node):
             found.add(node)
     return found
@@ -109,8 +141,9 @@ def name_of(node: fx.Node) -> str:
 
 
 def owner(node: fx.Node) -> str:
-    """The module that owns a weight: its qualified name without `.weight` or `.bias`."""
-    return name_of(node).removesuffix(".weight").removesuffix(".bias")
+    """The module that owns a weight: its qualified name without `.weight` and the like."""
+    name, _, last = name_of(node).rpartition(".")
+    return name if name and last in _OWNED else name_of(node)
 
 
 def merged_name(nodes: Iterable[fx.Node], kind: str) -> str:

@@ -61,7 +61,6 @@ SPELLINGS = {
     "negated": lambda w, x: -F.linear(-F.linear(x, w.W1, w.b1), w.W2),
     "eval dropout": lambda w, x: F.linear(F.dropout(F.linear(x, w.W1), 0.5, training=False), w.W2),
     "no-op conversions": lambda w, x: F.linear(F.linear(x, w.W1).to(x.dtype).contiguous().clone(), w.W2),
-    "detach": lambda w, x: F.linear(F.linear(x, w.W1).detach(), w.W2),
 }
 
 
@@ -262,7 +261,8 @@ def test_two_chains_back_to_back_across_a_shared_value():
     module = trace(function, x, weights=weights)
     sites = rewrite(module)
     assert [site.status for site in sites] == ["rewritten", "refused", "rewritten"]
-    assert sites[2].inputs[0] == sites[0].output
+    assert sites[0].output in sites[1].nodes
+    assert "relu" in sites[2].inputs
     exact = function_in_double(function, weights, x)
     assert relative(run(module, list(weights.values()), x), exact) <= 2 * sites[0].bound
 

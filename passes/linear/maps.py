@@ -1,0 +1,191 @@
+"""Emits maps of features on a tensor whose feature axis lies anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..rewrite import val
+from ..shapes import expression
+from .compose import Composition
+from .elements import Convolve
+from .emit import Emitter
+from .weights import Matrix, merged_name
+
+aten = torch.ops.aten
+_Held = tuple[fx.Node, int]
+_CONVOLUTIONS: dict[int, Any] = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
+
+
+def elementwise_map(
+    emit: Emitter, held: _Held, composition: Composition, weights: Sequence[fx.Node], read: list[fx.Node]
+) -> _Held:
+    """Scale and shift single features."""
+    node, axis = held
+    if composition.scale is not None:
+        by = composition.scale
+        if isinstance(by, fx.Node):
+            by = _along(emit, by, held, merged_name(weights, "scale"))
+            read.append(by)
+        node = emit.call(aten.mul.Tensor, {"self": node, "other": by})
+    if composition.bias is not None:
+        bias = _along(emit, composition.bias, held, merged_name(weights, "bias"))
+        read.append(bias)
+        node = emit.call(aten.add.Tensor, {"self": node, "other": bias})
+    return node, axis
+
+
+def _along(emit: Emitter, vector: fx.Node, held: _Held, name: str) -> fx.Node:
+    """A vector of features, shaped so that it broadcasts along the feature axis."""
+    node, axis = held
+    behind = val(node).dim() - 1 - axis
+    rounded = emit.rounded(vector, val(node).dtype)
+    if behind:
+        rounded = emit(aten.reshape.default, rounded, [-1] + [1] * behind)
+    return emit.fold(rounded, name)
+
+
+def feature_map(
+    emit: Emitter,
+    held: _Held,
+    composition: Composition,
+    weights: Sequence[fx.Node],
+    read: list[fx.Node],
+    own: Matrix | None,
+    own_bias: fx.Node | None,
+) -> _Held:
+    """Apply a matrix, or a convolution, to the features.
+
+    Args:
+        emit: where the nodes go.
+        held: the tensor and its feature axis.
+        composition: what to apply.
+        weights: the weights it was composed of, for its name.
+        read: gets the weight and the bias that the map reads.
+        own: a weight of the graph that is the matrix as it is.
+        own_bias: a weight of the graph that is the bias as it is.
+    """
+    node, axis = held
+    dtype = val(node).dtype
+    spatial, last = val(node).dim() - 2, val(node).dim() - 1
+    # A convolution of sizes that vary would fix them; rows of a linear map may be any number.
+    fixed = all(isinstance(expression(size), int) for size in val(node).shape[2:])
+    convolves = axis != last and axis == 1 and spatial in _CONVOLUTIONS and fixed
+    name = merged_name(weights, "weight")
+    if composition.convolve is not None:
+        weight = _kernel(emit, composition, composition.convolve, dtype, name)
+    else:
+        weight = _weight(emit, composition, own, dtype, name, spatial if convolves else 0)
+    bias = own_bias
+    if bias is None and composition.bias is not None:
+        bias = emit.fold(emit.rounded(composition.bias, dtype), merged_name(weights, "bias"))
+    read += [each for each in (weight, bias) if each is not None]
+    if composition.convolve is not None:
+        return _convolution(emit, node, composition, composition.convolve, weight, bias), axis
+    if convolves:
+        given = {"input": node, "weight": weight, "bias": bias}
+        return emit.call(_CONVOLUTIONS[spatial], given), axis
+    if axis == last:
+        return linear(emit, node, weight, bias), axis
+    order = [place for place in range(last + 1) if place != axis] + [axis]
+    moved = emit.call(aten.permute.default, {"self": node, "dims": order})
+    back = [order.index(place) for place in range(last + 1)]
+    result = linear(emit, moved, weight, bias)
+    return emit.call(aten.permute.default, {"self": result, "dims": back}), axis
+
+
+def _weight(
+    emit: Emitter, composition: Composition, own: Matrix | None, dtype: torch.dtype, name: str, spatial: int
+) -> fx.Node:
+    """The matrix in the dtype of the map, with `spatial` trailing axes of size 1."""
+    if own is not None and val(own.node).dtype == dtype:
+        fits = val(own.node).dim() == 2 + spatial
+        if fits and not own.transposed:
+            return own.node
+        node = own.node
+        if val(node).dim() > 2:
+            node = emit(aten.reshape.default, node, list(val(node).shape[:2]))
+        if own.transposed:
+            node = emit(aten.t.default, node)
+    else:
+        node = emit.rounded(composition.matrix(), dtype)
+    if spatial:
+        node = emit(aten.reshape.default, node, [*val(node).shape, *[1] * spatial])
+    return emit.fold(node, name)
+
+
+def linear(emit: Emitter, node: fx.Node, weight: fx.Node, bias: fx.Node | None) -> fx.Node:
+    """Emit `aten.linear`; its fake value needs no kernel, so that no size is fixed."""
+    result = val(node).new_empty((*val(node).shape[:-1], val(weight).shape[0]))
+    return emit.insert(aten.linear.default, (node, weight, bias), {}, result)
+
+
+def _kernel(
+    emit: Emitter, composition: Composition, convolve: Convolve, dtype: torch.dtype, name: str
+) -> fx.Node:
+    """The kernel in the layout of the convolution: `[out, in / groups, *kernel]`, or transposed."""
+    kernel = emit.rounded(composition.matrix(), dtype)
+    outputs, inputs, _ = (int(size) for size in val(kernel).shape)
+    if convolve.transposed:
+        groups = convolve.groups if composition.grouped else 1
+        split = emit(aten.reshape.default, kernel, [groups, outputs // groups, inputs, -1])
+        kernel = emit(aten.permute.default, split, [0, 2, 1, 3])
+        outputs, inputs = groups * inputs, outputs // groups
+    return emit.fold(emit(aten.reshape.default, kernel, [outputs, inputs, *convolve.kernel]), name)
+
+
+def _convolution(
+    emit: Emitter,
+    node: fx.Node,
+    composition: Composition,
+    convolve: Convolve,
+    weight: fx.Node,
+    bias: fx.Node | None,
+) -> fx.Node:
+    spatial = len(convolve.kernel)
+    given = {
+        "input": node,
+        "weight": weight,
+        "bias": bias,
+        "stride": list(convolve.stride),
+        "padding": list(convolve.padding),
+        "dilation": list(convolve.dilation),
+        "transposed": convolve.transposed,
+        "output_padding": list(convolve.output_padding or (0,) * spatial),
+        "groups": convolve.groups if composition.grouped else 1,
+    }
+    target = aten.convolution.default if convolve.transposed else _CONVOLUTIONS[spatial]
+    return emit.call(target, given)
+
+
+def pair_map(
+    emit: Emitter,
+    held: _Held,
+    compositions: tuple[Composition, Composition],
+    weights: Sequence[Sequence[fx.Node]],
+    read: list[fx.Node],
+    own: Sequence[Matrix | None],
+    own_bias: fx.Node | None,
+) -> _Held:
+    """Apply two matrices in a row: as one low-rank pair where the features lie last."""
+    node, axis = held
+    first, second = compositions
+    if axis != val(node).dim() - 1:
+        first.bias = None  # the second composition holds it already
+        held = feature_map(emit, held, first, weights[0], read, own[0], None)
+        return feature_map(emit, held, second, weights[1], read, own[1], own_bias)
+    dtype = val(node).dtype
+    factors = [
+        _weight(emit, each, matrix, dtype, merged_name(names, "weight"), 0)
+        for each, matrix, names in zip(compositions, own, weights, strict=True)
+    ]
+    bias = own_bias
+    if bias is None and second.bias is not None:
+        bias = emit.fold(emit.rounded(second.bias, dtype), merged_name(weights[1], "bias"))
+    read += [*factors, *([bias] if bias is not None else [])]
+    result = val(node).new_empty((*val(node).shape[:-1], val(factors[1]).shape[0]))
+    target = torch.ops.stone.low_rank_linear.default
+    return emit.insert(target, (node, *factors, bias), {}, result), axis
