@@ -1,6 +1,6 @@
 """stonefx rewrites PyTorch graphs: linear chains merged, hyperbolic geometry fused."""
 
-from . import geometry, ops
+from . import geometry, nn, ops
 from .backend import last_report, reports
 from .capture import CaptureError
 from .ops import butterfly
@@ -29,6 +29,7 @@ __all__ = [
     "invalidate",
     "last_report",
     "load",
+    "nn",
     "ops",
     "optimize",
     "reports",

@@ -1,5 +1,6 @@
 // butterfly and hyper_butterfly; compiled once for each instruction set, as table.cpp is.
 #include "butterfly_gradient_rows.h"
+#include "by_element.h"
 #include "kernels.h"
 
 namespace STONE_NAMESPACE {
@@ -15,20 +16,6 @@ int64_t scratch_bytes(const ButterflyArguments& arguments, bool backward) {
     return entries * static_cast<int64_t>(sizeof(C));
   };
   return arguments.element == Element::kFloat64 ? bytes(double()) : bytes(float());
-}
-
-template <class Work>
-void by_element(Element element, const Work& work) {
-  switch (element) {
-    case Element::kFloat32:
-      return work(float());
-    case Element::kFloat64:
-      return work(double());
-    case Element::kBFloat16:
-      return work(BFloat16());
-    case Element::kFloat16:
-      return work(Half());
-  }
 }
 
 void arrange(const ButterflyArguments& arguments) {

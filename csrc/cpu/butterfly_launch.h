@@ -9,11 +9,15 @@
 
 namespace stone {
 
-// A chunk sums its own gradient of the weight: enough chunks to share out, of enough rows to be worth their memory.
+// A chunk sums its own gradient of the weight or bias: enough chunks to share out, of enough rows to be worth their memory.
 constexpr int64_t kRowsOfChunk = 256;
 constexpr int64_t kMostChunks = 32;
 // Short rows share lines of at most this many entries.
 constexpr int64_t kShortestLine = 16;
+
+inline int64_t chunks_of(int64_t rows) {
+  return std::clamp<int64_t>((rows + kRowsOfChunk - 1) / kRowsOfChunk, 1, kMostChunks);
+}
 
 inline void run_butterfly(launch::Direction direction, ButterflyArguments arguments, const launch::Tensor& x) {
   const ButterflyKernels& kernel = *kernels().butterfly;
@@ -39,7 +43,7 @@ inline void run_butterfly(launch::Direction direction, ButterflyArguments argume
     }
     return;
   }
-  arguments.chunks = std::clamp<int64_t>((arguments.rows + kRowsOfChunk - 1) / kRowsOfChunk, 1, kMostChunks);
+  arguments.chunks = chunks_of(arguments.rows);
   const launch::Tensor partial = launch::new_tensor({arguments.chunks, arguments.stages, 2, width},
                                                     launch::ScalarType::Double, x);
   arguments.partial = partial.mutable_data_ptr();

@@ -3,6 +3,7 @@
 
 #include "stone/arguments.h"
 #include "stone/butterfly_arguments.h"
+#include "stone/linear_epilogue_arguments.h"
 
 namespace stone {
 
@@ -15,6 +16,14 @@ struct ButterflyKernels {
   void (*collect)(const ButterflyArguments&);
 };
 
+struct LinearEpilogueKernels {
+  void (*poincare_linear)(const PoincareLinearArguments&, int64_t begin, int64_t end);
+  void (*poincare_linear_backward)(const PoincareLinearArguments&, int64_t first_chunk, int64_t last_chunk);
+  void (*poincare_linear_collect)(const PoincareLinearArguments&);
+  void (*add_time)(const AddTimeArguments&, int64_t begin, int64_t end);
+  void (*add_time_backward)(const AddTimeArguments&, int64_t begin, int64_t end);
+};
+
 struct Kernels {
   using Radial = void (*)(const RadialArguments&, int64_t begin, int64_t end);
   using Mobius = void (*)(const MobiusArguments&, int64_t begin, int64_t end);
@@ -25,19 +34,23 @@ struct Kernels {
   Mobius mobius_add;
   Mobius mobius_add_backward;
   const ButterflyKernels* butterfly;
+  const LinearEpilogueKernels* linear_epilogue;
 };
 
 namespace baseline {
 extern const Kernels kKernels;
 extern const ButterflyKernels kButterfly;
+extern const LinearEpilogueKernels kLinearEpilogue;
 }
 namespace avx2 {
 extern const Kernels kKernels;
 extern const ButterflyKernels kButterfly;
+extern const LinearEpilogueKernels kLinearEpilogue;
 }
 namespace avx512 {
 extern const Kernels kKernels;
 extern const ButterflyKernels kButterfly;
+extern const LinearEpilogueKernels kLinearEpilogue;
 }
 
 // The table of the chosen instruction set.

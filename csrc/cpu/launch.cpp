@@ -1,6 +1,7 @@
 // The operators on the CPU: rows in parallel on torch's own threads.
 #include "butterfly_launch.h"
 #include "kernels.h"
+#include "linear_launch.h"
 #include "register.h"
 
 namespace stone {
@@ -43,13 +44,24 @@ struct Cpu {
   static void butterfly(launch::Direction direction, const ButterflyArguments& arguments, const launch::Tensor& x) {
     run_butterfly(direction, arguments, x);
   }
+
+  static void poincare_linear(launch::Direction direction, const PoincareLinearArguments& arguments,
+                              const launch::Tensor& x) {
+    run_poincare_linear(direction, arguments, x);
+  }
+
+  static void add_time(launch::Direction direction, const AddTimeArguments& arguments, int64_t rows,
+                       const launch::Tensor& /*x*/) {
+    const LinearEpilogueKernels& kernel = *kernels().linear_epilogue;
+    over_rows(direction == launch::Direction::kForward ? kernel.add_time : kernel.add_time_backward, arguments, rows);
+  }
 };
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(stone, CPU, m) {
   launch::register_operators<Cpu>(m);
-  launch::register_butterflies<Cpu>(m);
+  launch::register_linear_layers<Cpu>(m);
 }
 
 }  // namespace stone

@@ -69,6 +69,7 @@ extern const Kernels kKernels = {
     radial<Expmap0>,           radial_gradients<Expmap0>, radial<Logmap0>,
     radial_gradients<Logmap0>, mobius,                    mobius_gradients,
     &kButterfly,
+    &kLinearEpilogue,
 };
 
 }  // namespace STONE_NAMESPACE

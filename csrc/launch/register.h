@@ -3,7 +3,8 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "butterfly.h"
+#include "hyper_butterfly.h"
+#include "linear_epilogue.h"
 #include "low_rank.h"
 #include "mobius.h"
 #include "radial.h"
@@ -11,10 +12,19 @@
 namespace stone::launch {
 
 template <class Device>
-void register_butterflies(torch::stable::detail::StableLibrary& m) {
+void register_linear_layers(torch::stable::detail::StableLibrary& m) {
   m.impl("butterfly", TORCH_BOX((&butterfly<Device>)));
   m.impl("butterfly_forward", TORCH_BOX((&butterfly<Device>)));
   m.impl("butterfly_backward", TORCH_BOX((&butterfly_backward<Device>)));
+  m.impl("hyper_butterfly", TORCH_BOX((&hyper_butterfly<Device>)));
+  m.impl("hyper_butterfly_forward", TORCH_BOX((&hyper_butterfly<Device>)));
+  m.impl("hyper_butterfly_backward", TORCH_BOX((&hyper_butterfly_backward<Device>)));
+  m.impl("poincare_linear_epilogue", TORCH_BOX((&poincare_linear_epilogue<Device>)));
+  m.impl("poincare_linear_epilogue_forward", TORCH_BOX((&poincare_linear_epilogue<Device>)));
+  m.impl("poincare_linear_epilogue_backward", TORCH_BOX((&poincare_linear_epilogue_backward<Device>)));
+  m.impl("add_time", TORCH_BOX((&add_time<Device>)));
+  m.impl("add_time_forward", TORCH_BOX((&add_time<Device>)));
+  m.impl("add_time_backward", TORCH_BOX((&add_time_backward<Device>)));
 }
 
 template <class Device>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,3 +38,9 @@ def sum_to(gradient: Tensor, like: Tensor) -> Tensor:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that the references compute in: float32 for the half types, else the operand's own."""
     return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
+
+
+def each(info: Any, in_dims: Sequence[int | None], *operands: Tensor) -> list[tuple[Tensor, ...]]:
+    """The operands of every mapped entry, one tuple for each."""
+    spreads = [spread(t, d, info.batch_size) for t, d in zip(operands, in_dims, strict=False)]
+    return [tuple(t[i] for t in spreads) for i in range(info.batch_size)]

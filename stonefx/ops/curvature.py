@@ -27,5 +27,7 @@ def operand(function: str, x: Tensor, c: float | Tensor) -> Tensor:
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:
-    """Whether autograd must see the call."""
+    """Whether autograd must see the call; a transform of `torch.func` may differentiate any tensor."""
+    if torch._C._are_functorch_transforms_active():
+        return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -9,7 +9,13 @@ from . import radial
 from .curvature import operand, wants_gradient
 from .library import NO_LIMIT, declare
 
-OPERATOR = radial.operator("expmap0", "x", "tanh_limit", torch.tanh, lambda u: 1 - torch.tanh(u).square())
+
+def slope(u: Tensor) -> Tensor:
+    """The derivative of tanh."""
+    return 1 - torch.tanh(u).square()
+
+
+OPERATOR = radial.operator("expmap0", "x", "tanh_limit", torch.tanh, slope)
 declare(OPERATOR)
 reference = OPERATOR.reference
 

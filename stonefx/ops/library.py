@@ -12,6 +12,8 @@ from torch._C import DispatchKey, DispatchKeySet
 
 from stonefx import native
 
+from . import transforms
+
 LIBRARY = torch.library.Library("stone", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_contiguous_strides)
 # The schema language cannot spell infinity; a limit this large never takes effect.
@@ -66,8 +68,26 @@ def declare(operator: Operator) -> None:
     torch.library.register_autograd(
         f"stone::{name}", operator.backward, setup_context=operator.setup_context, lib=LIBRARY
     )
-    _register_double_backward(backward_twin, operator.backward_reference)
+    double = _double_backward(operator.backward_reference)
+    torch.library.register_autograd(
+        f"stone::{backward_twin}", double[1], setup_context=double[0], lib=LIBRARY
+    )
+    transforms.register(LIBRARY, name, forward_twin, operator.setup_context, operator.backward, operator.vmap)
+    transforms.register(LIBRARY, backward_twin, backward_twin, *double, operator.backward_vmap)
     _declared[name] = operator
+
+
+def declare_composite(name: str, arguments: str, function: Callable[[str], Function]) -> None:
+    """Define an operator that is others in a row, and its twin; gradient, batching and fake are theirs.
+
+    Args:
+        name: such as `poincare_linear`.
+        arguments: the schema between the parentheses.
+        function: given the suffix, "" or "_forward", of the operators to call, what to run.
+    """
+    for suffix in ("", "_forward"):
+        LIBRARY.define(f"{name}{suffix}({arguments}) -> Tensor", tags=TAGS)
+        LIBRARY.impl(f"{name}{suffix}", function(suffix), "CompositeImplicitAutograd")
 
 
 def _register(name: str, fake: Function, vmap: Function) -> None:
@@ -79,7 +99,7 @@ def _register(name: str, fake: Function, vmap: Function) -> None:
     torch.library.register_vmap(f"stone::{name}", batched, lib=LIBRARY)
 
 
-def _register_double_backward(name: str, backward_reference: Function) -> None:
+def _double_backward(backward_reference: Function) -> tuple[Function, Function]:
     """Differentiate `name_backward` through its reference: a second derivative is rare, and may be slow."""
 
     # torch passes no `keyword_only_inputs` for a schema that has none.
@@ -91,12 +111,17 @@ def _register_double_backward(name: str, backward_reference: Function) -> None:
 
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         saved = ctx.saved_tensors
-        pull = torch.func.vjp(lambda *inputs: backward_reference(*inputs, **ctx.options), *saved)[1]
-        return tuple(
-            grad if needed else None for grad, needed in zip(pull(grads), ctx.needs_input_grad, strict=True)
-        )
 
-    torch.library.register_autograd(f"stone::{name}", backward, setup_context=setup_context, lib=LIBRARY)
+        def function(*tensors: torch.Tensor) -> Any:
+            # an operand that was left out is None
+            given = iter(tensors)
+            return backward_reference(*(None if t is None else next(given) for t in saved), **ctx.options)
+
+        pulled = iter(torch.func.vjp(function, *(t for t in saved if t is not None))[1](grads))
+        gradients = [None if t is None else next(pulled) for t in saved]
+        return tuple(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad, strict=True))
+
+    return setup_context, backward
 
 
 def load() -> None:

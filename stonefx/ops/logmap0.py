@@ -9,7 +9,13 @@ from . import radial
 from .curvature import operand, wants_gradient
 from .library import NO_LIMIT, declare
 
-OPERATOR = radial.operator("logmap0", "y", "atanh_limit", torch.atanh, lambda u: 1 / ((1 - u) * (1 + u)))
+
+def slope(u: Tensor) -> Tensor:
+    """The derivative of artanh."""
+    return 1 / ((1 - u) * (1 + u))
+
+
+OPERATOR = radial.operator("logmap0", "y", "atanh_limit", torch.atanh, slope)
 declare(OPERATOR)
 reference = OPERATOR.reference
 

@@ -45,13 +45,17 @@ def arguments(operand: str, limit: str) -> str:
 
 def evaluate(profile: Profile, x: Tensor, c: Tensor, guards: Guards) -> Tensor:
     """The map, in plain torch; differentiable everywhere but where a guard switches."""
+    return (factor(profile, x, c, guards) * x.to(batching.compute_dtype(x))).to(x.dtype)
+
+
+def factor(profile: Profile, x: Tensor, c: Tensor, guards: Guards) -> Tensor:
+    """The number `[*batch, 1]` that each row is multiplied by."""
     dtype = batching.compute_dtype(x)
-    row, curvature = x.to(dtype), c.to(device=x.device, dtype=dtype)
-    _, _, _, u = _norms(row, curvature, guards)
+    curvature = c.to(device=x.device, dtype=dtype)
+    _, _, _, u = _norms(x.to(dtype), curvature, guards)
     at_origin = _at_origin(u, curvature)
     safe = torch.where(at_origin, 1.0, u)
-    factor = torch.where(at_origin, _origin(guards), profile(_below(safe, guards.limit)) / safe)
-    return (factor * row).to(x.dtype)
+    return torch.where(at_origin, _origin(guards), profile(_below(safe, guards.limit)) / safe)
 
 
 def gradients(
@@ -59,22 +63,30 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the map for `x`, and for the curvature of each row: `[*batch, dim]` and `[*batch, 1]`."""
     dtype = batching.compute_dtype(x)
-    g, row, curvature = grad.to(dtype), x.to(dtype), c.to(device=x.device, dtype=dtype)
+    g, row = grad.to(dtype), x.to(dtype)
+    scale, along, of_curvature = derivatives(profile, slope, x, c, guards)
+    inner = (g * row).sum(-1, keepdim=True)
+    return (scale * g + along * inner * row).to(x.dtype), of_curvature * inner
+
+
+def derivatives(
+    profile: Profile, slope: Profile, x: Tensor, c: Tensor, guards: Guards
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The factor, its gradient for `x` as a multiple of `x`, and its derivative by `c`: `[*batch, 1]` each."""
+    dtype = batching.compute_dtype(x)
+    row, curvature = x.to(dtype), c.to(device=x.device, dtype=dtype)
     root, n0, n, u = _norms(row, curvature, guards)
     at_origin = _at_origin(u, curvature)
     safe = torch.where(at_origin, 1.0, u)
     within = safe <= guards.limit
-    factor = profile(_below(safe, guards.limit)) / safe
-    # d(factor)/du, passed on only where neither minimum holds
-    derivative = (torch.where(within, slope(_below(safe, guards.limit)), 0.0) - factor) / safe
+    value = profile(_below(safe, guards.limit)) / safe
+    # d(value)/du, passed on only where neither minimum holds
+    derivative = (torch.where(within, slope(_below(safe, guards.limit)), 0.0) - value) / safe
     derivative = torch.where(at_origin | (root * n < guards.min_scaled), 0.0, derivative)
-    factor = torch.where(at_origin, _origin(guards), factor)
-    inner = (g * row).sum(-1, keepdim=True)
+    value = torch.where(at_origin, _origin(guards), value)
     passes = (n0 >= guards.min_norm) & (n0 > 0)
     toward_row = torch.where(passes, derivative * root / torch.where(passes, n0, 1.0), 0.0)
-    grad_x = factor * g + toward_row * inner * row
-    grad_c = derivative * n / (2 * torch.where(at_origin, 1.0, root)) * inner
-    return grad_x.to(x.dtype), grad_c.to(dtype)
+    return value, toward_row, derivative * n / (2 * torch.where(at_origin, 1.0, root))
 
 
 def _norms(row: Tensor, c: Tensor, guards: Guards) -> tuple[Tensor, Tensor, Tensor, Tensor]:

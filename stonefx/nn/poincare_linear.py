@@ -1,0 +1,82 @@
+"""A linear layer between Poincaré balls."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from stonefx import ops
+from stonefx.geometry import poincare
+
+from .hyperbolic import HyperbolicLayer, radius, xavier
+
+
+class PoincareLinear(HyperbolicLayer):
+    """`y = (W (*) x) (+) expmap0(b)`: the Möbius linear layer (Ganea et al. 2018, section 3.2).
+
+    Points on the boundary or beyond it are taken to be where `logmap0` puts them, just inside; results are projected
+    to `sqrt(c) ||y|| <= 1 - 4e-3` (`1 - 1e-5` in float64). The bias is a tangent vector at the origin, so that any
+    optimizer may train it.
+
+    Args:
+        in_features, out_features: dimensions of the two balls.
+        c: curvature, of both balls.
+        bias: whether to add a point.
+        learn_curvature: whether `c` is learned.
+        device, dtype: of the parameters; under autocast the layer computes in this dtype.
+
+    Shapes: points `[*batch, in_features]` to points `[*batch, out_features]`.
+
+    Raises:
+        ValueError: the curvature is not positive and finite.
+        RuntimeError: points of another dtype, size or device.
+
+    >>> layer = PoincareLinear(8, 4, c=0.5)
+    >>> layer
+    PoincareLinear(in_features=8, out_features=4, c=0.5, bias=True)
+    >>> bool((0.5 * layer(torch.full((3, 8), 100.0)).square().sum(-1) < 1).all())
+    True
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        c: float = 1.0,
+        bias: bool = True,
+        learn_curvature: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(c, learn_curvature, device, dtype)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = xavier(out_features, in_features, device=device, dtype=dtype)
+        zeros = torch.zeros(out_features, device=device, dtype=dtype)
+        self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
+
+    def map_points(self, x: Tensor) -> Tensor:
+        """See the class."""
+        c, limit = self.curvature, radius(x.dtype)
+        point = None if self.bias is None else ops.expmap0(self.bias, c, tanh_limit=math.atanh(limit))
+        return ops.poincare_linear(
+            x,
+            self.weight,
+            point,
+            c,
+            atanh_limit=poincare.boundary(x.dtype),
+            matvec_limit=limit,
+            min_denominator=1e-15,
+            project_limit=limit,
+        )
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, c={self._shown_curvature()}, "
+            f"bias={self.bias is not None}"
+        )

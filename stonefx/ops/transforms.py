@@ -1,0 +1,76 @@
+"""`torch.func` over the operators: `grad`, `vjp`, `jacrev` and `vmap`, nested in any order.
+
+`torch.library.register_autograd` gives an operator a gradient for `backward`, but refuses transforms. While one is
+active, a call goes through a `torch.autograd.Function` made of the same parts instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._library.utils import fill_defaults, has_kwarg_only_args
+
+
+def register(
+    library: torch.library.Library,
+    name: str,
+    twin: str,
+    setup_context: Callable[..., None],
+    backward: Callable[..., Any],
+    vmap: Callable[..., Any],
+) -> None:
+    """Send calls of `stone::name` under a transform through an autograd function.
+
+    Args:
+        library: where the operator is defined.
+        name: the operator.
+        twin: an operator with the same schema and kernels; it runs below the transforms.
+        setup_context, backward: as for `torch.library.register_autograd`.
+        vmap: `(operator, info, in_dims, *args, **kwargs) -> (results, out_dims)`.
+    """
+    operator = getattr(torch.ops.stone, name).default
+    below = getattr(torch.ops.stone, twin).default
+    keywords = has_kwarg_only_args(operator._schema)
+
+    class Transformed(torch.autograd.Function):
+        @staticmethod
+        def forward(options: dict[str, Any], *args: Any) -> Any:
+            return below(*args, **options)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            options, *args = inputs
+            given = {"keyword_only_inputs": options} if keywords else {}
+            setup_context(ctx=ctx, inputs=tuple(args), output=output, **given)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+            return None, *backward(_Operands(ctx), *grads)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[Any, ...], options: dict[str, Any], *args: Any) -> Any:
+            return vmap(operator, info, in_dims[1:], *args, **options)
+
+    Transformed.__name__ = Transformed.__qualname__ = f"Transformed_{name}"
+
+    def run(*args: Any, **options: Any) -> Any:
+        args, options = fill_defaults(operator._schema, args, options)
+        return Transformed.apply(options, *args)
+
+    library.impl(name, run, "FuncTorchDynamicLayerFrontMode")
+
+
+class _Operands:
+    """The context of the function as the operator's backward knows it: without the options in front."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+
+    @property
+    def needs_input_grad(self) -> tuple[bool, ...]:
+        return self._ctx.needs_input_grad[1:]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)

@@ -1,0 +1,178 @@
+"""The layers: inside the model whatever the input, trainable, saved, compiled, transformed, under autocast."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+
+from stonefx import nn as snn
+from stonefx import ops
+
+# layer of 8 -> size of the result, and points to feed it
+LAYERS = {
+    "butterfly": lambda **k: snn.HyperButterflyLayer(8, 3, curvature=0.5, **k),
+    "klein": lambda **k: snn.KleinLayer(8, 4, curvature=0.5, **k),
+    "poincare": lambda **k: snn.PoincareLinear(8, 4, c=0.5, **k),
+    "lorentz": lambda **k: snn.LorentzLinear(7, 4, c=0.5, **k),
+}
+BALLS = ("butterfly", "klein", "poincare")
+C = 0.5
+
+
+def layer(name, seed=0, **options):
+    torch.manual_seed(seed)
+    made = LAYERS[name](**options)
+    with torch.no_grad():
+        if getattr(made, "bias", None) is not None:
+            made.bias.copy_(torch.linspace(-0.3, 0.4, 4))
+    return made
+
+
+def batch(name, *shape, seed=1, dtype=torch.float32):
+    x = torch.randn(*shape, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 0.3
+    x = x / (1 + 0.8 * x.norm(dim=-1, keepdim=True))
+    return (ops.add_time(x[..., 1:], C) if name == "lorentz" else x).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", BALLS)
+def test_results_are_inside_whatever_the_input(name, dtype):
+    made = layer(name, dtype=dtype)
+    with torch.no_grad():
+        made.weight.mul_(3)
+    largest = min(torch.finfo(dtype).max / 16, 1e30)
+    for scale in (0.0, 1e-6, 1.0, 1.4142, 10.0, largest):
+        x = (torch.nn.functional.normalize(batch(name, 50, dtype=torch.float64), dim=-1) * scale).to(dtype)
+        x.requires_grad_()
+        y = made(x)
+        assert y.dtype == dtype
+        assert (C * y.double().square().sum(-1) < 1).all()
+        y.sum().backward()
+        assert x.grad.isfinite().all()
+        assert all(p.grad.isfinite().all() for p in made.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lorentz_results_are_on_the_hyperboloid(dtype):
+    y = layer("lorentz", dtype=dtype)(100 * torch.randn(50, 8, dtype=dtype)).double()
+    torch.testing.assert_close(
+        y[:, 0], (y[:, 1:].square().sum(-1) + 1 / C).sqrt(), rtol=torch.finfo(dtype).eps, atol=0
+    )
+
+
+def test_klein_layer_goes_through_the_poincare_ball():
+    klein = layer("klein", dtype=torch.float64)
+    poincare = snn.PoincareLinear(8, 4, c=C, dtype=torch.float64)
+    poincare.load_state_dict(klein.state_dict())
+    k = batch("klein", 20, dtype=torch.float64)
+    p = k / (1 + (1 - C * k.square().sum(-1, keepdim=True)).sqrt())
+    q = poincare(p)
+    expected = 2 * q / (1 + C * q.square().sum(-1, keepdim=True))
+    torch.testing.assert_close(klein(k), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BALLS)
+def test_initialisation_keeps_points_away_from_the_origin(name):
+    torch.manual_seed(0)
+    x = batch(name, 500)
+    y = LAYERS[name]()(x)
+    assert 0.4 < (y.norm(dim=-1).mean() / x.norm(dim=-1).mean()).item() < 2.5
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_learned_curvature_trains_and_stays_positive(name):
+    made = layer(name, learn_curvature=True)
+    assert made.curvature.item() == pytest.approx(C, rel=1e-6)
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.03 if name == "lorentz" else 1.0)
+    x = batch(name, 64)
+    target = torch.zeros_like(made(x)) + 0.1
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = (made(x) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        assert made.curvature > 0
+    assert losses[-1] < 0.7 * losses[0]
+    assert made.curvature.item() != pytest.approx(C, rel=1e-4)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_state_copies_and_pickles(name, learned):
+    made, other = layer(name, learn_curvature=learned), layer(name, seed=5, learn_curvature=learned)
+    x = batch(name, 6)
+    expected = made(x)
+    file = io.BytesIO()
+    torch.save(made.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for again in (other, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert torch.equal(again(x), expected)
+    assert any("curvature" in key for key in made.state_dict())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_autocast_leaves_the_layer_in_its_dtype(name):
+    made = layer(name)
+    x = batch(name, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = made(x)
+        half = made(x.bfloat16())
+    assert got.dtype == half.dtype == torch.float32
+    assert torch.equal(got, made(x))
+    assert torch.equal(half, made(x.bfloat16().float()))
+
+
+@pytest.mark.parametrize("options", [{"backend": "inductor"}, {"backend": "stone"}], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_compiles_without_graph_breaks(name, options):
+    torch._dynamo.reset()
+    eager, traced = layer(name, learn_curvature=True), layer(name, learn_curvature=True)
+    compiled = torch.compile(traced, fullgraph=True, **options)
+    x = batch(name, 6)
+    torch.testing.assert_close(compiled(x), eager(x))
+    compiled(x).square().sum().backward()
+    eager(x).square().sum().backward()
+    for one, other in zip(traced.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_every_sample(name):
+    made = layer(name, dtype=torch.float64, learn_curvature=True)
+    x = batch(name, 5, dtype=torch.float64)
+    parameters = dict(made.named_parameters())
+
+    def loss(values, point):
+        return torch.func.functional_call(made, values, (point,)).square().sum()
+
+    got = torch.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+    for i, point in enumerate(x):
+        expected = torch.autograd.grad(loss(parameters, point), parameters.values())
+        for key, other in zip(parameters, expected, strict=True):
+            torch.testing.assert_close(got[key][i], other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_print_shows(name):
+    text = repr(layer(name, learn_curvature=True))
+    assert "0.5, learn_curvature=True" in text
+
+
+@pytest.mark.parametrize("c", [0.0, -1.0, float("nan"), float("inf")])
+def test_curvature_must_be_positive(c):
+    with pytest.raises(
+        ValueError, match=f"PoincareLinear: the curvature must be positive and finite, got {c}"
+    ):
+        snn.PoincareLinear(3, 4, c=c)
+
+
+def test_butterfly_sizes():
+    with pytest.raises(ValueError, match="dim must be a power of two, 2 or more, got 6; pad the points"):
+        snn.HyperButterflyLayer(6, 2)
+    with pytest.raises(ValueError, match="num_layers must be 0 or more, got -1"):
+        snn.HyperButterflyLayer(8, -1)

@@ -1,0 +1,47 @@
+"""`torch.func` over the operators: transforms in every order give what they give on the references."""
+
+import pytest
+import torch
+from operator_cases import arguments, declared, overload
+
+NAMES = ("expmap0", "logmap0", "mobius_add", "low_rank_linear", "butterfly", "hyper_butterfly", "add_time")
+
+
+def operands(name):
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(3, 2, 2, generator=generator, dtype=torch.float64)
+    c = torch.tensor(0.7, dtype=torch.float64)
+    x = 0.3 * torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    special = {"butterfly": (x, weight), "hyper_butterfly": (x, weight, c), "add_time": (x, c)}
+    return special[name] if name in special else arguments(name, batch=(3,), dim=4, c=c)
+
+
+TRANSFORMS = {
+    "grad": lambda f, args: torch.func.grad(f, tuple(range(len(args))))(*args),
+    "vmap of grad": lambda f, args: torch.vmap(torch.func.grad(f, 1), (0, *[None] * (len(args) - 1)))(*args),
+    "grad of vmap": lambda f, args: torch.func.grad(
+        lambda *a: torch.vmap(f, (0, *[None] * (len(args) - 1)))(*a).square().sum()
+    )(*args),
+    "jacrev of jacrev": lambda f, args: torch.func.jacrev(torch.func.jacrev(f), 1)(args[0][0], *args[1:]),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("name", NAMES)
+def test_transforms(name, transform):
+    args = operands(name)
+    if name == "mobius_add":
+        args = (args[0], args[1][0], args[2])
+
+    def scalar(function):
+        return lambda *a: function(*a).pow(3).sum()
+
+    got = TRANSFORMS[transform](scalar(overload(name)), args)
+    expected = TRANSFORMS[transform](scalar(declared(name).reference), args)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_forward_mode_is_refused():
+    x, c = operands("expmap0")
+    with pytest.raises(RuntimeError, match="jvp"):
+        torch.func.jvp(lambda v: overload("expmap0")(v, c), (x,), (x,))
