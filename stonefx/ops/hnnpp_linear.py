@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import batching, checks
 from .curvature import operand
-from .library import LIBRARY, NO_LIMIT, TAGS
+from .library import LIBRARY, NO_LIMIT, TAGS, implement_composite
 
 # Arguments of sinh beyond this are scaled down, row by row: the point depends on their ratios alone.
 _LARGEST_ARGUMENT = 30.0
@@ -53,7 +53,7 @@ LIBRARY.define(
     f"float max_radius={NO_LIMIT:.0e}) -> Tensor",
     tags=TAGS[:1],
 )
-LIBRARY.impl("hnnpp_linear", _linear, "CompositeImplicitAutograd")
+implement_composite("hnnpp_linear", _linear)
 
 
 def hnnpp_linear(

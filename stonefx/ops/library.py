@@ -87,7 +87,13 @@ def declare_composite(name: str, arguments: str, function: Callable[[str], Funct
     """
     for suffix in ("", "_forward"):
         LIBRARY.define(f"{name}{suffix}({arguments}) -> Tensor", tags=TAGS)
-        LIBRARY.impl(f"{name}{suffix}", function(suffix), "CompositeImplicitAutograd")
+        implement_composite(f"{name}{suffix}", function(suffix))
+
+
+def implement_composite(name: str, function: Function) -> None:
+    """Make a defined operator the operators that `function` calls, under the transforms of `torch.func` too."""
+    for key in ("CompositeImplicitAutograd", "FuncTorchDynamicLayerFrontMode"):
+        LIBRARY.impl(name, function, key)
 
 
 def _register(name: str, fake: Function, vmap: Function) -> None:

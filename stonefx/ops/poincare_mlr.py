@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import batching, checks
 from .curvature import operand
-from .library import LIBRARY, TAGS
+from .library import LIBRARY, TAGS, implement_composite
 from .poincare_hyperplanes import poincare_hyperplanes
 
 
@@ -75,7 +75,7 @@ for _name, _schema, _function in (
     ("hnnpp_mlr", "Tensor x, Tensor z, Tensor r, Tensor c, *, float min_alpha=0", _hnnpp),
 ):
     LIBRARY.define(f"{_name}({_schema}) -> Tensor", tags=TAGS[:1])
-    LIBRARY.impl(_name, _function, "CompositeImplicitAutograd")
+    implement_composite(_name, _function)
 
 
 def poincare_mlr(

@@ -15,6 +15,7 @@ LAYERS = {
     "butterfly": lambda **k: snn.HyperButterflyLayer(8, 3, curvature=0.5, **k),
     "klein": lambda **k: snn.KleinLayer(8, 4, curvature=0.5, **k),
     "poincare": lambda **k: snn.PoincareLinear(8, 4, c=0.5, **k),
+    "mlr": lambda **k: snn.PoincareMLR(8, 4, c=0.5, **k),
     "lorentz": lambda **k: snn.LorentzLinear(7, 4, c=0.5, **k),
 }
 BALLS = ("butterfly", "klein", "poincare")
@@ -27,6 +28,8 @@ def layer(name, seed=0, **options):
     with torch.no_grad():
         if getattr(made, "bias", None) is not None:
             made.bias.copy_(torch.linspace(-0.3, 0.4, 4))
+        if getattr(made, "offset", None) is not None:
+            made.offset.copy_(torch.linspace(-0.3, 0.4, 32).reshape(4, 8))
     return made
 
 
@@ -62,6 +65,27 @@ def test_lorentz_results_are_on_the_hyperboloid(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_logits_are_finite_whatever_the_input(dtype):
+    made = layer("mlr", dtype=dtype)
+    for scale in (0.0, 1e-6, 1.0, 1.4142, 10.0):
+        x = (torch.nn.functional.normalize(batch("mlr", 50, dtype=torch.float64), dim=-1) * scale).to(dtype)
+        logits = made(x.requires_grad_())
+        logits.sum().backward()
+        assert logits.isfinite().all() and x.grad.isfinite().all()
+        assert all(p.grad.isfinite().all() for p in made.parameters())
+
+
+def test_logits_follow_the_distance_to_the_hyperplane():
+    """Through the origin with normal e_1, the logit of (t, 0) is twice its signed distance from the origin."""
+    made = snn.PoincareMLR(2, 1, c=C, dtype=torch.float64)
+    with torch.no_grad():
+        made.weight.copy_(torch.tensor([[1.0, 0.0]]))
+    t = torch.linspace(-0.9, 0.9, 7, dtype=torch.float64).unsqueeze(-1)
+    x = torch.cat((t, torch.zeros_like(t)), -1)
+    torch.testing.assert_close(made(x), 2 * 2 / C**0.5 * torch.atanh(C**0.5 * t))
+
+
 def test_klein_layer_goes_through_the_poincare_ball():
     klein = layer("klein", dtype=torch.float64)
     poincare = snn.PoincareLinear(8, 4, c=C, dtype=torch.float64)
@@ -85,7 +109,7 @@ def test_initialisation_keeps_points_away_from_the_origin(name):
 def test_learned_curvature_trains_and_stays_positive(name):
     made = layer(name, learn_curvature=True)
     assert made.curvature.item() == pytest.approx(C, rel=1e-6)
-    optimizer = torch.optim.SGD(made.parameters(), lr=0.03 if name == "lorentz" else 1.0)
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.03 if name in ("lorentz", "mlr") else 1.0)
     x = batch(name, 64)
     target = torch.zeros_like(made(x)) + 0.1
     losses = []
