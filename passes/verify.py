@@ -62,8 +62,8 @@ class Verifier:
         original = evaluate(before, nodes[0], inputs)
         try:
             rewritten = evaluate(after, nodes[1], inputs)
-        except Exception as error:  # whatever it is, the original gave a value
-            return f"verification: the rewritten region raised {type(error).__name__}: {error}"
+        except Exception as raised:  # whatever it is, the original gave a value
+            return f"verification: the rewritten region raised {type(raised).__name__}: {raised}"
         exact = evaluate(before, nodes[0], {k: double(v) for k, v in inputs.items()}, exact=True)
         if rewritten.shape != original.shape or rewritten.dtype != original.dtype:
             return (

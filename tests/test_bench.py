@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from stonefx.benchmarks import Arm, Case, Settings, measure, result_document, result_table
+from stonefx.benchmarks.by_hand import merged
 from stonefx.benchmarks.case import ArmResult, CaseResult, relative_difference
 from stonefx.benchmarks.load import load_warning, parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.machine import machine_facts
 from stonefx.benchmarks.results import seconds_text
 from stonefx.benchmarks.suites import SUITES
-from stonefx.benchmarks.suites.chain import chain_cases, merged_linear, seed_chain
+from stonefx.benchmarks.suites.chain import chain_cases, seed_chain
 from stonefx.benchmarks.suites.hyperbolic import hyperbolic_cases
 
 ONE = torch.ones(2, dtype=torch.float64)
@@ -254,12 +255,12 @@ def test_the_spin_uses_every_thread():
 def test_merged_linear_equals_the_chain():
     chain = seed_chain()
     x = torch.randn(4, 128, dtype=torch.float64)
-    difference = relative_difference(merged_linear(chain).double()(x), [chain.double()(x)])
+    difference = relative_difference(merged(list(chain)).double()(x), [chain.double()(x)])
     assert difference < 1e-6
 
 
 def test_suites_by_name():
-    assert list(SUITES) == ["chain", "hyperbolic", "zoo"]
+    assert list(SUITES) == ["chain", "hyperbolic", "regions", "zoo"]
 
 
 def test_chain_suite_runs_and_every_arm_is_right():

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from stonefx.benchmarks.case import Case, CaseResult, Planned
 from stonefx.benchmarks.suites.chain import chain_cases
 from stonefx.benchmarks.suites.hyperbolic import hyperbolic_cases
+from stonefx.benchmarks.suites.regions import region_cases
 from stonefx.benchmarks.suites.zoo import zoo_cases
 from stonefx.benchmarks.zoo_table import zoo_table
 
 SUITES: dict[str, Callable[[str], Iterator[Case] | Iterator[Planned]]] = {
     "chain": chain_cases,
     "hyperbolic": hyperbolic_cases,
+    "regions": region_cases,
     "zoo": zoo_cases,
 }
 # Run only when they are named: they take most of an hour, or need packages that stonefx does not.
-LONG = frozenset({"zoo"})
+LONG = frozenset({"regions", "zoo"})
 TABLES: dict[str, Callable[[Sequence[CaseResult]], str]] = {"zoo": zoo_table}

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import stonefx
+from stonefx.benchmarks.by_hand import merged
 from stonefx.benchmarks.case import Arm, Case
 
 WIDTHS = (128, 256, 128, 64, 32)
@@ -25,20 +26,6 @@ def seed_chain(widths: Sequence[int] = WIDTHS, seed: int = 0) -> nn.Sequential:
     """
     torch.manual_seed(seed)
     return nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths))).eval()
-
-
-def merged_linear(chain: nn.Sequential) -> nn.Linear:
-    """What a user would write by hand: one `nn.Linear`, multiplied in float64 and rounded once."""
-    layers = [layer for layer in chain if isinstance(layer, nn.Linear)]
-    weight, bias = layers[0].weight.detach().double(), layers[0].bias.detach().double()
-    for layer in layers[1:]:
-        weight = layer.weight.detach().double() @ weight
-        bias = layer.weight.detach().double() @ bias + layer.bias.detach().double()
-    merged = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device).eval()
-    with torch.no_grad():
-        merged.weight.copy_(weight)
-        merged.bias.copy_(bias)
-    return merged
 
 
 def chain_cases(device: str = "cpu", batches: Sequence[int] = BATCHES) -> Iterator[Case]:
@@ -58,8 +45,8 @@ def chain_cases(device: str = "cpu", batches: Sequence[int] = BATCHES) -> Iterat
 
 
 def _arms(model: nn.Sequential, x: torch.Tensor) -> list[Arm]:
-    merged = merged_linear(model)
-    weight, bias = merged.weight.detach().t().contiguous(), merged.bias.detach()
+    single = merged([layer for layer in model if isinstance(layer, nn.Linear)])
+    weight, bias = single.weight.detach().t().contiguous(), single.bias.detach()
     inductor = torch.compile(copy.deepcopy(model))
     compiled = torch.compile(copy.deepcopy(model), backend="stone")
     optimized = stonefx.optimize(model, (x,))
@@ -68,7 +55,7 @@ def _arms(model: nn.Sequential, x: torch.Tensor) -> list[Arm]:
         "inductor": partial(inductor, x),
         "compile(stone)": partial(compiled, x),
         "stonefx.optimize": partial(optimized, x),
-        "merged nn.Linear": partial(merged, x),
+        "merged nn.Linear": partial(single, x),
         "merged addmm": partial(torch.addmm, bias, x, weight),
     }
     return [Arm(name=name, call=call) for name, call in calls.items()]

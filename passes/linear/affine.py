@@ -33,7 +33,9 @@ def read_affine(node: fx.Node, axis: int, fixed: Collection[fx.Node]) -> Maps | 
     given = named_arguments(node)
     if given.get("rounding_mode") is not None:
         return None
-    left, right, alpha = given["self"], given.get("other"), given.get("alpha", 1)
+    left: Any = given["self"]
+    right: Any = given.get("other")
+    alpha = given.get("alpha", 1)
     if isinstance(alpha, fx.Node):
         return None
     if packet(node) is aten.neg:

@@ -8,7 +8,7 @@ term is the same for every key `j`, and softmax does not see it, so that the key
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,31 +19,19 @@ from ..regions import regions as graph_facts
 from ..rewrite import Context, Site, source_line, val
 from ..shapes import expression
 from .bound import merge_bound
+from .building import Builder
 from .costs import Costs
 from .describe import common_path
-from .elements import Apply
 from .emit import Emitter, Unrealizable
 from .obstacles import trained
+from .projections import Projection, price_of_keys, price_of_values, projection
 from .reader import Reader
-from .readings import Maps, Moves
 from .realize import erase_dead
 from .regions import users
-from .tree import Builder
-from .values import Value, size_at
-from .weights import Matrix, leaves
+from .values import Value
+from .weights import leaves
 
 aten = torch.ops.aten
-
-
-_VIEWS = (
-    aten.transpose,
-    aten.permute,
-    aten.reshape,
-    aten.view,
-    aten.flatten,
-    aten.contiguous,
-    aten.clone,
-)
 
 
 class Attention:
@@ -75,28 +63,14 @@ class Attention:
 ATTENTION = Attention()
 
 
-@dataclass(frozen=True)
-class _Projection:
-    """The linear map that an operand of attention comes from: `map_node` reads `source`, `views` lie between.
-
-    With `split` the features are cut into heads on the way, which `views` does not tell.
-    """
-
-    map_node: fx.Node
-    matrix: Matrix
-    source: Value
-    views: tuple[Moves, ...]
-    split: bool = False
-
-
 def _visit(node: fx.Node, builder: Builder, context: Context) -> Site | None:
     given = named_arguments(node)
-    query, key = (_projection(given[name], builder) for name in ("query", "key"))
+    query, key = (projection(given[name], builder) for name in ("query", "key"))
     if query is None or key is None:
         return None
     heads = query.matrix.outputs // int(expression(val(given["query"]).shape[-1]))
     costs = Costs.of(Value(node, val(node).dim() - 1), context.machine, context.inner)
-    before, after = _price(node, given, query, key, heads, costs)
+    before, after = price_of_keys(node, given, query, key, heads, costs)
     site = _site(node, query, key)
     figures = f"predicted {1e6 * after:.3g} us against {1e6 * before:.3g} us as it stands"
     width = key.matrix.inputs
@@ -106,7 +80,7 @@ def _visit(node: fx.Node, builder: Builder, context: Context) -> Site | None:
     if not reason and heads > 1:
         reason = (
             f"taking the key map into the query map would make each of {heads} heads {width} features wide instead "
-            f"of {key.matrix.outputs // heads}: {figures}{_price_of_values(node, given, builder, heads, costs)}"
+            f"of {key.matrix.outputs // heads}: {figures}{price_of_values(node, given, builder, heads, costs)}"
         )
     if not reason and any(len(builder.counted[each]) > 1 for each in _exclusive(given["key"], key)):
         reason = "the key map is read by something else too, so it has to be computed"
@@ -131,99 +105,11 @@ def _visit(node: fx.Node, builder: Builder, context: Context) -> Site | None:
     )
 
 
-def _projection(node: Any, builder: Builder) -> _Projection | None:
-    """Follow views along the last axis down to a plain linear map."""
-    if not isinstance(node, fx.Node):
-        return None
-    value = Value(node, val(node).dim() - 1)
-    views: list[Moves] = []
-    heads_seen = False
-    while True:
-        reading = builder.reader.read(value)
-        if isinstance(reading, Moves) and reading.view:
-            views.append(reading)
-            value = reading.operand
-            continue
-        if isinstance(reading, Maps) and reading.elements and isinstance(reading.elements[0], Apply):
-            matrix = reading.elements[0].matrix
-            return _Projection(value.node, matrix, reading.operand, tuple(views), heads_seen)
-        if isinstance(reading, Maps) and not reading.elements:
-            value = reading.operand
-            continue
-        below = None if heads_seen else _split_into_heads(value.node)
-        if below is None:
-            return None
-        heads_seen, value = True, Value(below, val(below).dim() - 1)
-
-
-def _split_into_heads(node: fx.Node) -> fx.Node | None:
-    """What a view that splits features into heads was taken of."""
-    if packet(node) in (aten.transpose, aten.permute):
-        return _split_into_heads(node.all_input_nodes[0])
-    if packet(node) not in (aten.view, aten.reshape, aten.unflatten):
-        return None
-    source = node.all_input_nodes[0]
-    return source if isinstance(source.meta.get("val"), torch.Tensor) and val(source).dim() else None
-
-
-def _exclusive(node: fx.Node, projection: _Projection) -> list[fx.Node]:
+def _exclusive(node: fx.Node, projection: Projection) -> list[fx.Node]:
     return [projection.map_node, *(view.node for view in projection.views if view.node is not node), node]
 
 
-def _price(
-    node: fx.Node, given: dict[str, Any], query: _Projection, key: _Projection, heads: int, costs: Costs
-) -> tuple[float, float]:
-    """Predicted seconds of both maps and the scores, now and with the key map taken into the query map."""
-    wide, narrow = key.matrix.inputs, key.matrix.outputs // heads
-    queries, keys = (size_at(val(given[name]).shape[-2], None) for name in ("query", "key"))
-    batch = 1
-    for size in val(given["query"]).shape[:-2]:
-        batch *= size_at(size, None)
-    scores = 2 * batch * queries * keys / costs.machine.flop_rate
-    rows, key_rows = query.source.rows(), key.source.rows()
-    before = costs.linear(rows, query.matrix.inputs, query.matrix.outputs)
-    before += costs.linear(key_rows, key.matrix.inputs, key.matrix.outputs) + scores * narrow
-    after = costs.linear(rows, query.matrix.inputs, heads * wide) + scores * wide
-    return before, after
-
-
-def _price_of_values(node: fx.Node, given: dict[str, Any], builder: Builder, heads: int, costs: Costs) -> str:
-    """What taking the output map into the value map of every head would cost, against both maps as they are."""
-    value, output = _projection(given["value"], builder), _output_map(node, builder)
-    if value is None or output is None:
-        return ""
-    narrow, wide = value.matrix.outputs // heads, output.matrix.outputs
-    queries, keys = (size_at(val(given[name]).shape[-2], None) for name in ("query", "key"))
-    rows = value.source.rows()
-    before = costs.linear(rows, value.matrix.inputs, value.matrix.outputs)
-    before += costs.linear(rows, output.matrix.inputs, wide)
-    average = 2 * rows * heads * queries * (wide - narrow) / costs.machine.flop_rate
-    after = costs.linear(rows, value.matrix.inputs, heads * wide) + average
-    after += (heads - 1) * costs.elementwise(rows // max(keys, 1) * queries, wide, 2)
-    return (
-        f"; taking the output map into the value map would make each head {wide} wide instead of {narrow}: "
-        f"predicted {1e6 * after:.3g} us against {1e6 * before:.3g} us"
-    )
-
-
-def _output_map(node: fx.Node, builder: Builder) -> _Projection | None:
-    """The linear map that reads the result of attention, through nothing but views and copies."""
-    current = node
-    while len(builder.counted[current]) == 1:
-        current = builder.counted[current][0]
-        axis = builder.reader.map_axis(current)
-        if axis is not None:
-            elements = builder.reader.map_elements(current)
-            if not isinstance(elements[0], Apply):
-                return None
-            source = Value(current.all_input_nodes[0], axis)
-            return _Projection(current, elements[0].matrix, source, ())
-        if packet(current) not in _VIEWS:
-            return None
-    return None
-
-
-def _rewrite(node: fx.Node, given: dict[str, Any], key: _Projection) -> None:
+def _rewrite(node: fx.Node, given: dict[str, Any], key: Projection) -> None:
     """`attention(q, W y + b, v)` becomes `attention(W^T q, y, v)`."""
     emit = Emitter(node)
     weight = key.matrix.node
@@ -249,11 +135,11 @@ def _rewrite(node: fx.Node, given: dict[str, Any], key: _Projection) -> None:
     erase_dead([given["key"]])
 
 
-def _weights(query: _Projection, key: _Projection) -> Sequence[fx.Node]:
+def _weights(query: Projection, key: Projection) -> Sequence[fx.Node]:
     return [query.matrix.node, key.matrix.node]
 
 
-def _site(node: fx.Node, query: _Projection, key: _Projection) -> Site:
+def _site(node: fx.Node, query: Projection, key: Projection) -> Site:
     maps = [query.map_node, key.map_node]
     weights = leaves(weight for each in maps for weight in each.all_input_nodes[1:])
     parameters = sum(val(weight).numel() for weight in weights)

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from torch import fx
 
 from ..rewrite import Site, source_line, val
+from .building import Builder
 from .describe import common_path
 from .elements import mixes, weights_of
 from .reader import Reader
 from .readings import Stops
 from .regions import has_map
-from .tree import Builder, Tree
+from .tree import Tree
 from .values import Value
 from .weights import leaves
 

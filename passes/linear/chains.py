@@ -10,6 +10,7 @@ from ..regions import Regions
 from ..regions import regions as graph_facts
 from ..rewrite import Context, Site
 from .breaks import breaks
+from .building import Builder
 from .choose import Decision, decide, decide_together
 from .costs import Costs
 from .describe import Subject
@@ -18,7 +19,6 @@ from .obstacles import obstacle
 from .reader import Reader
 from .realize import realize
 from .regions import roots, users
-from .tree import Builder
 from .values import Value
 
 

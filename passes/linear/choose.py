@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
+from .building import Builder
+from .choices import TIE, Choice, better, seconds
 from .costs import Costs
-from .plan import TIE, Choice, Planner, better, seconds
-from .tree import Builder, Tree, with_moves_first
+from .plan import Planner
+from .simplify import with_moves_first
+from .tree import Tree
 from .values import Value
 
 # Where sizes vary from call to call, a plan must not lose when every symbol is one of these.

@@ -11,15 +11,14 @@ A convolution has one matrix for each place of its kernel; `W` is then `[out, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import fx
 
 from ..rewrite import val
 from .elements import Apply, Convolve, Deviation, Element, Pick, Scale, Shift, Structure
 from .emit import Emitter
-from .plan import path_between
+from .groups import ungrouped, untransposed
+from .paths import path_between
 from .tree import Tree
 
 aten = torch.ops.aten
@@ -150,11 +149,11 @@ class Composition:
         kernel = emit(aten.reshape.default, kernel, [*shape[:2], volume])
         self._spread()
         if element.transposed:
-            kernel = _transposed_groups(emit, kernel, element)
+            kernel = untransposed(emit, kernel, element)
         self.convolve, self.grouped = element, element.groups > 1
         matrix = self.weight
         if matrix is not None or self.scale is not None or self.bias is not None:
-            kernel = self._ungroup(kernel, element)
+            kernel = ungrouped(emit, kernel, element)
             self.grouped = False
         if self.bias is not None:
             self.bias = emit(aten.mv.default, emit(aten.sum.dim_IntList, kernel, [2]), self.bias)
@@ -175,20 +174,8 @@ class Composition:
     def _densify(self) -> None:
         if self.grouped:
             assert self.convolve is not None and self.weight is not None
-            self.weight = self._ungroup(self.weight, self.convolve)
+            self.weight = ungrouped(self.emit, self.weight, self.convolve)
             self.grouped = False
-
-    def _ungroup(self, kernel: fx.Node, element: Convolve) -> fx.Node:
-        """The kernel of the same convolution with one group: zeros wherever features do not meet."""
-        if element.groups == 1:
-            return kernel
-        emit, groups = self.emit, element.groups
-        outputs, inputs, volume = (int(size) for size in val(kernel).shape)
-        split = emit(aten.reshape.default, kernel, [groups, outputs // groups, 1, inputs, volume])
-        mask = emit(aten.reshape.default, self._eye(groups), [groups, 1, groups, 1, 1])
-        return emit(
-            aten.reshape.default, emit(aten.mul.Tensor, split, mask), [outputs, groups * inputs, volume]
-        )
 
     def _shift(self, element: Shift) -> None:
         if not self.constants:
@@ -260,61 +247,3 @@ class Composition:
     def _vector(self, value: fx.Node) -> fx.Node:
         exact = self.emit.double(value)
         return exact if val(exact).dim() == 1 else self.emit(aten.reshape.default, exact, [-1])
-
-
-def _transposed_groups(emit: Emitter, kernel: fx.Node, element: Convolve) -> fx.Node:
-    """`[in, out / groups, places]` as `[out, in / groups, places]`."""
-    groups, volume = element.groups, element.volume
-    inputs, outputs = element.inputs, element.outputs
-    split = emit(aten.reshape.default, kernel, [groups, inputs // groups, outputs // groups, volume])
-    swapped = emit(aten.permute.default, split, [0, 2, 1, 3])
-    return emit(aten.reshape.default, swapped, [outputs, inputs // groups, volume])
-
-
-def compose_source(emit: Emitter, level: Tree, source: Tree) -> Composition:
-    """What a branching level does to the one source that all of it comes from."""
-    if level.is_leaf:
-        return Composition(emit, source.width)
-    inner = [compose_source(emit, child, source) for child in level.children]
-    if level.is_sum:
-        terms = []
-        for child, factor in zip(inner, level.factors, strict=True):
-            if factor != 1:
-                child.add(Scale(factor))
-            terms.append(child)
-        return _combined(emit, terms, level, lambda nodes: _total(emit, nodes))
-    if level.joins:
-        return _combined(emit, inner, level, lambda nodes: emit(aten.cat.default, nodes, 0), joins=True)
-    (child,) = inner
-    for element in level.elements:
-        child.add(element)
-    return child
-
-
-def _combined(
-    emit: Emitter,
-    terms: Sequence[Composition],
-    level: Tree,
-    combine: Callable[[list[fx.Node]], fx.Node],
-    joins: bool = False,
-) -> Composition:
-    result = Composition(emit, terms[0].width)
-    result.weight = combine([term.matrix() for term in terms])
-    result.width = level.width
-    biases = [term.bias for term in terms]
-    if joins and any(biases):
-        device = val(emit.anchor).device
-        biases = [
-            bias or emit(aten.zeros.default, [term.width], dtype=torch.float64, device=device)
-            for bias, term in zip(biases, terms, strict=True)
-        ]
-    known = [bias for bias in biases if bias is not None]
-    result.bias = combine(known) if known else None
-    return result
-
-
-def _total(emit: Emitter, nodes: list[fx.Node]) -> fx.Node:
-    total = nodes[0]
-    for node in nodes[1:]:
-        total = emit(aten.add.Tensor, total, node)
-    return total

@@ -42,11 +42,8 @@ def read_convolution(node: fx.Node, given: dict[str, Any]) -> tuple[Value, int, 
     stride = _each(given["stride"], spatial)
     output_padding = _each(given.get("output_padding", 0), spatial)
     axis = val(operand).dim() - spatial - 1
-    element: Element = Convolve(
-        weight, stride, padding, dilation, int(given["groups"]), transposed, output_padding
-    )
-    if is_pointwise(element):
-        element = Apply(Matrix(weight, transposed))
+    convolve = Convolve(weight, stride, padding, dilation, int(given["groups"]), transposed, output_padding)
+    element: Element = Apply(Matrix(weight, transposed)) if is_pointwise(convolve) else convolve
     bias = () if given["bias"] is None else (Shift(given["bias"]),)
     return Value(operand, axis), axis, (element, *bias)
 

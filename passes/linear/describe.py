@@ -13,11 +13,12 @@ from torch import fx
 from ..arguments import packet
 from ..rewrite import Site, module_path, source_line, val
 from .bound import merge_bound
+from .choices import TIE, Choice
 from .choose import Decision
 from .convolutions import CONVOLUTIONS
 from .costs import flops_of
 from .elements import Convolve, Deviation, Scale, Shift, mixes
-from .plan import TIE, Choice, elements_between
+from .paths import elements_between
 from .tree import Tree
 from .weights import leaves, owner
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx
@@ -56,13 +57,13 @@ LINEAR_FAN_OUT = LinearFanOut()
 def _is_plain_linear(node: fx.Node, fixed: set[fx.Node]) -> bool:
     if node.target is not aten.linear.default or len(node.args) < 2 or node.kwargs:
         return False
-    operand, weight, *rest = node.args
-    weights = [each for each in (weight, *rest) if each is not None]
+    operand: Any = node.args[0]
+    weights: list[Any] = [each for each in node.args[1:] if each is not None]
     if not all(isinstance(each, fx.Node) and each in fixed for each in weights) or operand in fixed:
         return False
-    own = [weight for weight in weights if "fold" in weight.meta or is_view_of_leaf(weight)]  # type: ignore[union-attr]
-    same = all(val(each).dtype == val(operand).dtype == val(node).dtype for each in weights)  # type: ignore[arg-type]
-    return len(own) == len(weights) and same and val(weight).dim() == 2  # type: ignore[arg-type]
+    own = all("fold" in each.meta or is_view_of_leaf(each) for each in weights)
+    same = all(val(each).dtype == val(operand).dtype == val(node).dtype for each in weights)
+    return own and same and val(weights[0]).dim() == 2
 
 
 def _visit(maps: Sequence[fx.Node], fixed: set[fx.Node], facts: Regions, context: Context) -> Site:

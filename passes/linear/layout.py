@@ -8,9 +8,9 @@ from torch import fx
 
 from ..rewrite import val
 from ..shapes import expression
-from .moves import permutation
 from .readings import Moves
 from .values import Value
+from .views import permutation
 
 # One axis of the current tensor: the axes of the first tensor that it runs over, in order, with their sizes.
 _Axis = tuple[tuple[int, Any], ...]

@@ -16,13 +16,13 @@ from .emit import Emitter
 from .weights import Matrix, merged_name
 
 aten = torch.ops.aten
-_Held = tuple[fx.Node, int]
+Held = tuple[fx.Node, int]  # a tensor and its feature axis
 _CONVOLUTIONS: dict[int, Any] = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
 
 
 def elementwise_map(
-    emit: Emitter, held: _Held, composition: Composition, weights: Sequence[fx.Node], read: list[fx.Node]
-) -> _Held:
+    emit: Emitter, held: Held, composition: Composition, weights: Sequence[fx.Node], read: list[fx.Node]
+) -> Held:
     """Scale and shift single features."""
     node, axis = held
     if composition.scale is not None:
@@ -38,7 +38,7 @@ def elementwise_map(
     return node, axis
 
 
-def _along(emit: Emitter, vector: fx.Node, held: _Held, name: str) -> fx.Node:
+def _along(emit: Emitter, vector: fx.Node, held: Held, name: str) -> fx.Node:
     """A vector of features, shaped so that it broadcasts along the feature axis."""
     node, axis = held
     behind = val(node).dim() - 1 - axis
@@ -50,13 +50,13 @@ def _along(emit: Emitter, vector: fx.Node, held: _Held, name: str) -> fx.Node:
 
 def feature_map(
     emit: Emitter,
-    held: _Held,
+    held: Held,
     composition: Composition,
     weights: Sequence[fx.Node],
     read: list[fx.Node],
     own: Matrix | None,
     own_bias: fx.Node | None,
-) -> _Held:
+) -> Held:
     """Apply a matrix, or a convolution, to the features.
 
     Args:
@@ -163,13 +163,13 @@ def _convolution(
 
 def pair_map(
     emit: Emitter,
-    held: _Held,
+    held: Held,
     compositions: tuple[Composition, Composition],
     weights: Sequence[Sequence[fx.Node]],
     read: list[fx.Node],
     own: Sequence[Matrix | None],
     own_bias: fx.Node | None,
-) -> _Held:
+) -> Held:
     """Apply two matrices in a row: as one low-rank pair where the features lie last."""
     node, axis = held
     first, second = compositions

@@ -10,14 +10,13 @@ from torch import fx
 
 from ..arguments import named_arguments, packet
 from ..rewrite import val
-from ..shapes import expression, is_row_major
+from ..shapes import expression
 from .readings import Moves
-from .values import Value, readable, whole_axis
+from .values import Value, readable
+from .views import ORDERED_VIEWS, PERMUTATIONS, again, read_permutation, read_reshape
 
 aten = torch.ops.aten
 
-_SIZED = (aten.view, aten.reshape, aten._unsafe_view)
-_ORDERED_VIEWS = (*_SIZED, aten.flatten, aten.unflatten, aten.unsqueeze, aten.squeeze)
 _POOLS = {
     aten.avg_pool1d: 1,
     aten.avg_pool2d: 2,
@@ -58,107 +57,6 @@ def read_move(node: fx.Node, axis: int) -> Moves | None:
     return found
 
 
-def _again(
-    node: fx.Node, name: str = "self", sizes: str | None = None, axis: int = 0
-) -> Callable[[Any, fx.Node, int], fx.Node]:
-    """Emit a node's call on another tensor; a list of sizes in it gets the width of that tensor at `axis`."""
-
-    def replay(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
-        given = dict(named_arguments(node))
-        given[name] = tensor
-        if sizes is not None:
-            given[sizes] = [*given[sizes][:axis], width, *given[sizes][axis + 1 :]]
-        return emit.call(node.target, given)
-
-    return replay
-
-
-def _reshape(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
-    source = given["self"]
-    found = whole_axis(val(source).shape, val(node).shape, axis)
-    if found is None:
-        return None
-    value = Value(source, found)
-    if packet(node) in _SIZED:
-        name = "size" if "size" in given else "shape"
-        if name not in given:
-            return None
-
-        sizes = given[name]
-
-        def arguments(width: int) -> tuple[Any, ...]:
-            return ([*sizes[:axis], width, *sizes[axis + 1 :]],)
-
-        return Moves(node, value, _reshaped(node, axis, aten.reshape.default, arguments), True, True)
-    if packet(node) is aten.flatten and node.target is not aten.flatten.using_ints:
-        return None
-    if packet(node) is aten.squeeze and "dim" not in given:
-        return None
-    if packet(node) is aten.unflatten and given["dim"] % val(source).dim() == found:
-        dim, parts = found, list(given["sizes"])
-
-        def parted(width: int) -> tuple[Any, ...]:
-            return dim, [*parts[: axis - dim], width, *parts[axis - dim + 1 :]]
-
-        return Moves(node, value, _reshaped(node, axis, node.target, parted), True, True)
-    rest = tuple(value for name, value in given.items() if name != "self")
-    return Moves(node, value, _reshaped(node, axis, node.target, lambda width: rest), True, True)
-
-
-def _reshaped(
-    node: fx.Node, axis: int, target: Any, arguments: Callable[[int], tuple[Any, ...]]
-) -> Callable[[Any, fx.Node, int], fx.Node]:
-    """Emit a reshape of a tensor with features of another width at `axis` of the result."""
-
-    def replay(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
-        if not is_row_major(val(tensor)):
-            return emit.call_as(target, (tensor, *arguments(width)), {})
-        # Its value is known, and working it out could fix sizes that may vary.
-        sizes = list(val(node).shape)
-        sizes[axis] = width
-        return emit.insert(target, (tensor, *arguments(width)), {}, val(tensor).new_empty(sizes))
-
-    return replay
-
-
-def _permuted(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
-    source = given["self"]
-    rank = val(source).dim()
-    order = permutation(node, rank)
-    return None if order is None else Moves(node, Value(source, order[axis]), _again(node), view=True)
-
-
-def permutation(node: fx.Node, rank: int) -> list[int] | None:
-    """The order in which a view takes the axes of a tensor of `rank` axes; None if it is no permutation."""
-    given = named_arguments(node)
-    axes = list(range(rank))
-    if packet(node) is aten.permute:
-        return [axis % rank for axis in given["dims"]]
-    if packet(node) in (aten.transpose, aten.swapaxes, aten.swapdims):
-        first, second = [value for name, value in given.items() if name != "self"]
-        if not isinstance(first, int) or not isinstance(second, int):
-            return None
-        axes[first % rank], axes[second % rank] = axes[second % rank], axes[first % rank]
-        return axes
-    if packet(node) in (aten.t, aten.numpy_T, aten.mT) and rank >= 2:
-        if packet(node) is aten.mT:
-            return [*axes[:-2], axes[-1], axes[-2]]
-        return axes[::-1] if rank == 2 or packet(node) is aten.numpy_T else None
-    if packet(node) is aten.movedim:
-        return _moved(given["source"], given["destination"], rank)
-    return None
-
-
-def _moved(source: Any, destination: Any, rank: int) -> list[int]:
-    sources = [axis % rank for axis in (source if isinstance(source, list | tuple) else [source])]
-    targets = [
-        axis % rank for axis in (destination if isinstance(destination, list | tuple) else [destination])
-    ]
-    placed = dict(zip(targets, sources, strict=True))
-    rest = iter(axis for axis in range(rank) if axis not in sources)
-    return [placed[place] if place in placed else next(rest) for place in range(rank)]
-
-
 def _pool(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     source, spatial = given["self"], _POOLS[packet(node)]
     if axis >= val(source).dim() - spatial:
@@ -166,7 +64,7 @@ def _pool(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     padding = given.get("padding", 0)
     padded = any(padding) if isinstance(padding, list | tuple) else bool(padding)
     preserves = not (padded and given.get("count_include_pad", True)) and not given.get("divisor_override")
-    return Moves(node, Value(source, axis), _again(node), preserves=preserves)
+    return Moves(node, Value(source, axis), again(node), preserves=preserves)
 
 
 def _upsample(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -174,20 +72,20 @@ def _upsample(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     source = given[name]
     if axis >= val(source).dim() - _UPSAMPLES[packet(node)]:
         return None
-    return Moves(node, Value(source, axis), _again(node, name))
+    return Moves(node, Value(source, axis), again(node, name))
 
 
 def _one_axis(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     source = given["self"]
     if given["dim"] % val(source).dim() == axis or given.get("dtype") is not None:
         return None
-    return Moves(node, Value(source, axis), _again(node), preserves=packet(node) is not aten.cumsum)
+    return Moves(node, Value(source, axis), again(node), preserves=packet(node) is not aten.cumsum)
 
 
 def _select(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     source = given["self"]
     dim = given["dim"] % val(source).dim()
-    return Moves(node, Value(source, axis + (dim <= axis)), _again(node))
+    return Moves(node, Value(source, axis + (dim <= axis)), again(node))
 
 
 def _some_axes(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -205,14 +103,14 @@ def _some_axes(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
             before += dim <= before
     if before in gone:
         return None
-    return Moves(node, Value(source, before), _again(node), preserves=packet(node) is not aten.sum)
+    return Moves(node, Value(source, before), again(node), preserves=packet(node) is not aten.sum)
 
 
 def _roll(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     source, dims = given["self"], given["dims"]
     if not dims or axis in [dim % val(source).dim() for dim in dims]:
         return None
-    return Moves(node, Value(source, axis), _again(node))
+    return Moves(node, Value(source, axis), again(node))
 
 
 def _expand(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -221,7 +119,7 @@ def _expand(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     if before < 0 or expression(val(source).shape[before]) != expression(val(node).shape[axis]):
         return None
     sizes = "size" if "size" in given else None
-    return Moves(node, Value(source, before), _again(node, sizes=sizes, axis=axis))
+    return Moves(node, Value(source, before), again(node, sizes=sizes, axis=axis))
 
 
 def _repeat(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -229,7 +127,7 @@ def _repeat(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     before = axis - (val(node).dim() - val(source).dim())
     if before < 0 or given["repeats"][axis] != 1:
         return None
-    return Moves(node, Value(source, before), _again(node))
+    return Moves(node, Value(source, before), again(node))
 
 
 def _pad(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -242,7 +140,7 @@ def _pad(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     value = given.get("value") or 0
     if mode == "constant" and value != 0:
         return None
-    return Moves(node, Value(source, axis), _again(node), preserves=mode != "constant")
+    return Moves(node, Value(source, axis), again(node), preserves=mode != "constant")
 
 
 def _attention(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -254,25 +152,13 @@ def _attention(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
         return None
     # A row whose every key is masked is no average.
     return Moves(
-        node, Value(value, axis), _again(node, "value"), preserves=given["attn_mask"] is None, rigid=True
+        node, Value(value, axis), again(node, "value"), preserves=given["attn_mask"] is None, rigid=True
     )
 
 
 _READERS: dict[Any, Callable[[fx.Node, int, dict[str, Any]], Moves | None]] = {
-    **dict.fromkeys(_ORDERED_VIEWS, _reshape),
-    **dict.fromkeys(
-        (
-            aten.permute,
-            aten.transpose,
-            aten.swapaxes,
-            aten.swapdims,
-            aten.t,
-            aten.numpy_T,
-            aten.mT,
-            aten.movedim,
-        ),
-        _permuted,
-    ),
+    **dict.fromkeys(ORDERED_VIEWS, read_reshape),
+    **dict.fromkeys(PERMUTATIONS, read_permutation),
     **dict.fromkeys(_POOLS, _pool),
     **dict.fromkeys(_UPSAMPLES, _upsample),
     **dict.fromkeys(_ONE_AXIS, _one_axis),

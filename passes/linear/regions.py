@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
+from .building import Builder
 from .elements import mixes
 from .reader import Reader
 from .readings import Adds, Joins, Maps, Moves, Reading, Stops
 from .sizes import is_size
-from .tree import Builder, Tree
+from .tree import Tree
 from .values import Value
 
 

@@ -8,13 +8,13 @@ import torch
 from graphs import trace
 from torch.nn import functional as F
 
+from stonefx.passes.linear.building import Builder
 from stonefx.passes.linear.choose import decide
 from stonefx.passes.linear.cost import Machine
 from stonefx.passes.linear.costs import Costs
 from stonefx.passes.linear.plan import Planner
 from stonefx.passes.linear.reader import Reader
 from stonefx.passes.linear.regions import roots, users
-from stonefx.passes.linear.tree import Builder
 from stonefx.passes.regions import regions
 from stonefx.passes.rewrite import Context
 

@@ -1,0 +1,120 @@
+"""How a region is computed, as a plan puts it together, and what that is predicted to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .costs import Costs
+from .elements import Convolve, Element, Pick, Scale, Shift
+from .paths import elements_between, path_between, single_source
+from .tree import Tree
+
+TIE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """How to compute what a level contributes to the level `top`.
+
+    Args:
+        kind: "given" (a leaf), "map" (`level` is computed as `terms[0]` says, then mapped to `top`), "source" (as
+            "map", from the one source of all of `level`), "move", "sum" or "join" (of `terms`).
+        level: the level that the choice is about.
+        top: the level whose features result.
+        cut: for "map": the level in between that makes it a pair of factors.
+        terms: how the parts are computed.
+        seconds: predicted.
+        parameters: entries of the matrices.
+    """
+
+    kind: str
+    level: Tree
+    top: Tree
+    terms: tuple[Choice, ...] = ()
+    cut: Tree | None = None
+    seconds: float = 0.0
+    parameters: int = 0
+
+    def flat(self) -> list[Choice]:
+        """This choice and all within it, from the bottom."""
+        return [*(inner for term in self.terms for inner in term.flat()), self]
+
+    def maps(self) -> list[Choice]:
+        """The maps that are applied, from the bottom."""
+        return [each for each in self.flat() if each.kind in ("map", "source")]
+
+
+def seconds(choice: Choice, costs: Costs) -> float:
+    """Predicted time of a plan under other costs, such as other sizes."""
+    return own_seconds(choice, costs) + sum(seconds(term, costs) for term in choice.terms)
+
+
+def own_seconds(choice: Choice, costs: Costs) -> float:
+    """Predicted time of a choice without its terms."""
+    level, top = choice.level, choice.top
+    path = elements_between(level, top)
+    rows = costs.rows(level)
+    if choice.kind == "given":
+        return 0.0
+    if choice.kind == "move":
+        return costs.move(level, top.width)
+    if choice.kind == "sum":
+        made = _rows_made(level, top, costs)
+        return (len(choice.terms) - 1) * costs.elementwise(made, top.width, 2)
+    if choice.kind == "join":
+        return costs.elementwise(rows, level.width)
+    if choice.kind == "source":
+        found = single_source(level)
+        assert found is not None
+        source, moves = found
+        applied = costs.linear(costs.rows(source), source.width, top.width)
+        return applied + sum(costs.move(move, top.width) for move in moves)
+    return _map_seconds(choice, path, costs)
+
+
+def _map_seconds(choice: Choice, path: Sequence[Element], costs: Costs) -> float:
+    level, top = choice.level, choice.top
+    rows, inputs, outputs = costs.rows(level), level.width, top.width
+    convolve = next((element for element in path if isinstance(element, Convolve)), None)
+    if convolve is not None:
+        made = _rows_made(level, top, costs)
+        return costs.convolution(convolve, made, inputs, outputs, _groups(convolve, path))
+    if choice.cut is not None:
+        return costs.machine.pair_seconds(rows, inputs, choice.cut.width, outputs, costs.itemsize)
+    if not path:
+        return 0.0
+    if all(isinstance(element, Shift | Scale) for element in path):
+        return costs.elementwise(rows, outputs)
+    if all(isinstance(element, Pick) for element in path):
+        return costs.view()
+    return costs.linear(rows, inputs, outputs)
+
+
+def _rows_made(level: Tree, top: Tree, costs: Costs) -> int:
+    """Feature vectors of what a way makes of a level, before any move above it."""
+    for parent, _ in path_between(level, top):
+        if any(isinstance(element, Convolve) for element in parent.elements):
+            return costs.rows(parent)
+    return costs.rows(level)
+
+
+def entries(level: Tree, top: Tree, path: Sequence[Element]) -> int:
+    """Entries of the one matrix, or kernel, of a way."""
+    convolve = next((element for element in path if isinstance(element, Convolve)), None)
+    if convolve is not None:
+        return level.width // _groups(convolve, path) * top.width * convolve.volume
+    return 0 if all(isinstance(each, Shift | Scale | Pick) for each in path) else level.width * top.width
+
+
+def _groups(convolve: Convolve, path: Sequence[Element]) -> int:
+    """The groups that a convolution keeps: with nothing but shifts and scales behind it, its own."""
+    keeps = path[0] is convolve and all(isinstance(each, Shift | Scale) for each in path[1:])
+    return convolve.groups if keeps else 1
+
+
+def better(new: Choice, old: Choice) -> bool:
+    """Whether a choice takes less time or, on a tie, fewer parameters."""
+    if abs(new.seconds - old.seconds) > TIE * max(old.seconds, new.seconds):
+        return new.seconds < old.seconds
+    return new.parameters < old.parameters
