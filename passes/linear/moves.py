@@ -10,7 +10,7 @@ from torch import fx
 
 from ..arguments import named_arguments, packet
 from ..rewrite import val
-from ..shapes import expression
+from ..shapes import expression, same_sizes
 from .readings import Moves
 from .values import Value, readable
 from .views import ORDERED_VIEWS, PERMUTATIONS, again, read_permutation, read_reshape
@@ -73,6 +73,15 @@ def _upsample(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     if axis >= val(source).dim() - _UPSAMPLES[packet(node)]:
         return None
     return Moves(node, Value(source, axis), again(node, name))
+
+
+def is_idle_upsample(node: fx.Node) -> bool:
+    """Whether a node interpolates to the sizes that are there already, which changes nothing."""
+    if packet(node) not in _UPSAMPLES:
+        return False
+    given = named_arguments(node)
+    scaled = any(value is not None for name, value in given.items() if name.startswith("scale"))
+    return not scaled and same_sizes(val(node).shape, val(node.all_input_nodes[0]).shape)
 
 
 def _one_axis(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:

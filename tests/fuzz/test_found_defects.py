@@ -1,0 +1,66 @@
+"""What random modules found, each as small as it became."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import stonefx
+
+
+class Widened(nn.Module):
+    """A region in float32 whose result goes on in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x)).double() * 2
+
+
+def test_a_wide_result_of_a_narrow_region_is_judged_by_the_region() -> None:
+    torch.manual_seed(0)
+    model, x = Widened().eval(), torch.randn(4, 8)
+    fast = stonefx.optimize(model, x)
+    assert fast.report.rewritten("linear_chain")
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+class Detached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).detach())
+
+
+def test_no_gradient_goes_through_a_detach() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 8, requires_grad=True)
+    fast = stonefx.optimize(Detached().eval(), x)
+    fast(x).sum().backward()
+    assert x.grad is None or not x.grad.any()
+
+
+class OneHead(nn.Module):
+    """Features that are cut into a single head by `unflatten`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            layer(x).unflatten(-1, (1, 8)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+def test_a_single_head_cut_by_unflatten() -> None:
+    torch.manual_seed(0)
+    model, x = OneHead().eval(), torch.randn(4, 9, 8)
+    fast = stonefx.optimize(model, x)
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-6)
