@@ -34,7 +34,8 @@ set(STONE_CUDA_COMPILER "nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
 set(CMAKE_CUDA_STANDARD 20)
 
 add_library(stonefx_cuda MODULE csrc/cuda/launch.cpp csrc/cuda/expmap0.cu csrc/cuda/logmap0.cu
-                                csrc/cuda/mobius_add.cu)
+                                csrc/cuda/mobius_add.cu csrc/cuda/poincare.cu csrc/cuda/lorentz.cu
+                                csrc/cuda/klein.cu csrc/cuda/conversions.cu csrc/cuda/sphere.cu)
 set_target_properties(stonefx_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden
                                               SKIP_BUILD_RPATH ON)
 target_include_directories(stonefx_cuda PRIVATE csrc/include csrc/cuda csrc/launch)

@@ -24,6 +24,13 @@ struct LinearEpilogueKernels {
   void (*add_time_backward)(const AddTimeArguments&, int64_t begin, int64_t end);
 };
 
+// One operator of rows, in the order of RowFormulas.
+struct RowKernels {
+  using Rows = void (*)(const RowArguments&, int64_t begin, int64_t end);
+  Rows forward;
+  Rows backward;
+};
+
 struct Kernels {
   using Radial = void (*)(const RadialArguments&, int64_t begin, int64_t end);
   using Mobius = void (*)(const MobiusArguments&, int64_t begin, int64_t end);
@@ -35,6 +42,7 @@ struct Kernels {
   Mobius mobius_add_backward;
   const ButterflyKernels* butterfly;
   const LinearEpilogueKernels* linear_epilogue;
+  const RowKernels* rows;
 };
 
 namespace baseline {

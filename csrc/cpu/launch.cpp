@@ -11,9 +11,16 @@ namespace {
 // Fewer elements than this on a thread cost more to hand out than to work off.
 constexpr int64_t kGrainElements = 32768;
 
+template <class Arguments>
+int64_t row_length(const Arguments& arguments) {
+  return arguments.dim;
+}
+int64_t row_length(const RowArguments& arguments) { return arguments.width[0]; }
+
 template <class Kernel, class Arguments>
 void over_rows(Kernel kernel, const Arguments& arguments, int64_t rows) {
-  const int64_t grain = kGrainElements / (arguments.dim > 0 ? arguments.dim : 1) + 1;
+  const int64_t dim = row_length(arguments);
+  const int64_t grain = kGrainElements / (dim > 0 ? dim : 1) + 1;
   if (rows <= grain) {
     kernel(arguments, 0, rows);
     return;
@@ -54,6 +61,12 @@ struct Cpu {
                        const launch::Tensor& /*x*/) {
     const LinearEpilogueKernels& kernel = *kernels().linear_epilogue;
     over_rows(direction == launch::Direction::kForward ? kernel.add_time : kernel.add_time_backward, arguments, rows);
+  }
+
+  static void rows(int index, launch::Direction direction, const RowArguments& arguments, int64_t rows,
+                   const launch::Tensor& /*x*/) {
+    const RowKernels& formula = kernels().rows[index];
+    over_rows(direction == launch::Direction::kForward ? formula.forward : formula.backward, arguments, rows);
   }
 };
 

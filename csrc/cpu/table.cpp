@@ -65,11 +65,14 @@ void mobius_gradients(const MobiusArguments& arguments, int64_t begin, int64_t e
 
 }  // namespace
 
+extern const RowKernels* const kRowKernels;
+
 extern const Kernels kKernels = {
     radial<Expmap0>,           radial_gradients<Expmap0>, radial<Logmap0>,
     radial_gradients<Logmap0>, mobius,                    mobius_gradients,
     &kButterfly,
     &kLinearEpilogue,
+    kRowKernels,
 };
 
 }  // namespace STONE_NAMESPACE

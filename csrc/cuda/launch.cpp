@@ -26,6 +26,18 @@ void on_device(Kernel kernel, const Arguments& arguments, int64_t rows, const la
   }
 }
 
+struct RowKernelPair {
+  void (*forward)(const RowArguments&, int64_t, cudaStream_t);
+  void (*backward)(const RowArguments&, int64_t, cudaStream_t);
+};
+
+template <class... Formulas>
+RowKernelPair row_kernels(int index, portable::FormulaList<Formulas...>) {
+  static constexpr RowKernelPair pairs[] = {
+      {cuda::RowKernels<Formulas>::forward, cuda::RowKernels<Formulas>::backward}...};
+  return pairs[index];
+}
+
 struct Cuda {
   static void radial(launch::RadialMap which, launch::Direction direction, const RadialArguments& arguments,
                      int64_t rows, const launch::Tensor& x) {
@@ -41,6 +53,12 @@ struct Cuda {
                      const launch::Tensor& x) {
     on_device(direction == launch::Direction::kForward ? cuda::mobius_add : cuda::mobius_add_backward, arguments,
               rows, x);
+  }
+
+  static void rows(int index, launch::Direction direction, const RowArguments& arguments, int64_t rows,
+                   const launch::Tensor& x) {
+    const RowKernelPair pair = row_kernels(index, portable::RowFormulas{});
+    on_device(direction == launch::Direction::kForward ? pair.forward : pair.backward, arguments, rows, x);
   }
 };
 

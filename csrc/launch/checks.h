@@ -47,8 +47,10 @@ inline void check_same_device(const char* name, const char* labels, const Tensor
 }
 
 // A 0-dim curvature on the CPU goes with rows on any device, as 0-dim tensors do in torch.
-inline void check_curvature(const char* name, const Tensor& c, const std::vector<int64_t>& batch, const Tensor& x) {
-  check_floating(name, "c", c);
+// `label` is another number of the row that is given as a curvature is.
+inline void check_curvature(const char* name, const Tensor& c, const std::vector<int64_t>& batch, const Tensor& x,
+                            const std::string& label = "c", const std::string& rows = "x") {
+  check_floating(name, label, c);
   const auto sizes = c.sizes();
   const size_t depth = sizes.size();
   bool fits = depth <= batch.size() + 1 && (depth == 0 || sizes[depth - 1] == 1);
@@ -59,33 +61,39 @@ inline void check_curvature(const char* name, const Tensor& c, const std::vector
   if (!fits) {
     std::vector<int64_t> expected = batch;
     expected.push_back(1);
-    fail(std::string(name) + ": c must be 0-dim or broadcast to [*batch, 1] = " + show_sizes(expected) + ", got " +
-         show_shape(c) + "; a curvature for each row needs a last dimension of 1: c.unsqueeze(-1)");
+    fail(std::string(name) + ": " + label + " must be 0-dim or broadcast to [*batch, 1] = " + show_sizes(expected) +
+         ", got " + show_shape(c) + "; " + (label == "c" ? "a curvature" : "one") +
+         " for each row needs a last dimension of 1: " + label + ".unsqueeze(-1)");
   }
   if (!(depth == 0 && c.is_cpu())) {
-    check_same_device(name, "x and c", x, c);
+    check_same_device(name, (rows + " and " + label).c_str(), x, c);
   }
 }
 
-// The batch shape that x and y, both [*batch, dim], broadcast to.
-inline std::vector<int64_t> broadcast_batch(const char* name, const Tensor& x, const Tensor& y) {
-  const auto xs = x.sizes();
-  const auto ys = y.sizes();
-  const auto& longer = xs.size() >= ys.size() ? xs : ys;
-  const auto& shorter = xs.size() >= ys.size() ? ys : xs;
+// The batch shape that `batch` (of x and the operands before y) and y, [*batch, dim], broadcast to.
+inline std::vector<int64_t> broadcast_rows(const char* name, const std::string& labels, const Tensor& x,
+                                           const Tensor& y, const std::vector<int64_t>& before, bool one_width) {
+  const std::vector<int64_t> own(y.sizes().begin(), y.sizes().end() - 1);
+  const std::vector<int64_t>& longer = before.size() >= own.size() ? before : own;
+  const std::vector<int64_t>& shorter = before.size() >= own.size() ? own : before;
   const size_t padding = longer.size() - shorter.size();
-  bool fits = xs[xs.size() - 1] == ys[ys.size() - 1];
+  bool fits = !one_width || x.size(x.dim() - 1) == y.size(y.dim() - 1);
   std::vector<int64_t> batch;
-  for (size_t d = 0; d + 1 < longer.size(); ++d) {
+  for (size_t d = 0; d < longer.size(); ++d) {
     const int64_t other = d >= padding ? shorter[d - padding] : 1;
     fits = fits && (longer[d] == other || longer[d] == 1 || other == 1);
     batch.push_back(longer[d] == 1 ? other : longer[d]);
   }
   if (!fits) {
-    fail(std::string(name) + ": x and y must have one last dimension and batch dimensions that broadcast, got " +
-         show_shape(x) + " and " + show_shape(y) + "; reshape or unsqueeze one of them");
+    fail(std::string(name) + ": " + labels + " must have " + (one_width ? "one last dimension and " : "") +
+         "batch dimensions that broadcast, got " + show_shape(x) + " and " + show_shape(y) +
+         "; reshape or unsqueeze one of them");
   }
   return batch;
+}
+
+inline std::vector<int64_t> broadcast_batch(const char* name, const Tensor& x, const Tensor& y) {
+  return broadcast_rows(name, "x and y", x, y, std::vector<int64_t>(x.sizes().begin(), x.sizes().end() - 1), true);
 }
 
 // The gradient of a result of the given shape.

@@ -67,7 +67,7 @@ inline int64_t product(const std::vector<int64_t>& sizes) {
 
 // The rows of each operand, a contiguous [*its batch, last] tensor (0-dim: one row), along the common batch. With
 // `trailing` 2 they are [*its batch, rows, columns], and matrices are counted.
-inline RowMap map_rows(const char* name, const std::vector<int64_t>& batch, std::initializer_list<Tensor> operands,
+inline RowMap map_rows(const char* name, const std::vector<int64_t>& batch, const std::vector<Tensor>& operands,
                        size_t trailing = 1) {
   RowMap map{1, {1}, {}};
   const size_t depth = batch.size();

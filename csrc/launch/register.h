@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "formula.h"
 #include "hyper_butterfly.h"
 #include "linear_epilogue.h"
 #include "low_rank.h"
@@ -38,6 +39,8 @@ void register_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("mobius_add", TORCH_BOX((&mobius_add<Device>)));
   m.impl("mobius_add_forward", TORCH_BOX((&mobius_add<Device>)));
   m.impl("mobius_add_backward", TORCH_BOX((&mobius_add_backward<Device>)));
+  register_formulas<Device>(m, portable::RowFormulas{},
+                            std::make_index_sequence<portable::RowFormulas::kCount>{});
   m.impl("low_rank_linear", TORCH_BOX(&low_rank_linear));
   m.impl("low_rank_linear_forward", TORCH_BOX(&low_rank_linear));
   m.impl("low_rank_linear_backward", TORCH_BOX(&low_rank_linear_backward));

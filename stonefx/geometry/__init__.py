@@ -1,5 +1,5 @@
 """Hyperbolic and spherical geometry as functions of tensors, `[*batch, dim]` in and out."""
 
-from . import poincare
+from . import klein, lorentz, poincare, sphere
 
-__all__ = ["poincare"]
+__all__ = ["klein", "lorentz", "poincare", "sphere"]

@@ -1,5 +1,6 @@
 """`torch.ops.stone.*`: fused operators, with fake, native gradient, batching and a reference in torch."""
 
+from . import conversions, klein, lorentz, poincare, sphere
 from .add_time import add_time
 from .butterfly import butterfly
 from .expmap0 import expmap0
@@ -17,9 +18,16 @@ from .poincare_hyperplanes import poincare_hyperplanes
 from .poincare_linear import poincare_linear
 from .poincare_mlr import hnnpp_mlr, poincare_mlr
 
+ROW_FORMULAS = {
+    formula.name: formula
+    for model in (poincare, lorentz, klein, conversions, sphere)
+    for formula in model.FORMULAS
+}
+
 load()
 
 __all__ = [
+    "ROW_FORMULAS",
     "add_time",
     "butterfly",
     "expmap0",

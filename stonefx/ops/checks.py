@@ -56,12 +56,20 @@ def same_device(operator: str, labels: str, x: torch.Tensor, y: torch.Tensor) ->
         )
 
 
-def curvature(operator: str, c: torch.Tensor, batch: Sequence[int], device: torch.device) -> None:
+def curvature(
+    operator: str,
+    c: torch.Tensor,
+    batch: Sequence[int],
+    device: torch.device,
+    label: str = "c",
+    rows: str = "x",
+) -> None:
     """Raise RuntimeError unless `c` is floating and 0-dim, or broadcasts to `[*batch, 1]`.
 
-    A 0-dim `c` on the CPU goes with rows on any device, as 0-dim tensors do in torch.
+    A 0-dim `c` on the CPU goes with rows on any device, as 0-dim tensors do in torch. `label` names another number
+    of the row that is given as a curvature is.
     """
-    floating(operator, "c", c)
+    floating(operator, label, c)
     fits = c.dim() <= len(batch) + 1
     if fits and c.dim() > 0:
         fits = c.shape[-1] == 1
@@ -70,21 +78,34 @@ def curvature(operator: str, c: torch.Tensor, batch: Sequence[int], device: torc
     if not fits:
         expected = "[" + ", ".join(str(size) for size in (*batch, 1)) + "]"
         raise RuntimeError(
-            f"stone::{operator}: c must be 0-dim or broadcast to [*batch, 1] = {expected}, got {shape(c)}; "
-            "a curvature for each row needs a last dimension of 1: c.unsqueeze(-1)"
+            f"stone::{operator}: {label} must be 0-dim or broadcast to [*batch, 1] = {expected}, got {shape(c)}; "
+            f"{'a curvature' if label == 'c' else 'one'} for each row needs a last dimension of 1: "
+            f"{label}.unsqueeze(-1)"
         )
     if c.device != device and not (c.dim() == 0 and c.device.type == "cpu"):
         raise RuntimeError(
-            f"stone::{operator}: x and c must be on one device, got {device} and {c.device}; "
+            f"stone::{operator}: {rows} and {label} must be on one device, got {device} and {c.device}; "
             "move one of them with .to()"
         )
 
 
-def broadcast_batch(operator: str, x: torch.Tensor, y: torch.Tensor) -> tuple[int, ...]:
-    """The batch shape that `x` and `y`, both `[*batch, dim]`, broadcast to; RuntimeError if there is none."""
-    fits = x.shape[-1] == y.shape[-1]
+def broadcast_batch(
+    operator: str,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    labels: str = "x and y",
+    before: Sequence[int] | None = None,
+    one_width: bool = True,
+) -> tuple[int, ...]:
+    """The batch shape that `x` and `y`, both `[*batch, dim]`, broadcast to; RuntimeError if there is none.
+
+    `before` is the batch of the operands that come before `y`, where that is not `x` alone; `one_width` asks for
+    one last dimension.
+    """
+    fits = not one_width or x.shape[-1] == y.shape[-1]
     batch: list[int] = []
-    longer, shorter = (x.shape[:-1], y.shape[:-1]) if x.dim() >= y.dim() else (y.shape[:-1], x.shape[:-1])
+    left, right = tuple(x.shape[:-1] if before is None else before), tuple(y.shape[:-1])
+    longer, shorter = (left, right) if len(left) >= len(right) else (right, left)
     padding = len(longer) - len(shorter)
     for index, extent in enumerate(longer):
         other = shorter[index - padding] if index >= padding else 1
@@ -92,8 +113,8 @@ def broadcast_batch(operator: str, x: torch.Tensor, y: torch.Tensor) -> tuple[in
         batch.append(other if extent == 1 else extent)
     if not fits:
         raise RuntimeError(
-            f"stone::{operator}: x and y must have one last dimension and batch dimensions that broadcast, "
-            f"got {shape(x)} and {shape(y)}; reshape or unsqueeze one of them"
+            f"stone::{operator}: {labels} must have {'one last dimension and ' if one_width else ''}batch dimensions "
+            f"that broadcast, got {shape(x)} and {shape(y)}; reshape or unsqueeze one of them"
         )
     return tuple(batch)
 

@@ -1,8 +1,9 @@
-"""How the Python functions turn a curvature into an operand."""
+"""How the Python functions turn a curvature, or another number of the row, into an operand."""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,11 +24,46 @@ def operand(function: str, x: Tensor, c: float | Tensor) -> Tensor:
         raise ValueError(
             f"{function}: the curvature c must be positive and finite, got {c}; the ball is c*||x||^2 < 1"
         )
-    return torch.full((), c, dtype=torch.float64, device=x.device)
+    return constant(c, x)
+
+
+def number(function: str, label: str, x: Tensor, value: float | Tensor) -> Tensor:
+    """A number of the row as a tensor, as `operand` does; it may have any sign.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if not math.isfinite(value):
+        raise ValueError(f"{function}: {label} must be finite, got {value}")
+    return constant(value, x)
+
+
+def constant(value: float, x: Tensor) -> Tensor:
+    """A 0-dim float64 tensor on the device of `x`; an eager call gets the same one each time."""
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
+        return torch.full((), value, dtype=torch.float64, device=x.device)
+    return _kept(value, x.device)
+
+
+@lru_cache(maxsize=1024)
+def _kept(value: float, device: torch.device) -> Tensor:
+    # an inference tensor could not be saved for a later backward
+    with torch.inference_mode(False):
+        return torch.full((), value, dtype=torch.float64, device=device)
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:
     """Whether autograd must see the call; a transform of `torch.func` may differentiate any tensor."""
     if torch._C._are_functorch_transforms_active():
         return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False

@@ -76,4 +76,19 @@ struct HyperplaneArguments {
   double min_alpha;
 };
 
+// Row vectors are [rows, width], contiguous; operands of `map`: the vectors, then the scalars.
+struct RowArguments {
+  Element element;
+  int64_t width[kMaxVectors];
+  int64_t result_width;
+  const void* vector[kMaxVectors];
+  Curvature scalar[kMaxScalars];  // read as a curvature is: of any floating type, or one number
+  const void* grad;               // backward only
+  void* result;                   // forward only
+  void* grad_vector[kMaxVectors];
+  void* grad_scalar[kMaxScalars];  // one a row, float64 for float64 rows, else float32
+  double guard[kMaxGuards];
+  RowMap map;
+};
+
 }  // namespace stone

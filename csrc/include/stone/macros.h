@@ -10,8 +10,11 @@
 #define STONE_NAMESPACE stone::portable
 #endif
 
+// Loops over the few numbers of a formula are written out, so that each stays in a register.
 #if defined(__CUDACC__)
 #define STONE_FUNCTION __host__ __device__ __forceinline__
+#define STONE_UNROLL _Pragma("unroll")
 #else
 #define STONE_FUNCTION inline __attribute__((always_inline))
+#define STONE_UNROLL _Pragma("GCC unroll 8")
 #endif

@@ -64,15 +64,14 @@ STONE_FUNCTION TanhAndSlope tanh_and_slope(double u) {
   return {e * inverse, u > 20.0 ? 0.0 : slope};
 }
 
-// artanh(u) for u >= 0: infinite at 1, NaN beyond.
-STONE_FUNCTION double artanh(double u) {
-  const double numerator = 1.0 + u;
-  const double denominator = 1.0 - u;
-  // (1 + u) / (1 - u) = 2^k m with m in [sqrt(1/2), sqrt(2)); artanh(u) = k log(2) / 2 + artanh((m - 1) / (m + 1))
+// log(numerator / denominator) / 2 for a quotient of at least 1; `difference` is (numerator - denominator) /
+// (numerator + denominator), taken where the quotient is near 1.
+STONE_FUNCTION double half_log(double numerator, double denominator, double difference) {
+  // The quotient is 2^k m with m in [sqrt(1/2), sqrt(2)): half its log is k log(2) / 2 + artanh((m - 1) / (m + 1)).
   const uint64_t k = (to_bits(numerator / denominator) - to_bits(0.70710678118654752440)) >> 52;
   const double exponent = from_bits(k | 0x4330000000000000ULL) - 4503599627370496.0;
   const double scaled = denominator * from_bits((k + 1023) << 52);
-  const double w = k == 0 ? u : (numerator - scaled) / (numerator + scaled);
+  const double w = k == 0 ? difference : (numerator - scaled) / (numerator + scaled);
   const double w2 = w * w;
   double p = 1.0 / 23.0;
   p = p * w2 + 1.0 / 21.0;
@@ -85,8 +84,31 @@ STONE_FUNCTION double artanh(double u) {
   p = p * w2 + 1.0 / 7.0;
   p = p * w2 + 1.0 / 5.0;
   p = p * w2 + 1.0 / 3.0;
-  const double value = exponent * (0.5 * kLog2) + (w + w * w2 * p);
+  return exponent * (0.5 * kLog2) + (w + w * w2 * p);
+}
+
+// artanh(u) for u >= 0: infinite at 1, NaN beyond.
+STONE_FUNCTION double artanh(double u) {
+  const double value = half_log(1.0 + u, 1.0 - u, u);
   return u < 1.0 ? value : (u == 1.0 ? infinity() : not_a_number());
+}
+
+// asinh(u) for u >= 0.
+STONE_FUNCTION double asinh_positive(double u) {
+  const double t = u + u * u / (1.0 + sqrt(1.0 + u * u));
+  return 2.0 * half_log(1.0 + t, 1.0, t / (2.0 + t));
+}
+
+struct SinhAndCosh {
+  double sinh;
+  double cosh;
+};
+
+// For 0 <= u <= 700.
+STONE_FUNCTION SinhAndCosh sinh_and_cosh(double u) {
+  const double e = expm1_positive(u);
+  const double small = e / (e + 1.0);
+  return {0.5 * (e + small), 1.0 + 0.5 * e * small};
 }
 
 }  // namespace STONE_NAMESPACE

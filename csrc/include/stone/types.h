@@ -49,7 +49,25 @@ struct CdistGuards {
 enum class Model : int { kPoincare, kLorentz, kKlein };
 
 constexpr int kMaxDepth = 6;
-constexpr int kMaxOperands = 3;
+constexpr int kMaxOperands = 5;
+
+constexpr int kMaxVectors = 3;
+constexpr int kMaxScalars = 2;
+constexpr int kMaxGuards = 6;
+
+// An operator of rows as its schema has it: row vectors, then numbers of the row, then guards.
+struct RowFormulaInfo {
+  const char* name;
+  int vectors;
+  const char* vector[kMaxVectors];
+  int scalars;
+  const char* scalar[kMaxScalars];
+  bool gives_number;  // [*batch] and not [*batch, dim]
+  bool time_in;       // rows begin with a time component
+  bool time_out;
+  int guards;
+  const char* guard[kMaxGuards];
+};
 
 // The batch dimensions of operands that broadcast, neighbours merged where every operand allows it. Strides count
 // rows of the operand; 0 repeats one.

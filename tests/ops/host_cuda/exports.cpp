@@ -1,11 +1,66 @@
 // The CUDA kernels behind a C interface, for ctypes.
 #include "expmap0.cu"
+#include "formula.cuh"
 #include "logmap0.cu"
 #include "mobius_add.cu"
+#include "stone/formulas.h"
 
 using namespace stone;
 
+namespace {
+
+// float32 and float16 alone: what differs between the four is shown by the kernels above.
+template <class Formula>
+void run_formula(bool backward, const RowArguments& arguments, int64_t rows) {
+  if (arguments.element == Element::kFloat32) {
+    (backward ? cuda::launch_formula_typed<Formula, float, false>
+              : cuda::launch_formula_typed<Formula, float, true>)(arguments, rows, nullptr);
+  } else {
+    (backward ? cuda::launch_formula_typed<Formula, Half, false>
+              : cuda::launch_formula_typed<Formula, Half, true>)(arguments, rows, nullptr);
+  }
+}
+
+using RunFormula = void (*)(bool, const RowArguments&, int64_t);
+
+// One of each layout, and each way to treat time components, in the order of the test.
+constexpr RunFormula kRunFormula[] = {
+    run_formula<portable::Expmap>,       run_formula<portable::PoincareDist>,      run_formula<portable::KleinAdd>,
+    run_formula<portable::KleinDist>,    run_formula<portable::SphereDist>,        run_formula<portable::MobiusMatvec>,
+    run_formula<portable::LorentzInner>, run_formula<portable::LorentzTransport>, run_formula<portable::PoincareToLorentz>,
+};
+
+}  // namespace
+
 extern "C" {
+
+// Operands are [rows, width], contiguous; scalars float64, one a row.
+void formula(int which, int backward, int element, int64_t rows, const int64_t* widths, int64_t result_width,
+             const void* const* vectors, const void* const* scalars, const void* grad, void* result,
+             void* const* grad_vectors, void* const* grad_scalars, int operands) {
+  RowArguments arguments{};
+  arguments.element = static_cast<Element>(element);
+  arguments.result_width = result_width;
+  arguments.grad = grad;
+  arguments.result = result;
+  for (int i = 0; i < kMaxVectors; ++i) {
+    arguments.width[i] = widths[i];
+    arguments.vector[i] = vectors[i];
+    arguments.grad_vector[i] = grad_vectors[i];
+  }
+  for (int i = 0; i < kMaxScalars; ++i) {
+    arguments.scalar[i] = {scalars[i], Element::kFloat64, 0.0};
+    arguments.grad_scalar[i] = grad_scalars[i];
+  }
+  for (double& guard : arguments.guard) {
+    guard = 0.25;
+  }
+  arguments.map = {1, {rows}, {}};
+  for (int i = 0; i < operands; ++i) {
+    arguments.map.stride[i][0] = 1;
+  }
+  kRunFormula[which](backward != 0, arguments, rows);
+}
 
 void radial(int which, int backward, int element, int64_t rows, int64_t dim, const void* x, const void* grad, void* y,
             void* grad_c, const double* c, int64_t c_stride) {

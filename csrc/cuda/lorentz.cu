@@ -1,0 +1,12 @@
+#include "formula.cuh"
+#include "stone/formulas/lorentz.h"
+
+STONE_CUDA_FORMULA(LorentzInner)
+STONE_CUDA_FORMULA(LorentzExpmap0)
+STONE_CUDA_FORMULA(LorentzLogmap0)
+STONE_CUDA_FORMULA(LorentzExpmap)
+STONE_CUDA_FORMULA(LorentzLogmap)
+STONE_CUDA_FORMULA(LorentzDist)
+STONE_CUDA_FORMULA(LorentzProject)
+STONE_CUDA_FORMULA(LorentzGeodesic)
+STONE_CUDA_FORMULA(LorentzTransport)

@@ -1,0 +1,143 @@
+// The hyperboloid -x0^2 + ||x||^2 = -1/c, x0 > 0. Rows begin with the time component, which is taken from the space
+// components: x0 = sqrt(1/c + ||x||^2); what is stored there is read by lorentz_inner alone.
+#pragma once
+
+#include "stone/row_formula.h"
+
+namespace STONE_NAMESPACE {
+
+// sinh(sqrt(c) d / 2)^2 of two points, from the differences of their space components; and what it is made of.
+template <class S>
+struct LorentzPoints {
+  S x_time;  // times sqrt(c)
+  S y_time;
+  S time_difference;  // times sqrt(c)
+  S half;
+};
+
+template <class S, class Layout>
+STONE_FUNCTION LorentzPoints<S> lorentz_points(const S* m, const S& c) {
+  LorentzPoints<S> p;
+  p.x_time = time_over(c * m[Layout::kXX]);
+  p.y_time = time_over(c * m[Layout::kYY]);
+  p.time_difference = c * (2.0 * m[Layout::kXB] + m[Layout::kBB]) / (p.x_time + p.y_time);
+  p.half = at_least(0.25 * (c * m[Layout::kBB] - square(p.time_difference)), 0.0);
+  return p;
+}
+
+struct LorentzInner {
+  using Layout = Tangent;
+  static constexpr int kTimes = 2;
+  static constexpr RowFormulaInfo kInfo{"lorentz_inner", 2, {"x", "y"}, 0, {}, true, true, false, 0, {}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* /*s*/, const double* /*guard*/) {
+    return {{m[Layout::kXY] - m[Layout::kMoments] * m[Layout::kMoments + 1]}};
+  }
+};
+
+// (cosh(u) / sqrt(c), sinh(u) / u v), u = sqrt(c) ||v||.
+struct LorentzExpmap0 {
+  using Layout = Single;
+  static constexpr RowFormulaInfo kInfo{
+      "lorentz_expmap0", 1, {"v"}, 1, {"c"}, false, true, true, 2, {"min_norm", "max_argument"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
+    const S u2 = s[0] * at_least(m[Layout::kXX], guard[0] * guard[0]);
+    const OddAndEven<S> h = hyperbolic_pair(at_most(u2, guard[1] * guard[1]));
+    return {{h.odd * shrink_to(guard[1], u2), h.even / root(s[0])}};
+  }
+};
+
+// (0, asinh(u) / u x), u = sqrt(c) ||x||.
+struct LorentzLogmap0 {
+  using Layout = Single;
+  static constexpr RowFormulaInfo kInfo{"lorentz_logmap0", 1, {"x"}, 1, {"c"}, false, true, true, 0, {}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* /*guard*/) {
+    const S u2 = s[0] * m[Layout::kXX];
+    return {{asinhc(u2), chain(u2, 0.0, 0.0)}};
+  }
+};
+
+// cosh(u) x + sinh(u) / u v, u = sqrt(c <v, v>), with the v0 that makes v tangent at x.
+struct LorentzExpmap {
+  using Layout = Tangent;
+  static constexpr RowFormulaInfo kInfo{
+      "lorentz_expmap", 2, {"x", "v"}, 1, {"c"}, false, true, true, 1, {"max_argument"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S x_time = time_over(c * m[Layout::kXX]);
+    const S v_time = c * m[Layout::kXY] / x_time;  // times sqrt(c)
+    const S u2 = at_least(c * m[Layout::kYY] - square(v_time), 0.0);
+    const OddAndEven<S> h = hyperbolic_pair(at_most(u2, guard[0] * guard[0]));
+    const S of_v = h.odd * shrink_to(guard[0], u2);
+    return {{h.even, of_v, at_least(h.even * x_time + of_v * v_time, 1.0) / root(c)}};
+  }
+};
+
+// u / sinh(u) (y - cosh(u) x), u = sqrt(c) d(x, y).
+struct LorentzLogmap {
+  using Layout = DifferenceAndInner;
+  static constexpr RowFormulaInfo kInfo{"lorentz_logmap", 2, {"x", "y"}, 1, {"c"}, false, true, true, 0, {}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* /*guard*/) {
+    const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
+    const S k = asinhc(p.half) / root(1.0 + p.half);
+    return {{-2.0 * p.half * k, k, k * (p.time_difference - 2.0 * p.half * p.x_time) / root(s[0])}};
+  }
+};
+
+// arcosh(-c <x, y>) / sqrt(c), the argument kept at `min_argument` or more.
+struct LorentzDist {
+  using Layout = DifferenceAndInner;
+  static constexpr RowFormulaInfo kInfo{
+      "lorentz_dist", 2, {"x", "y"}, 1, {"c"}, true, true, false, 1, {"min_argument"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
+    const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
+    const double least = guard[0] > 1.0 ? 0.5 * (guard[0] - 1.0) : 0.0;
+    return {{2.0 * asinh_of_square(at_least(p.half, least)) / root(s[0])}};
+  }
+};
+
+// The space components as they are, under the time that puts them on the hyperboloid.
+struct LorentzProject {
+  using Layout = Single;
+  static constexpr RowFormulaInfo kInfo{"lorentz_project", 1, {"x"}, 1, {"c"}, false, true, true, 0, {}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* /*guard*/) {
+    return {{chain(m[Layout::kXX], 1.0, 0.0), time_over(s[0] * m[Layout::kXX]) / root(s[0])}};
+  }
+};
+
+// (sinh((1 - t) u) x + sinh(t u) y) / sinh(u), u = sqrt(c) d(x, y).
+struct LorentzGeodesic {
+  using Layout = DifferenceAndInner;
+  static constexpr RowFormulaInfo kInfo{
+      "lorentz_geodesic", 2, {"x", "y"}, 2, {"c", "t"}, false, true, true, 0, {}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* /*guard*/) {
+    const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
+    const S squared_length = 4.0 * p.half * square(asinhc(p.half));
+    const S of_x = share_of_arc(1.0 - s[1], squared_length);
+    const S of_y = share_of_arc(s[1], squared_length);
+    return {{of_x + of_y, of_y, at_least(of_x * p.x_time + of_y * p.y_time, 1.0) / root(s[0])}};
+  }
+};
+
+// v + c <y, v> / (1 + cosh(sqrt(c) d(x, y))) (x + y), with the v0 that makes v tangent at x.
+struct LorentzTransport {
+  using Layout = Transport;
+  static constexpr RowFormulaInfo kInfo{
+      "lorentz_transport", 3, {"x", "y", "v"}, 1, {"c"}, false, true, true, 0, {}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 4> of(const S* m, const S* s, const double* /*guard*/) {
+    const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
+    const S v_time = s[0] * m[Layout::kXV] / p.x_time;  // times sqrt(c)
+    const S k = 0.5 * (s[0] * m[Layout::kBV] - p.time_difference * v_time) / (1.0 + p.half);
+    return {{2.0 * k, k, chain(k, 1.0, 0.0), (v_time + k * (p.x_time + p.y_time)) / root(s[0])}};
+  }
+};
+
+}  // namespace STONE_NAMESPACE

@@ -1,0 +1,195 @@
+// The Poincare ball c||x||^2 < 1, but for the three maps that have kernels of their own (expmap0, logmap0,
+// mobius_add). alpha = 1 - c||x||^2 and beta = 1 - c||y||^2 are kept at `min_gap` or more.
+// Ganea et al. 2018; the arguments of artanh are given as odds u^2 / (1 - u^2), which do not lose digits near 1.
+#pragma once
+
+#include "stone/row_formula.h"
+
+namespace STONE_NAMESPACE {
+
+template <class S>
+STONE_FUNCTION S gap(const S& c, const S& square, double min_gap) {
+  return at_least(1.0 - c * square, min_gap);
+}
+
+// Moebius addition's denominator after its guards is d + extra.
+template <class S>
+STONE_FUNCTION S denominator_extra(const S& d, double min_denominator, double offset) {
+  const bool clamps = (min_denominator > 0.0) & (value_of(d) < min_denominator);
+  return choose(clamps, min_denominator - d, chain(d, 0.0, 0.0)) + offset;
+}
+
+// x (+) tanh(sqrt(c) lambda_x ||v|| / 2) v / (sqrt(c) ||v||).
+struct Expmap {
+  using Layout = Tangent;
+  static constexpr RowFormulaInfo kInfo{
+      "expmap", 2, {"x", "v"}, 1, {"c"}, false, false, false, 6,
+      {"min_gap", "min_norm", "tanh_limit", "min_denominator", "denominator_offset", "max_radius"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S alpha = gap(c, m[Layout::kXX], guard[0]);
+    const S squares = at_least(m[Layout::kYY], guard[1] * guard[1]);
+    const S half = c * squares / square(alpha);
+    const S bounded = at_most(half, guard[2] * guard[2]);
+    const S k = tanhc(bounded) * shrink_to(guard[2], half) / alpha;
+    const S sum = at_least(m[Layout::kXX] + 2.0 * k * m[Layout::kXY] + square(k) * m[Layout::kYY], 0.0);
+    const S d = alpha * (1.0 - c * square(k) * m[Layout::kYY]) + c * sum;
+    const S whole = d + denominator_extra(d, guard[3], guard[4]);
+    const S inward = shrink_to(guard[5], c * sum * d / square(whole)) / whole;
+    return {{(alpha + c * sum) * inward, alpha * k * inward}};
+  }
+};
+
+// 2 / (sqrt(c) lambda_x) artanh(sqrt(c) ||w||) w / ||w||, w = -x (+) y.
+struct Logmap {
+  using Layout = Difference;
+  static constexpr RowFormulaInfo kInfo{"logmap", 2, {"x", "y"}, 1, {"c"}, false, false, false, 4,
+                                        {"min_gap", "min_denominator", "denominator_offset", "atanh_limit"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S alpha = gap(c, m[Layout::kXX], guard[0]);
+    const S beta = gap(c, m[Layout::kYY], guard[0]);
+    const S apart = c * m[Layout::kBB];
+    const S d = alpha * beta + apart;
+    const S extra = denominator_extra(d, guard[1], guard[2]);
+    const S whole = d + extra;
+    const S odds = apart * d / (d * alpha * beta + extra * (2.0 * d + extra));
+    const S bounded = at_most(odds, odds_at(guard[3]));
+    const S k = alpha * artanhc_of_odds(bounded) * shrink_to(guard[3], apart * d / square(whole)) / whole;
+    return {{-apart * k, alpha * k}};
+  }
+};
+
+// 2 / sqrt(c) artanh(sqrt(c) ||-x (+) y||) = 2 / sqrt(c) asinh(sqrt(c ||x - y||^2 / (alpha beta))).
+struct PoincareDist {
+  using Layout = Difference;
+  static constexpr RowFormulaInfo kInfo{"poincare_dist", 2, {"x", "y"}, 1, {"c"}, true, false, false, 4,
+                                        {"min_gap", "min_denominator", "denominator_offset", "atanh_limit"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S both = gap(c, m[Layout::kXX], guard[0]) * gap(c, m[Layout::kYY], guard[0]);
+    const S apart = c * m[Layout::kBB];
+    const S d = both + apart;
+    const S extra = denominator_extra(d, guard[1], guard[2]);
+    const S odds = apart / (both + extra * (2.0 + extra / d));
+    return {{2.0 * asinh_of_square(at_most(odds, odds_at(guard[3]))) / root(c)}};
+  }
+};
+
+// 2 / sqrt(c) artanh(sqrt(c) ||x||).
+struct PoincareDist0 {
+  using Layout = Single;
+  static constexpr RowFormulaInfo kInfo{"poincare_dist0", 1, {"x"}, 1, {"c"}, true, false, false, 3,
+                                        {"min_gap", "min_norm", "atanh_limit"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S squares = at_least(m[Layout::kXX], guard[1] * guard[1]);
+    const S odds = c * squares / gap(c, squares, guard[0]);
+    return {{2.0 * asinh_of_square(at_most(odds, odds_at(guard[2]))) / root(c)}};
+  }
+};
+
+// tanh(r artanh(sqrt(c) ||x||)) x / (sqrt(c) ||x||).
+struct MobiusScalarMul {
+  using Layout = Single;
+  static constexpr RowFormulaInfo kInfo{"mobius_scalar_mul", 1, {"x"}, 2, {"c", "r"}, false, false, false, 5,
+                                        {"min_gap", "min_norm", "atanh_limit", "tanh_limit", "max_radius"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S squares = c * at_least(m[Layout::kXX], guard[1] * guard[1]);
+    const S odds = at_most(squares / at_least(1.0 - squares, guard[0]), odds_at(guard[2]));
+    const S stretch = s[1] * artanhc_of_odds(odds) * shrink_to(guard[2], squares);
+    const S argument = square(stretch) * squares;
+    const S limited = at_most(argument, guard[3] * guard[3]);
+    const S k = stretch * tanhc(limited) * shrink_to(guard[3], argument);
+    return {{k * shrink_to(guard[4], c * square(k) * m[Layout::kXX])}};
+  }
+};
+
+// What follows the product of mobius_matvec: x is M p, y is p,
+// tanh(||x|| / ||y|| artanh(sqrt(c) ||y||)) x / (sqrt(c) ||x||).
+struct MobiusMatvec {
+  using Layout = Separate;
+  static constexpr RowFormulaInfo kInfo{"mobius_matvec", 2, {"mx", "x"}, 1, {"c"}, false, false, false, 5,
+                                        {"min_gap", "min_norm", "atanh_limit", "tanh_limit", "max_radius"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S squares = c * at_least(m[Layout::kYY], guard[1] * guard[1]);
+    const S odds = at_most(squares / at_least(1.0 - squares, guard[0]), odds_at(guard[2]));
+    const S stretch = artanhc_of_odds(odds) * shrink_to(guard[2], squares);
+    const S argument = square(stretch) * c * at_least(m[Layout::kXX], guard[1] * guard[1]);
+    const S limited = at_most(argument, guard[3] * guard[3]);
+    const S k = stretch * tanhc(limited) * shrink_to(guard[3], argument);
+    return {{k * shrink_to(guard[4], c * square(k) * m[Layout::kXX])}};
+  }
+};
+
+// Rows longer than (1 - eps) / sqrt(c + curvature_offset) are shortened to that.
+struct Project {
+  using Layout = Single;
+  static constexpr RowFormulaInfo kInfo{
+      "project", 1, {"x"}, 1, {"c"}, false, false, false, 3, {"eps", "curvature_offset", "min_norm"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
+    const S squares = at_least(m[Layout::kXX], guard[2] * guard[2]);
+    return {{shrink_to(1.0 - guard[0], squares * (s[0] + guard[1]))}};
+  }
+};
+
+// lambda_x = 2 / (1 - c||x||^2).
+struct ConformalFactor {
+  using Layout = Single;
+  static constexpr RowFormulaInfo kInfo{"conformal_factor", 1, {"x"}, 1, {"c"}, true, false, false, 1, {"min_gap"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
+    return {{2.0 / gap(s[0], m[Layout::kXX], guard[0])}};
+  }
+};
+
+// x (+) t (x) (-x (+) y), through the hyperboloid: both shares of the arc are positive for t in [0, 1].
+struct PoincareGeodesic {
+  using Layout = Difference;
+  static constexpr RowFormulaInfo kInfo{"poincare_geodesic", 2, {"x", "y"}, 2, {"c", "t"}, false, false, false, 2,
+                                        {"min_gap", "max_radius"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S alpha = gap(c, m[Layout::kXX], guard[0]);
+    const S beta = gap(c, m[Layout::kYY], guard[0]);
+    const S odds = c * m[Layout::kBB] / (alpha * beta);
+    const S squared_length = 4.0 * odds * square(asinhc(odds));
+    const S of_x = share_of_arc(1.0 - s[1], squared_length) * beta;
+    const S of_y = share_of_arc(s[1], squared_length) * alpha;
+    const S time = of_x * (2.0 - alpha) + of_y * (2.0 - beta);
+    const S d = alpha * beta + time;
+    const S inward = shrink_to(guard[1], at_least((time - alpha * beta) / d, 0.0));
+    return {{2.0 * (of_x + of_y) / d * inward, 2.0 * of_y / d * inward}};
+  }
+};
+
+// (lambda_x / lambda_y) gyr[y, -x] v.
+struct PoincareTransport {
+  using Layout = Transport;
+  static constexpr RowFormulaInfo kInfo{
+      "poincare_transport", 3, {"x", "y", "v"}, 1, {"c"}, false, false, false, 1, {"min_gap"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* guard) {
+    const S c = s[0];
+    const S alpha = gap(c, m[Layout::kXX], guard[0]);
+    const S beta = gap(c, m[Layout::kYY], guard[0]);
+    const S cv = c * m[Layout::kXV];
+    const S of_y = cv * (2.0 * c * m[Layout::kXB] - alpha) - square(c) * m[Layout::kXX] * m[Layout::kBV];
+    const S of_x = c * (alpha * m[Layout::kBV] - cv * m[Layout::kBB]);
+    const S ratio = beta / alpha;
+    const S k = 2.0 * ratio / (alpha * beta + c * m[Layout::kBB]);
+    return {{k * of_x, k * of_y, ratio}};
+  }
+};
+
+}  // namespace STONE_NAMESPACE

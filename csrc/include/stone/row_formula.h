@@ -1,0 +1,47 @@
+// What a row formula states about itself, and the few terms that formulas share.
+//
+// A formula is a struct with
+//   Layout                               from stone/row_layout.h
+//   kInfo                                its name, operands and guards, as the operator's schema has them
+//   of(moments, scalars, guards)         its coefficients, for S = double and S = Dual
+// and, where it reads the time components of x and y themselves, kTimes = 2: they follow the moments.
+#pragma once
+
+#include "stone/analytic.h"
+#include "stone/row_layout.h"
+#include "stone/types.h"
+
+namespace STONE_NAMESPACE {
+
+// sqrt(c) times the time component of the point of the hyperboloid over x, from c ||x||^2.
+template <class S>
+STONE_FUNCTION S time_over(const S& scaled_square) {
+  return root(1.0 + scaled_square);
+}
+
+// artanh(u) / u from u^2 / (1 - u^2).
+template <class S>
+STONE_FUNCTION S artanhc_of_odds(const S& odds) {
+  return asinhc(odds) * root(1.0 + odds);
+}
+
+// limit / u where u exceeds it, u given as its square; else 1.
+template <class S>
+STONE_FUNCTION S shrink_to(double limit, const S& square_of_u) {
+  const bool holds = value_of(square_of_u) > limit * limit;
+  return choose(holds, limit / root(square_of_u), chain(square_of_u, 1.0, 0.0));
+}
+
+// u^2 / (1 - u^2) at u = limit.
+STONE_FUNCTION double odds_at(double limit) {
+  return limit < 1.0 ? limit * limit / ((1.0 - limit) * (1.0 + limit)) : infinity();
+}
+
+// sinh(t d) / sinh(d) for d^2 = `square`.
+template <class S>
+STONE_FUNCTION S share_of_arc(const S& t, const S& square_of_d) {
+  const S part = at_most(t * t * square_of_d, 490000.0);
+  return t * hyperbolic_pair(part).odd / hyperbolic_pair(at_most(square_of_d, 490000.0)).odd;
+}
+
+}  // namespace STONE_NAMESPACE

@@ -1,0 +1,47 @@
+"""What keeps results finite and inside the model: bounds that depend on the dtype alone."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+
+class Bounds(NamedTuple):
+    """The bounds of one dtype.
+
+    Args:
+        eps: the spacing of its numbers at 1.
+        gap: `1 - c ||x||^2` of a point of a ball is taken to be at least this, `eps`.
+        radius: the largest `sqrt(c) ||x||` of a result, `1 - 2 eps`, so that rounding its entries leaves it inside.
+        tangent: `artanh(radius)`, the length of a tangent vector at the origin that reaches `radius`.
+        argument: the largest argument of cosh whose value the dtype holds, with room for a curvature below 1.
+    """
+
+    eps: float
+    gap: float
+    radius: float
+    tangent: float
+    argument: float
+
+
+@cache
+def bounds(dtype: torch.dtype) -> Bounds:
+    """The bounds of a floating dtype.
+
+    >>> bounds(torch.float32).radius
+    0.9999997615814209
+    """
+    eps = torch.finfo(dtype).eps
+    radius = 1 - 2 * eps
+    return Bounds(eps, eps, radius, math.atanh(radius), min(math.log(torch.finfo(dtype).max) - 2, 690.0))
+
+
+_OF = {dtype: bounds(dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
+
+
+def of(x: torch.Tensor) -> Bounds:
+    """The bounds of `x`, or those of float32 where the operator will refuse the dtype."""
+    return _OF.get(x.dtype, _OF[torch.float32])

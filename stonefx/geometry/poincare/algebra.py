@@ -1,0 +1,102 @@
+"""Addition and multiplication in the Poincaré ball: its gyrovector space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stonefx.ops.calling import RowOperator
+from stonefx.ops.curvature import number, operand
+
+from .. import midpoints
+from ..bounds import of
+
+_MOBIUS_ADD = RowOperator("mobius_add")
+_SCALAR_MUL = RowOperator("mobius_scalar_mul")
+_MATVEC = RowOperator("mobius_matvec")
+
+
+def mobius_add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Add points of the ball: `x` translated by `y`, neither commutative nor associative.
+
+    `((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (1 + 2c<x,y> + c^2 ||x||^2 ||y||^2)` (Ganea et al.
+    2018, equation 3). The denominator is kept at 1e-15 or more: it vanishes for opposite points of the boundary.
+
+    Args:
+        x, y: points `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> mobius_add(torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0]))
+    tensor([0.8000, 0.0000])
+    >>> mobius_add(torch.tensor([-0.3, 0.4]), torch.tensor([0.3, -0.4]))
+    tensor([0., 0.])
+    """
+    return _MOBIUS_ADD(x, y, operand("mobius_add", x, c), min_denominator=1e-15)
+
+
+def mobius_scalar_mul(r: float | Tensor, x: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Multiply the distance of `x` from the origin by `r`.
+
+    `tanh(r artanh(sqrt(c) ||x||)) x / (sqrt(c) ||x||)` (Ganea et al. 2018, equation 4); 0 stays 0.
+
+    Args:
+        r: a finite float, or a floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+        x: points, `[*batch, dim]`.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> mobius_scalar_mul(2.0, torch.tensor([0.5, 0.0]))
+    tensor([0.8000, 0.0000])
+    """
+    b = of(x)
+    scalar = number("mobius_scalar_mul", "r", x, r)
+    return _SCALAR_MUL(x, operand("mobius_scalar_mul", x, c), scalar, min_gap=b.gap, max_radius=b.radius)
+
+
+def mobius_matvec(weight: Tensor, x: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Multiply by a matrix in the tangent space of the origin: `expmap0(logmap0(x) weight^T)`.
+
+    `tanh(||Mx|| / ||x|| artanh(sqrt(c) ||x||)) Mx / (sqrt(c) ||Mx||)` (Ganea et al. 2018, equation 27).
+
+    Args:
+        weight: `[out, in]`; x: points, `[*batch, in]`.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> mobius_matvec(torch.eye(2) * 2, torch.tensor([0.5, 0.0]))
+    tensor([0.8000, 0.0000])
+    """
+    b = of(x)
+    mx = torch.nn.functional.linear(x, weight)
+    return _MATVEC(mx, x, operand("mobius_matvec", x, c), min_gap=b.gap, max_radius=b.radius)
+
+
+def gyromidpoint(points: Tensor, weights: Tensor | None = None, c: float | Tensor = 1.0) -> Tensor:
+    """The weighted midpoint of points: `m / (1 + sqrt(1 - c ||m||^2))`, `m = sum w g x / sum w (g - 1/2)`.
+
+    With `g = 1 / (1 - c ||x||^2)` (Ungar 2010); of two points with one weight it is the middle of their geodesic.
+    The sums are float64.
+
+    Args:
+        points: `[*batch, n, dim]`.
+        weights: `[*batch, n]` or broadcasting to that, at least 0 and not all 0; by default all 1.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite, or `points` has fewer than two dimensions.
+        RuntimeError: a wrong dtype, shape or device.
+
+    >>> gyromidpoint(torch.tensor([[0.5, 0.0], [0.0, 0.0]]))
+    tensor([0.2679, 0.0000])
+    """
+    return midpoints.gyromidpoint(points, weights, c)

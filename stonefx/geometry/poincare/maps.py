@@ -1,0 +1,127 @@
+"""Maps between the Poincaré ball and its tangent spaces."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stonefx.ops.calling import RowOperator
+from stonefx.ops.curvature import operand
+
+from ..bounds import of
+
+_EXPMAP0 = RowOperator("expmap0")
+_LOGMAP0 = RowOperator("logmap0")
+_EXPMAP = RowOperator("expmap")
+_LOGMAP = RowOperator("logmap")
+_TRANSPORT = RowOperator("poincare_transport")
+
+
+def boundary(dtype: torch.dtype) -> float:
+    """The largest `sqrt(c) * ||x||` that `logmap0` tells from the boundary: `1 - eps` of the dtype.
+
+    >>> boundary(torch.float16)
+    0.9990234375
+    """
+    return 1.0 - torch.finfo(dtype).eps
+
+
+def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Map tangent vectors at the origin to points of the ball.
+
+    `tanh(sqrt(c) ||v||) v / (sqrt(c) ||v||)` (Ganea et al. 2018, equation 8); 0 goes to 0, and the gradient
+    there is the identity. Vectors longer than `artanh(1 - 2 eps) / sqrt(c)` are shortened to that.
+
+    Args:
+        v: tangent vectors, `[*batch, dim]`, float32, float64, bfloat16 or float16.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: a wrong dtype, shape or device.
+
+    >>> expmap0(torch.tensor([3.0, 4.0]), 0.01)
+    tensor([2.7727, 3.6969])
+    >>> expmap0(torch.zeros(2))
+    tensor([0., 0.])
+    """
+    return _EXPMAP0(v, operand("expmap0", v, c), tanh_limit=of(v).tangent)
+
+
+def logmap0(y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Map points of the ball to tangent vectors at the origin, the inverse of `expmap0`.
+
+    `artanh(min(u, 1 - eps)) y / u` with `u = sqrt(c) ||y||` (Ganea et al. 2018, equation 9); `eps` is that of the
+    dtype, so points on the boundary or beyond it give long but finite vectors.
+
+    Args:
+        y: points, `[*batch, dim]`, float32, float64, bfloat16 or float16.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: a wrong dtype, shape or device.
+
+    >>> logmap0(torch.tensor([0.3, 0.4]))
+    tensor([0.3296, 0.4394])
+    >>> logmap0(torch.tensor([1.0, 0.0]))
+    tensor([8.3178, 0.0000])
+    """
+    return _LOGMAP0(y, operand("logmap0", y, c), atanh_limit=1 - of(y).eps)
+
+
+def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Follow the geodesic that leaves `x` with velocity `v` for time 1.
+
+    `x (+) tanh(sqrt(c) lambda_x ||v|| / 2) v / (sqrt(c) ||v||)`, `lambda_x = 2 / (1 - c ||x||^2)` (Ganea et al.
+    2018, equation 5).
+
+    Args:
+        x: points, `[*batch, dim]`; v: tangent vectors there, of the same dtype; their batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> expmap(torch.tensor([0.5, 0.0]), torch.tensor([0.0, 0.75]))
+    tensor([0.6900, 0.4989])
+    """
+    b = of(x)
+    return _EXPMAP(x, v, operand("expmap", x, c), min_gap=b.gap, min_denominator=1e-300, max_radius=b.radius)
+
+
+def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The velocity at `x` with which a geodesic reaches `y` at time 1, the inverse of `expmap`.
+
+    `2 / (sqrt(c) lambda_x) artanh(sqrt(c) ||w||) w / ||w||` with `w = -x (+) y` (Ganea et al. 2018, equation 5).
+
+    Args:
+        x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> logmap(torch.tensor([0.0, 0.0]), torch.tensor([0.3, 0.4]))
+    tensor([0.3296, 0.4394])
+    """
+    return _LOGMAP(x, y, operand("logmap", x, c), min_gap=of(x).gap)
+
+
+def parallel_transport(x: Tensor, y: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Carry the tangent vector `v` from `x` to `y` along their geodesic: `(lambda_x / lambda_y) gyr[y, -x] v`.
+
+    Args:
+        x, y: points; v: tangent vectors at `x`; `[*batch, dim]` of one floating dtype, batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> parallel_transport(torch.zeros(2), torch.tensor([0.5, 0.0]), torch.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.7500])
+    """
+    return _TRANSPORT(x, y, v, operand("parallel_transport", x, c), min_gap=of(x).gap)

@@ -1,0 +1,119 @@
+"""Distances and geodesics of the Poincaré ball."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stonefx import ops
+from stonefx.ops.calling import RowOperator
+from stonefx.ops.curvature import number, operand
+
+from ..bounds import of
+
+_DIST = RowOperator("poincare_dist")
+_DIST0 = RowOperator("poincare_dist0")
+_CONFORMAL_FACTOR = RowOperator("conformal_factor")
+_GEODESIC = RowOperator("poincare_geodesic")
+
+
+def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The distance of points, `[*batch]`.
+
+    `2 / sqrt(c) artanh(sqrt(c) ||-x (+) y||)` (Ganea et al. 2018), computed as
+    `2 / sqrt(c) asinh(sqrt(c) ||x - y|| / sqrt((1 - c ||x||^2) (1 - c ||y||^2)))`: neighbours keep their digits.
+
+    Args:
+        x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> dist(torch.tensor([0.5, 0.0]), torch.tensor([-0.5, 0.0]))
+    tensor(2.1972)
+    """
+    return _DIST(x, y, operand("dist", x, c), min_gap=of(x).gap)
+
+
+def dist0(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The distance of points from the origin, `[*batch]`: `2 / sqrt(c) artanh(sqrt(c) ||x||)`.
+
+    Args:
+        x: points, `[*batch, dim]`.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> dist0(torch.tensor([0.5, 0.0]))
+    tensor(1.0986)
+    """
+    return _DIST0(x, operand("dist0", x, c), min_gap=of(x).gap)
+
+
+def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Distances of all pairs of points of the ball.
+
+    `2 / sqrt(c) * asinh(sqrt(c ||x - y||^2 / (alpha beta)))` with `alpha = 1 - c||x||^2` and `beta` likewise, which
+    is `2 / sqrt(c) * artanh(sqrt(c) ||-x + y||)` (Ganea et al. 2018, equation 7) with all digits of near points.
+    Norms are formed in float64; points on the boundary or beyond it count as 2^-52 before it. The gradient of
+    coincident points is 0. No `[n, m, dim]` temporary is made.
+
+    Args:
+        x: points, `[*batch, n, dim]`, float32, float64, bfloat16 or float16.
+        y: points, `[*batch, m, dim]`, the dtype of `x`; the batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1, 1]`.
+
+    Returns:
+        `[*batch, n, m]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> cdist(torch.tensor([[0.5, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [-0.5, 0.0]]))
+    tensor([[1.0986, 2.1972],
+            [0.0000, 1.0986]])
+    """
+    return ops.poincare_cdist(x, y, c, min_alpha=torch.finfo(torch.float64).eps)
+
+
+def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The point that has gone `t` of the way from `x` (0) to `y` (1): `x (+) t (x) (-x (+) y)`.
+
+    Args:
+        x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
+        t: a finite float, or a floating tensor, 0-dim or broadcasting to `[*batch, 1]`; outside [0, 1] the line
+            goes on.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> geodesic(torch.tensor([0.5, 0.0]), torch.tensor([-0.5, 0.0]), 0.5)
+    tensor([0., 0.])
+    """
+    b = of(x)
+    time = number("geodesic", "t", x, t)
+    return _GEODESIC(x, y, operand("geodesic", x, c), time, min_gap=b.gap, max_radius=b.radius)
+
+
+def conformal_factor(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """How much longer than in the ball a small vector at `x` is: `2 / (1 - c ||x||^2)`, `[*batch]`.
+
+    Args:
+        x: points, `[*batch, dim]`.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> conformal_factor(torch.tensor([0.5, 0.0]))
+    tensor(2.6667)
+    """
+    return _CONFORMAL_FACTOR(x, operand("conformal_factor", x, c), min_gap=of(x).gap)

@@ -1,0 +1,116 @@
+"""The sphere of curvature `c`: points `x` with `||x||^2 = 1/c`.
+
+Antipodes have no shortest path of their own: `logmap` and `geodesic` are finite there, and mean nothing. Gradients are
+finite; those of `dist` at equal points and at antipodes are 0.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from stonefx.ops.calling import RowOperator
+from stonefx.ops.curvature import number, operand
+
+_EXPMAP = RowOperator("sphere_expmap")
+_LOGMAP = RowOperator("sphere_logmap")
+_DIST = RowOperator("sphere_dist")
+_PROJECT = RowOperator("sphere_project")
+_GEODESIC = RowOperator("sphere_geodesic")
+
+
+def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Follow the great circle that leaves `x` with velocity `v` for time 1.
+
+    `cos(u) x + sin(u) / u v` with `u = sqrt(c) ||v||`, up to 1e5; the part of `v` along `x` is left out.
+
+    Args:
+        x: points, `[*batch, dim]`; v: tangent vectors there, of the same dtype; their batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> import torch
+    >>> expmap(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.5]))
+    tensor([0.8776, 0.4794])
+    """
+    return _EXPMAP(x, v, operand("expmap", x, c))
+
+
+def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The velocity at `x` with which a great circle reaches `y` at time 1, the inverse of `expmap`.
+
+    `u / sin(u) (y - cos(u) x)` with `u = sqrt(c) d(x, y)`.
+
+    Args:
+        x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> import torch
+    >>> logmap(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    tensor([0.0000, 1.5708])
+    """
+    return _LOGMAP(x, y, operand("logmap", x, c))
+
+
+def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The distance of points, `[*batch]`: `2 / sqrt(c) atan(||x - y|| / ||x + y||)`, right at every angle.
+
+    Args:
+        x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> import torch
+    >>> dist(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    tensor(1.5708)
+    """
+    return _DIST(x, y, operand("dist", x, c))
+
+
+def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """Put rows on the sphere: `x / (sqrt(c) ||x||)`. 0 has no nearest point and stays 0.
+
+    Args:
+        x: any rows, `[*batch, dim]`.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> import torch
+    >>> project(torch.tensor([3.0, 4.0]))
+    tensor([0.6000, 0.8000])
+    """
+    return _PROJECT(x, operand("project", x, c))
+
+
+def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The point that has gone `t` of the way from `x` (0) to `y` (1).
+
+    `(sin((1 - t) u) x + sin(t u) y) / sin(u)` with `u = sqrt(c) d(x, y)`.
+
+    Args:
+        x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
+        t: a finite float, or a floating tensor, 0-dim or broadcasting to `[*batch, 1]`; outside [0, 1] the circle
+            goes on.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> import torch
+    >>> geodesic(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
+    tensor([0.7071, 0.7071])
+    """
+    return _GEODESIC(x, y, operand("geodesic", x, c), number("geodesic", "t", x, t))

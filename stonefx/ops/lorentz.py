@@ -1,0 +1,164 @@
+"""The row operators of the hyperboloid `-x0^2 + ||x||^2 = -1/c`, time component first.
+
+But for `lorentz_inner` the time of an operand is taken from its space components, `x0 = sqrt(1/c + ||x||^2)`, and
+that of a tangent vector from tangency: what is stored there is not read, and its gradient is 0. So rounding never
+takes a point off the hyperboloid, and distances of neighbours keep their digits (`||x - y||` is formed first).
+Guards, none by default: `max_argument` bounds the argument of cosh and sinh, `min_norm` norms, and `min_argument`
+that of arcosh; no gradient passes where one holds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import analytic as a
+from .library import declare
+from .row_formula import RowFormula
+
+
+class _Points(NamedTuple):
+    """Two points: times and their difference, times `sqrt(c)`, and `sinh(sqrt(c) d / 2)^2`."""
+
+    x: Tensor
+    y: Tensor
+    b: Tensor
+    x_time: Tensor
+    y_time: Tensor
+    time_difference: Tensor
+    half: Tensor
+
+
+def _points(p: Tensor, q: Tensor, c: Tensor) -> _Points:
+    x, y = p[..., 1:], q[..., 1:]
+    b = y - x
+    x_time, y_time = (1 + c * a.inner(x, x)).sqrt(), (1 + c * a.inner(y, y)).sqrt()
+    time_difference = c * (2 * a.inner(x, b) + a.inner(b, b)) / (x_time + y_time)
+    half = (0.25 * (c * a.inner(b, b) - time_difference.square())).clamp_min(0)
+    return _Points(x, y, b, x_time, y_time, time_difference, half)
+
+
+def _with_time(time: Tensor, space: Tensor) -> Tensor:
+    return torch.cat([time, space], -1)
+
+
+def _inner(x: Tensor, y: Tensor) -> Tensor:
+    """`-x0 y0 + <x, y>` of any rows, of what is stored."""
+    return a.inner(x[..., 1:], y[..., 1:]) - x[..., :1] * y[..., :1]
+
+
+def _expmap0(v: Tensor, c: Tensor, *, min_norm: float, max_argument: float) -> Tensor:
+    """`(cosh(u) / sqrt(c), sinh(u) / u v)` with `u = sqrt(c) ||v||`."""
+    space = v[..., 1:]
+    u2 = c * a.inner(space, space).clamp_min(min_norm * min_norm)
+    bounded = a.at_most_squared(u2, max_argument)
+    return _with_time(a.cosh(bounded) / c.sqrt(), a.sinhc(bounded) * a.shrink_to(max_argument, u2) * space)
+
+
+def _logmap0(x: Tensor, c: Tensor) -> Tensor:
+    """`(0, asinh(u) / u x)` with `u = sqrt(c) ||x||`."""
+    space = x[..., 1:]
+    return _with_time(torch.zeros_like(x[..., :1]), a.asinhc(c * a.inner(space, space)) * space)
+
+
+def _expmap(x: Tensor, v: Tensor, c: Tensor, *, max_argument: float) -> Tensor:
+    """`cosh(u) x + sinh(u) / u v` with `u = sqrt(c <v, v>)`."""
+    point, tangent = x[..., 1:], v[..., 1:]
+    x_time = (1 + c * a.inner(point, point)).sqrt()
+    v_time = c * a.inner(point, tangent) / x_time
+    u2 = (c * a.inner(tangent, tangent) - v_time.square()).clamp_min(0)
+    bounded = a.at_most_squared(u2, max_argument)
+    of_x, of_v = a.cosh(bounded), a.sinhc(bounded) * a.shrink_to(max_argument, u2)
+    time = (of_x * x_time + of_v * v_time).clamp_min(1) / c.sqrt()
+    return _with_time(time, of_x * point + of_v * tangent)
+
+
+def _logmap(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+    """`u / sinh(u) (y - cosh(u) x)` with `u = sqrt(c) d(x, y)`."""
+    p = _points(x, y, c)
+    k = a.asinhc(p.half) / (1 + p.half).sqrt()
+    time = k * (p.time_difference - 2 * p.half * p.x_time) / c.sqrt()
+    return _with_time(time, k * (p.b - 2 * p.half * p.x))
+
+
+def _dist(x: Tensor, y: Tensor, c: Tensor, *, min_argument: float) -> Tensor:
+    """`arcosh(max(-c <x, y>, min_argument)) / sqrt(c)`."""
+    half = _points(x, y, c).half.clamp_min(max(0.5 * (min_argument - 1), 0.0))
+    return 2 * a.asinh_of_square(half) / c.sqrt()
+
+
+def _project(x: Tensor, c: Tensor) -> Tensor:
+    """The space components as they are, under the time that puts them on the hyperboloid."""
+    space = x[..., 1:]
+    return _with_time((1 + c * a.inner(space, space)).sqrt() / c.sqrt(), space)
+
+
+def _geodesic(x: Tensor, y: Tensor, c: Tensor, t: Tensor) -> Tensor:
+    """`(sinh((1 - t) u) x + sinh(t u) y) / sinh(u)` with `u = sqrt(c) d(x, y)`."""
+    p = _points(x, y, c)
+    squared_length = 4 * p.half * a.asinhc(p.half).square()
+    of_x, of_y = a.share_of_arc(1 - t, squared_length), a.share_of_arc(t, squared_length)
+    time = (of_x * p.x_time + of_y * p.y_time).clamp_min(1) / c.sqrt()
+    return _with_time(time, of_x * p.x + of_y * p.y)
+
+
+def _transport(x: Tensor, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    """`v + c <y, v> / (1 + cosh(u)) (x + y)` with `u = sqrt(c) d(x, y)`."""
+    p, tangent = _points(x, y, c), v[..., 1:]
+    v_time = c * a.inner(p.x, tangent) / p.x_time
+    k = 0.5 * (c * a.inner(p.b, tangent) - p.time_difference * v_time) / (1 + p.half)
+    return _with_time((v_time + k * (p.x_time + p.y_time)) / c.sqrt(), tangent + k * (p.x + p.y))
+
+
+FORMULAS = (
+    RowFormula(
+        name="lorentz_inner",
+        vectors=("x", "y"),
+        scalars=(),
+        reference=_inner,
+        gives_number=True,
+        time_in=True,
+    ),
+    RowFormula(
+        name="lorentz_expmap0",
+        vectors=("v",),
+        reference=_expmap0,
+        guards=("min_norm", "max_argument"),
+        time_in=True,
+        time_out=True,
+    ),
+    RowFormula(name="lorentz_logmap0", vectors=("x",), reference=_logmap0, time_in=True, time_out=True),
+    RowFormula(
+        name="lorentz_expmap",
+        vectors=("x", "v"),
+        reference=_expmap,
+        guards=("max_argument",),
+        time_in=True,
+        time_out=True,
+    ),
+    RowFormula(name="lorentz_logmap", vectors=("x", "y"), reference=_logmap, time_in=True, time_out=True),
+    RowFormula(
+        name="lorentz_dist",
+        vectors=("x", "y"),
+        reference=_dist,
+        guards=("min_argument",),
+        gives_number=True,
+        time_in=True,
+    ),
+    RowFormula(name="lorentz_project", vectors=("x",), reference=_project, time_in=True, time_out=True),
+    RowFormula(
+        name="lorentz_geodesic",
+        vectors=("x", "y"),
+        scalars=("c", "t"),
+        reference=_geodesic,
+        time_in=True,
+        time_out=True,
+    ),
+    RowFormula(
+        name="lorentz_transport", vectors=("x", "y", "v"), reference=_transport, time_in=True, time_out=True
+    ),
+)
+for _formula in FORMULAS:
+    declare(_formula.operator())

@@ -1,0 +1,62 @@
+"""The CUDA kernels of row formulas, run on threads of the host as in test_cuda_source, against the CPU kernels."""
+
+import ctypes
+
+import pytest
+import torch
+from row_cases import overload, row_arguments
+from test_cuda_source import ELEMENTS, kernels, pytestmark, size  # noqa: F401  (the fixture and the mark)
+
+from stonefx.ops import ROW_FORMULAS
+
+# In the order of host_cuda/exports.cpp.
+EXPORTED = (
+    "expmap",
+    "poincare_dist",
+    "klein_add",
+    "klein_dist",
+    "sphere_dist",
+    "mobius_matvec",
+    "lorentz_inner",
+    "lorentz_transport",
+    "poincare_to_lorentz",
+)
+SHAPES = [(70, 3), (40, 64), (9, 131), (3, 2056)]
+
+
+def addresses(tensors, count):
+    return (ctypes.c_void_p * count)(*(t.data_ptr() for t in tensors))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", EXPORTED)
+def test_formula_kernels(kernels, name, shape):  # noqa: F811
+    formula, (rows, dim) = ROW_FORMULAS[name], shape
+    options = dict.fromkeys(formula.guards, 0.25)
+    for dtype in (torch.float32, torch.float16):
+        args = row_arguments(name, torch.float64, batch=(rows,), dim=dim)
+        count = len(formula.vectors)
+        args = [a.to(dtype) if i < count else a for i, a in enumerate(args)]
+        vectors, scalars = args[:count], args[count:]
+        expected = overload(f"{name}_forward")(*args, **options)
+        result = torch.full_like(expected, torch.nan)
+        grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+        grads = [torch.full_like(v, torch.nan) for v in vectors]
+        numbers = [torch.full((rows, 1), torch.nan) for _ in scalars]
+        widths = (ctypes.c_int64 * 3)(*(v.shape[-1] for v in vectors))
+        width = expected.shape[-1] if expected.dim() > 1 else 1
+        for backward in (0, 1):
+            kernels.formula(
+                *(EXPORTED.index(name), backward, ELEMENTS[dtype], size(rows), widths, size(width)),
+                *(addresses(vectors, 3), addresses(scalars, 2)),
+                ctypes.c_void_p(grad.data_ptr() if backward else None),
+                ctypes.c_void_p(None if backward else result.data_ptr()),
+                *(addresses(grads, 3), addresses(numbers, 2), len(args)),
+            )
+        # The same formulas, with sums in another order.
+        eps = torch.finfo(dtype).eps
+        torch.testing.assert_close(result, expected, rtol=2 * eps, atol=1e-6 * eps)
+        for got, other in zip(
+            (*grads, *numbers), overload(f"{name}_backward")(grad, *args, **options), strict=True
+        ):
+            torch.testing.assert_close(got, other, rtol=4 * torch.finfo(got.dtype).eps, atol=1e-6)

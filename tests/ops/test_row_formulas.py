@@ -1,0 +1,172 @@
+"""Every operator of row formulas against its reference: values, gradients, dtypes, shapes, guards."""
+
+import pytest
+import torch
+from operator_cases import DTYPES, requiring
+from row_cases import GUARDED, NAMES, agree, guards, overload, row_arguments
+from torch.library import opcheck
+
+from stonefx.ops import ROW_FORMULAS
+
+
+def numbers(grad):
+    """One gradient for each row of numbers: compared over all rows, since each may cancel."""
+    return grad.reshape(-1)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 17])
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_gradients(name, dim):
+    if dim == 1 and name in ("sphere_logmap", "sphere_geodesic"):
+        pytest.skip("two points of the sphere in one dimension are equal or antipodes")
+    formula, args = ROW_FORMULAS[name], row_arguments(name, batch=(41,), dim=dim)
+    for options in [{}, guards(name)] if name in GUARDED else [{}]:
+        result = overload(name)(*args, **options)
+        torch.testing.assert_close(result, formula.evaluate(*args, **options), rtol=1e-12, atol=1e-13)
+        assert torch.equal(overload(f"{name}_forward")(*args, **options), result)
+        grad = torch.randn(result.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+        got = overload(f"{name}_backward")(grad, *args, **options)
+        for one, other in zip(got, formula.gradients(grad, *args, **options), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+# Rounding of the time component of a tangent vector's combination is bounded by its terms, not by the sum.
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d != torch.float64], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_narrower_dtypes(name, dtype):
+    formula, args = ROW_FORMULAS[name], row_arguments(name, dtype, batch=(37,), dim=17)
+    wide, eps = [a.double() for a in args], torch.finfo(dtype).eps
+    result = overload(name)(*args)
+    assert result.dtype == dtype
+    agree(result, formula.evaluate(*wide), 2 * eps)
+    grad = torch.randn(result.shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+    got = overload(f"{name}_backward")(grad, *args)
+    expected = formula.gradients(grad.double(), *wide)
+    count = len(formula.vectors)
+    for index, (one, other) in enumerate(zip(got, expected, strict=True)):
+        assert one.dtype == (dtype if index < count else torch.float32)
+        if index < count:
+            agree(one, other, 4 * eps)
+        else:
+            agree(numbers(one), numbers(other), 4 * torch.finfo(torch.float32).eps)
+
+
+# One operator for each layout of operands; what else opcheck looks at is the same code for all.
+OF_EACH_LAYOUT = (
+    "expmap",
+    "poincare_dist",
+    "mobius_matvec",
+    "poincare_geodesic",
+    "lorentz_transport",
+    "lorentz_inner",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_schema_and_fake(name):
+    args, options = row_arguments(name, torch.float32, batch=(3,), dim=4), guards(name)
+    grad = torch.randn_like(overload(name)(*args, **options))
+    for suffix, operands in (("", args), ("_forward", args), ("_backward", (grad, *args))):
+        opcheck(overload(name + suffix), operands, options, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("name", OF_EACH_LAYOUT)
+def test_opcheck(name):
+    args, options = row_arguments(name, torch.float32, batch=(3,), dim=4), guards(name)
+    opcheck(overload(name), requiring(args), options)
+    opcheck(
+        overload(f"{name}_backward"), (torch.randn_like(overload(name)(*args, **options)), *args), options
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck_of_all(name):
+    args, options = row_arguments(name, torch.float32, batch=(3,), dim=4), guards(name)
+    opcheck(overload(name), requiring(args), options)
+    grad = torch.randn_like(overload(name)(*args, **options))
+    opcheck(overload(f"{name}_backward"), requiring((grad, *args)), options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradcheck(name):
+    args = requiring(row_arguments(name, batch=(2,), dim=3))
+    assert torch.autograd.gradcheck(overload(name), args, fast_mode=True)
+    if name in OF_EACH_LAYOUT:
+        assert torch.autograd.gradgradcheck(overload(name), args, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_broadcast(name):
+    formula = ROW_FORMULAS[name]
+    args = list(row_arguments(name, batch=(4, 3), dim=6))
+    count = len(formula.vectors)
+    if count > 1:
+        args[1] = args[1][0]  # [3, dim] against [4, 3, dim]
+    if count > 2:
+        args[2] = args[2][:, :1]
+    for index in range(count, len(args)):
+        args[index] = args[index][:, :1] if index == count else args[index][0, 0]
+    result = overload(name)(*args)
+    torch.testing.assert_close(result, formula.evaluate(*args), rtol=1e-12, atol=1e-13)
+    leaves = requiring(args)
+    grad = torch.randn(result.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    got = torch.autograd.grad(overload(name)(*leaves), leaves, grad)
+    # a geodesic of the sphere does not depend on the curvature
+    expected = torch.autograd.grad(
+        formula.evaluate(*leaves), leaves, grad, allow_unused=True, materialize_grads=True
+    )
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("batch", [(), (0,), (2, 0), (1,), (700,)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_batches(name, batch):
+    scalars = [torch.tensor(0.5, dtype=torch.float64)] * len(ROW_FORMULAS[name].scalars)
+    args = row_arguments(name, batch=batch, scalars=scalars)
+    result = overload(name)(*args)
+    torch.testing.assert_close(result, ROW_FORMULAS[name].evaluate(*args), rtol=1e-12, atol=1e-13)
+    grads = overload(f"{name}_backward")(torch.ones_like(result), *args)
+    assert [g.shape for g in grads[: len(ROW_FORMULAS[name].vectors)]] == [
+        (*batch, a.shape[-1]) for a in args[: len(ROW_FORMULAS[name].vectors)]
+    ]
+
+
+@pytest.mark.parametrize("mapped", [0, 1, -1, None])
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap(name, mapped):
+    args = list(
+        row_arguments(name, batch=(4,), scalars=[torch.tensor(0.6)] * len(ROW_FORMULAS[name].scalars))
+    )
+    grad = torch.randn(overload(name)(*args).shape, dtype=torch.float64)
+    chosen = range(len(args)) if mapped is None else [mapped % len(args)]
+    in_dims = tuple(args[i].dim() if i in chosen else None for i in range(len(args)))
+    factors = torch.linspace(0.8, 1, 3, dtype=torch.float64)
+    args = [a.unsqueeze(-1) * factors if d is not None else a for a, d in zip(args, in_dims, strict=True)]
+    got = torch.vmap(overload(name), in_dims)(*args)
+    expected = torch.vmap(ROW_FORMULAS[name].evaluate, in_dims)(*args)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-13)
+    got = torch.vmap(overload(f"{name}_backward"), (None, *in_dims))(grad, *args)
+    expected = torch.vmap(ROW_FORMULAS[name].gradients, (None, *in_dims))(grad, *args)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strides_do_not_matter(name):
+    args = row_arguments(name, batch=(6,))
+    strided = tuple(torch.stack([a, a], -1)[..., 0] for a in args)
+    assert torch.equal(overload(name)(*strided), overload(name)(*args))
+
+
+def test_threads_divide_the_rows():
+    args = row_arguments("logmap", torch.float32, batch=(3001,), dim=64)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = overload("logmap")(*args)
+        torch.set_num_threads(2)
+        assert torch.equal(overload("logmap")(*args), alone)
+    finally:
+        torch.set_num_threads(threads)
