@@ -15,7 +15,8 @@ class Bounds(NamedTuple):
     Args:
         eps: the spacing of its numbers at 1.
         gap: `1 - c ||x||^2` of a point of a ball is taken to be at least this, `eps`.
-        radius: the largest `sqrt(c) ||x||` of a result, `1 - 2 eps`, so that rounding its entries leaves it inside.
+        radius: the largest `sqrt(c) ||x||` of a result, so that rounding leaves it inside: `1 - 2 eps`, and `1 - 8 eps`
+            in float64, where the norm itself is known to rounding only.
         tangent: `artanh(radius)`, the length of a tangent vector at the origin that reaches `radius`.
         argument: the largest argument of cosh whose value the dtype holds, with room for a curvature below 1.
     """
@@ -35,7 +36,7 @@ def bounds(dtype: torch.dtype) -> Bounds:
     0.9999997615814209
     """
     eps = torch.finfo(dtype).eps
-    radius = 1 - 2 * eps
+    radius = 1 - (8 if dtype == torch.float64 else 2) * eps
     return Bounds(eps, eps, radius, math.atanh(radius), min(math.log(torch.finfo(dtype).max) - 2, 690.0))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stonefx import ops
 from stonefx.ops.calling import RowOperator
 from stonefx.ops.curvature import number, operand
 
@@ -76,6 +77,24 @@ def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     tensor(2.1972)
     """
     return _DIST(x, y, operand("dist", x, c), min_gap=of(x).gap)
+
+
+def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The distances of all pairs of points, `[*batch, n, m]`, without an `[n, m, dim]` temporary.
+
+    Args:
+        x: points, `[*batch, n, dim]`; y: `[*batch, m, dim]`, of the same dtype; batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> import torch
+    >>> cdist(torch.tensor([[0.8, 0.0]]), torch.tensor([[-0.8, 0.0], [0.8, 0.0]]))
+    tensor([[2.1972, 0.0000]])
+    """
+    return ops.klein_cdist(x, y, c, min_alpha=of(x).gap)
 
 
 def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -155,7 +174,8 @@ def to_poincare(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> to_poincare(torch.tensor([0.8, 0.0]))
     tensor([0.5000, 0.0000])
     """
-    return _TO_POINCARE(x, operand("to_poincare", x, c), min_gap=of(x).gap)
+    b = of(x)
+    return _TO_POINCARE(x, operand("to_poincare", x, c), min_gap=b.gap, max_radius=b.radius)
 
 
 def to_lorentz(x: Tensor, c: float | Tensor = 1.0) -> Tensor:

@@ -76,6 +76,25 @@ def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     return _DIST(x, y, operand("dist", x, c))
 
 
+def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+    """The distances of all pairs of points, `[*batch, n, m]`.
+
+    Args:
+        x: points, `[*batch, n, dim]`; y: `[*batch, m, dim]`, of the same dtype; batch dimensions broadcast.
+        c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1, 1]`.
+
+    Raises:
+        ValueError: a Python float `c` is not positive and finite.
+        RuntimeError: wrong or different dtypes, shapes or devices.
+
+    >>> import torch
+    >>> cdist(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
+    tensor([[1.5708, 3.1416]])
+    """
+    curvature = operand("cdist", x, c)
+    return _DIST(x.unsqueeze(-2), y.unsqueeze(-3), curvature.unsqueeze(-1) if curvature.dim() else curvature)
+
+
 def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     """Put rows on the sphere: `x / (sqrt(c) ||x||)`. 0 has no nearest point and stays 0.
 

@@ -43,9 +43,10 @@ def _lorentz_to_klein(x: Tensor, c: Tensor, *, max_radius: float) -> Tensor:
     return k * a.shrink_to(max_radius, k.square() * squares) * space
 
 
-def _klein_to_poincare(x: Tensor, c: Tensor, *, min_gap: float) -> Tensor:
+def _klein_to_poincare(x: Tensor, c: Tensor, *, min_gap: float, max_radius: float) -> Tensor:
     """`x / (1 + sqrt(1 - c ||x||^2))`."""
-    return x / (1 + a.gap(c, x, min_gap).sqrt())
+    k = 1 / (1 + a.gap(c, x, min_gap).sqrt())
+    return k * a.shrink_to(max_radius, k.square() * c * a.inner(x, x)) * x
 
 
 def _klein_to_lorentz(x: Tensor, c: Tensor, *, min_gap: float) -> Tensor:
@@ -75,7 +76,9 @@ FORMULAS = (
     RowFormula(
         name="lorentz_to_klein", vectors=("x",), reference=_lorentz_to_klein, guards=_RADIUS, time_in=True
     ),
-    RowFormula(name="klein_to_poincare", vectors=("x",), reference=_klein_to_poincare, guards=_GAP),
+    RowFormula(
+        name="klein_to_poincare", vectors=("x",), reference=_klein_to_poincare, guards=(*_GAP, *_RADIUS)
+    ),
     RowFormula(
         name="klein_to_lorentz", vectors=("x",), reference=_klein_to_lorentz, guards=_GAP, time_out=True
     ),

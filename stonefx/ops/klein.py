@@ -22,8 +22,8 @@ def _add(x: Tensor, y: Tensor, c: Tensor, *, min_gap: float, max_radius: float) 
     alpha, beta, s = a.gap(c, x, min_gap), a.gap(c, y, min_gap), x + y
     d = 0.5 * (alpha + beta + c * a.inner(s, s))
     width = alpha.sqrt()
-    inward = a.shrink_to(max_radius, (1 - alpha * beta / d.square()).clamp_min(0))
-    return (c * a.inner(x, s) / (1 + width) * x + width * s) / d * inward
+    point = (c * a.inner(x, s) / (1 + width) * x + width * s) / d
+    return a.shrink_to(max_radius, c * a.inner(point, point)) * point
 
 
 def _dist(x: Tensor, y: Tensor, c: Tensor, *, min_gap: float) -> Tensor:

@@ -72,8 +72,18 @@ def declare(operator: Operator) -> None:
     torch.library.register_autograd(
         f"stone::{backward_twin}", double[1], setup_context=double[0], lib=LIBRARY
     )
-    transforms.register(LIBRARY, name, forward_twin, operator.setup_context, operator.backward, operator.vmap)
-    transforms.register(LIBRARY, backward_twin, backward_twin, *double, operator.backward_vmap)
+    transforms.register(
+        LIBRARY,
+        name,
+        forward_twin,
+        operator.setup_context,
+        operator.backward,
+        operator.vmap,
+        operator.reference,
+    )
+    transforms.register(
+        LIBRARY, backward_twin, backward_twin, *double, operator.backward_vmap, operator.backward_reference
+    )
     _declared[name] = operator
 
 

@@ -47,7 +47,8 @@ def _expmap(
     apart = c * a.inner(s, s)
     d = alpha * (1 - c * a.inner(w, w)) + apart
     whole = d + _extra(d, min_denominator, denominator_offset)
-    return (alpha * s + apart * x) / whole * a.shrink_to(max_radius, apart * d / whole.square())
+    point = (alpha * s + apart * x) / whole
+    return a.shrink_to(max_radius, c * a.inner(point, point)) * point
 
 
 def _logmap(
@@ -149,9 +150,8 @@ def _geodesic(x: Tensor, y: Tensor, c: Tensor, t: Tensor, *, min_gap: float, max
         a.share_of_arc(t, squared_length) * alpha,
     )
     time = of_x * (2 - alpha) + of_y * (2 - beta)
-    d = alpha * beta + time
-    inward = a.shrink_to(max_radius, ((time - alpha * beta) / d).clamp_min(0))
-    return 2 * (of_x * x + of_y * y) / d * inward
+    point = 2 * (of_x * x + of_y * y) / (alpha * beta + time)
+    return a.shrink_to(max_radius, c * a.inner(point, point)) * point
 
 
 def _transport(x: Tensor, y: Tensor, v: Tensor, c: Tensor, *, min_gap: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""`torch.func` over the operators: `grad`, `vjp`, `jacrev` and `vmap`, nested in any order.
+"""`torch.func` over the operators: `grad`, `vjp`, `jacrev`, `jvp`, `jacfwd` and `vmap`, nested in any order.
 
 `torch.library.register_autograd` gives an operator a gradient for `backward`, but refuses transforms. While one is
 active, a call goes through a `torch.autograd.Function` made of the same parts instead.
@@ -20,6 +20,7 @@ def register(
     setup_context: Callable[..., None],
     backward: Callable[..., Any],
     vmap: Callable[..., Any],
+    reference: Callable[..., Any],
 ) -> None:
     """Send calls of `stone::name` under a transform through an autograd function.
 
@@ -29,6 +30,7 @@ def register(
         twin: an operator with the same schema and kernels; it runs below the transforms.
         setup_context, backward: as for `torch.library.register_autograd`.
         vmap: `(operator, info, in_dims, *args, **kwargs) -> (results, out_dims)`.
+        reference: the operator in plain torch; what forward-mode derivatives go through.
     """
     operator = getattr(torch.ops.stone, name).default
     below = getattr(torch.ops.stone, twin).default
@@ -56,6 +58,8 @@ def register(
     Transformed.__name__ = Transformed.__qualname__ = f"Transformed_{name}"
 
     def run(*args: Any, **options: Any) -> Any:
+        if torch.autograd.forward_ad._current_level >= 0:
+            return reference(*args, **options)
         args, options = fill_defaults(operator._schema, args, options)
         return Transformed.apply(options, *args)
 

@@ -30,7 +30,7 @@ def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:
     """Map tangent vectors at the origin to points of the ball.
 
     `tanh(sqrt(c) ||v||) v / (sqrt(c) ||v||)` (Ganea et al. 2018, equation 8); 0 goes to 0, and the gradient
-    there is the identity. Vectors longer than `artanh(1 - 2 eps) / sqrt(c)` are shortened to that.
+    there is the identity. Vectors that would lead closer to the boundary than `1 - 2 eps` are shortened.
 
     Args:
         v: tangent vectors, `[*batch, dim]`, float32, float64, bfloat16 or float16.
@@ -88,7 +88,7 @@ def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
     tensor([0.6900, 0.4989])
     """
     b = of(x)
-    return _EXPMAP(x, v, operand("expmap", x, c), min_gap=b.gap, min_denominator=1e-300, max_radius=b.radius)
+    return _EXPMAP(x, v, operand("expmap", x, c), min_gap=b.gap, min_denominator=1e-30, max_radius=b.radius)
 
 
 def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:

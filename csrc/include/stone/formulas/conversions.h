@@ -60,10 +60,11 @@ struct LorentzToKlein {
 struct KleinToPoincare {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "klein_to_poincare", 1, {"x"}, 1, {"c"}, false, false, false, 1, {"min_gap"}};
+      "klein_to_poincare", 1, {"x"}, 1, {"c"}, false, false, false, 2, {"min_gap", "max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
-    return {{1.0 / (1.0 + root(gap(s[0], m[Layout::kXX], guard[0])))}};
+    const S k = 1.0 / (1.0 + root(gap(s[0], m[Layout::kXX], guard[0])));
+    return {{k * shrink_to(guard[1], s[0] * square(k) * m[Layout::kXX])}};
   }
 };
 

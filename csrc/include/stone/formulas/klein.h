@@ -24,8 +24,11 @@ struct KleinAdd {
     const S beta = gap(c, m[Layout::kYY], guard[0]);
     const S d = 0.5 * (alpha + beta + c * m[Layout::kBB]);
     const S width = root(alpha);
-    const S inward = shrink_to(guard[1], at_least(1.0 - alpha * beta / square(d), 0.0)) / d;
-    return {{c * m[Layout::kXB] / (1.0 + width) * inward, width * inward}};
+    const S of_x = c * m[Layout::kXB] / ((1.0 + width) * d);
+    const S of_b = width / d;
+    const S squares = square(of_x) * m[Layout::kXX] + of_b * (2.0 * of_x * m[Layout::kXB] + of_b * m[Layout::kBB]);
+    const S inward = shrink_to(guard[1], c * squares);
+    return {{of_x * inward, of_b * inward}};
   }
 };
 

@@ -36,8 +36,11 @@ struct Expmap {
     const S sum = at_least(m[Layout::kXX] + 2.0 * k * m[Layout::kXY] + square(k) * m[Layout::kYY], 0.0);
     const S d = alpha * (1.0 - c * square(k) * m[Layout::kYY]) + c * sum;
     const S whole = d + denominator_extra(d, guard[3], guard[4]);
-    const S inward = shrink_to(guard[5], c * sum * d / square(whole)) / whole;
-    return {{(alpha + c * sum) * inward, alpha * k * inward}};
+    const S of_x = (alpha + c * sum) / whole;
+    const S of_v = alpha * k / whole;
+    const S length = square(of_x) * m[Layout::kXX] + of_v * (2.0 * of_x * m[Layout::kXY] + of_v * m[Layout::kYY]);
+    const S inward = shrink_to(guard[5], c * length);
+    return {{of_x * inward, of_v * inward}};
   }
 };
 
@@ -167,9 +170,12 @@ struct PoincareGeodesic {
     const S of_x = share_of_arc(1.0 - s[1], squared_length) * beta;
     const S of_y = share_of_arc(s[1], squared_length) * alpha;
     const S time = of_x * (2.0 - alpha) + of_y * (2.0 - beta);
-    const S d = alpha * beta + time;
-    const S inward = shrink_to(guard[1], at_least((time - alpha * beta) / d, 0.0));
-    return {{2.0 * (of_x + of_y) / d * inward, 2.0 * of_y / d * inward}};
+    const S k = 2.0 / (alpha * beta + time);
+    const S p = of_x * k;
+    const S q = of_y * k;
+    const S squares = (p + q) * (p * m[Layout::kXX] + q * m[Layout::kYY]) - p * q * m[Layout::kBB];
+    const S inward = shrink_to(guard[1], c * squares);
+    return {{(p + q) * inward, q * inward}};
   }
 };
 
