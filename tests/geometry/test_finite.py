@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stonefx.geometry import klein, lorentz, poincare, sphere
@@ -112,6 +112,7 @@ def jacobian(function, x):
     return torch.func.jacrev(function)(x)
 
 
+@example(seed=0, c=1.0, radius=3.7e-139)
 @given(seed=st.integers(0, 2**20), c=st.sampled_from([0.1, 1.0, 10.0]), radius=st.floats(0.0, 0.948))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_conditioning_in_the_inner_ball(seed, c, radius):
@@ -128,8 +129,8 @@ def test_conditioning_in_the_inner_ball(seed, c, radius):
     for function, at in ((poincare.expmap0, v), (poincare.logmap0, x), (poincare.to_klein, x)):
         stretches = torch.linalg.svdvals(jacobian(lambda a, f=function: f(a, c), at))
         assert stretches[0] / stretches[-1] <= bound * (2 if function is poincare.to_klein else 1) + 1e-9
-        assert stretches[0] <= 2 * bound**2
+        assert stretches[0] <= 2 * bound**2 * (1 + 1e-9)
     translation = torch.linalg.svdvals(jacobian(lambda a: poincare.mobius_add(-x, a, c), y))
-    assert translation[0] / translation[-1] <= 1 + 1e-7 and translation[0] <= bound**2
+    assert translation[0] / translation[-1] <= 1 + 1e-7 and translation[0] <= bound**2 * (1 + 1e-9)
     gradient = torch.func.grad(lambda a: poincare.dist(a, y, c))(x)
     assert gradient.norm() <= 2 * bound + 1e-9
