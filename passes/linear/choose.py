@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
+from ..rewrite import val
 from .building import Builder
 from .choices import TIE, Choice, better, seconds
 from .costs import Costs
+from .flops import plan_flops, tree_flops
 from .plan import Planner
 from .simplify import with_moves_first
 from .tree import Tree
@@ -52,7 +54,18 @@ class Decision:
 
     def gains_despite(self, more: float) -> bool:
         """Whether the plan is worth carrying out though it takes some seconds more."""
-        return self.worse_at is None and self.seconds_after + more < self.seconds_before * (1 - _GAIN)
+        if self.worse_at is not None:
+            return False
+        margin = 0.0 if self._does_less() else _GAIN
+        return self.seconds_after + more < self.seconds_before * (1 - margin)
+
+    def _does_less(self) -> bool:
+        """Whether the plan is right whatever the cost model is wrong by: fewer maps, less work, fewer weights."""
+        maps = {level.value.node for level in self.tree.maps()} - self.staying
+        fewer = len([each for each in self.plan.maps() if each.parameters]) < len(maps)
+        weights = {weight for weight in self.tree.weights() if val(weight).dim() > 1}
+        lighter = self.plan.parameters <= sum(val(weight).numel() for weight in weights)
+        return fewer and lighter and not self.staying and plan_flops(self.plan) <= tree_flops(self.tree)
 
 
 def decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from ..arguments import is_operator
-from ..shapes import expression
 from .cost import Machine
 from .elements import Convolve, Element, Pick, Scale, Shift
 from .tree import Tree
@@ -119,20 +116,3 @@ class Costs:
         if level.children[0].value.bare:  # done in the same breath as the norm
             return _OF_A_NORM * self.elementwise(rows, width)
         return self.elements(level.elements, rows, level.children[0].width, width)
-
-
-def flops_of(elements: Sequence[Element], rows: int, inputs: int, outputs: int) -> int:
-    """Floating-point operations of the maps among elements."""
-    for element in elements:
-        if isinstance(element, Convolve):
-            return 2 * rows * inputs // element.groups * element.volume * outputs
-    plain = all(isinstance(element, Shift | Scale | Pick) for element in elements)
-    return 0 if plain else 2 * rows * inputs * outputs
-
-
-def floats(value: torch.Tensor) -> int:
-    """Number of entries, for a tensor whose sizes are all known."""
-    count = 1
-    for size in value.shape:
-        count *= int(expression(size))
-    return count

@@ -16,9 +16,8 @@ from .bound import merge_bound
 from .choices import TIE, Choice
 from .choose import Decision
 from .convolutions import CONVOLUTIONS
-from .costs import flops_of
-from .elements import Convolve, Deviation, Scale, Shift, mixes
-from .paths import elements_between
+from .elements import Convolve, Deviation, Scale, Shift
+from .flops import plan_flops, tree_flops
 from .tree import Tree
 from .weights import leaves, owner
 
@@ -52,8 +51,8 @@ class Subject:
             nodes=tuple(node.name for node in ordered),
             params_before=parameters,
             params_after=parameters,
-            flops_before=self._flops_before(),
-            flops_after=plan_flops(plan) if self.decision.gains else self._flops_before(),
+            flops_before=tree_flops(self.tree),
+            flops_after=plan_flops(plan) if self.decision.gains else tree_flops(self.tree),
             inputs=tuple(node.name for node in self._inputs(ordered)),
             output=tree.value.node.name,
         )
@@ -122,12 +121,6 @@ class Subject:
                     stack += [each for each in node.all_input_nodes if each not in inside]
         return list(dict.fromkeys([*given, *self.weights, *sizes]))
 
-    def _flops_before(self) -> int:
-        total = 0
-        for level in self.maps:
-            total += flops_of(level.elements, level.value.rows(), level.children[0].width, level.width)
-        return total
-
     def _summary(self) -> str:
         decision = self.decision
         before, after = 1e6 * decision.seconds_before, 1e6 * decision.seconds_after
@@ -153,27 +146,6 @@ def _border(level: Tree) -> str:
         f"the constant that {level.children[0].value.node.name!r} adds is zero in the padding of "
         f"{level.value.node.name!r}, so that a merged map would be wrong at the border"
     )
-
-
-def plan_flops(plan: Choice) -> int:
-    """Floating-point operations of the maps of a plan."""
-    total = 0
-    for each in plan.maps():
-        path = elements_between(each.level, each.top)
-        rows, inputs, outputs = each.level.value.rows(), each.level.width, each.top.width
-        if each.cut is not None:
-            total += 2 * rows * each.cut.width * (inputs + outputs)
-        elif each.kind == "source":
-            source = each.terms[0].level
-            total += 2 * source.value.rows() * source.width * outputs
-        elif any(isinstance(element, Convolve) for element in path):
-            convolve = next(element for element in path if isinstance(element, Convolve))
-            groups = convolve.groups if path[0] is convolve and sum(map(mixes, path)) == 1 else 1
-            made = each.top.value.rows()
-            total += 2 * made * (inputs // groups) * convolve.volume * outputs
-        elif any(map(mixes, path)):
-            total += 2 * rows * inputs * outputs
-    return total
 
 
 def _piece(choice: Choice) -> list[int]:

@@ -35,7 +35,7 @@ class Emitter:
     def __call__(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Emit a call on weights, whose sizes are fixed, and compute its fake value."""
         values, keywords = fx.node.map_arg((args, kwargs), self._fake)
-        with torch.no_grad(), self._fake_mode():
+        with torch.no_grad(), self.fake_mode():
             result = target(*values, **keywords)
         return self.insert(target, args, kwargs, result)
 
@@ -54,7 +54,7 @@ class Emitter:
 
     def call_as(self, target: Any, args: Any, keywords: Any) -> fx.Node:
         """As `call`, with the arguments as a node holds them."""
-        environment = self._fake_mode().shape_env
+        environment = self.fake_mode().shape_env
         known = len(environment.guards) if environment is not None else 0
         node = self(target, *args, **keywords)
         if environment is not None and len(environment.guards) > known:
@@ -96,11 +96,12 @@ class Emitter:
             if not node.users and node is not self.anchor:
                 self.anchor.graph.erase_node(node)
 
-    def _fake_mode(self) -> Any:
+    def fake_mode(self) -> Any:
+        """The mode that the graph's fake values live in."""
         return val(self.anchor).fake_mode  # type: ignore[attr-defined]
 
     def _fake(self, node: fx.Node) -> Any:
         value = node.meta["val"]
         if isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor):
-            return self._fake_mode().from_tensor(value)
+            return self.fake_mode().from_tensor(value)
         return value

@@ -9,10 +9,10 @@ import torch
 from torch import fx
 
 from ..rewrite import val
-from ..shapes import expression
+from ..shapes import expression, hint, memory_format
 from .compose import Composition
 from .elements import Convolve
-from .emit import Emitter
+from .emit import Emitter, Unrealizable
 from .weights import Matrix, merged_name
 
 aten = torch.ops.aten
@@ -87,7 +87,7 @@ def feature_map(
         return _convolution(emit, node, composition, composition.convolve, weight, bias), axis
     if convolves:
         given = {"input": node, "weight": weight, "bias": bias}
-        return emit.call(_CONVOLUTIONS[spatial], given), axis
+        return convolved(emit, _CONVOLUTIONS[spatial], given), axis
     if axis == last:
         return linear(emit, node, weight, bias), axis
     order = [place for place in range(last + 1) if place != axis] + [axis]
@@ -158,7 +158,41 @@ def _convolution(
         "groups": convolve.groups if composition.grouped else 1,
     }
     target = aten.convolution.default if convolve.transposed else _CONVOLUTIONS[spatial]
-    return emit.call(target, given)
+    return convolved(emit, target, given)
+
+
+def convolved(emit: Emitter, target: Any, given: dict[str, Any]) -> fx.Node:
+    """Emit a convolution of any number of images.
+
+    Working its value out asks how many there are, to choose among kernels that all give the same; so it is worked
+    out for an example, and the number is put back.
+
+    Raises:
+        Unrealizable: other sizes vary too.
+    """
+    try:
+        return emit.call(target, given)
+    except Unrealizable:
+        value = val(given["input"])
+        if not all(isinstance(expression(size), int) for size in value.shape[1:]):
+            raise
+    schema = target._schema.arguments
+    args = tuple(given[argument.name] for argument in schema if argument.name in given)
+    with emit.fake_mode(), torch.no_grad():
+        example = torch.empty_strided(
+            [hint(value.shape[0], 2), *value.shape[1:]],
+            [hint(stride, 1) for stride in value.stride()],
+            dtype=value.dtype,
+            device=value.device,
+        )
+        found = target(*(example if arg is given["input"] else _value(arg) for arg in args))
+    wanted = memory_format(found) or torch.contiguous_format
+    result = value.new_empty((value.shape[0], *found.shape[1:])).contiguous(memory_format=wanted)
+    return emit.insert(target, args, {}, result)
+
+
+def _value(argument: Any) -> Any:
+    return val(argument) if isinstance(argument, fx.Node) else argument
 
 
 def pair_map(
