@@ -80,6 +80,9 @@ def _map_seconds(choice: Choice, path: Sequence[Element], costs: Costs) -> float
     if convolve is not None:
         made = _rows_made(level, top, costs)
         return costs.convolution(convolve, made, inputs, outputs, _groups(convolve, path))
+    if choice.cut is not None and level.value.axis != level.value.tensor.dim() - 1:
+        # The operator for pairs works on the last axis; elsewhere a pair is two calls.
+        return costs.linear(rows, inputs, choice.cut.width) + costs.linear(rows, choice.cut.width, outputs)
     if choice.cut is not None:
         return costs.machine.pair_seconds(rows, inputs, choice.cut.width, outputs, costs.itemsize)
     if not path:
