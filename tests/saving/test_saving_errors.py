@@ -134,7 +134,7 @@ def test_a_class_that_is_gone(file: Path) -> None:
         torch.bfloat16, torch.device("cuda", 1), torch.strided, torch.channels_last, nn.Linear, torch.relu,
         (), (1, [2.0, {"a": (Output(1),), 3: ArgumentPath("x", (("item", 0), ("attr", "y")))}]),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_values_survive_json(value: Any) -> None:
     document = json.loads(json.dumps(encode(value), allow_nan=False))
