@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..arguments import is_operator
 from .cost import Machine
@@ -30,6 +30,7 @@ class Costs:
     itemsize: int
     symbols: int | None = None
     fuses: bool = False
+    _counted: dict[tuple[Value, int | None], int] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, value: Value, machine: Machine | None, inner: str) -> Costs:
@@ -40,8 +41,11 @@ class Costs:
         return cls(chosen, value.tensor.itemsize, fuses=inner == "inductor")
 
     def rows(self, level: Tree) -> int:
-        """Feature vectors of a level."""
-        return level.value.rows(self.symbols)
+        """Feature vectors of a level; counted once, since plans ask for few of them again and again."""
+        key = (level.value, self.symbols)
+        if key not in self._counted:
+            self._counted[key] = level.value.rows(self.symbols)
+        return self._counted[key]
 
     def elementwise(self, rows: int, width: int, reads: int = 1) -> float:
         """Seconds of one elementwise operation on `[rows, width]`."""

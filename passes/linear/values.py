@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,12 @@ def size_at(size: Any, symbols: int | None) -> int:
         return int(expression(size))
     if symbols is None:
         return hint(size, _UNKNOWN)
-    formula = size.node.expr
+    return _with_symbols(size.node.expr, symbols)
+
+
+@functools.lru_cache(maxsize=4096)
+def _with_symbols(formula: Any, symbols: int) -> int:
+    """A formula's value with every symbol replaced by a number; sympy takes its time, and plans ask often."""
     return max(1, int(formula.subs(dict.fromkeys(formula.free_symbols, symbols))))
 
 
