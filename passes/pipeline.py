@@ -26,6 +26,8 @@ PIPELINE: dict[str, Pass] = {
         LOWER,  # last: turns what was recognised into the operators that will run
     )
 }
+# These fold weights away, so that a model whose sizes are fixed has no original left to run at other sizes.
+FOLDING = (ATTENTION.name, LINEAR_CHAINS.name, LINEAR_FAN_OUT.name)
 TARGETS: tuple[str, ...] = tuple(target for item in PIPELINE.values() for target in item.targets)
 
 

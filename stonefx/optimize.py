@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from .capture import Capture, CaptureError, capturable_submodules, from_module
@@ -25,7 +26,7 @@ from .optimized import (
 )
 from .options import Options
 from .passes.linear.cost import Machine
-from .passes.pipeline import RewriteError
+from .passes.pipeline import FOLDING, RewriteError
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
 
@@ -161,13 +162,28 @@ def _optimize_parts(
     parts, skipped = _parts(source, args, kwargs, options, error)
     reports = {}
     for path, capture, part_args, part_kwargs in parts:
-        part = _optimize_captured(source.get_submodule(path), capture, options, (part_args, part_kwargs))
+        chosen = options
+        if options.dynamic and _has_fixed_sizes(capture):
+            # A part of a model is called with whatever sizes the data asks for.
+            chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
+        part = _optimize_captured(source.get_submodule(path), capture, chosen, (part_args, part_kwargs))
         source.set_submodule(path, part)
         reports[path] = part.report
     fast = PartlyOptimizedModule(source, _merged(reports, error, skipped))
     if options.verify:
         verify_whole(expected, run_preserved(fast, (args, kwargs)), fast.report)
     return fast
+
+
+def _has_fixed_sizes(capture: Capture) -> bool:
+    """Whether no size of any argument may vary."""
+    placeholders = [node for node in capture.module.graph.nodes if node.name in capture.arguments]
+    return not any(
+        isinstance(size, torch.SymInt)
+        for node in placeholders
+        if isinstance(node.meta.get("val"), torch.Tensor)
+        for size in node.meta["val"].shape
+    )
 
 
 def _parts(

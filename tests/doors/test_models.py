@@ -138,14 +138,15 @@ def cases() -> list[Any]:
 def test_compile_equals_eager(name: str, mode: str, sizes: str) -> None:
     model, inputs = ALL[name]()
     model.train(mode == "train")
-    before = len(stonefx.reports())
+    before = list(stonefx.reports())
     compiled = torch.compile(model, backend="stone", options={"inner": "eager"})
     calls = [marked(inputs), resized(inputs, 5)] if sizes == "dynamic" else [inputs]
     came = [run(model, compiled, call) for call in calls]
-    reports = stonefx.reports()[before:]
+    reports = [report for report in stonefx.reports() if all(report is not old for old in before)]
+    assert mode == "eval" or not any(report.rewritten() for report in reports)
     if name == "bert_with_linear_head":
-        status = "rewritten" if mode == "eval" else "refused"
-        assert [site.status for report in reports for site in report.sites] == [status] * len(reports)
+        head = [site for report in reports for site in report.sites if site.module_path.startswith("head")]
+        assert [site.status for site in head] == ["rewritten" if mode == "eval" else "refused"] * len(reports)
     for results, call in zip(came, calls, strict=True):
         assert_equal(results, run(model, model, call), tolerance(name, reports, mode))
     if len(reports) > 1 or sizes == "static":
@@ -195,7 +196,6 @@ def test_optimize_equals_eager(name: str) -> None:
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     fast = stonefx.optimize(model, inputs)
     allowed = tolerance(name, [fast.report], "eval")
-    assert bool(allowed) == (name == "bert_with_linear_head")
     with torch.no_grad():
         for call in (inputs, resized(inputs, 1), resized(inputs, 20)):
             expected, result = model(**call), fast(**call)
@@ -213,7 +213,7 @@ def test_optimize_equals_eager(name: str) -> None:
 def test_an_optimized_model_trains_every_parameter_as_eager_does() -> None:
     """Bloom: its retrace once lost eight gradients without an error."""
     model, inputs = ALL["bloom"]()
-    fast = stonefx.optimize(model, inputs)
+    fast = stonefx.optimize(model, inputs, passes=("normalize", "lower"))
     for one in (model, fast):
         leaves(one(**inputs))[0].square().mean().backward()
     theirs = dict(model.named_parameters())
