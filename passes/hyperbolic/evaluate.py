@@ -141,8 +141,3 @@ class Evaluator:
         self.leaves.add(node)
         nonnegative = operator_name(node) in NONNEGATIVE
         return Value(self.algebra.atom("scalar", node, nonnegative=nonnegative), layout)
-
-    def leaf_nodes(self, form: Form) -> list[fx.Node]:
-        """The row scalars that a form is written in, in the order of the graph."""
-        atoms = (self.algebra.atoms[i] for i in self.algebra.indices(form))
-        return sorted((a.parts[0] for a in atoms if a.kind == "scalar"), key=self.order.__getitem__)

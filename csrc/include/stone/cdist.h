@@ -1,9 +1,7 @@
 // The distance of a pair of points in the Poincare ball, and its derivatives:
 //   d = 2 / sqrt(c) * min(asinh(z), artanh(limit)),  z = sqrt(c ||x - y||^2 / (alpha beta)),
 // alpha = max(1 - c||x||^2, min_alpha), beta likewise: 2 / sqrt(c) * artanh(sqrt(c) ||-x + y||) without its
-// cancellation. Library guards on the denominator `den` of the Moebius sum, E = max(den, min_denominator) +
-// denominator_offset, change artanh(sqrt(c D den) / E) only, which in terms of asinh is
-//   z^2 = c D den / ((E - den)(E + den) + den alpha beta),  den = alpha beta + c D,  D = ||x - y||^2.
+// cancellation.
 #pragma once
 
 #include "stone/asinh.h"
