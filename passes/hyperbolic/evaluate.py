@@ -11,7 +11,7 @@ from torch import fx
 
 from ..arguments import is_operator, named_arguments
 from .algebra import Algebra
-from .forms import Form, TooLarge, constant
+from .forms import TooLarge, constant
 from .operators import HANDLERS, NONNEGATIVE
 from .values import Layout, NotRowwise, Value, scalar_layout
 
