@@ -24,10 +24,12 @@ class Emitter:
     Args:
         anchor: the node before which they go; its source line and module become theirs.
         source: another node to take these from.
+        fuses: what runs the graph computes views and elementwise work along with a map, as inductor does.
     """
 
-    def __init__(self, anchor: fx.Node, source: fx.Node | None = None) -> None:
+    def __init__(self, anchor: fx.Node, source: fx.Node | None = None, fuses: bool = False) -> None:
         self.anchor = anchor
+        self.fuses = fuses
         self.kept = {key: value for key, value in (source or anchor).meta.items() if key in _KEPT}
         self.nodes: list[fx.Node] = []
         self._doubled: dict[fx.Node, fx.Node] = {}

@@ -73,7 +73,8 @@ def feature_map(
     spatial, last = val(node).dim() - 2, val(node).dim() - 1
     # A convolution of sizes that vary would fix them; rows of a linear map may be any number.
     fixed = all(isinstance(expression(size), int) for size in val(node).shape[2:])
-    convolves = axis != last and axis == 1 and spatial in _CONVOLUTIONS and fixed
+    images = axis != last and axis == 1 and spatial in _CONVOLUTIONS and fixed
+    convolves = images and not emit.fuses
     name = merged_name(weights, "weight")
     if composition.convolve is not None:
         weight = _kernel(emit, composition, composition.convolve, dtype, name)
@@ -90,11 +91,27 @@ def feature_map(
         return convolved(emit, _CONVOLUTIONS[spatial], given), axis
     if axis == last:
         return linear(emit, node, weight, bias), axis
+    if images:
+        return _pixels(emit, node, weight, bias), axis
     order = [place for place in range(last + 1) if place != axis] + [axis]
     moved = emit.call(aten.permute.default, {"self": node, "dims": order})
     back = [order.index(place) for place in range(last + 1)]
     result = linear(emit, moved, weight, bias)
     return emit.call(aten.permute.default, {"self": result, "dims": back}), axis
+
+
+def _pixels(emit: Emitter, node: fx.Node, weight: fx.Node, bias: fx.Node | None) -> fx.Node:
+    """A linear map of the channels of images, with the places of each in one axis.
+
+    Inductor computes this 1.1 to 2.2 times as fast as the convolution, for which it copies the images into
+    another memory format; eager takes the strides of the product along into slower kernels.
+    """
+    sizes = list(val(node).shape)
+    places = emit.call(aten.flatten.using_ints, {"self": node, "start_dim": 2})
+    rows = emit.call(aten.transpose.int, {"self": places, "dim0": 1, "dim1": 2})
+    result = linear(emit, rows, weight, bias)
+    places = emit.call(aten.transpose.int, {"self": result, "dim0": 1, "dim1": 2})
+    return emit.call(aten.unflatten.int, {"self": places, "dim": 2, "sizes": sizes[2:]})
 
 
 def _weight(

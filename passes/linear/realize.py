@@ -39,7 +39,7 @@ def realize(decision: Decision) -> list[fx.Node]:
     unknown = sizes.unfindable(inner, given)
     if unknown is not None:
         raise Unrealizable(f"the size {unknown.name!r} is read off a value that would no longer be computed")
-    emit = Emitter(output)
+    emit = Emitter(output, fuses=decision.costs.fuses)
     realizer = Realizer(emit)
     try:
         current, _ = realizer.emit_choice(decision.plan, decision.planned)

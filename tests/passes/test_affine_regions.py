@@ -102,6 +102,21 @@ def test_the_segmentation_head_keeps_one_bias_and_maps_before_it_interpolates():
     assert site.reason.startswith("8 -> 16, 12 -> 16, 32 -> 16 became")
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_inductor_gets_linear_maps_of_pixels_for_those_convolutions(batch):
+    model = build(SegmentationHead)
+    inputs = [torch.randn(batch, 8, 8, 8), torch.randn(batch, 12, 4, 4)]
+    module = traced(model, inputs)
+    (site,) = LINEAR_CHAINS.run(module, Context(inner="inductor"))
+    found = counts(module)
+    assert (found.get("linear"), found.get("conv2d")) == (2, None), found
+    assert not {"clone", "contiguous"} & set(found), found
+    old, new = model(*inputs), run(module, model, *inputs)
+    exact = model.double()(*(value.double() for value in inputs))
+    assert new.shape == old.shape
+    assert relative(new, exact) <= site.bound
+
+
 def test_dlinear_becomes_one_matrix():
     model = build(DLinear)
     module = traced(model, [torch.randn(4, 48, 7)])
