@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import fx
 
 from .hyperbolic import HYPERBOLIC
-from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_FAN_OUT
+from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT
 from .lower import LOWER
 from .normalize import NORMALIZE
 from .rewrite import Context, Pass, RewriteError, Site, source_line
@@ -21,14 +21,17 @@ PIPELINE: dict[str, Pass] = {
         NORMALIZE,  # first: every later pass reads one spelling instead of many
         ATTENTION,  # before linear_chains: a key map that moved next to its query map is merged into it
         LINEAR_CHAINS,  # before hyperbolic: merged maps leave fewer nodes between the maps of a layer
+        LINEAR_CONTRACTIONS,
         LINEAR_FAN_OUT,  # behind it: maps that were merged through a shared value have become maps of one value
         HYPERBOLIC,
         LOWER,  # last: turns what was recognised into the operators that will run
     )
 }
 # These fold weights away, so that a model whose sizes are fixed has no original left to run at other sizes.
-FOLDING = (ATTENTION.name, LINEAR_CHAINS.name, LINEAR_FAN_OUT.name)
-TARGETS: tuple[str, ...] = tuple(target for item in PIPELINE.values() for target in item.targets)
+FOLDING = tuple(item.name for item in (ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT))
+TARGETS: tuple[str, ...] = tuple(
+    dict.fromkeys(target for item in PIPELINE.values() for target in item.targets)
+)
 
 
 @dataclass

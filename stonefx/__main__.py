@@ -40,25 +40,28 @@ def demo(as_json: bool) -> None:
 def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) -> None:
     """Report what would be rewritten in a model.
 
-    FACTORY is pkg.module:function, where the function returns the model; nothing is replaced.
+    FACTORY is pkg.module:function, where the function returns the model, or the model and its example inputs
+    (a tuple, or a dictionary of keyword arguments); nothing is replaced.
     """
     import stonefx
     from stonefx.arguments import load_model, parse_inputs
     from stonefx.capture import CaptureError
     from stonefx.passes.rewrite import RewriteError
 
-    if not inputs:
-        raise click.UsageError("give at least one --input, such as --input 8x128")
     try:
-        examples = parse_inputs(inputs)
+        given = parse_inputs(inputs)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--input") from None
     try:
-        model = load_model(factory)
+        model, examples = load_model(factory)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="FACTORY") from None
+    if not inputs and examples is None:
+        raise click.UsageError(
+            "give at least one --input, such as --input 8x128, or let FACTORY return the model and its inputs"
+        )
     try:
-        report = stonefx.explain(model, examples)
+        report = stonefx.explain(model, given if inputs or examples is None else examples)
     except (CaptureError, RewriteError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,17 +15,24 @@ from torch import nn
 _SHAPE = re.compile(r"(?P<shape>\d+(x\d+)*)(:(?P<dtype>\w+))?")
 
 
-def load_model(name: str) -> nn.Module:
+Examples = tuple[Any, ...] | dict[str, Any]
+
+
+def load_model(name: str) -> tuple[nn.Module, Examples | None]:
     """Import `pkg.module:factory` and make the model; the current folder is searched too.
 
     Args:
-        name: a module path, a colon, and a callable that returns an `nn.Module`, or a module itself.
+        name: a module path, a colon, and a module, or a callable that returns an `nn.Module` or a pair of one and
+            its example inputs: a tuple of positional arguments or a dictionary of keyword arguments.
+
+    Returns:
+        The model, and the example inputs where the factory gives them.
 
     Raises:
         ValueError: the name has another form, nothing is found there, or it is no `nn.Module`.
 
     >>> load_model("torch.nn:Identity")
-    Identity()
+    (Identity(), None)
     """
     path, colon, attribute = name.partition(":")
     if not (colon and path and attribute):
@@ -42,10 +50,16 @@ def load_model(name: str) -> nn.Module:
         if not hasattr(found, part):
             raise ValueError(f"{path} has no {attribute!r}; name a function that returns the model")
         found = getattr(found, part)
-    model = found if isinstance(found, nn.Module) else _call(name, found)
+    made = found if isinstance(found, nn.Module) else _call(name, found)
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], tuple | dict):
+        model, examples = made
+    else:
+        model, examples = made, None
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{name} gave a {type(model).__name__}, expected an nn.Module")
-    return model
+        raise ValueError(
+            f"{name} gave a {type(model).__name__}, expected an nn.Module, or a pair of one and its example inputs"
+        )
+    return model, examples
 
 
 def _call(name: str, factory: object) -> object:

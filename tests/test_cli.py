@@ -34,6 +34,23 @@ def needs(argument):
 
 def gives_text():
     return "model"
+
+def gives_list():
+    return [model]
+
+def with_tuple():
+    return chain(), (torch.randn(4, 8),)
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = chain()
+
+    def forward(self, *, values):
+        return self.layers(values)
+
+def with_keywords():
+    return Named().eval(), {"values": torch.randn(4, 8)}
 """
 
 
@@ -108,6 +125,10 @@ def test_explain_with_diff_and_integer_input(models):
         (["user_models:number", "--input", "8"], "is of type int, expected a function or an nn.Module"),
         (["user_models:needs", "--input", "8"], "cannot be called without arguments"),
         (["user_models:gives_text", "--input", "8"], "gave a str, expected an nn.Module"),
+        (
+            ["user_models:gives_list"],
+            "gave a list, expected an nn.Module, or a pair of one and its example inputs",
+        ),
     ],
 )
 def test_explain_names_what_is_wrong(models, arguments, text):
@@ -115,7 +136,15 @@ def test_explain_names_what_is_wrong(models, arguments, text):
 
 
 def test_a_module_is_taken_as_it_is(models):
-    assert isinstance(load_model("user_models:model"), torch.nn.Identity)
+    model, examples = load_model("user_models:model")
+    assert isinstance(model, torch.nn.Identity) and examples is None
+
+
+@pytest.mark.parametrize("factory", ["with_tuple", "with_keywords"])
+def test_a_factory_may_give_the_inputs_too(models, factory):
+    result = invoke("explain", f"user_models:{factory}")
+    assert result.exit_code == 0, result.output
+    assert "1 rewritten, 0 refused" in result.output
 
 
 def test_inputs_of_every_kind():

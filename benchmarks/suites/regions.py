@@ -15,7 +15,7 @@ import stonefx
 from stonefx.benchmarks.by_hand import SegmentationByHand, merged
 from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned
 
-Made = tuple[nn.Module, tuple[Any, ...], nn.Module | None]
+Made = tuple[nn.Module, tuple[Any, ...]]
 
 
 def segformer_head() -> Made:
@@ -33,15 +33,25 @@ def segformer_head() -> Made:
         torch.randn(1, width, 128 // scale, 128 // scale)
         for width, scale in zip(config.hidden_sizes, (1, 2, 4, 8), strict=True)
     )
-    return head, (features,), SegmentationByHand(head)
+    return head, (features,)
+
+
+class DensePair(nn.Module):
+    """768 -> 3072 -> 768 without an activation, as behind some sentence encoders."""
+
+    def __init__(self, width: int = 768, inner: int = 3072) -> None:
+        super().__init__()
+        self.up, self.activation, self.down = nn.Linear(width, inner), nn.Identity(), nn.Linear(inner, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[*batch, width]` to the same."""
+        return self.down(self.activation(self.up(x)))
 
 
 def dense_pair() -> Made:
-    """768 -> 3072 -> 768 without an activation, as behind some sentence encoders."""
+    """Two dense layers on 16 rows."""
     torch.manual_seed(0)
-    wide, narrow = nn.Linear(768, 3072), nn.Linear(3072, 768)
-    model = nn.Sequential(wide, nn.Identity(), narrow).eval()
-    return model, (torch.randn(16, 768),), merged([wide, narrow])
+    return DensePair().eval(), (torch.randn(16, 768),)
 
 
 class DLinear(nn.Module):
@@ -66,7 +76,7 @@ class DLinear(nn.Module):
 def dlinear() -> Made:
     """DLinear on 21 channels, as for the weather data set."""
     torch.manual_seed(0)
-    return DLinear().eval(), (torch.randn(32, 336, 21),), None
+    return DLinear().eval(), (torch.randn(32, 336, 21),)
 
 
 class Lora(nn.Module):
@@ -86,13 +96,17 @@ class Lora(nn.Module):
 
 
 def lora() -> Made:
-    """A layer with an adapter of rank 8; by hand: the base layer alone, which costs what a merged one does."""
+    """A layer with an adapter of rank 8."""
     torch.manual_seed(0)
-    model = Lora().eval()
+    return Lora().eval(), (torch.randn(4, 32, 768),)
+
+
+def _without_adapter(model: Any) -> nn.Module:
+    """The base layer alone, which costs what a merged one does, with the adapter in its weight."""
     base = copy.deepcopy(model.base)
     with torch.no_grad():
         base.weight += 2.0 * model.lora_b.weight @ model.lora_a.weight
-    return model, (torch.randn(4, 32, 768),), base
+    return base
 
 
 class MappedEmbedding(nn.Module):
@@ -119,14 +133,26 @@ class MappedEmbedding(nn.Module):
 def albert() -> Made:
     """ALBERT-base's sizes."""
     torch.manual_seed(0)
-    return MappedEmbedding().eval(), (torch.randn(1, 64, 128),), None
+    return MappedEmbedding().eval(), (torch.randn(1, 64, 128),)
+
+
+class EncoderEnd(nn.Module):
+    """The end of the encoder of Stable Diffusion: `conv_out` 3x3, then `quant_conv` 1x1."""
+
+    def __init__(self, width: int = 512, latent: int = 8) -> None:
+        super().__init__()
+        self.conv_out = nn.Conv2d(width, latent, 3, padding=1)
+        self.quant_conv = nn.Conv2d(latent, latent, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[batch, channels, height, width]` to `[batch, latent, height, width]`."""
+        return self.quant_conv(self.conv_out(x))
 
 
 def autoencoder() -> Made:
-    """The end of an image encoder: `conv_out` 3x3, then `quant_conv` 1x1."""
+    """The end of an image encoder on maps of 32x32."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(512, 8, 3, padding=1), nn.Conv2d(8, 8, 1)).eval()
-    return model, (torch.randn(1, 512, 32, 32),), None
+    return EncoderEnd().eval(), (torch.randn(1, 512, 32, 32),)
 
 
 REGIONS: dict[str, Callable[[], Made]] = {
@@ -136,6 +162,12 @@ REGIONS: dict[str, Callable[[], Made]] = {
     "LoRA 768, rank 8": lora,
     "ALBERT first layer": albert,
     "conv 3x3 -> 1x1": autoencoder,
+}
+# What one would write in its place.
+BY_HAND: dict[str, Callable[[Any], nn.Module]] = {
+    "SegFormer-B0 head": SegmentationByHand,
+    "768 -> 3072 -> 768": lambda model: merged([model.up, model.down]),
+    "LoRA 768, rank 8": _without_adapter,
 }
 
 
@@ -152,7 +184,8 @@ def region_cases(device: str = "cpu") -> Iterator[Planned]:
 def region_case(name: str, make: Callable[[], Made], device: str = "cpu") -> Case:
     """All arms on one region; `facts` says what its parameters and sites became."""
     torch.compiler.reset()
-    model, inputs, by_hand = make()
+    model, inputs = make()
+    by_hand = BY_HAND[name](model) if name in BY_HAND else None
     model = model.to(device)
     inputs = torch.utils._pytree.tree_map(lambda x: x.to(device), inputs)
     with torch.no_grad():

@@ -25,7 +25,7 @@ class Choice:
         cut: for "map": the level in between that makes it a pair of factors.
         terms: how the parts are computed.
         seconds: predicted.
-        parameters: entries of the matrices.
+        parameters: entries of the matrices, those of the terms too.
     """
 
     kind: str
@@ -43,6 +43,11 @@ class Choice:
     def maps(self) -> list[Choice]:
         """The maps that are applied, from the bottom."""
         return [each for each in self.flat() if each.kind in ("map", "source")]
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether it applies a matrix itself; a map without one scales, shifts or does nothing."""
+        return self.parameters > sum(term.parameters for term in self.terms)
 
 
 def seconds(choice: Choice, costs: Costs) -> float:

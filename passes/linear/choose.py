@@ -62,7 +62,7 @@ class Decision:
     def _does_less(self) -> bool:
         """Whether the plan is right whatever the cost model is wrong by: fewer maps, less work, fewer weights."""
         maps = {level.value.node for level in self.tree.maps()} - self.staying
-        fewer = len([each for each in self.plan.maps() if each.parameters]) < len(maps)
+        fewer = len([each for each in self.plan.maps() if each.has_matrix]) < len(maps)
         weights = {weight for weight in self.tree.weights() if val(weight).dim() > 1}
         lighter = self.plan.parameters <= sum(val(weight).numel() for weight in weights)
         return fewer and lighter and not self.staying and plan_flops(self.plan) <= tree_flops(self.tree)

@@ -125,8 +125,26 @@ class Subject:
         decision = self.decision
         before, after = 1e6 * decision.seconds_before, 1e6 * decision.seconds_after
         rows = decision.tree.leaves()[0].value.rows()
-        pieces = [_piece(each) for each in decision.plan.maps() if each.parameters]
-        return f"{self._ways()} became {_chained(pieces)}; predicted {before:.3g} to {after:.3g} us at {rows} rows"
+        pieces = [_piece(each) for each in decision.plan.maps() if each.has_matrix]
+        return (
+            f"{self._ways()} became {_chained(pieces)}; predicted {before:.3g} to {after:.3g} us at {rows} rows"
+            f"{self._as_one_map()}"
+        )
+
+    def _as_one_map(self) -> str:
+        """What one dense map would have cost, where a chain keeps several."""
+        decision = self.decision
+        leaves = self.tree.leaves()
+        kept = [each for each in decision.plan.maps() if each.has_matrix]
+        several = len(kept) > 1 or any(each.cut is not None for each in kept)
+        convolves = any(isinstance(each, Convolve) for level in self.tree.walk() for each in level.elements)
+        if len(leaves) != 1 or not several or convolves:
+            return ""
+        inputs, outputs, costs = leaves[0].width, self.tree.width, decision.costs
+        rows = min(costs.rows(leaves[0]), costs.rows(self.tree))
+        return (
+            f"; one map {inputs} -> {outputs} would take {1e6 * costs.linear(rows, inputs, outputs):.3g} us"
+        )
 
     def _ways(self) -> str:
         """The widths of a chain, or of every map of a region that branches."""

@@ -139,6 +139,13 @@ def _repeat(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     return Moves(node, Value(source, before), again(node))
 
 
+def is_idle_pad(node: fx.Node) -> bool:
+    """Whether a node pads every axis by nothing, as code for several kernel sizes does."""
+    if packet(node) not in (aten.constant_pad_nd, aten.pad):
+        return False
+    return all(isinstance(size, int) and size == 0 for size in named_arguments(node)["pad"])
+
+
 def _pad(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     source = given["self"]
     pads = list(given["pad"])

@@ -14,7 +14,7 @@ from ..rewrite import Context, source_line, val
 from ..shapes import same_sizes
 from .affine import read_affine, read_batch_norm
 from .elements import Apply, Convolve, Deviation, Element, Scale, Shift, feature_value, weights_of
-from .moves import is_idle_upsample, read_move
+from .moves import is_idle_pad, is_idle_upsample, read_move
 from .norms import read_norm
 from .readings import Joins, Maps, Reading, Stops
 from .selections import read_selection
@@ -124,7 +124,7 @@ class Reader:
             if not given["train"] or given["p"] == 0:
                 return Maps(node, operand)
             return Stops(node, operand, f"dropout with p={given['p']} is active in between")
-        if is_idle_upsample(node):
+        if is_idle_upsample(node) or is_idle_pad(node):
             return Maps(node, Value(node.all_input_nodes[0], axis))
         if packet(node) in _COPIES and node.all_input_nodes:
             return _read_copy(node, node.all_input_nodes[0], axis)

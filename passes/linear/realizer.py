@@ -193,7 +193,7 @@ def _hosts(choice: Choice) -> bool:
         if not choice.level.move.preserves:
             return False
         choice = choice.terms[0]
-    return choice.kind in ("map", "source") and choice.parameters > 0
+    return choice.kind in ("map", "source") and choice.has_matrix
 
 
 def _as_it_was(held: Held, level: Tree, top: Tree, limit: Tree) -> tuple[Any, Any, Any] | None:

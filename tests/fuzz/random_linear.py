@@ -71,6 +71,33 @@ def heads(b: Builder, v: str) -> str | None:
     )
 
 
+def batched(b: Builder, v: str) -> str | None:
+    """Two or three products in a row, each with a matrix for each group of features."""
+    x = b.values[v]
+    count = b.one(*divisors(x.shape[-1]))
+    width = x.shape[-1] // count
+    if count == 1:
+        return None
+    text = f"{v}.reshape(-1, {count}, {width}).transpose(0, 1)"
+    for _ in range(b.one(2, 2, 3)):
+        out = b.one(2, 3, 5)
+        io, oi = b.weight(count, width, out, like=x), b.weight(count, out, width, like=x)
+        bias, one = b.weight(count, 1, out, like=x), b.weight(out, like=x)
+        text = b.one(
+            f"torch.bmm({text}, {io})",
+            f"torch.baddbmm({bias}, {text}, {io})",
+            f"torch.baddbmm({bias}, {text}, {oi}.mT, beta=0.5, alpha=2)",
+            f"(torch.matmul({text}, {io}) + {one})",
+            f"({bias} - ({oi} @ {text}.mT).mT * 0.5)",
+            f"torch.einsum('gni,goi->gno', {text}, {oi})",
+            f"torch.einsum('gio,ngi->ngo', {io}, {text}.permute(1, 0, 2)).transpose(0, 1)",
+            f"F.linear({text}, {b.weight(out, width, like=x)}, {one})",
+            f"F.dropout(torch.bmm({text}, {io}).contiguous(), 0.5, training=False)",
+        )
+        width = out
+    return f"{text}.transpose(0, 1).reshape(*{v}.shape[:-1], {count * width})"
+
+
 def fan_out(b: Builder, v: str) -> Draft:
     """Several maps of one value."""
     width, count = b.values[v].shape[-1], b.one(2, 3)

@@ -15,7 +15,7 @@ from random_convolutions import (
     pool,
     resize,
 )
-from random_linear import affine, combine, fan_in, fan_out, heads, linear, low_rank_adapter, tied
+from random_linear import affine, batched, combine, fan_in, fan_out, heads, linear, low_rank_adapter, tied
 from random_program import Input, Program
 from random_views import change, concatenate, pick, rearrange, split
 
@@ -44,6 +44,7 @@ OPERATIONS: dict[Operation, int] = {
     low_rank_adapter: 2,
     tied: 1,
     heads: 2,
+    batched: 2,
     attention: 2,
     library_attention: 1,
     convert: 1,
