@@ -95,8 +95,8 @@ def bench(
 ) -> None:
     """Time against eager, inductor and by hand.
 
-    The suites are chain, hyperbolic and zoo; without a name all but zoo run, which takes most of an hour and needs
-    the package transformers.
+    The suites are chain, hyperbolic, ops, regions and zoo. Without a name chain and hyperbolic run; the others need
+    packages of the extra `bench`, and zoo takes most of an hour.
     """
     import torch
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from stonefx.benchmarks.case import Case, CaseResult, Planned
+from stonefx.benchmarks.ops.table import ops_table
 from stonefx.benchmarks.suites.chain import chain_cases
 from stonefx.benchmarks.suites.hyperbolic import hyperbolic_cases
+from stonefx.benchmarks.suites.ops import ops_cases
 from stonefx.benchmarks.suites.regions import region_cases
 from stonefx.benchmarks.suites.zoo import zoo_cases
 from stonefx.benchmarks.zoo_table import zoo_table
@@ -14,9 +16,10 @@ from stonefx.benchmarks.zoo_table import zoo_table
 SUITES: dict[str, Callable[[str], Iterator[Case] | Iterator[Planned]]] = {
     "chain": chain_cases,
     "hyperbolic": hyperbolic_cases,
+    "ops": ops_cases,
     "regions": region_cases,
     "zoo": zoo_cases,
 }
 # Run only when they are named: they take most of an hour, or need packages that stonefx does not.
-LONG = frozenset({"regions", "zoo"})
-TABLES: dict[str, Callable[[Sequence[CaseResult]], str]] = {"zoo": zoo_table}
+LONG = frozenset({"ops", "regions", "zoo"})
+TABLES: dict[str, Callable[[Sequence[CaseResult]], str]] = {"ops": ops_table, "zoo": zoo_table}

@@ -1,0 +1,94 @@
+"""Arms that call one function, forward alone or with gradients to every tensor."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stonefx.benchmarks.case import Arm, Case, CaseResult
+
+Function = Callable[..., Any]
+OWN = "stonefx"
+
+
+def step(function: Function, inputs: Sequence[Tensor], grad: bool) -> Callable[[], tuple[Tensor, ...]]:
+    """One call, which returns the result, and with `grad` its gradients for a fixed upstream too."""
+    if not grad:
+        return lambda: (function(*inputs),)
+    leaves = [value.clone().requires_grad_() for value in inputs]
+
+    def call() -> tuple[Tensor, ...]:
+        result = function(*leaves)
+        grads = torch.autograd.grad(result, leaves, torch.ones_like(result))
+        return (result.detach(), *grads)
+
+    return call
+
+
+def case(
+    name: str,
+    functions: Mapping[str, Function],
+    exact: Function,
+    inputs: Sequence[Tensor],
+    grad: bool,
+    device: str = "cpu",
+) -> Case:
+    """Arms of functions that compute the same; the first is the baseline.
+
+    A function of another library that fails on these inputs is left out; `facts` says so, and how many times the time
+    of ours each of the others takes, as the median over the rounds.
+
+    Args:
+        name: of the case.
+        functions: by the names of the arms.
+        exact: what to compare with, called on the inputs in float64.
+        inputs: tensors.
+        grad: with gradients to all of them.
+        device: where they are.
+    """
+    placed = [value.to(device) for value in inputs]
+    arms: list[Arm] = []
+    left_out: dict[str, str] = {}
+    with torch.set_grad_enabled(grad):
+        truth = step(exact, [value.double() for value in placed], grad)()
+        for arm, function in functions.items():
+            call = step(function, placed, grad)
+            try:
+                if arm != OWN:
+                    call()
+            except Exception as error:
+                left_out[arm] = f"{type(error).__name__}: {error}".splitlines()[0]
+            else:
+                arms.append(Arm(name=arm, call=call))
+
+    def facts(result: CaseResult) -> dict[str, Any]:
+        own = result.samples[OWN]
+        ratios = {
+            arm: statistics.median(other / mine for other, mine in zip(times, own, strict=True))
+            for arm, times in result.samples.items()
+            if arm != OWN
+        }
+        return {"ratios": ratios, "left_out": left_out}
+
+    return Case(
+        name=name,
+        arms=arms,
+        truth=truth,
+        grad=grad,
+        synchronize=torch.cuda.synchronize if device == "cuda" else None,
+        facts=facts,
+    )
+
+
+def inductor(function: Function) -> Function:
+    """A function compiled by inductor, for these sizes."""
+    return torch.compile(function, dynamic=False, fullgraph=True)
+
+
+def modes(grad: bool) -> str:
+    """How a case's name says what it times."""
+    return "forward+backward" if grad else "forward"

@@ -1,0 +1,19 @@
+"""Every operator by itself, against libraries, inductor and copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stonefx.benchmarks.case import Planned
+from stonefx.benchmarks.ops.others import other_cases
+from stonefx.benchmarks.ops.rowwise import rowwise_cases
+
+
+def ops_cases(device: str = "cpu") -> Iterator[Planned]:
+    """Rowwise operators at two sizes, then the others.
+
+    Raises:
+        ImportError: geoopt, HypLL or reality_stone is not installed.
+    """
+    yield from rowwise_cases(device)
+    yield from other_cases(device)

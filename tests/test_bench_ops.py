@@ -1,0 +1,94 @@
+"""The suite of operators: every arm computes the same, and the table says how the others compare."""
+
+import itertools
+
+import pytest
+import torch
+
+from stonefx.benchmarks.case import ArmResult, CaseResult, relative_difference
+from stonefx.benchmarks.ops import others, rowwise, steps
+from stonefx.benchmarks.ops.table import ops_table
+
+# Both modes of every operator, at a size at which nothing takes long; compiling is torch's own affair.
+OPERATORS = [planned.name for planned in rowwise.rowwise_cases(shapes=((6, 4),))]
+
+
+@pytest.fixture(autouse=True)
+def without_peers_and_compilers(monkeypatch):
+    monkeypatch.setattr(rowwise, "PEERS", {})
+    monkeypatch.setattr(others, "PEERS", {})
+    for module in (rowwise, others):
+        monkeypatch.setattr(module, "inductor", lambda function: function)
+
+
+def error_of(case, name):
+    (arm,) = [arm for arm in case.arms if arm.name == name]
+    with torch.set_grad_enabled(case.grad):
+        return relative_difference(arm.call(), case.truth)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_plain_formula_and_ours_agree(name):
+    (planned,) = [each for each in rowwise.rowwise_cases(shapes=((6, 4),)) if each.name == name]
+    case = planned.make()
+    assert [arm.name for arm in case.arms] == ["plain eager", "inductor", "stonefx"]
+    assert error_of(case, "stonefx") < 1e-5
+    # In plain torch the gradient of a point of the hyperboloid is ambient; ours is that of its space components.
+    if not (case.grad and name.startswith("lorentz")):
+        assert error_of(case, "inductor") < 1e-5
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("make", [others.cdist_case, others.linear_case, others.mlr_case])
+def test_the_others_agree(make, grad):
+    case = make("case", grad, "cpu")
+    assert all(error_of(case, arm.name) < 1e-5 for arm in case.arms if arm.name != "nn.Linear")
+
+
+@pytest.mark.parametrize("make", [others.butterfly_case, others.hyper_butterfly_case])
+def test_butterflies_agree(make):
+    case = make(64, "case", True, "cpu")
+    assert [arm.name for arm in case.arms] == ["eager, by stages", "inductor, by stages", "stonefx"]
+    assert all(error_of(case, arm.name) < 1e-5 for arm in case.arms)
+
+
+def test_a_library_that_fails_is_left_out_and_named():
+    def fails(x):
+        raise RuntimeError("no gradient here\nand more")
+
+    x = torch.ones(2, 3)
+    case = steps.case("case", {"other": fails, "stonefx": torch.tanh}, torch.tanh, [x], True)
+    assert [arm.name for arm in case.arms] == ["stonefx"]
+    result = measured("dist [6, 4] forward", {"stonefx": 1.0})
+    assert case.facts(result) == {"ratios": {}, "left_out": {"other": "RuntimeError: no gradient here"}}
+
+
+def measured(name, seconds, facts=None):
+    arms = [
+        ArmResult(name=arm, seconds=each, quartiles=(each, each), speedup=1.0, error=0.0, calls_per_sample=1)
+        for arm, each in seconds.items()
+    ]
+    samples = {arm: [each] * 3 for arm, each in seconds.items()}
+    return CaseResult(
+        name=name, arms=arms, rounds=3, disturbed=0, noisy=False, samples=samples, facts=facts or {}
+    )
+
+
+def test_the_table_has_a_line_a_case_and_the_geometric_mean():
+    results = [
+        measured(
+            f"{name} [6, 4] forward",
+            {"stonefx": 2e-6, "inductor": ratio * 2e-6},
+            {"ratios": {"inductor": ratio}, "left_out": {"geoopt eager": "RuntimeError"}},
+        )
+        for name, ratio in (("dist", 1.0), ("expmap0", 4.0))
+    ]
+    table = ops_table(results)
+    assert "inductor 4x, geoopt eager fails" in table
+    assert "forward: geometric mean of 2 rowwise cases against inductor 2.00x, least 1.00x" in table
+
+
+def test_cases_are_named_by_operator_size_and_mode():
+    names = [planned.name for planned in itertools.chain(rowwise.rowwise_cases(), others.other_cases())]
+    assert len(set(names)) == len(names)
+    assert "dist [65536, 128] forward+backward" in names and "butterfly [4096, 4096] forward" in names
