@@ -16,7 +16,7 @@ from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.errors import BatchDependentNumber, CaptureError, capture_error
 from .tracing.names import source_name
 from .tracing.recorder import Recording, record, repeated
-from .tracing.results import Output, Weight, fill, result_template
+from .tracing.results import Output, Weight, attribute_views, fill, result_template
 from .tracing.retrace import from_dynamo
 from .tracing.sizes import Dimension, read_sizes, source_dimension
 from .tracing.submodules import search, submodule_calls
@@ -203,7 +203,9 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
     for copy, value in zip(recording.copies, recording.inputs, strict=True):
         if id(value) in names:
             weights[id(copy)] = names[id(value)]
-    output = result_template(recording.result, recording.outputs, paths, weights)
+    known = {*map(id, recording.outputs), *paths, *weights}
+    views = attribute_views(recording.result, arguments, known)
+    output = result_template(recording.result, recording.outputs, paths | views, weights)
     object.__setattr__(capture, "output", output)
     return capture
 

@@ -74,10 +74,9 @@ def _read_scaled(node: fx.Node, fixed: Collection[fx.Node]) -> Scaled | None:
     if name is aten.neg:
         return Scaled(node, left, -1.0)
     if name in (aten.mul, aten.div):
-        number = isinstance(right, int | float) and right != 0
-        value = isinstance(left, fx.Node) and left not in fixed
-        factor = 1.0 / float(right) if number and name is aten.div else right
-        return Scaled(node, left, float(factor)) if number and value else None
+        if not isinstance(right, int | float) or right == 0 or not isinstance(left, fx.Node) or left in fixed:
+            return None
+        return Scaled(node, left, 1.0 / right if name is aten.div else float(right))
     scale, other = {aten.sub: (1.0, -float(alpha)), aten.rsub: (-float(alpha), 1.0)}.get(
         name, (1.0, float(alpha))
     )
@@ -183,7 +182,8 @@ class Run:
 
 def runs(graph: fx.Graph, fixed: Collection[fx.Node]) -> list[Run]:
     """The longest runs with two products or more, at least one of them with more than a matrix."""
-    found, seen = [], set()
+    found: list[Run] = []
+    seen: set[fx.Node] = set()
     for node in graph.nodes:
         first = read_contraction(node, fixed) if node not in seen else None
         if first is None:

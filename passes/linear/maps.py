@@ -130,7 +130,7 @@ def _weight(
     else:
         node = emit.rounded(composition.matrix(), dtype)
     if spatial:
-        node = emit(aten.reshape.default, node, [*val(node).shape, *[1] * spatial])
+        node = _row_major(emit, emit(aten.reshape.default, node, [*val(node).shape, *[1] * spatial]))
     return emit.fold(node, name)
 
 
@@ -151,7 +151,13 @@ def _kernel(
         split = emit(aten.reshape.default, kernel, [groups, outputs // groups, inputs, -1])
         kernel = emit(aten.permute.default, split, [0, 2, 1, 3])
         outputs, inputs = groups * inputs, outputs // groups
-    return emit.fold(emit(aten.reshape.default, kernel, [outputs, inputs, *convolve.kernel]), name)
+    kernel = emit(aten.reshape.default, kernel, [outputs, inputs, *convolve.kernel])
+    return emit.fold(_row_major(emit, kernel), name)
+
+
+def _row_major(emit: Emitter, kernel: fx.Node) -> fx.Node:
+    """A kernel in row-major order: from its strides a convolution takes the memory format of its result."""
+    return emit(aten.clone.default, kernel, memory_format=torch.contiguous_format)
 
 
 def _convolution(

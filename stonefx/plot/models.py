@@ -60,11 +60,11 @@ def compare_models(
         draw_segments(axes, lines, colors="#9a9a9a", linewidths=0.9, zorder=2)
     _hyperboloid(space, ball, pairs, c)
     shown = [in_model(ball, "klein", c), ball, poincare.to_lorentz(ball, c)[:, (1, 2, 0)]]
-    for name, places in _classes(labels, len(ball)):
-        color = COLORS[name[0] % len(COLORS)]
+    for (number, label), places in _classes(labels, len(ball)):
+        color = COLORS[number % len(COLORS)]
         for axes, coordinates in zip((*disks, space), shown, strict=True):
             flat = {"depthshade": False} if axes is space else {}
-            axes.scatter(*coordinates[places].unbind(1), s=22, color=color, label=name[1], zorder=6, **flat)
+            axes.scatter(*coordinates[places].unbind(1), s=22, color=color, label=label, zorder=6, **flat)
     if labels is not None:
         handles, names = disks[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), frameon=False)

@@ -53,5 +53,6 @@ def geodesics(
         empty_disk(panel, name, c)
         draw_segments(panel, segments(first, second, name, c), colors=colors, linewidths=1.6, zorder=3)
         for points in (first, second):
-            panel.scatter(*in_model(points, name, c).unbind(1), s=20, c=colors, zorder=6)
+            across, up = in_model(points, name, c).unbind(1)
+            panel.scatter(across, up, s=20, c=colors, zorder=6)
     return figure

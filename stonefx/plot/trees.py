@@ -69,10 +69,16 @@ def tree(
     shades = colormaps["viridis"]((depth.double() / deepest * 0.9).numpy())
     shades[(depth < 0).numpy()] = (0.6, 0.6, 0.6, 1.0)
     sizes = (34 * 0.72 ** depth.clamp_min(0).double()).clamp_min(7).numpy()
-    panel.scatter(*shown.unbind(1), s=sizes, c=shades, zorder=6, linewidths=0)
+    across, up = shown.unbind(1)
+    panel.scatter(across, up, s=sizes, c=shades, zorder=6, linewidths=0)
     for place, name in enumerate(names or ()):
         panel.annotate(
-            name, shown[place].tolist(), xytext=(3, 3), textcoords="offset points", fontsize=7, zorder=7
+            name,
+            tuple(shown[place].tolist()),
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=7,
+            zorder=7,
         )
     return figure
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .arguments import Leaf, Path, children, is_constant, rebuild, walk
+from .arguments import Leaf, Path, children, is_constant, rebuild, walk, walk_arguments
 from .errors import capture_error
 
 
@@ -60,6 +60,41 @@ def result_template(
                 "(of transformers models: pass use_cache=False).",
             )
     return rebuild(result, lambda value: origin[id(value)] if isinstance(value, torch.Tensor) else value)
+
+
+# Dynamo leaves these out of the graph and takes them of the argument itself.
+_VIEWS = ("mT", "T", "mH", "H")
+
+
+def attribute_views(result: Any, arguments: Mapping[str, Any], known: Iterable[int]) -> dict[int, Path]:
+    """Paths of those tensors of a result that are an attribute of an argument, such as `x.mT`, by `id`.
+
+    Args:
+        result: what the model returned on the recorded run.
+        arguments: those of that run by parameter.
+        known: `id` of each tensor that is accounted for.
+    """
+    given = [(path, value) for path, value in walk_arguments(arguments) if isinstance(value, torch.Tensor)]
+    found: dict[int, Path] = {}
+    for _, value in walk(result, Path("result")):
+        if not isinstance(value, torch.Tensor) or id(value) in known or not value._is_view():
+            continue
+        for path, argument in given:
+            names = _VIEWS if argument.dim() == 2 else _VIEWS[::2] if argument.dim() > 2 else ()
+            name = next((name for name in names if _same_view(value, getattr(argument, name))), None)
+            if name is not None:
+                found[id(value)] = path.then("attr", name)
+    return found
+
+
+def _same_view(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return (
+        one.data_ptr() == other.data_ptr()
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+        and one.dtype == other.dtype
+        and one.is_conj() == other.is_conj()
+    )
 
 
 def fill(

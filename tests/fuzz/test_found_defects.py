@@ -64,3 +64,48 @@ def test_a_single_head_cut_by_unflatten() -> None:
     model, x = OneHead().eval(), torch.randn(4, 9, 8)
     fast = stonefx.optimize(model, x)
     torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+class ViewedConvolutions(nn.Module):
+    """Two convolutions that merge, and a view of their result that a channels-last one would not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(6, 2, 1, bias=False)
+        self.second = nn.Conv1d(2, 4, 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.second(self.first(x))
+        y.view(-1).mul_(0.5)
+        return y
+
+
+def test_a_merged_convolution_keeps_the_memory_format_of_its_result() -> None:
+    torch.manual_seed(0)
+    model, x = ViewedConvolutions().eval(), torch.randn(5, 6, 24)
+    fast = stonefx.optimize(model, x)
+    assert fast.report.rewritten("conv_chain")
+    result = fast(x)
+    assert result.is_contiguous()
+    torch.testing.assert_close(result, model(x), rtol=1e-5, atol=1e-6)
+
+
+class ReturnsTransposed(nn.Module):
+    """Returns its argument the other way round, which Dynamo leaves out of the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x.mT, self.layer(x), y.T, y.H
+
+
+def test_an_attribute_of_an_argument_may_be_returned() -> None:
+    model = ReturnsTransposed().eval()
+    fast = stonefx.optimize(model, (torch.randn(2, 9, 4), torch.randn(2, 3)))
+    x, y = torch.randn(5, 9, 4), torch.randn(5, 3)
+    turned, mapped, first, second = fast(x, y)
+    assert turned.data_ptr() == x.data_ptr() and turned.stride() == x.mT.stride()
+    torch.testing.assert_close(mapped, model.layer(x))
+    assert torch.equal(first, y.T) and torch.equal(second, y.H)
