@@ -26,7 +26,7 @@ def spiral(count, c=1.0):
 
 @pytest.mark.parametrize("c", [0.3, 1.0, 4.0])
 def test_geodesics_are_straight_in_the_klein_disk_and_orthogonal_arcs_in_the_poincare_disk(c):
-    first, second = spiral(9, c)[:-1], spiral(9, c)[1:].flip(0)
+    first, second = spiral(12, c)[1:9], spiral(12, c)[4:12]
     straight = segments(first, second, "klein", c)
     assert straight.shape[1] == 2
     assert torch.allclose(straight[:, 0], poincare.to_klein(first, c))
@@ -35,13 +35,12 @@ def test_geodesics_are_straight_in_the_klein_disk_and_orthogonal_arcs_in_the_poi
     along, across = on_lines - straight[:, :1], straight[:, 1:] - straight[:, :1]
     assert (along[..., 0] * across[..., 1] - along[..., 1] * across[..., 0]).abs().max() < 1e-12 / c
     # A circle through two points that meets the boundary at right angles: |centre|^2 = radius^2 + 1 / c.
-    for arc in arcs[1:]:
+    for arc in arcs:
         a, m, b = arc[0], arc[32], arc[-1]
         centre = torch.linalg.lstsq(
             2 * torch.stack([m - a, b - a]), torch.stack([m @ m - a @ a, b @ b - a @ a])
         )[0]
-        if centre.norm() < 1e6:
-            assert centre @ centre == pytest.approx(float((a - centre) @ (a - centre)) + 1 / c, rel=1e-6)
+        assert float(centre @ centre) == pytest.approx(float((a - centre) @ (a - centre)) + 1 / c, rel=1e-6)
 
 
 @pytest.mark.parametrize(
