@@ -22,7 +22,8 @@ class Site:
     `inputs`, `output` and `replacement` name nodes: the region computes `output` from `inputs` in the graph
     before the pass, and `replacement` from the same `inputs` after it. `verify` runs both on `probes`;
     `also` names further values that the rewrite made anew under the names that they had; they are checked as well.
-    `max_error` and `bound` are relative to the largest magnitude of the whole tensor, or of each row.
+    `original_error`, `max_error` (of the rewritten region) and `bound` are differences from float64, relative to the
+    largest magnitude of the whole tensor, or of each row.
     """
 
     pass_name: str
@@ -37,6 +38,7 @@ class Site:
     params_after: int = 0
     flops_before: int = 0
     flops_after: int = 0
+    original_error: float | None = None
     max_error: float | None = None
     bound: float | None = None
     error_norm: Literal["tensor", "row"] = "tensor"

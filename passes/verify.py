@@ -41,10 +41,10 @@ class Verifier:
 
     @torch.no_grad()
     def check(self, before: fx.GraphModule, after: fx.GraphModule, site: Site) -> str | None:
-        """Set `site.max_error`; return why the site must be undone, or None."""
+        """Set the errors of a site; return why it must be undone, or None."""
         old, new = nodes_by_name(before), nodes_by_name(after)
         inputs = self.inputs(site, old)
-        site.max_error = 0.0
+        site.original_error = site.max_error = 0.0
         for name, replacement in ((site.output, site.replacement), *((name, name) for name in site.also)):
             problem = self._compare(before, after, (old[name], new[replacement]), inputs, site)
             if problem:
@@ -76,7 +76,9 @@ class Verifier:
         site.max_error = max(site.max_error or 0.0, error)
         # Where the original breaks down and exact arithmetic does not, it excuses nothing.
         sound = torch.where(original.isfinite() | ~exact.isfinite(), original.double(), exact)
-        allowed = max(site.bound or 0.0, SLACK * relative_error(sound, exact, site.error_norm))
+        accepted = relative_error(sound, exact, site.error_norm)
+        site.original_error = max(site.original_error or 0.0, accepted)
+        allowed = max(site.bound or 0.0, SLACK * accepted)
         if error <= allowed:
             return None
         return f"verification: relative error {error:.2e} on the probes, allowed {allowed:.2e}"

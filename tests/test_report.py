@@ -60,6 +60,7 @@ def site(**changes) -> Site:
         "params_after": 18,
         "flops_before": 480,
         "flops_after": 128,
+        "original_error": 3e-8,
         "max_error": 2e-8,
         "bound": 1e-6,
     }
@@ -172,7 +173,7 @@ def test_table_holds_every_column_and_every_reason():
         "flops 480 -> 128",
     ):
         assert part in text
-    assert "2.0e-08 / 1.0e-06" in text
+    assert "3.0e-08 -> 2.0e-08 / 1.0e-06" in text
     assert "the value between is returned" in text
     assert "1 rewritten, 1 refused, 0 near misses" in text
     assert "parameters 66 -> 18 (27.27 %)" in text

@@ -33,6 +33,7 @@ _PUBLIC = (
     "params_after",
     "flops_before",
     "flops_after",
+    "original_error",
     "max_error",
     "bound",
 )
@@ -203,7 +204,11 @@ def _section(text: str, path: str, inner: str) -> str:
 
 def _site(facts: dict[str, Any]) -> Site:
     # JSON has no infinity, and no tuples.
-    numbers = {name: float(facts[name]) for name in ("max_error", "bound") if facts[name] is not None}
+    numbers = {
+        name: float(facts[name])
+        for name in ("original_error", "max_error", "bound")
+        if facts.get(name) is not None
+    }
     return Site(**facts | numbers | {"nodes": tuple(facts["nodes"])})
 
 

@@ -90,10 +90,13 @@ def _what(site: Site) -> str:
 
 def _error(members: Sequence[Site]) -> str:
     errors = [site.max_error for site in members if site.max_error is not None]
+    before = [site.original_error for site in members if site.original_error is not None]
     bounds = [site.bound for site in members if site.bound is not None]
     if not errors and not bounds:
         return "-"
     error = f"{max(errors):.1e}" if errors else "not run"
+    if errors and before:
+        error = f"{max(before):.1e} -> {error}"
     return f"{error} / {max(bounds):.1e}" if bounds else error
 
 

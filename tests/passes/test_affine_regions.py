@@ -83,9 +83,13 @@ def test_half_precision_is_no_less_accurate(name, dtype):
     make, shapes, _ = MERGED[name]
     model = build(make).to(dtype)
     inputs = [torch.randn(shape).to(dtype) for shape in shapes]
-    module = traced(model, inputs)
+    module, before = traced(model, inputs), traced(model, inputs)
     (site,) = LINEAR_CHAINS.run(module, Context())
     assert site.status == "rewritten"
+    names = [node.name for node in before.graph.nodes if node.op == "placeholder"]
+    values = dict(zip(names, [*model.parameters(), *model.buffers()], strict=False))
+    assert Verifier(values).failures(before, module, [site]) == {}
+    assert 0 < site.max_error <= site.original_error + torch.finfo(dtype).eps / 2
     with torch.no_grad():
         old, new = model(*inputs), run(module, model, *inputs)
         exact = model.double()(*(value.double() for value in inputs))
