@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -47,6 +48,8 @@ class Normalize:
         graph = module.graph
         facts = regions(graph)
         for node in list(graph.nodes):
+            if node.target is operator.getitem and not node.users:
+                graph.erase_node(node)  # a part of a split that nothing reads
             if not is_operator(node):
                 continue
             # A view made under no_grad cuts gradients off, even if it shows the same values, and what runs the graph

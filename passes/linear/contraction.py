@@ -107,7 +107,7 @@ def _matrices(node: fx.Node, left: Any, right: Any, fixed: Collection[fx.Node]) 
     ranks = val(left).dim(), val(right).dim()
     if min(ranks) < 2:
         return None
-    batch = [tuple(range(3 + rank - 3, 2, -1)) for rank in ranks]
+    batch = [tuple(range(rank, 2, -1)) for rank in ranks]
     longest = max(batch, key=len)
     return _product(node, (left, right), ((*batch[0], 0, 1), (*batch[1], 1, 2)), (*longest, 0, 2), fixed)
 

@@ -17,8 +17,15 @@ from .values import Value
 
 
 def users(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
-    """For every node, its users other than those that only read a size of it."""
-    return {node: [user for user in node.users if not is_size(user)] for node in graph.nodes}
+    """For every node, its users other than those that only read a size; for one that is split, those are the parts."""
+    found = {node: [user for user in node.users if not is_size(user)] for node in graph.nodes}
+    for node, readers in found.items():
+        found[node] = [part for user in readers for part in (found[user] if _splits(user) else [user])]
+    return found
+
+
+def _splits(node: fx.Node) -> bool:
+    return node.op == "call_function" and isinstance(node.meta.get("val"), list | tuple)
 
 
 def feature_axes(graph: fx.Graph, reader: Reader) -> dict[fx.Node, set[int]]:
@@ -43,10 +50,7 @@ def feature_axes(graph: fx.Graph, reader: Reader) -> dict[fx.Node, set[int]]:
 def _picks_part(node: fx.Node, axes: dict[fx.Node, set[int]]) -> bool:
     """Whether a node is a piece of a split whose source has a feature axis."""
     return any(
-        source in axes
-        for split in node.all_input_nodes
-        if isinstance(split.meta.get("val"), list | tuple)
-        for source in split.all_input_nodes
+        source in axes for split in node.all_input_nodes if _splits(split) for source in split.all_input_nodes
     )
 
 

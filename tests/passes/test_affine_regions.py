@@ -121,6 +121,34 @@ def test_inductor_gets_linear_maps_of_pixels_for_those_convolutions(batch):
     assert relative(new, exact) <= site.bound
 
 
+class Split(nn.Module):
+    """Two maps, and the parts of their result."""
+
+    def __init__(self, finish):
+        super().__init__()
+        self.first, self.second, self.finish = nn.Linear(64, 256), nn.Linear(256, 128), finish
+
+    def forward(self, x):
+        return self.finish(self.second(self.first(x)).chunk(4, -1))
+
+
+@pytest.mark.parametrize(
+    ("finish", "outputs"),
+    [
+        (lambda parts: parts[0].relu() + parts[1].tanh() + parts[2] * parts[3], 128),
+        (lambda parts: parts[1], 32),
+    ],
+    ids=["all parts", "one part"],
+)
+def test_maps_in_front_of_a_split_are_merged(finish, outputs):
+    model, x = build(lambda: Split(finish)), torch.randn(512, 64)
+    module = traced(model, [x])
+    (site,) = LINEAR_CHAINS.run(module, Context())
+    assert site.status == "rewritten", site.reason
+    assert site.params_after == 64 * outputs + outputs
+    assert relative(run(module, model, x), model.double()(x.double())) <= site.bound
+
+
 def test_dlinear_becomes_one_matrix():
     model = build(DLinear)
     module = traced(model, [torch.randn(4, 48, 7)])
