@@ -10,17 +10,13 @@ from torch import fx
 from ..rewrite import val
 from .building import Builder
 from .choices import TIE, Choice, better, seconds
-from .costs import Costs
+from .costs import GAIN, SIZES_TRIED, Costs
 from .flops import plan_flops, tree_flops
 from .plan import Planner
 from .simplify import with_moves_first
 from .tree import Tree
 from .values import Value
 
-# Where sizes vary from call to call, a plan must not lose when every symbol is one of these.
-_SIZES_TRIED = (1, 16, 1024)
-# A plan must promise more than the cost model can be wrong by.
-_GAIN = 0.02
 _MOST_SHARED = 6
 
 
@@ -56,7 +52,7 @@ class Decision:
         """Whether the plan is worth carrying out though it takes some seconds more."""
         if self.worse_at is not None:
             return False
-        margin = 0.0 if self._does_less() else _GAIN
+        margin = 0.0 if self._does_less() else GAIN
         return self.seconds_after + more < self.seconds_before * (1 - margin)
 
     def _does_less(self) -> bool:
@@ -83,7 +79,7 @@ def decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
         if not other.tree.maps():
             continue
         saved = _saving(candidate, chosen, other, builder, costs)
-        if other.worse_at is None and other.seconds_after < (chosen.seconds_after + saved) * (1 - _GAIN):
+        if other.worse_at is None and other.seconds_after < (chosen.seconds_after + saved) * (1 - GAIN):
             inlined.add(candidate)
             chosen = replace(other, seconds_before=max(other.seconds_before, chosen.seconds_before + saved))
     return chosen
@@ -114,7 +110,7 @@ def decide_together(decisions: list[Decision], builder: Builder, costs: Callable
         before = saved + sum(decisions[place].seconds_after for place in places)
         if any(other.worse_at is not None for other in others):
             continue
-        if sum(other.seconds_after for other in others) < before * (1 - _GAIN):
+        if sum(other.seconds_after for other in others) < before * (1 - GAIN):
             taken.update(places)
             for place, other in zip(places, others, strict=True):
                 share = decisions[place].seconds_before + saved / len(places)
@@ -146,7 +142,7 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
     before = _before(tree, staying, costs)
     candidates: list[tuple[Tree, Choice]] = []
     varies = any(leaf.value.varies for leaf in tree.leaves()) or tree.value.varies
-    sizes = (None, *_SIZES_TRIED) if varies else (None,)
+    sizes = (None, *SIZES_TRIED) if varies else (None,)
     for variant in (tree, with_moves_first(tree)):
         if variant is not None:
             for size in sizes:
@@ -168,7 +164,7 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
 
 def _loses(tree: Tree, plan: Choice, staying: frozenset[fx.Node], costs: Costs) -> int | None:
     """A size at which a plan takes longer than the region as it stands; None if it never does."""
-    for size in _SIZES_TRIED:
+    for size in SIZES_TRIED:
         at = replace(costs, symbols=size)
         if seconds(plan, at) > _before(tree, staying, at) * (1 + TIE):
             return size

@@ -16,18 +16,13 @@ from .bound import merge_bound
 from .contraction import Contraction
 from .contraction_fold import emit_run
 from .contraction_steps import Permute, Run, Scaled, runs
-from .costs import Costs
+from .costs import GAIN, SIZES_TRIED, Costs
 from .describe import common_path
 from .emit import Emitter, Unrealizable
 from .obstacles import trained
 from .realize import erase_dead
 from .values import Value, size_at
 from .weights import is_view_of_leaf, leaves, name_of, weight_only_nodes
-
-# Where sizes vary from call to call, a merge must not lose when every symbol is one of these.
-_SIZES_TRIED = (1, 16, 1024)
-# A merge must promise more than the cost model can be wrong by.
-_GAIN = 0.02
 
 
 class LinearContractions:
@@ -58,7 +53,7 @@ def _visit(run: Run, fixed: set[fx.Node], facts: Regions, context: Context) -> l
     costs = Costs.of(Value(run.last, 0), context.machine, context.inner)
     whole = _site(run, run)
     reason = _obstacle(run, fixed, facts, context)
-    if run.shared is not None:
+    if not reason and run.shared is not None:
         reason = f"the value {run.shared.name!r} between the products is read by something else too"
     if reason:
         return [replace(whole, reason=reason)]
@@ -135,10 +130,10 @@ def _loses(run: Run, costs: Costs) -> str:
     """Why a run had better not become one product; empty where that is faster, at every size that may come."""
     before, after = _apart(run, costs), _seconds(run, costs)
     lighter = _flops(run) <= sum(_flops(Run([step])) for step in run.contractions)
-    if after > before * (1 if lighter else 1 - _GAIN):
+    if after > before * (1 if lighter else 1 - GAIN):
         return f"one product would be no faster: {_figures(run, [run], costs)}"
     varying = not all(isinstance(expression(size), int) for size in run.sizes.values())
-    for size in _SIZES_TRIED if varying else ():
+    for size in SIZES_TRIED if varying else ():
         at = replace(costs, symbols=size)
         if _seconds(run, at) > _apart(run, at):
             return (

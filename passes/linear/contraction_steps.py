@@ -200,7 +200,10 @@ def runs(graph: fx.Graph, fixed: Collection[fx.Node]) -> list[Run]:
             products.append(following)  # type: ignore[arg-type]
         while isinstance(steps[-1], Permute):
             steps.pop()
-        if len(products) > 1 and any(each.batched for each in products):
+        run = Run(steps)
+        if len(run.contractions) > 1 and any(each.batched for each in run.contractions):
+            found.append(run)
+        elif shared is not None and any(each.batched for each in products):
             found.append(Run(steps, shared))
     return found
 

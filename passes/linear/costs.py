@@ -13,6 +13,10 @@ from .values import Value
 
 # What the scale and shift of a norm cost, as a part of an elementwise operation of their own.
 _OF_A_NORM = 0.1
+# Where sizes vary from call to call, a plan must not lose when every symbol is one of these.
+SIZES_TRIED = (1, 16, 1024)
+# A plan must promise more than the cost model can be wrong by.
+GAIN = 0.02
 
 
 @dataclass(frozen=True)
