@@ -19,6 +19,7 @@ from .obstacles import obstacle
 from .reader import Reader
 from .realize import realize
 from .regions import roots, users
+from .selects import Selects, as_selects, join_selects, slice_selects
 from .values import Value
 
 
@@ -38,6 +39,10 @@ class LinearChains:
         """Rewrite every region of a graph in place and return the sites, rewritten and refused."""
         facts = graph_facts(module.graph)
         reader = Reader(module.graph, facts, context)
+        slices = slice_selects(module.graph, reader)
+        if slices:
+            facts = graph_facts(module.graph)
+            reader = Reader(module.graph, facts, context)
         builder = Builder(reader, users(module.graph))
 
         def costs(value: Value) -> Costs:
@@ -52,9 +57,10 @@ class LinearChains:
         # From the end: a region is read as it was, though one that it shares values with is rewritten too.
         for decision in reversed(decisions):
             node = decision.tree.value.node
-            site = None if node._erased else _visit(decision, facts, context)
+            site = None if node._erased else _visit(decision, slices, facts, context)
             if site is not None:
                 sites.append((facts.position[node], site))
+        join_selects(slices)
         module.graph.lint()
         module.recompile()
         return [site for _, site in sorted(sites, key=lambda item: item[0])]
@@ -63,12 +69,12 @@ class LinearChains:
 LINEAR_CHAINS = LinearChains()
 
 
-def _visit(decision: Decision, facts: Regions, context: Context) -> Site | None:
+def _visit(decision: Decision, slices: Selects, facts: Regions, context: Context) -> Site | None:
     """Rewrite one region, or say why not; None where there is nothing to say about it."""
     if not decision.gains and len(decision.tree.maps()) < 2:
         return None
     subject = Subject(decision, LinearChains.name)
-    site = subject.site()
+    site = as_selects(subject.site(), slices)
     reason = (
         context.denied.get(site.key)
         or obstacle(decision.tree, facts, context)

@@ -149,6 +149,78 @@ def test_maps_in_front_of_a_split_are_merged(finish, outputs):
     assert relative(run(module, model, x), model.double()(x.double())) <= site.bound
 
 
+class Selected(nn.Module):
+    """Two maps, and what is made of single features of their result."""
+
+    def __init__(self, function, widths=(64, 256, 128)):
+        super().__init__()
+        inputs, middle, outputs = widths
+        self.first, self.second = nn.Linear(inputs, middle), nn.Linear(middle, outputs)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.second(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda y: y[..., 3],
+        lambda y: y[:, :, -125],
+        lambda y: y.select(-1, 3),
+        lambda y: torch.select(y, 2, 3),
+        lambda y: y[..., :8].select(2, 3),
+        lambda y: y.transpose(0, 2)[3].t(),
+        lambda y: y[:, :, 3].relu() + y.shape[0],
+    ],
+    ids=["ellipsis", "from the end", "select", "function", "of a slice", "of a view", "something behind it"],
+)
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_one_feature_takes_one_row_of_the_maps(function, dynamic):
+    model, x = build(lambda: Selected(function)), torch.randn(32, 16, 64)
+    module, before = traced(model, [x], dynamic), traced(model, [x], dynamic)
+    names = {node.name for node in module.graph.nodes}
+    (site,) = LINEAR_CHAINS.run(module, Context())
+    assert site.status == "rewritten", site.reason
+    assert site.params_after == 64 + 1
+    assert counts(module)["linear"] == counts(module)["select"] == 1
+    assert {*site.nodes, site.output} <= names
+    values = dict(zip([n.name for n in module.graph.nodes if n.op == "placeholder"], model.parameters()))
+    assert Verifier(values).failures(before, module, [site]) == {}
+    x = torch.randn(3, 16, 64) if dynamic else x
+    assert relative(run(module, model, x), model.double()(x.double())) <= site.bound
+
+
+def test_gradients_run_through_one_feature():
+    model = build(lambda: Selected(lambda y: y[..., 3])).requires_grad_(False)
+    module = traced(model, [torch.randn(32, 64)])
+    LINEAR_CHAINS.run(module, Context())
+    x = torch.randn(32, 64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(module(*model.parameters(), x).sin().sum(), x)
+    exact = x.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(model.double()(exact).sin().sum(), exact)
+    assert relative(gradient, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("function", "widths"),
+    [
+        (lambda y: y[:, 0].relu(), (16, 16, 512)),
+        (lambda y: y[..., 3].sin() + y.sum(-1), (16, 16, 512)),
+        (lambda y: y.select(-1, 3).add_(1.0) + y.cos().sum(-1), (16, 16, 512)),
+    ],
+    ids=["along another axis", "the whole is wanted too", "written to"],
+)
+def test_selects_that_spare_nothing_are_left_as_they_are(function, widths):
+    model, x = build(lambda: Selected(function, widths)), torch.randn(4, 16, 16)
+    model.first = nn.Identity()
+    module = traced(model, [x])
+    operators = counts(module)
+    LINEAR_CHAINS.run(module, Context())
+    assert counts(module) == operators
+    torch.testing.assert_close(run(module, model, x), model(x))
+
+
 def test_dlinear_becomes_one_matrix():
     model = build(DLinear)
     module = traced(model, [torch.randn(4, 48, 7)])
