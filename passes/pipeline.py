@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import fx
 
 from .hyperbolic import HYPERBOLIC
-from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT
+from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTION_SUMS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT
 from .lower import LOWER
 from .normalize import NORMALIZE
 from .rewrite import Context, Pass, RewriteError, Site, source_line
@@ -22,13 +22,17 @@ PIPELINE: dict[str, Pass] = {
         ATTENTION,  # before linear_chains: a key map that moved next to its query map is merged into it
         LINEAR_CHAINS,  # before hyperbolic: merged maps leave fewer nodes between the maps of a layer
         LINEAR_CONTRACTIONS,
+        LINEAR_CONTRACTION_SUMS,  # behind it: each term has become one product
         LINEAR_FAN_OUT,  # behind it: maps that were merged through a shared value have become maps of one value
         HYPERBOLIC,
         LOWER,  # last: turns what was recognised into the operators that will run
     )
 }
 # These fold weights away, so that a model whose sizes are fixed has no original left to run at other sizes.
-FOLDING = tuple(item.name for item in (ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT))
+FOLDING = tuple(
+    item.name
+    for item in (ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTIONS, LINEAR_CONTRACTION_SUMS, LINEAR_FAN_OUT)
+)
 TARGETS: tuple[str, ...] = tuple(
     dict.fromkeys(target for item in PIPELINE.values() for target in item.targets)
 )

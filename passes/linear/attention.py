@@ -16,18 +16,18 @@ from torch import fx
 
 from ..arguments import named_arguments, packet
 from ..regions import regions as graph_facts
-from ..rewrite import Context, Site, source_line, val
+from ..rewrite import Context, Site, val
 from ..shapes import expression
 from .bound import merge_bound
 from .building import Builder
 from .costs import Costs
-from .describe import common_path
 from .emit import Emitter, Unrealizable
 from .obstacles import trained
 from .projections import Projection, price_of_keys, price_of_values, projection
 from .reader import Reader
 from .realize import erase_dead
 from .regions import users
+from .sites import refused_site
 from .values import Value
 from .weights import leaves
 
@@ -141,20 +141,14 @@ def _weights(query: Projection, key: Projection) -> Sequence[fx.Node]:
 
 def _site(node: fx.Node, query: Projection, key: Projection) -> Site:
     maps = [query.map_node, key.map_node]
-    weights = leaves(weight for each in maps for weight in each.all_input_nodes[1:])
-    parameters = sum(val(weight).numel() for weight in weights)
-    region = _between(node, {query.source.node, key.source.node})
-    return Site(
-        pass_name=Attention.name,
-        target="attention",
-        status="refused",
-        module_path=common_path([*maps, node], weights),
-        source=source_line(node),
-        nodes=tuple(each.name for each in [*maps, node]),
-        params_before=parameters,
-        params_after=parameters,
-        inputs=tuple(each.name for each in region),
-        output=node.name,
+    return refused_site(
+        Attention.name,
+        "attention",
+        [*maps, node],
+        leaves(weight for each in maps for weight in each.all_input_nodes[1:]),
+        line=node,
+        output=node,
+        inputs=_between(node, {query.source.node, key.source.node}),
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from torch import fx
 
-from ..rewrite import Site, source_line, val
+from ..rewrite import Site, val
 from .building import Builder
-from .describe import common_path
 from .elements import mixes, weights_of
 from .reader import Reader
 from .readings import Stops
 from .regions import has_map
+from .sites import refused_site
 from .tree import Tree
 from .values import Value
 from .weights import leaves
@@ -121,20 +122,11 @@ def _continues(reading: object, value: Value) -> bool:
 def _site(value: Value, after: fx.Node, reason: str, reader: Reader, builder: Builder) -> Site:
     inner = _maps_below(value, reader, builder)
     weights = leaves(weight for node in inner for weight in _weights(node, reader))
-    parameters = sum(val(node).numel() for node in weights)
-    names = dict.fromkeys([*(node.name for node in sorted(inner)), value.node.name, after.name])
-    return Site(
-        pass_name=_PASS,
-        target="linear_chain",
-        status="refused",
-        reason=reason,
-        module_path=common_path([*inner, after], weights),
-        source=source_line(after),
-        nodes=tuple(names),
-        params_before=parameters,
-        params_after=parameters,
-        output=after.name,
+    site = refused_site(
+        _PASS, "linear_chain", [*inner, after], weights, line=after, output=after, reason=reason
     )
+    names = dict.fromkeys([*(node.name for node in sorted(inner)), value.node.name, after.name])
+    return replace(site, nodes=tuple(names))
 
 
 def _maps_below(value: Value, reader: Reader, builder: Builder) -> list[fx.Node]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import fx
 
 from ..regions import Regions
 from ..regions import regions as graph_facts
-from ..rewrite import Context, Site, source_line, val
+from ..rewrite import Context, Site, val
 from ..shapes import expression
 from .bound import merge_bound
 from .contraction import Contraction
+from .contraction_cost import contraction_flops, contraction_seconds, extents, seconds_apart
 from .contraction_fold import emit_run
-from .contraction_steps import Permute, Run, Scaled, runs
+from .contraction_obstacle import contraction_obstacle
+from .contraction_steps import Permute, Run, runs
 from .costs import GAIN, SIZES_TRIED, Costs
-from .describe import common_path
 from .emit import Emitter, Unrealizable
-from .obstacles import trained
 from .realize import erase_dead
-from .values import Value, size_at
-from .weights import is_view_of_leaf, leaves, name_of, weight_only_nodes
+from .sites import refused_site
+from .values import Value
+from .weights import leaves, weight_only_nodes
 
 
 class LinearContractions:
@@ -52,7 +52,8 @@ LINEAR_CONTRACTIONS = LinearContractions()
 def _visit(run: Run, fixed: set[fx.Node], facts: Regions, context: Context) -> list[Site]:
     costs = Costs.of(Value(run.last, 0), context.machine, context.inner)
     whole = _site(run, run)
-    reason = _obstacle(run, fixed, facts, context)
+    nodes, source = [step.node for step in run.steps], run.steps[0].operand
+    reason = contraction_obstacle(nodes, run.weights(), [source], fixed, facts, context)
     if not reason and run.shared is not None:
         reason = f"the value {run.shared.name!r} between the products is read by something else too"
     if reason:
@@ -92,13 +93,13 @@ def _rewrite(run: Run, site: Site, costs: Costs) -> Site:
     output.meta["val"] = val(result)
     emit.sweep()
     erase_dead(node for nodes in replaced for node in nodes)
-    summed = _extents(run)[2]
+    summed = extents(run)[2]
     return replace(
         site,
         status="rewritten",
         reason=f"{widths} became {list(val(read[0]).shape)}; {figures}",
         params_after=sum(val(node).numel() for node in read),
-        flops_after=_flops(run),
+        flops_after=contraction_flops(run),
         replacement=site.output,
         bound=merge_bound([summed] * 2, val(output).dtype),
     )
@@ -113,7 +114,7 @@ def _cut(run: Run, costs: Costs) -> list[Run]:
         ways = []
         for start in range(end):
             part = _part(run, starts[start], ends[end - 1])
-            ways.append((best[start][0] + _seconds(part, costs), [*best[start][1], part]))
+            ways.append((best[start][0] + contraction_seconds(part, costs), [*best[start][1], part]))
         best.append(min(ways, key=lambda way: way[0]))
     return best[-1][1]
 
@@ -128,117 +129,38 @@ def _part(run: Run, start: int, end: int) -> Run:
 
 def _loses(run: Run, costs: Costs) -> str:
     """Why a run had better not become one product; empty where that is faster, at every size that may come."""
-    before, after = _apart(run, costs), _seconds(run, costs)
-    lighter = _flops(run) <= sum(_flops(Run([step])) for step in run.contractions)
+    before, after = seconds_apart(run, costs), contraction_seconds(run, costs)
+    lighter = contraction_flops(run) <= sum(contraction_flops(Run([step])) for step in run.contractions)
     if after > before * (1 if lighter else 1 - GAIN):
         return f"one product would be no faster: {_figures(run, [run], costs)}"
     varying = not all(isinstance(expression(size), int) for size in run.sizes.values())
     for size in SIZES_TRIED if varying else ():
         at = replace(costs, symbols=size)
-        if _seconds(run, at) > _apart(run, at):
+        if contraction_seconds(run, at) > seconds_apart(run, at):
             return (
                 f"one product would be slower where varying sizes are {size}: {_figures(run, [run], costs)}"
             )
     return ""
 
 
-def _apart(run: Run, costs: Costs) -> float:
-    """Seconds of a run as the graph has it."""
-    total = 0.0
-    for step in run.steps:
-        if isinstance(step, Contraction):
-            total += _seconds(Run([step]), costs)
-        elif isinstance(step, Scaled):
-            total += costs.elementwise(
-                1, int(math.prod(size_at(n, costs.symbols) for n in val(step.node).shape))
-            )
-        else:
-            total += costs.view()
-    return total
-
-
-def _seconds(run: Run, costs: Costs) -> float:
-    """Seconds of a run as one product."""
-    groups, rows, inputs, outputs = _extents(run, costs.symbols)
-    machine = costs.machine
-    return groups * machine.work_seconds(rows, inputs, outputs, costs.itemsize) + machine.launch_seconds(
-        costs.itemsize
-    )
-
-
-def _extents(run: Run, symbols: int | None = None) -> tuple[int, int, int, int]:
-    """How many matrices, rows of each, and their widths."""
-
-    def extent(labels: Iterable[int]) -> int:
-        return math.prod(size_at(run.sizes[label], symbols) for label in labels)
-
-    source, matrix, result = set(run.source), set(run.matrix), set(run.result)
-    return (
-        extent(source & matrix & result),
-        extent(source - matrix),
-        extent((source & matrix) - result),
-        extent(matrix - source),
-    )
-
-
-def _flops(run: Run) -> int:
-    return 2 * math.prod(_extents(run))
-
-
 def _figures(run: Run, parts: Sequence[Run], costs: Costs) -> str:
-    after = sum(_seconds(part, costs) for part in parts)
-    return f"predicted {1e6 * after:.3g} us against {1e6 * _apart(run, costs):.3g} us as it stands"
+    after = sum(contraction_seconds(part, costs) for part in parts)
+    return f"predicted {1e6 * after:.3g} us against {1e6 * seconds_apart(run, costs):.3g} us as it stands"
 
 
 def _spelled(step: Contraction) -> str:
     return str(list(val(step.weight).shape))
 
 
-def _obstacle(run: Run, fixed: set[fx.Node], facts: Regions, context: Context) -> str:
-    nodes = [step.node for step in run.steps]
-    weights = run.weights()
-    problem = trained(weights) if context.grad else ""
-    if problem:
-        return problem
-    if any(node in facts.autocast for node in nodes):
-        return "a product runs under autocast, where its dtype is chosen at run time"
-    if len({node in facts.no_grad for node in nodes}) > 1:
-        return "a no_grad region begins or ends between the products"
-    if not val(run.last).dtype.is_floating_point:
-        return f"the products compute in {str(val(run.last).dtype).removeprefix('torch.')}"
-    for weight in weights:
-        if weight not in fixed or not is_view_of_leaf(weight):
-            names = ", ".join(name_of(leaf) for leaf in leaves([weight]))
-            return f"the weight is a parametrisation, computed from {names}"
-    for leaf in leaves(weights):
-        if context.keeps(name_of(leaf)):
-            return f"the weight {name_of(leaf)!r} is to be kept as it is"
-        if facts.writer(leaf) is not None:
-            return f"the weight {name_of(leaf)!r} is changed inside the graph"
-    for node in nodes:
-        if facts.writer(node) is not None:
-            return f"the value {node.name!r} is changed in place"
-    if facts.written_between(run.steps[0].operand, nodes[0], nodes[-1]) is not None:
-        return f"the value {run.steps[0].operand.name!r} that the products read is changed before their end"
-    return ""
-
-
 def _site(run: Run, whole: Run) -> Site:
     nodes = [step.node for step in run.steps]
-    found = leaves(run.weights())
-    parameters = sum(val(node).numel() for node in found)
-    flops = sum(_flops(Run([step])) for step in whole.contractions)
-    return Site(
-        pass_name=LinearContractions.name,
-        target="linear_chain",
-        status="refused",
-        module_path=common_path(nodes, run.weights()),
-        source=source_line(nodes[0]),
-        nodes=tuple(node.name for node in nodes),
-        params_before=parameters,
-        params_after=parameters,
-        flops_before=flops,
-        flops_after=flops,
-        inputs=tuple(node.name for node in [run.steps[0].operand, *found]),
-        output=run.last.name,
+    return refused_site(
+        LinearContractions.name,
+        "linear_chain",
+        nodes,
+        run.weights(),
+        line=nodes[0],
+        output=run.last,
+        inputs=[run.steps[0].operand, *leaves(run.weights())],
+        flops=sum(contraction_flops(Run([step])) for step in whole.contractions),
     )

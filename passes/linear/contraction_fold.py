@@ -123,7 +123,7 @@ class _Fold:
         return product if self.number == 1 else self.emit(aten.mul.Tensor, product, self.number)
 
     def _contract(self, step: Contraction, placed: Placed) -> None:
-        factor = self.emit.double(step.weight)
+        factor = self.emit.exact(step.weight)
         if self.bias is not None:
             self.bias = self._through(factor, placed)
         if self.product is None:
@@ -160,7 +160,7 @@ class _Fold:
             self._add(self.emit(aten.full.default, shape, step.number, dtype=torch.float64, device=device))
         if step.shift is None:
             return
-        value = self.emit.double(step.shift)
+        value = self.emit.exact(step.shift)
         if step.factor != 1:
             value = self.emit(aten.mul.Tensor, value, step.factor)
         missing = len(self.result) - val(value).dim()

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import takewhile
-from typing import Any
 
 import torch
 from torch import fx
 
 from ..arguments import packet
-from ..rewrite import Site, module_path, source_line, val
+from ..rewrite import Site, source_line, val
 from .bound import merge_bound
 from .choices import TIE, Choice
 from .choose import Decision
 from .convolutions import CONVOLUTIONS
 from .elements import Convolve, Deviation, Scale, Shift
 from .flops import plan_flops, tree_flops
+from .sites import common_path
 from .tree import Tree
-from .weights import leaves, owner
+from .weights import leaves
 
 
 class Subject:
@@ -182,14 +181,3 @@ def _counted(texts: Iterable[str]) -> str:
     for text in texts:
         counts[text] = counts.get(text, 0) + 1
     return ", ".join(text if count == 1 else f"{count} x {text}" for text, count in counts.items())
-
-
-def common_path(nodes: Sequence[fx.Node], weights: Sequence[fx.Node]) -> str:
-    """The innermost module that holds all of some nodes, by module stack or else by weight names."""
-    paths: list[Any] = [module_path(node) for node in nodes]
-    if not all(paths):
-        paths = [owner(node) for node in weights]
-    if len(set(paths)) == 1:
-        return paths[0]
-    levels = zip(*(path.split(".") for path in paths), strict=False)
-    return ".".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ..arguments import packet
 from ..rewrite import val
 
 aten = torch.ops.aten
@@ -80,6 +81,16 @@ class Emitter:
         if node not in self._doubled:
             self._doubled[node] = self(aten.to.dtype, node, torch.float64)
         return self._doubled[node]
+
+    def exact(self, node: fx.Node) -> fx.Node:
+        """The node's value in float64; of a folded value, what it was before it was rounded."""
+        if (
+            "fold" in node.meta
+            and packet(node) is aten.to
+            and val(node.all_input_nodes[0]).dtype == torch.float64
+        ):
+            return node.all_input_nodes[0]
+        return self.double(node)
 
     def rounded(self, node: fx.Node | None, dtype: torch.dtype) -> fx.Node:
         """The node's value in another dtype."""

@@ -13,15 +13,15 @@ from torch import fx
 from ..arguments import is_operator
 from ..regions import Regions
 from ..regions import regions as graph_facts
-from ..rewrite import Context, Site, source_line, val
+from ..rewrite import Context, Site, val
 from ..shapes import is_row_major
 from .bound import merge_bound
 from .costs import Costs
-from .describe import common_path
 from .emit import Emitter
-from .obstacles import trained
+from .obstacles import kept_or_changed, trained
+from .sites import refused_site
 from .values import Value
-from .weights import is_view_of_leaf, leaves, merged_name, name_of, weight_only_nodes
+from .weights import is_view_of_leaf, leaves, merged_name, weight_only_nodes
 
 aten = torch.ops.aten
 # A split makes results that are not dense, which whatever reads them may take a little longer over.
@@ -119,11 +119,9 @@ def _obstacle(maps: Sequence[fx.Node], operand: fx.Node, facts: Regions, context
             return f"the result {node.name!r} is not row-major"
         if any(user.op == "output" for user in node.users):
             return f"the result {node.name!r} is returned, and would be a view of a larger one"
-    for leaf in leaves(weights):
-        if context.keeps(name_of(leaf)):
-            return f"the weight {name_of(leaf)!r} is to be kept as it is"
-        if facts.writer(leaf) is not None:
-            return f"the weight {name_of(leaf)!r} is changed inside the graph"
+    problem = kept_or_changed(weights, facts, context)
+    if problem:
+        return problem
     if facts.written_between(operand, maps[0], maps[-1]) is not None:
         return f"the value {operand.name!r} that they read is changed in between"
     return ""
@@ -200,20 +198,13 @@ def _merge(maps: Sequence[fx.Node], operand: fx.Node, outputs: Sequence[int]) ->
 
 def _site(maps: Sequence[fx.Node], value: Value, outputs: Sequence[int]) -> Site:
     weights = [weight for node in maps for weight in node.all_input_nodes[1:]]
-    found = leaves(weights)
-    parameters = sum(val(node).numel() for node in found)
-    flops = 2 * value.rows() * value.width * sum(outputs)
-    return Site(
-        pass_name=LinearFanOut.name,
-        target="linear_fan_out",
-        status="refused",
-        module_path=common_path(maps, weights),
-        source=source_line(maps[0]),
-        nodes=tuple(node.name for node in maps),
-        params_before=parameters,
-        params_after=parameters,
-        flops_before=flops,
-        flops_after=flops,
-        inputs=tuple(node.name for node in [value.node, *found]),
-        output=maps[0].name,
+    return refused_site(
+        LinearFanOut.name,
+        "linear_fan_out",
+        maps,
+        weights,
+        line=maps[0],
+        output=maps[0],
+        inputs=[value.node, *leaves(weights)],
+        flops=2 * value.rows() * value.width * sum(outputs),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import fx
 
-from ..arguments import packet
+from ..arguments import is_operator, packet
 from ..regions import Regions
 from ..rewrite import Context, source_line, val
 from ..shapes import memory_format
@@ -50,6 +51,25 @@ def trained(weights: Iterable[fx.Node]) -> str:
         f"gradients are wanted of {', '.join(names[:4])}{more}: merging would train another parametrisation; "
         "call the model under torch.no_grad(), or use stonefx.optimize"
     )
+
+
+def kept_or_changed(weights: Iterable[fx.Node], facts: Regions, context: Context) -> str:
+    """What is said of weights that are to be kept, or that the graph writes to; empty if there are none."""
+    for leaf in leaves(weights):
+        if context.keeps(name_of(leaf)):
+            return f"the weight {name_of(leaf)!r} is to be kept as it is"
+        writer = facts.writer(leaf)
+        if writer is not None:
+            return f"the weight {name_of(leaf)!r} is changed inside the graph by {call(writer)}{_at(writer)}"
+    return ""
+
+
+def call(node: fx.Node) -> str:
+    """The operator of a node as a user would look it up, in backticks."""
+    target: Any = node.target
+    if target is operator.getitem:
+        return "indexing"
+    return f"`{target.overloadpacket.__name__ if is_operator(node) else getattr(target, '__name__', target)}`"
 
 
 def _is_part(node: fx.Node) -> bool:

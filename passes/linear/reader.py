@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import operator
-from typing import Any
-
 import torch
 from torch import fx
 
 from ..arguments import is_operator, named_arguments, packet
 from ..regions import Regions, written_operands
-from ..rewrite import Context, source_line, val
+from ..rewrite import Context, val
 from ..shapes import same_sizes
 from .affine import read_affine, read_batch_norm
 from .elements import Apply, Convolve, Deviation, Element, Scale, Shift, feature_value, weights_of
 from .moves import is_idle_pad, is_idle_upsample, read_move
 from .norms import read_norm
+from .obstacles import call, kept_or_changed
 from .readings import Joins, Maps, Reading, Stops
 from .selections import read_selection
 from .spellings import read_map
@@ -177,13 +175,9 @@ class Reader:
         weight_dtype: torch.dtype | None = None,
     ) -> str:
         read = [weight for element in elements for weight in weights_of(element)]
-        for leaf in leaves(read):
-            if self.context.keeps(name_of(leaf)):
-                return f"the weight {name_of(leaf)!r} is to be kept as it is"
-            writer = self.facts.writer(leaf)
-            if writer is not None:
-                at = f" at {source_line(writer)}" if source_line(writer) else ""
-                return f"the weight {name_of(leaf)!r} is changed inside the graph by {call(writer)}{at}"
+        problem = kept_or_changed(read, self.facts, self.context)
+        if problem:
+            return problem
         if any(
             isinstance(each, Scale | Shift)
             and isinstance(each.value, Deviation)
@@ -222,14 +216,6 @@ def _read_copy(node: fx.Node, operand: fx.Node, axis: int) -> Maps | Stops | Non
         reason = f"the dtype changes from {_name(before.dtype)} to {_name(after.dtype)} between the maps"
         return Stops(node, value, reason)
     return Maps(node, value)
-
-
-def call(node: fx.Node) -> str:
-    """The operator of a node as a user would look it up, in backticks."""
-    target: Any = node.target
-    if target is operator.getitem:
-        return "indexing"
-    return f"`{target.overloadpacket.__name__ if is_operator(node) else getattr(target, '__name__', target)}`"
 
 
 def _name(dtype: torch.dtype | None) -> str:

@@ -98,6 +98,38 @@ def batched(b: Builder, v: str) -> str | None:
     return f"{text}.transpose(0, 1).reshape(*{v}.shape[:-1], {count * width})"
 
 
+def batched_sum(b: Builder, v: str) -> str | None:
+    """Two products of one value, each with a matrix for each group of features, added up."""
+    x = b.values[v]
+    count = b.one(*divisors(x.shape[-1]))
+    width, out = x.shape[-1] // count, b.one(2, 3, 5)
+    if count == 1:
+        return None
+
+    def product() -> str:
+        io, oi = b.weight(count, width, out, like=x), b.weight(count, out, width, like=x)
+        bias, one = b.weight(count, 1, out, like=x), b.weight(width, out, like=x)
+        return b.one(
+            f"torch.bmm(t, {io})",
+            f"torch.baddbmm({bias}, t, {io}, alpha=0.5)",
+            f"({oi} @ t.mT).mT",
+            f"torch.einsum('gni,goi->gno', t, {oi})",
+            f"torch.bmm(torch.bmm(t, {b.weight(count, width, 1, like=x)}), {b.weight(count, 1, out, like=x)})",
+            f"(t @ {one} + {bias})",
+        )
+
+    total = b.one(
+        f"{product()} + {product()}",
+        f"{product()} - 0.5 * {product()}",
+        f"torch.add({product()}, {product()}, alpha=-2) + {b.weight(out, like=x)}",
+        f"{product()} + ({product()} - {product()})",
+        f"{product()} + {product()}.tanh() + {product()}",
+    )
+    source = f"{v}.reshape(-1, {count}, {width}).transpose(0, 1)"
+    text = f"(lambda t: {total})({source})"
+    return f"{text}.transpose(0, 1).reshape(*{v}.shape[:-1], {count * out})"
+
+
 def fan_out(b: Builder, v: str) -> Draft:
     """Several maps of one value."""
     width, count = b.values[v].shape[-1], b.one(2, 3)

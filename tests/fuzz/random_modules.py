@@ -15,7 +15,18 @@ from random_convolutions import (
     pool,
     resize,
 )
-from random_linear import affine, batched, combine, fan_in, fan_out, heads, linear, low_rank_adapter, tied
+from random_linear import (
+    affine,
+    batched,
+    batched_sum,
+    combine,
+    fan_in,
+    fan_out,
+    heads,
+    linear,
+    low_rank_adapter,
+    tied,
+)
 from random_program import Input, Program
 from random_views import change, concatenate, pick, rearrange, split
 
@@ -45,6 +56,7 @@ OPERATIONS: dict[Operation, int] = {
     tied: 1,
     heads: 2,
     batched: 2,
+    batched_sum: 1,
     attention: 2,
     library_attention: 1,
     convert: 1,

@@ -185,7 +185,9 @@ def test_one_feature_takes_one_row_of_the_maps(function, dynamic):
     assert site.params_after == 64 + 1
     assert counts(module)["linear"] == counts(module)["select"] == 1
     assert {*site.nodes, site.output} <= names
-    values = dict(zip([n.name for n in module.graph.nodes if n.op == "placeholder"], model.parameters()))
+    values = dict(
+        zip([n.name for n in module.graph.nodes if n.op == "placeholder"], model.parameters(), strict=False)
+    )
     assert Verifier(values).failures(before, module, [site]) == {}
     x = torch.randn(3, 16, 64) if dynamic else x
     assert relative(run(module, model, x), model.double()(x.double())) <= site.bound
