@@ -55,9 +55,11 @@ class LinearChains:
         read = [decision.tree for decision in decisions]
         sites = [(facts.position[node], site) for node, site in breaks(module.graph, read, reader, builder)]
         # From the end: a region is read as it was, though one that it shares values with is rewritten too.
+        best = _best_axes(decisions)
         for decision in reversed(decisions):
             node = decision.tree.value.node
-            site = None if node._erased else _visit(decision, slices, facts, context)
+            other = best[node] if best[node] is not decision else None
+            site = None if node._erased else _visit(decision, other, slices, facts, context)
             if site is not None:
                 sites.append((facts.position[node], site))
         join_selects(slices)
@@ -69,8 +71,26 @@ class LinearChains:
 LINEAR_CHAINS = LinearChains()
 
 
-def _visit(decision: Decision, slices: Selects, facts: Regions, context: Context) -> Site | None:
-    """Rewrite one region, or say why not; None where there is nothing to say about it."""
+def _best_axes(decisions: list[Decision]) -> dict[fx.Node, Decision]:
+    """Of the regions that end at one node, with their features along different axes, the one that spares the most."""
+    best: dict[fx.Node, Decision] = {}
+    for decision in decisions:
+        chosen = best.setdefault(decision.tree.value.node, decision)
+        if (decision.gains, decision.saved) > (chosen.gains, chosen.saved):
+            best[decision.tree.value.node] = decision
+    return best
+
+
+def _visit(
+    decision: Decision, other: Decision | None, slices: Selects, facts: Regions, context: Context
+) -> Site | None:
+    """Rewrite one region, or say why not; None where there is nothing to say about it.
+
+    Args:
+        decision: the region and its plan.
+        other: the region that is rewritten in its place, or None.
+        slices, facts, context: what the pass knows.
+    """
     if not decision.gains and len(decision.tree.maps()) < 2:
         return None
     subject = Subject(decision, LinearChains.name)
@@ -79,6 +99,7 @@ def _visit(decision: Decision, slices: Selects, facts: Regions, context: Context
         context.denied.get(site.key)
         or obstacle(decision.tree, facts, context)
         or ("" if decision.gains else subject.why_not())
+        or (_instead(other) if other is not None else "")
     )
     if reason:
         return replace(site, reason=reason)
@@ -87,3 +108,8 @@ def _visit(decision: Decision, slices: Selects, facts: Regions, context: Context
     except Unrealizable as problem:
         return replace(site, reason=f"{problem}, so the region is left as it is")
     return subject.rewritten(site, read)
+
+
+def _instead(other: Decision) -> str:
+    value = other.tree.value
+    return f"the region that ends at {value.node.name!r} with its features along axis {value.axis} is merged instead"

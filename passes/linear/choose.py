@@ -55,6 +55,11 @@ class Decision:
         margin = 0.0 if self._does_less() else GAIN
         return self.seconds_after + more < self.seconds_before * (1 - margin)
 
+    @property
+    def saved(self) -> float:
+        """Predicted seconds that the plan spares."""
+        return self.seconds_before - self.seconds_after
+
     def _does_less(self) -> bool:
         """Whether the plan is right whatever the cost model is wrong by: fewer maps, less work, fewer weights."""
         maps = {level.value.node for level in self.tree.maps()} - self.staying

@@ -109,3 +109,30 @@ def test_an_attribute_of_an_argument_may_be_returned() -> None:
     assert turned.data_ptr() == x.data_ptr() and turned.stride() == x.mT.stride()
     torch.testing.assert_close(mapped, model.layer(x))
     assert torch.equal(first, y.T) and torch.equal(second, y.H)
+
+
+class TwoFeatureAxes(nn.Module):
+    """A sum of a convolution of a single image, features first, and of a linear map, features last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(4, 4, 1, bias=False)
+        self.second = nn.Conv3d(4, 4, 1, bias=False)
+        self.linear = nn.Linear(4, 4)
+        self.scale = nn.Parameter(torch.rand(1))
+        self.last = nn.Linear(4, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (self.second(self.first(x)) + self.linear(x)) / 2 * self.scale.squeeze()
+        return self.last(y.view_as(y))
+
+
+def test_of_two_regions_that_end_at_one_value_one_is_merged() -> None:
+    torch.manual_seed(0)
+    model, x = TwoFeatureAxes().eval(), torch.randn(4, 4, 5, 4)
+    fast = stonefx.optimize(model, x)
+    (site,) = fast.report.rewritten("conv_chain")
+    assert site.params_after < site.params_before
+    (other,) = [each for each in fast.report.sites if "is merged instead" in each.reason]
+    assert other.reason == "the region that ends at 'mul' with its features along axis 0 is merged instead"
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-6)
