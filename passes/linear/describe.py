@@ -109,6 +109,8 @@ class Subject:
         inner = set(self.tree.nodes())
         given += [each for node in moves for each in node.all_input_nodes if each not in inner]
         inside = set(ordered)
+        # A value that a norm inside reads may be computed inside as well, and is then no input of its own.
+        given = [node for node in given if node not in inside]
         sizes: list[fx.Node] = []
         stack = [operand for node in ordered for operand in node.all_input_nodes]
         while stack:

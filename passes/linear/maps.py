@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from ..rewrite import val
-from ..shapes import expression, hint, memory_format
+from ..shapes import expression, hint, is_row_major, memory_format
 from .compose import Composition
 from .elements import Convolve
 from .emit import Emitter, Unrealizable
@@ -30,12 +30,19 @@ def elementwise_map(
         if isinstance(by, fx.Node):
             by = _along(emit, by, held, merged_name(weights, "scale"))
             read.append(by)
-        node = emit.call(aten.mul.Tensor, {"self": node, "other": by})
+        node = _by_feature(emit, aten.mul.Tensor, node, by)
     if composition.bias is not None:
         bias = _along(emit, composition.bias, held, merged_name(weights, "bias"))
         read.append(bias)
-        node = emit.call(aten.add.Tensor, {"self": node, "other": bias})
+        node = _by_feature(emit, aten.add.Tensor, node, bias)
     return node, axis
+
+
+def _by_feature(emit: Emitter, target: Any, node: fx.Node, other: fx.Node | float) -> fx.Node:
+    """An elementwise call whose result is shaped as `node` is."""
+    if is_row_major(val(node)):  # its value is known, and working it out could fix sizes that may vary
+        return emit.insert(target, (node, other), {}, val(node).new_empty(val(node).shape))
+    return emit.call(target, {"self": node, "other": other})
 
 
 def _along(emit: Emitter, vector: fx.Node, held: Held, name: str) -> fx.Node:

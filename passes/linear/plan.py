@@ -69,7 +69,7 @@ class Planner:
         elif level.is_sum or (level.joins and any(map(mixes, path))):
             terms = tuple(self.best(child, top) for child in level.children)
             found.append(self._around("sum", level, top, terms))
-        elif level.joins:
+        elif level.joins and level is top:
             parts = tuple(self.best(child, child) for child in level.children)
             found.append(self._around("join", level, top, parts))
         found_source = single_source(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -136,3 +137,52 @@ def test_of_two_regions_that_end_at_one_value_one_is_merged() -> None:
     (other,) = [each for each in fast.report.sites if "is merged instead" in each.reason]
     assert other.reason == "the region that ends at 'mul' with its features along axis 0 is merged instead"
     torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+class ShiftedJoin(nn.Module):
+    """Maps of two values, joined, and something done to all features that mixes none of them."""
+
+    def __init__(self, finish) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 6))
+        self.second = nn.Linear(5, 6)
+        self.finish = finish
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.finish(torch.cat([self.first(x), self.second(y)], -1))
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [lambda z: z.add_(1), lambda z: z * -2 + 0.5, lambda z: z[..., 3:9], lambda z: z.split([7, 5], -1)[1]],
+    ids=["shifted", "scaled", "sliced", "split"],
+)
+def test_what_follows_a_join_is_done_to_all_of_it(finish) -> None:
+    torch.manual_seed(0)
+    model, inputs = ShiftedJoin(finish).eval(), (torch.randn(40, 8), torch.randn(40, 5))
+    fast = stonefx.optimize(model, inputs)
+    assert not [site for site in fast.report.sites if "verification" in site.reason]
+    assert fast.report.rewritten("linear_chain")
+    torch.testing.assert_close(fast(*inputs), model(*inputs), rtol=1e-5, atol=1e-6)
+
+
+class NormBesideItsInput(nn.Module):
+    """A norm, and a map of what the norm reads, joined: that value is computed inside and read by the norm too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(7, 8, bias=False)
+        self.norm = nn.LayerNorm(8, bias=False)
+        self.first, self.second = nn.Linear(8, 6, bias=False), nn.Linear(8, 6, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        return torch.cat([self.first(self.norm(y)), self.second(y)], -1)
+
+
+def test_a_value_that_a_norm_reads_is_probed_once() -> None:
+    torch.manual_seed(0)
+    model, x = NormBesideItsInput().to(torch.bfloat16).eval(), torch.randn(4, 8, 7, dtype=torch.bfloat16)
+    fast = stonefx.optimize(model, x)
+    assert not [site for site in fast.report.sites if "verification" in site.reason]
+    torch.testing.assert_close(fast(x), model(x), rtol=0.05, atol=0.05)
