@@ -21,7 +21,7 @@ __attribute__((noinline)) PairSums row_gradients(C* __restrict weights, const C*
 #pragma omp simd reduction(+ : along, curvature)
   for (int j = 0; j < kTile; ++j) {
     const PairGradient<C> g =
-        pair_gradient(grad[j], weights[j], side, PairSide<C>{y.weight[j], y.excess[j], y.alpha[j], y.passes[j]}, scale);
+        pair_gradient(grad[j], weights[j], side, PairSide<C>{y.weight[j], y.excess[j], y.passes[j]}, scale);
     weights[j] = g.weight;
     along += g.along;
     curvature += g.curvature;
@@ -82,7 +82,7 @@ inline void load_gradients(C* tile, const T* grad, int64_t down, int64_t across,
 template <class T, class C>
 inline double pull_back(T* result, const C* sums, double along, const C* point, const BallImage& image, Model model,
                         int64_t dim) {
-  // point = factor x, so that <x, grad_p> x = <point, grad_p> point / factor^2
+  // point = factor x, so that <x, grad_p> = <point, grad_p> / factor
   double inner = 0.0;
   if (model != Model::kPoincare) {
 #pragma omp simd reduction(+ : inner)
@@ -90,11 +90,11 @@ inline double pull_back(T* result, const C* sums, double along, const C* point, 
       inner += (static_cast<double>(sums[k]) + along * static_cast<double>(point[k])) * static_cast<double>(point[k]);
     }
   }
-  const double of_sums = image.factor;
-  const double of_point = along * image.factor + image.along * inner / (image.factor * image.factor);
+  const ImageGradient g = image_gradient(image, along, inner / image.factor);
+  const double of_point = g.of_point / image.factor;
 #pragma omp simd
   for (int64_t k = 0; k < dim; ++k) {
-    const double value = of_sums * static_cast<double>(sums[k]) + of_point * static_cast<double>(point[k]);
+    const double value = g.of_sums * static_cast<double>(sums[k]) + of_point * static_cast<double>(point[k]);
     result[k] = store<T>(static_cast<typename Compute<T>::type>(value));
   }
   return inner / image.factor;

@@ -16,10 +16,9 @@ struct Panel {
   BallImage images[kTile];
   C weight[kTile];
   C excess[kTile];
-  C alpha[kTile];
   C passes[kTile];
 
-  STONE_FUNCTION PairSide<C> side(int i) const { return {weight[i], excess[i], alpha[i], passes[i]}; }
+  STONE_FUNCTION PairSide<C> side(int i) const { return {weight[i], excess[i], passes[i]}; }
 };
 
 // The entries that span the ball: on the hyperboloid all but the first, which is time.
@@ -37,7 +36,6 @@ inline void fill_panel(Panel<C>& panel, const T* source, int64_t stride, int cou
     const PairSide<C> side = pair_side<C>(image.alpha, image.squares, image.clamped, c);
     panel.weight[i] = side.weight;
     panel.excess[i] = side.excess;
-    panel.alpha[i] = side.alpha;
     panel.passes[i] = side.passes;
     if (panel.points != nullptr) {
       C* point = panel.points + i * width;
@@ -58,7 +56,7 @@ inline void fill_panel(Panel<C>& panel, const T* source, int64_t stride, int cou
     }
   }
   for (int i = count; i < kTile; ++i) {
-    panel.weight[i] = panel.excess[i] = panel.alpha[i] = panel.passes[i] = C(0);
+    panel.weight[i] = panel.excess[i] = panel.passes[i] = C(0);
   }
   if (panel.transposed != nullptr && count < kTile) {
     for (int64_t k = 0; k < dim; ++k) {
@@ -66,9 +64,6 @@ inline void fill_panel(Panel<C>& panel, const T* source, int64_t stride, int cou
     }
   }
 }
-
-// Squared distances of float32 below this lose digits to underflow, and above its inverse may overflow.
-constexpr float kSmallSquares = 1e-30f;
 
 // The squared distances of point `i` in float64, where the range of float32 does not hold them. False where it does:
 // then `squares` stand as they are. Exact zeros are held.

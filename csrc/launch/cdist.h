@@ -69,10 +69,7 @@ inline std::vector<int64_t> check_cdist(const char* name, const Tensor& x, const
   check_same_device(name, "x and y", x, y);
   const std::vector<int64_t> batch = pair_batch(name, x, y);
   check_curvature(name, c, with_last(batch, 1), x);
-  check_options(name, {{"min_alpha", guards.min_alpha},
-                       {"min_denominator", guards.min_denominator},
-                       {"denominator_offset", guards.denominator_offset},
-                       {"atanh_limit", guards.atanh_limit}});
+  check_options(name, {{"min_alpha", guards.min_alpha}, {"atanh_limit", guards.atanh_limit}});
   return batch;
 }
 
@@ -86,7 +83,6 @@ inline CdistArguments cdist_arguments(const char* name, Model model, const std::
           x.size(x.dim() - 1),
           x.const_data_ptr(),
           y.const_data_ptr(),
-          nullptr,
           nullptr,
           nullptr,
           nullptr,
@@ -150,16 +146,16 @@ std::tuple<Tensor, Tensor, Tensor> cdist_backward(const CdistNames& names, Model
 
 template <class Device>
 Tensor poincare_cdist(Tensor x, Tensor y, Tensor c, double min_alpha, double atanh_limit) {
-  return cdist<Device>("poincare_cdist", Model::kPoincare, x, y, c, {min_alpha, 0.0, 0.0, atanh_limit});
+  return cdist<Device>("poincare_cdist", Model::kPoincare, x, y, c, {min_alpha, atanh_limit});
 }
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> poincare_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c,
                                                            double min_alpha, double atanh_limit) {
-  return cdist_backward<Device>(kPoincareCdist, Model::kPoincare, grad, x, y, c, {min_alpha, 0.0, 0.0, atanh_limit});
+  return cdist_backward<Device>(kPoincareCdist, Model::kPoincare, grad, x, y, c, {min_alpha, atanh_limit});
 }
 
-inline constexpr CdistGuards kNoGuards{0.0, 0.0, 0.0, 1e308};
+inline constexpr CdistGuards kNoGuards{0.0, 1e308};
 
 template <class Device>
 Tensor lorentz_cdist(Tensor x, Tensor y, Tensor c) {
@@ -175,12 +171,12 @@ std::tuple<Tensor, Tensor, Tensor> lorentz_cdist_backward(Tensor grad, Tensor x,
 
 template <class Device>
 Tensor klein_cdist(Tensor x, Tensor y, Tensor c, double min_alpha) {
-  return cdist<Device>("klein_cdist", Model::kKlein, x, y, c, {min_alpha, 0.0, 0.0, 1e308});
+  return cdist<Device>("klein_cdist", Model::kKlein, x, y, c, {min_alpha, 1e308});
 }
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> klein_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c, double min_alpha) {
-  return cdist_backward<Device>(kKleinCdist, Model::kKlein, grad, x, y, c, {min_alpha, 0.0, 0.0, 1e308});
+  return cdist_backward<Device>(kKleinCdist, Model::kKlein, grad, x, y, c, {min_alpha, 1e308});
 }
 
 template <class Device>

@@ -44,11 +44,10 @@ struct CdistArguments {
   int64_t dim;
   const void* x;
   const void* y;
-  const void* products;  // <x, y> in the type that pairs are computed in: [batch, rows, columns], or null
-  const void* grad;      // backward only
-  void* result;          // the distances, or grad_x: [batch, rows, dim]
-  void* grad_y;          // backward only: [batch, columns, dim]
-  double* grad_c;        // backward only: [batch, rows + columns], one for each row of x, then of y
+  const void* grad;  // backward only
+  void* result;      // the distances, or grad_x: [batch, rows, dim]
+  void* grad_y;      // backward only: [batch, columns, dim]
+  double* grad_c;    // backward only: [batch, rows + columns], one for each row of x, then of y
   Curvature c;
   CdistGuards guards;
   RowMap map;

@@ -45,4 +45,15 @@ STONE_FUNCTION BallImage ball_image(Model model, double squares, double c, doubl
           clamped};
 }
 
+// grad_x = of_sums * sums + of_point * x, where the gradient of the image is sums + along * p.
+struct ImageGradient {
+  double of_sums;
+  double of_point;
+};
+
+// `inner` is <x, grad_p>.
+STONE_FUNCTION ImageGradient image_gradient(const BallImage& image, double along, double inner) {
+  return {image.factor, along * image.factor * image.factor + image.along * inner};
+}
+
 }  // namespace STONE_NAMESPACE

@@ -14,7 +14,6 @@ template <class C>
 struct PairSide {
   C weight;   // sqrt(c) / alpha
   C excess;   // c ||p||^2 / alpha, where alpha is not clamped: the derivative of -log(alpha) for log(c)
-  C alpha;
   C passes;   // 1 where the gradient of alpha flows, else 0
 };
 
@@ -22,7 +21,7 @@ template <class C>
 STONE_FUNCTION PairSide<C> pair_side(double alpha, double squares, bool clamped, double c) {
   const double inverse = 1.0 / alpha;
   return {static_cast<C>(sqrt(c) * inverse), static_cast<C>(clamped ? 0.0 : c * squares * inverse),
-          static_cast<C>(alpha), clamped ? C(0) : C(1)};
+          clamped ? C(0) : C(1)};
 }
 
 // What all pairs of one curvature share.
@@ -62,6 +61,9 @@ STONE_FUNCTION C half_distance(C z, const PairScale<C>& scale) {
   const C h = asinh_nonnegative(bounded);
   return z > scale.largest ? scale.saturated : h;
 }
+
+// Squared distances of float32 below this lose digits to underflow, and above its inverse may overflow.
+constexpr float kSmallSquares = 1e-30f;
 
 // `weights` is the product of the weights of both sides.
 template <class C>

@@ -40,8 +40,6 @@ struct MobiusGuards {
 // min_alpha: 0 is no clamp; atanh_limit: 1 or more is none.
 struct CdistGuards {
   double min_alpha;
-  double min_denominator;
-  double denominator_offset;
   double atanh_limit;
 };
 

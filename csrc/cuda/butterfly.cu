@@ -1,0 +1,71 @@
+// Butterflies: how many rows and blocks work together, and which kernels run for which element type.
+#include "butterfly.cuh"
+#include "kernels.h"
+#include "scratch.h"
+
+namespace stone::cuda {
+
+namespace {
+
+// Blocks that run at once on the largest devices, and what their scratch memory may come to.
+constexpr int64_t kMostBlocks = 512;
+constexpr int64_t kMostBytes = int64_t{64} << 20;
+
+int64_t clamped(int64_t value, int64_t most) { return value < 1 ? 1 : (value < most ? value : most); }
+template <class C>
+ButterflyOnDevice divide(const ButterflyArguments& a, bool backward, Scratch& memory) {
+  const auto entry = static_cast<int64_t>(sizeof(C));
+  ButterflyOnDevice b{a, 0, clamped(kCapacity<C> / a.dim, kMostLines), 0, nullptr, nullptr, nullptr};
+  while ((int64_t{1} << b.levels) < a.dim) {
+    ++b.levels;
+  }
+  const int64_t weights = backward ? a.stages * a.dim : 0;
+  const int64_t own = a.dim > kCapacity<C> ? 2 * a.dim * entry : 0;
+  const int64_t each = own + weights * (b.lines * entry + static_cast<int64_t>(sizeof(double)));
+  b.chunks = clamped((a.rows + b.lines - 1) / b.lines, each > 0 ? clamped(kMostBytes / each, kMostBlocks) : 1 << 20);
+  b.buffers = memory.next<void>(b.chunks * own);
+  b.inputs = memory.next<void>(b.chunks * weights * b.lines * entry);
+  b.partial = memory.next<double>(b.chunks * weights * static_cast<int64_t>(sizeof(double)));
+  return b;
+}
+
+template <class T>
+void run(const ButterflyArguments& a, bool backward, void* scratch, cudaStream_t stream) {
+  Scratch memory(scratch);
+  const ButterflyOnDevice b = divide<typename portable::Compute<T>::type>(a, backward, memory);
+  if (!backward) {
+    launch(butterfly_forward<T>, static_cast<int>(b.chunks), stream, b);
+    return;
+  }
+  launch(butterfly_backward<T>, static_cast<int>(b.chunks), stream, b);
+  if (a.stages > 0) {
+    launch(butterfly_collect<T>, blocks_for(a.stages * a.dim, 1), stream, b);
+  }
+}
+
+}  // namespace
+
+int64_t butterfly_scratch_bytes(const ButterflyArguments& arguments, bool backward) {
+  Scratch count(nullptr);
+  if (arguments.element == Element::kFloat64) {
+    divide<double>(arguments, backward, count);
+  } else {
+    divide<float>(arguments, backward, count);
+  }
+  return count.bytes();
+}
+
+void butterfly(const ButterflyArguments& arguments, bool backward, void* scratch, cudaStream_t stream) {
+  switch (arguments.element) {
+    case Element::kFloat32:
+      return run<float>(arguments, backward, scratch, stream);
+    case Element::kFloat64:
+      return run<double>(arguments, backward, scratch, stream);
+    case Element::kBFloat16:
+      return run<BFloat16>(arguments, backward, scratch, stream);
+    case Element::kFloat16:
+      return run<Half>(arguments, backward, scratch, stream);
+  }
+}
+
+}  // namespace stone::cuda

@@ -1,0 +1,97 @@
+// Distance matrices: how scratch memory is divided, and which kernels run for which element type.
+#include "cdist_backward.cuh"
+#include "cdist_forward.cuh"
+#include "kernels.h"
+#include "scratch.h"
+
+namespace stone::cuda {
+
+namespace {
+
+// The images of points of the other models, and float64 points, need float64 for their pairs.
+bool wide(const CdistArguments& a) { return a.element == Element::kFloat64 || a.model != Model::kPoincare; }
+
+PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
+  PairsOnDevice p{};
+  p.a = a;
+  p.down = tiles(a.rows);
+  p.across = tiles(a.columns);
+  p.start = a.model == Model::kLorentz ? 1 : 0;
+  p.dim = a.dim - p.start;
+  const int64_t pairs = wide(a) ? sizeof(double) : sizeof(float);
+  for (int side = 0; side < 2; ++side) {
+    const int64_t points = a.batch * p.points(side);
+    p.images[side] = memory.next<portable::BallImage>(points * static_cast<int64_t>(sizeof(portable::BallImage)));
+    if (backward) {
+      p.sums[side] = memory.next<void>(points * p.dim * pairs);
+      p.along[side] = memory.next<double>(points * (side == 0 ? p.across : p.down) * static_cast<int64_t>(sizeof(double)));
+    }
+  }
+  if (backward) {
+    p.weights = memory.next<void>(a.batch * a.rows * a.columns * pairs);
+    p.of_pairs = memory.next<double>(a.batch * a.rows * p.across * static_cast<int64_t>(sizeof(double)));
+  }
+  return p;
+}
+
+int blocks(int64_t count) { return static_cast<int>(count < (1 << 20) ? count : (1 << 20)); }
+
+template <class T, class C>
+void run(const PairsOnDevice& p, bool backward, cudaStream_t stream) {
+  const CdistArguments& a = p.a;
+  const int lanes = lanes_for(p.dim);
+  for (int side = 0; side < 2; ++side) {
+    const int64_t points = a.batch * p.points(side);
+    if (points > 0) {
+      launch(point_images<T>, blocks_for(points, lanes), stream, p, side, lanes);
+    }
+  }
+  const int64_t pairs = a.batch * p.down * p.across;
+  if (!backward) {
+    launch(cdist_forward<T, C>, blocks(pairs), stream, p);
+    return;
+  }
+  if (pairs > 0) {
+    launch(cdist_pairs<T, C>, blocks(pairs), stream, p);
+  }
+  for (int side = 0; side < 2; ++side) {
+    const int64_t points = a.batch * p.points(side);
+    const int64_t work = a.batch * tiles(p.points(side)) * tiles(p.dim);
+    if (work > 0) {
+      launch(cdist_differences<T, C>, blocks(work), stream, p, side);
+    }
+    if (points > 0) {
+      launch(cdist_points<T, C>, blocks_for(points, lanes), stream, p, side, lanes);
+    }
+  }
+}
+
+template <class T>
+void run_of(const PairsOnDevice& p, bool backward, cudaStream_t stream) {
+  wide(p.a) ? run<T, double>(p, backward, stream) : run<T, float>(p, backward, stream);
+}
+
+}  // namespace
+
+int64_t cdist_scratch_bytes(const CdistArguments& arguments, bool backward) {
+  Scratch count(nullptr);
+  divide(arguments, backward, count);
+  return count.bytes();
+}
+
+void cdist(const CdistArguments& arguments, bool backward, void* scratch, cudaStream_t stream) {
+  Scratch memory(scratch);
+  const PairsOnDevice p = divide(arguments, backward, memory);
+  switch (arguments.element) {
+    case Element::kFloat32:
+      return run_of<float>(p, backward, stream);
+    case Element::kFloat64:
+      return run<double, double>(p, backward, stream);
+    case Element::kBFloat16:
+      return run_of<BFloat16>(p, backward, stream);
+    case Element::kFloat16:
+      return run_of<Half>(p, backward, stream);
+  }
+}
+
+}  // namespace stone::cuda

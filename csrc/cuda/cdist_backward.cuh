@@ -1,0 +1,218 @@
+// Gradients of distance matrices on the GPU, in three steps whose sums have a fixed order: the weight of every pair,
+// each point's sum of weighted differences, and the way back from the ball to the model of the points.
+#pragma once
+
+#include "pair_tile.cuh"
+
+namespace stone::cuda {
+
+// The pairs' weights, and their sums along each point: of a tile's rows, and of its columns.
+template <class T, class C>
+__global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p) {
+  __shared__ PairBuffers<C> buffers;
+  __shared__ double of_columns[kThreads / 32][kTile];
+  const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
+  const int64_t count = p.a.batch * p.down * p.across;
+  for (int64_t tile = blockIdx.x; tile < count; tile += gridDim.x) {
+    const TilePlace place = tile_place(p, tile);
+    const double c = portable::curvature_at(p.a.c, portable::source_row(p.a.map, 2, place.matrix));
+    const portable::PairScale<C> scale = portable::pair_scale<C>(c, p.a.guards);
+    C squares[kOwn][kOwn];
+    pair_squares<T, C>(squares, buffers, p, place);
+    const OwnSides<C> x(p, 0, place.matrix, place.row + ty, c);
+    const OwnSides<C> y(p, 1, place.matrix, place.column + tx, c);
+    double rows[2 * kOwn] = {};  // along each row, and the derivative for log(c)
+    double columns[kOwn] = {};
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t row = place.row + ty + i * kSide, column = place.column + tx + j * kSide;
+        if (row >= p.a.rows || column >= p.a.columns) {
+          continue;
+        }
+        const int64_t at = (place.matrix * p.a.rows + row) * p.a.columns + column;
+        const C grad = static_cast<C>(load(static_cast<const T*>(p.a.grad)[at]));
+        portable::PairGradient<C> g = portable::pair_gradient(grad, squares[i][j], x.of[i], y.of[j], scale);
+        double along_y = portable::pair_gradient(grad, squares[i][j], y.of[j], x.of[i], scale).along;
+        double along_x = g.along, of_pair = g.curvature;
+        const double wide = wide_square<T>(squares[i][j], p, place.matrix, row, column);
+        if (wide > 0.0) {
+          const auto exact = portable::pair_scale<double>(c, p.a.guards);
+          const auto one = wide_side(p, 0, place.matrix, row, c), other = wide_side(p, 1, place.matrix, column, c);
+          const auto w = portable::pair_gradient(static_cast<double>(grad), wide, one, other, exact);
+          g.weight = static_cast<C>(w.weight);
+          along_x = w.along;
+          of_pair = w.curvature;
+          along_y = portable::pair_gradient(static_cast<double>(grad), wide, other, one, exact).along;
+        }
+        static_cast<C*>(p.weights)[at] = g.weight;
+        rows[i] += along_x;
+        rows[kOwn + i] += of_pair;
+        columns[j] += along_y;
+      }
+    }
+    for (int offset = kSide / 2; offset > 0; offset /= 2) {
+#pragma unroll
+      for (int i = 0; i < 2 * kOwn; ++i) {
+        rows[i] += __shfl_xor_sync(0xffffffffu, rows[i], offset);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kOwn; ++j) {
+      columns[j] += __shfl_xor_sync(0xffffffffu, columns[j], kSide);
+    }
+    if (tx == 0) {
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        const int64_t row = place.row + ty + i * kSide;
+        if (row < p.a.rows) {
+          const int64_t at = (place.matrix * p.across + place.column / kTile) * p.a.rows + row;
+          p.along[0][at] = rows[i];
+          p.of_pairs[at] = rows[kOwn + i];
+        }
+      }
+    }
+    if (ty % 2 == 0) {
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        of_columns[ty / 2][tx + j * kSide] = columns[j];
+      }
+    }
+    __syncthreads();
+    const int64_t column = place.column + static_cast<int>(threadIdx.x);
+    if (threadIdx.x < kTile && column < p.a.columns) {
+      double sum = 0.0;
+      for (int w = 0; w < kThreads / 32; ++w) {
+        sum += of_columns[w][threadIdx.x];
+      }
+      p.along[1][(place.matrix * p.down + place.row / kTile) * p.a.columns + column] = sum;
+    }
+    __syncthreads();
+  }
+}
+
+// sums[point][k] = sum over the other points of weight (point[k] - other[k]); 64 points by 64 entries a tile.
+template <class T, class C>
+__global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDevice p, const int side) {
+  __shared__ C weights[kDepth][kTile + 1];
+  __shared__ C others[kDepth][kTile + 1];
+  const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
+  const int64_t own = p.points(side), count = p.points(1 - side), wide = (p.dim + kTile - 1) / kTile;
+  const int64_t down = side == 0 ? p.down : p.across;
+  const int64_t own_step = side == 0 ? p.a.columns : 1, other_step = side == 0 ? 1 : p.a.columns;
+  for (int64_t tile = blockIdx.x; tile < p.a.batch * down * wide; tile += gridDim.x) {
+    const int64_t matrix = tile / (down * wide), first = tile % down * kTile, entry = tile / down % wide * kTile;
+    const C* matrix_weights = static_cast<const C*>(p.weights) + matrix * p.a.rows * p.a.columns;
+    const T* points = points_of<T>(p, side, matrix);
+    const T* other_points = points_of<T>(p, 1 - side, matrix);
+    C point[kOwn][kOwn], total[kOwn][kOwn] = {};
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int64_t index = first + ty + i * kSide;
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t k = entry + tx + j * kSide;
+        point[i][j] = C(0);
+        if (index < own && k < p.dim) {
+          const C factor = static_cast<C>(p.images[side][matrix * own + index].factor);
+          point[i][j] = factor * static_cast<C>(load(points[index * p.a.dim + k]));
+        }
+      }
+    }
+    for (int64_t begin = 0; begin < count; begin += kDepth) {
+      for (int e = static_cast<int>(threadIdx.x); e < kDepth * kTile; e += kThreads) {
+        // Neighbouring threads read neighbouring weights, whichever operand the matrix is walked along.
+        const int other = side == 0 ? e % kDepth : e / kTile, mine = side == 0 ? e / kDepth : e % kTile;
+        const bool inside = first + mine < own && begin + other < count;
+        weights[other][mine] =
+            inside ? matrix_weights[(first + mine) * own_step + (begin + other) * other_step] : C(0);
+        const int row = e / kTile, k = e % kTile;
+        C value = C(0);
+        if (begin + row < count && entry + k < p.dim) {
+          const C factor = static_cast<C>(p.images[1 - side][matrix * count + begin + row].factor);
+          value = factor * static_cast<C>(load(other_points[(begin + row) * p.a.dim + entry + k]));
+        }
+        others[row][k] = value;
+      }
+      __syncthreads();
+      C sum[kOwn][kOwn] = {};
+#pragma unroll
+      for (int o = 0; o < kDepth; ++o) {
+#pragma unroll
+        for (int i = 0; i < kOwn; ++i) {
+          const C weight = weights[o][ty + i * kSide];
+#pragma unroll
+          for (int j = 0; j < kOwn; ++j) {
+            sum[i][j] += weight * (point[i][j] - others[o][tx + j * kSide]);
+          }
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+#pragma unroll
+        for (int j = 0; j < kOwn; ++j) {
+          total[i][j] += sum[i][j];
+        }
+      }
+      __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t index = first + ty + i * kSide, k = entry + tx + j * kSide;
+        if (index < own && k < p.dim) {
+          static_cast<C*>(p.sums[side])[(matrix * own + index) * p.dim + k] = total[i][j];
+        }
+      }
+    }
+  }
+}
+
+// From the gradient of each point's image in the ball to that of the point.
+template <class T, class C>
+__global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice p, const int side, const int lanes) {
+  const RowGroup group(lanes);
+  const int64_t own = p.points(side), parts = side == 0 ? p.across : p.down;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups; first < p.a.batch * own;
+       first += static_cast<int64_t>(gridDim.x) * group.groups) {
+    const bool active = first + group.group < p.a.batch * own;
+    const int64_t row = active ? first + group.group : 0, matrix = row / own, index = row % own;
+    double totals[2] = {};
+    for (int64_t part = group.lane; active && part < parts; part += group.lanes) {
+      const int64_t at = (matrix * parts + part) * own + index;
+      totals[0] += p.along[side][at];
+      totals[1] += side == 0 ? p.of_pairs[at] : 0.0;
+    }
+    group.sum(totals);
+    const portable::BallImage image = p.images[side][row];
+    const T* x = points_of<T>(p, side, matrix) + index * p.a.dim;
+    const C* sums = static_cast<const C*>(p.sums[side]) + row * p.dim;
+    double inner[1] = {};  // <x, grad_p>
+    for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
+      const double value = load(x[k]);
+      inner[0] += (static_cast<double>(sums[k]) + totals[0] * image.factor * value) * value;
+    }
+    group.sum(inner);
+    if (!active) {
+      continue;
+    }
+    T* result = static_cast<T*>(side == 0 ? p.a.result : p.a.grad_y) + row * p.a.dim;
+    const portable::ImageGradient g = portable::image_gradient(image, totals[0], inner[0]);
+    for (int64_t k = group.lane; k < p.dim; k += group.lanes) {
+      const double value = g.of_sums * static_cast<double>(sums[k]) + g.of_point * static_cast<double>(load(x[k]));
+      result[p.start + k] = store<T>(static_cast<typename portable::Compute<T>::type>(value));
+    }
+    if (group.lane == 0) {
+      if (p.start == 1) {
+        result[0] = store<T>(0);
+      }
+      const double c = portable::curvature_at(p.a.c, portable::source_row(p.a.map, 2, matrix));
+      p.a.grad_c[matrix * (p.a.rows + p.a.columns) + (side == 0 ? 0 : p.a.rows) + index] =
+          totals[1] / c + image.curvature * inner[0];
+    }
+  }
+}
+
+}  // namespace stone::cuda

@@ -1,0 +1,45 @@
+// Distance matrices on the GPU.
+#pragma once
+
+#include "pair_tile.cuh"
+
+namespace stone::cuda {
+
+template <class T, class C>
+__global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice p) {
+  __shared__ PairBuffers<C> buffers;
+  const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
+  const int64_t count = p.a.batch * p.down * p.across;
+  for (int64_t tile = blockIdx.x; tile < count; tile += gridDim.x) {
+    const TilePlace place = tile_place(p, tile);
+    const double c = portable::curvature_at(p.a.c, portable::source_row(p.a.map, 2, place.matrix));
+    const portable::PairScale<C> scale = portable::pair_scale<C>(c, p.a.guards);
+    C squares[kOwn][kOwn];
+    pair_squares<T, C>(squares, buffers, p, place);
+    const OwnSides<C> x(p, 0, place.matrix, place.row + ty, c);
+    const OwnSides<C> y(p, 1, place.matrix, place.column + tx, c);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t row = place.row + ty + i * kSide, column = place.column + tx + j * kSide;
+        if (row >= p.a.rows || column >= p.a.columns) {
+          continue;
+        }
+        using Stored = typename portable::Compute<T>::type;
+        Stored distance = static_cast<Stored>(
+            portable::pair_distance(squares[i][j], x.of[i].weight * y.of[j].weight, scale));
+        const double wide = wide_square<T>(squares[i][j], p, place.matrix, row, column);
+        if (wide > 0.0) {
+          const double weights = wide_side(p, 0, place.matrix, row, c).weight *
+                                 wide_side(p, 1, place.matrix, column, c).weight;
+          distance = static_cast<Stored>(
+              portable::pair_distance(wide, weights, portable::pair_scale<double>(c, p.a.guards)));
+        }
+        static_cast<T*>(p.a.result)[(place.matrix * p.a.rows + row) * p.a.columns + column] = store<T>(distance);
+      }
+    }
+  }
+}
+
+}  // namespace stone::cuda

@@ -1,0 +1,199 @@
+// A tile of pairs of points: 64 of either operand, 4 by 4 of the pairs for each thread of a block.
+#pragma once
+
+#include "row_group.cuh"
+#include "stone/arguments.h"
+#include "stone/ball_image.h"
+#include "stone/broadcast.h"
+#include "stone/cdist.h"
+#include "stone/curvature.h"
+
+namespace stone::cuda {
+
+using portable::load;
+using portable::store;
+
+constexpr int kTile = 64;
+constexpr int kSide = 16;           // threads along either side of a tile
+constexpr int kOwn = kTile / kSide;  // points of either operand for a thread
+constexpr int kDepth = 16;          // entries of each point in shared memory at once, summed before they are added up
+
+inline int64_t tiles(int64_t extent) { return (extent + kTile - 1) / kTile; }
+
+// A matrix of pairs, and where its parts lie in scratch memory.
+struct PairsOnDevice {
+  CdistArguments a;
+  int64_t down;      // tiles of x
+  int64_t across;    // tiles of y
+  int64_t start;     // entries in front of those that span the ball
+  int64_t dim;       // entries that do
+  portable::BallImage* images[2];  // [batch, points] of x and of y
+  void* weights;     // backward only: [batch, rows, columns], in the type that pairs are computed in
+  void* sums[2];     // backward only: [batch, points, dim], of the weighted differences
+  double* along[2];  // backward only: [batch, other tiles, points], of the terms along the point
+  double* of_pairs;  // backward only: [batch, tiles of y, rows], the pairs' own derivative for log(c)
+
+  __host__ __device__ int64_t points(int side) const { return side == 0 ? a.rows : a.columns; }
+  __host__ __device__ const void* source(int side) const { return side == 0 ? a.x : a.y; }
+};
+
+// The points of operand `side` in a matrix, p.a.dim apart, each from its first entry that spans the ball.
+template <class T>
+__device__ inline const T* points_of(const PairsOnDevice& p, int side, int64_t matrix) {
+  const int64_t first = portable::source_row(p.a.map, side, matrix) * p.points(side);
+  return static_cast<const T*>(p.source(side)) + first * p.a.dim + p.start;
+}
+
+struct TilePlace {
+  int64_t matrix;
+  int64_t row;
+  int64_t column;
+};
+
+__device__ inline TilePlace tile_place(const PairsOnDevice& p, int64_t tile) {
+  const int64_t matrix = tile / (p.down * p.across);
+  return {matrix, tile % p.down * kTile, tile / p.down % p.across * kTile};
+}
+
+// What the pairs of a thread are made of.
+template <class C>
+struct OwnSides {
+  portable::PairSide<C> of[kOwn];
+  C factor[kOwn];
+
+  __device__ OwnSides(const PairsOnDevice& p, int side, int64_t matrix, int64_t first, double c) {
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int64_t index = first + i * kSide;
+      if (index < p.points(side)) {
+        const portable::BallImage image = p.images[side][matrix * p.points(side) + index];
+        of[i] = portable::pair_side<C>(image.alpha, image.squares, image.clamped, c);
+        factor[i] = static_cast<C>(image.factor);
+      } else {
+        of[i] = {C(0), C(0), C(0)};
+        factor[i] = C(0);
+      }
+    }
+  }
+};
+
+template <class C>
+struct PairBuffers {
+  C x[kDepth][kTile + 1];
+  C y[kDepth][kTile + 1];
+};
+
+// Entries [begin, begin + kDepth) of 64 points of operand `side`, each times the factor of its image; 0 beyond the
+// last point and entry. Thread t reads entry t % 16 of the points t / 16 + 16 i.
+template <class T, class C>
+__device__ inline void load_points(C (&buffer)[kDepth][kTile + 1], const PairsOnDevice& p, int side, int64_t matrix,
+                                   int64_t first, int64_t begin) {
+  const int entry = static_cast<int>(threadIdx.x) % kDepth;
+  const T* points = points_of<T>(p, side, matrix);
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int point = static_cast<int>(threadIdx.x) / kDepth + i * (kThreads / kDepth);
+    const int64_t index = first + point;
+    C value = C(0);
+    if (index < p.points(side) && begin + entry < p.dim) {
+      const C factor = static_cast<C>(p.images[side][matrix * p.points(side) + index].factor);
+      value = factor * static_cast<C>(load(points[index * p.a.dim + begin + entry]));
+    }
+    buffer[entry][point] = value;
+  }
+}
+
+// total[i][j]: the squared distance of the points row + y + 16 i and column + x + 16 j, (x, y) the thread's place.
+template <class T, class C>
+__device__ inline void pair_squares(C (&total)[kOwn][kOwn], PairBuffers<C>& buffers, const PairsOnDevice& p,
+                                    const TilePlace& place) {
+  const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+#pragma unroll
+    for (int j = 0; j < kOwn; ++j) {
+      total[i][j] = C(0);
+    }
+  }
+  for (int64_t begin = 0; begin < p.dim; begin += kDepth) {
+    load_points<T, C>(buffers.x, p, 0, place.matrix, place.row, begin);
+    load_points<T, C>(buffers.y, p, 1, place.matrix, place.column, begin);
+    __syncthreads();
+    C sum[kOwn][kOwn] = {};
+#pragma unroll
+    for (int k = 0; k < kDepth; ++k) {
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        const C value = buffers.x[k][ty + i * kSide];
+#pragma unroll
+        for (int j = 0; j < kOwn; ++j) {
+          const C difference = value - buffers.y[k][tx + j * kSide];
+          sum[i][j] += difference * difference;
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        total[i][j] += sum[i][j];
+      }
+    }
+    __syncthreads();
+  }
+}
+
+// The squared distance in float64 where float32 cannot hold it, as on the CPU; 0 where it can.
+template <class T>
+__device__ inline double wide_square(float squares, const PairsOnDevice& p, int64_t matrix, int64_t row,
+                                     int64_t column) {
+  if (!(squares < portable::kSmallSquares || squares > 1.0f / portable::kSmallSquares)) {
+    return 0.0;
+  }
+  const T* x = points_of<T>(p, 0, matrix) + row * p.a.dim;
+  const T* y = points_of<T>(p, 1, matrix) + column * p.a.dim;
+  double sum = 0.0;
+  for (int64_t k = 0; k < p.dim; ++k) {
+    const double difference = static_cast<double>(load(x[k])) - static_cast<double>(load(y[k]));
+    sum += difference * difference;
+  }
+  return sum;
+}
+
+template <class T>
+__device__ inline double wide_square(double, const PairsOnDevice&, int64_t, int64_t, int64_t) {
+  return 0.0;
+}
+
+// The side of a point in float64.
+__device__ inline portable::PairSide<double> wide_side(const PairsOnDevice& p, int side, int64_t matrix,
+                                                       int64_t index, double c) {
+  const portable::BallImage image = p.images[side][matrix * p.points(side) + index];
+  return portable::pair_side<double>(image.alpha, image.squares, image.clamped, c);
+}
+
+// The images of all points of one operand in the ball.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice p, const int side, const int lanes) {
+  const RowGroup group(lanes);
+  const int64_t count = p.a.batch * p.points(side);
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups; first < count;
+       first += static_cast<int64_t>(gridDim.x) * group.groups) {
+    const int64_t index = first + group.group;
+    const bool active = index < count;
+    const int64_t matrix = (active ? index : 0) / p.points(side);
+    const T* point = points_of<T>(p, side, matrix) + (active ? index % p.points(side) : 0) * p.a.dim;
+    double squares[1] = {};
+    for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
+      const double value = load(point[k]);
+      squares[0] += value * value;
+    }
+    group.sum(squares);
+    if (active && group.lane == 0) {
+      const double c = portable::curvature_at(p.a.c, portable::source_row(p.a.map, 2, matrix));
+      p.images[side][index] = portable::ball_image(p.a.model, squares[0], c, p.a.guards.min_alpha);
+    }
+  }
+}
+
+}  // namespace stone::cuda

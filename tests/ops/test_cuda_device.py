@@ -1,0 +1,138 @@
+"""Every operator on a CUDA device against the CPU; skipped where there is none."""
+
+import pytest
+import row_cases
+import torch
+from operator_cases import DTYPES, NAMES, arguments, overload, points
+
+from stonefx.ops import ROW_FORMULAS
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICE = "cuda"
+# rows and dims: one lane, tails, a warp, rows that are read again, a whole block
+SHAPES = [(700, 3), (40, 64), (9, 131), (4, 2056), (3, 5003)]
+CURVATURE = torch.tensor(0.7, dtype=torch.float64)
+
+
+def turned(stages, dim, dtype):
+    angle = points(stages, dim // 2, seed=9)
+    return torch.stack([angle.cos(), angle.sin()], -1).to(dtype)
+
+
+def sheet(*shape, dtype, seed):
+    space = points(*shape, dtype=torch.float64, seed=seed)
+    return torch.cat([(space.square().sum(-1, keepdim=True) + 1 / CURVATURE).sqrt(), space], -1).to(dtype)
+
+
+def pairs(dtype, rows, columns, dim, make=points):
+    return make(2, rows, dim, dtype=dtype, seed=1), make(1, columns, dim, dtype=dtype, seed=2), CURVATURE
+
+
+# name -> arguments of an element type; rows that share a block, tails of tiles, rows longer than shared memory
+OTHERS = {
+    **{
+        f"{name} {sizes}": (name, lambda dtype, sizes=sizes, make=make: pairs(dtype, *sizes, make))
+        for name, make in (("poincare_cdist", points), ("klein_cdist", points), ("lorentz_cdist", sheet))
+        for sizes in ((5, 3, 2), (130, 70, 37), (64, 64, 300))
+    },
+    **{
+        f"butterfly {dim}": (
+            "butterfly",
+            lambda dtype, dim=dim: (points(70, dim, dtype=dtype), turned(5, dim, dtype)),
+        )
+        for dim in (2, 64, 4096, 16384)
+    },
+    **{
+        f"hyper_butterfly {dim}": (
+            "hyper_butterfly",
+            lambda dtype, dim=dim: (points(70, dim, dtype=dtype), turned(7, dim, dtype), CURVATURE),
+        )
+        for dim in (2, 64, 4096, 16384)
+    },
+    "poincare_linear_epilogue": (
+        "poincare_linear_epilogue",
+        lambda dtype: (
+            *(points(300, width, dtype=dtype, seed=width) for width in (33, 65)),
+            points(65, dtype=dtype),
+            CURVATURE,
+        ),
+    ),
+    "poincare_hyperplanes": (
+        "poincare_hyperplanes",
+        lambda dtype: (
+            points(130, 300, dtype=dtype),
+            points(130, 17, dtype=dtype),
+            points(300, dtype=dtype, seed=3),
+            points(300, dtype=dtype, seed=4),
+            CURVATURE,
+        ),
+    ),
+    "add_time": ("add_time", lambda dtype: (points(70, 65, dtype=dtype), CURVATURE)),
+}
+
+
+def results(name, args, device, **options):
+    """The result and the gradients of every operand that may have one, back on the CPU."""
+    leaves = [a.to(device).clone().requires_grad_() for a in args]
+    value = overload(name)(*leaves, **options)
+    upstream = points(value.numel(), 1, seed=7, radius=1.0).reshape(value.shape).to(value)
+    grads = torch.autograd.grad(value, leaves, upstream)
+    return [each.detach().cpu() for each in (value, *grads)]
+
+
+def agree(name, args, **options):
+    dtype = args[0].dtype
+    bound = 64 * torch.finfo(dtype).eps
+    for got, expected in zip(
+        results(name, args, DEVICE, **options), results(name, args, "cpu", **options), strict=True
+    ):
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        scale = expected.double().abs().max().clamp_min(1e-30)
+        assert ((got.double() - expected.double()).abs().max() / scale).item() < bound
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_radial_and_moebius_operators(name, shape, dtype):
+    agree(name, arguments(name, dtype, batch=shape[:1], dim=shape[1]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ROW_FORMULAS)
+def test_row_formulas(name, shape, dtype):
+    agree(name, row_cases.row_arguments(name, dtype, batch=shape[:1], dim=shape[1]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", OTHERS)
+def test_operators_over_more_than_rows(case, dtype):
+    name, make = OTHERS[case]
+    agree(name, make(dtype))
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_operators_run_on_the_current_stream_and_in_graphs(case):
+    name, make = OTHERS[case]
+    args = [a.to(DEVICE) for a in make(torch.float32)]
+    forward = overload(f"{name}_forward")
+    expected = forward(*args)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        forward(*args)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = forward(*args)
+    captured.fill_(torch.nan)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(captured, expected)
+
+
+def test_two_runs_give_the_same_bits():
+    for name, make in OTHERS.values():
+        one, two = (results(name, make(torch.float32), DEVICE) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))

@@ -1,0 +1,204 @@
+"""The CUDA kernels that need scratch memory, run on threads of the host as in test_cuda_source, against the CPU's."""
+
+import ctypes
+import subprocess
+
+import pytest
+import torch
+from operator_cases import overload, points, relative
+from test_cuda_source import CSRC, ELEMENTS, HERE, pointer, pytestmark, size  # noqa: F401  (the mark)
+
+C = 0.7
+CURVATURE = torch.tensor(C, dtype=torch.float64)
+DTYPES = list(ELEMENTS)
+MODELS = ("poincare", "lorentz", "klein")
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    path = tmp_path_factory.mktemp("host_cuda") / "scratch.so"
+    includes = [f"-I{folder}" for folder in (HERE / "host_cuda", CSRC / "include", CSRC / "cuda")]
+    command = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas", *includes]
+    subprocess.run([*command, str(HERE / "host_cuda" / "exports_scratch.cpp"), "-o", str(path)], check=True)
+    return ctypes.CDLL(str(path))
+
+
+def empty(*shape, dtype=torch.float32):
+    return torch.full(shape, torch.nan, dtype=dtype)
+
+
+def compute(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def double(value):
+    return ctypes.c_double(value)
+
+
+def agree(got, expected, dtype, bound=8):
+    """To the rounding of sums in another order, relative to the largest entry."""
+    assert got.dtype == expected.dtype and got.shape == expected.shape
+    assert relative(got.reshape(-1), expected.reshape(-1)) < bound * torch.finfo(dtype).eps
+
+
+def on_model(model, *shape, dtype, seed):
+    rows = (
+        points(torch.Size(shape[:-1]).numel(), shape[-1], dtype=torch.float64, seed=seed).reshape(shape) * 0.9
+    )
+    if model == "lorentz":
+        time = (rows.square().sum(-1, keepdim=True) + 1 / C).sqrt()
+        rows = torch.cat([time, rows], -1)
+    return rows.to(dtype)
+
+
+# (matrices, rows, columns, dim): one tile, a part of one, several, and more entries than fit at once
+@pytest.mark.parametrize("shape", [(1, 64, 64, 16), (2, 3, 5, 2), (1, 70, 129, 19)], ids=str)
+@pytest.mark.parametrize("model", MODELS)
+def test_cdist_kernels(kernels, model, shape):
+    batch, rows, columns, dim = shape
+    options = {"poincare": {"min_alpha": 1e-7, "atanh_limit": 0.999}, "klein": {"min_alpha": 1e-7}}.get(
+        model, {}
+    )
+    guards = (double(options.get("min_alpha", 0.0)), double(options.get("atanh_limit", 1e308)))
+    for dtype in DTYPES if rows < 60 else (torch.float32,):
+        x, y = (
+            on_model(model, batch, rows, dim, dtype=dtype, seed=1),
+            on_model(model, columns, dim, dtype=dtype, seed=2),
+        )
+        y[0] = x[0, 0]  # a coincident pair
+        y[-1] = x[0, 1] * 1.0001
+        width = x.shape[-1]
+        result, grad_x, grad_y = (
+            empty(batch, rows, columns, dtype=dtype),
+            torch.empty_like(x),
+            empty(batch, columns, width, dtype=dtype),
+        )
+        terms = empty(batch, rows + columns, dtype=torch.float64)
+        grad = points(batch * rows, columns, dtype=dtype, seed=5).reshape(batch, rows, columns)
+        sizes = (ELEMENTS[dtype], MODELS.index(model), *map(size, (batch, rows, columns, width)))
+        for backward, outputs in ((0, (result, None, None)), (1, (grad_x, grad_y, terms))):
+            arrays = (
+                pointer(x),
+                pointer(y),
+                size(0),
+                pointer(grad if backward else None),
+                *map(pointer, outputs),
+            )
+            kernels.cdist(backward, *sizes, *arrays, double(C), *guards)
+        name = f"{model}_cdist"
+        agree(result, overload(f"{name}_forward")(x, y, CURVATURE, **options), dtype)
+        expected = overload(f"{name}_backward")(grad, x, y, CURVATURE, **options)
+        for got, other in zip((grad_x, grad_y), expected[:2], strict=True):
+            agree(got, other, dtype, 32)
+        of_c = terms.sum(-1, keepdim=True).unsqueeze(-1).to(expected[2].dtype)
+        torch.testing.assert_close(of_c, expected[2], rtol=1e-4, atol=1e-3)
+
+
+def test_cdist_kernels_far_apart_in_size(kernels):
+    """Squared distances that float32 cannot hold are formed in float64, as on the CPU."""
+    x = torch.tensor([[[1e-25, 0.0], [0.5, 0.1]]])
+    y = torch.tensor([[0.0, 3e-26], [0.5, 0.1]])
+    result = empty(1, 2, 2)
+    arrays = (pointer(x), pointer(y), size(0), pointer(None), pointer(result), pointer(None), pointer(None))
+    kernels.cdist(0, 0, 0, *map(size, (1, 2, 2, 2)), *arrays, double(C), double(0.0), double(1e308))
+    expected = overload("poincare_cdist_forward")(x, y, CURVATURE)
+    assert 0 < result[0, 0, 0] < 1e-24
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(130, 5, 3), (5, 300, 17), (3, 40, 1100)], ids=str)
+def test_hyperplane_kernels(kernels, shape):
+    rows, planes, dim = shape
+    for dtype in DTYPES:
+        x = points(rows, dim, dtype=dtype, seed=1)
+        product = points(rows, planes, dtype=dtype, seed=2) * 3
+        grad = points(rows, planes, dtype=dtype, seed=3)
+        offset, scale = (points(1, planes, dtype=dtype, seed=seed)[0] for seed in (4, 5))
+        result, grad_product, grad_x = (
+            torch.empty_like(product),
+            torch.empty_like(product),
+            torch.empty_like(x),
+        )
+        partial = empty((rows + 63) // 64, 2, planes, dtype=compute(dtype))
+        grad_c = empty(rows, 1, dtype=compute(dtype))
+        for backward, outputs in (
+            (0, (result, None, None, None)),
+            (1, (grad_product, grad_x, partial, grad_c)),
+        ):
+            arrays = map(pointer, (product, x, offset, scale, grad if backward else None, *outputs))
+            kernels.hyperplanes(
+                backward, ELEMENTS[dtype], *map(size, (rows, planes, dim)), *arrays, double(C), double(1e-7)
+            )
+        operands = (product, x, offset, scale, CURVATURE)
+        agree(result, overload("poincare_hyperplanes_forward")(*operands, min_alpha=1e-7), dtype)
+        expected = overload("poincare_hyperplanes_backward")(grad, *operands, min_alpha=1e-7)
+        sums = partial.sum(0)
+        for got, other in zip((grad_product, grad_x, *sums, grad_c), expected, strict=True):
+            agree(got.to(other.dtype), other, dtype, 32)
+
+
+@pytest.mark.parametrize("shape", [(270, 3, 2), (9, 33, 64), (3, 1100, 7)], ids=str)
+@pytest.mark.parametrize("adds", [False, True], ids=["no bias", "bias"])
+def test_poincare_linear_kernels(kernels, adds, shape):
+    rows, width, out = shape
+    for dtype in DTYPES:
+        x = points(rows, width, dtype=dtype, seed=1)
+        product = points(rows, out, dtype=dtype, seed=2) * 2
+        bias = points(1, out, dtype=dtype, seed=3)[0] if adds else None
+        grad = points(rows, out, dtype=dtype, seed=4)
+        y, grad_product, grad_x = torch.empty_like(product), torch.empty_like(product), torch.empty_like(x)
+        grad_bias, grad_c = empty(out if adds else 0, dtype=dtype), empty(rows, 1, dtype=compute(dtype))
+        for backward, outputs in ((0, (y, None, None, None)), (1, (grad_product, grad_x, grad_bias, grad_c))):
+            arrays = map(pointer, (x, product, bias, grad if backward else None, *outputs))
+            kernels.poincare_linear(
+                backward, ELEMENTS[dtype], *map(size, (rows, width, out)), *arrays, double(C), double(0.8)
+            )
+        operands, options = (x, product, bias, CURVATURE), {"project_limit": 0.8}
+        agree(y, overload("poincare_linear_epilogue_forward")(*operands, **options), dtype)
+        expected = overload("poincare_linear_epilogue_backward")(grad, *operands, **options)
+        for got, other in zip((grad_x, grad_product, grad_bias, grad_c), expected, strict=True):
+            if other.numel():
+                agree(got, other, dtype, 32)
+
+
+@pytest.mark.parametrize("shape", [(70, 3), (40, 64), (3, 2056)], ids=str)
+def test_add_time_kernels(kernels, shape):
+    rows, dim = shape
+    for dtype in DTYPES:
+        space, grad = points(rows, dim, dtype=dtype, seed=1), points(rows, dim + 1, dtype=dtype, seed=2)
+        y, grad_space = empty(rows, dim + 1, dtype=dtype), torch.empty_like(space)
+        grad_c = empty(rows, 1, dtype=compute(dtype))
+        for backward, outputs in ((0, (y, None)), (1, (grad_space, grad_c))):
+            arrays = map(pointer, (space, grad if backward else None, *outputs))
+            kernels.add_time(backward, ELEMENTS[dtype], *map(size, (rows, dim)), *arrays, double(C))
+        agree(y, overload("add_time_forward")(space, CURVATURE), dtype)
+        expected = overload("add_time_backward")(grad, space, CURVATURE)
+        for got, other in zip((grad_space, grad_c), expected, strict=True):
+            agree(got, other, dtype)
+
+
+# rows of all sizes: several in a block, one, and one that does not fit in shared memory; whole and broken cycles
+@pytest.mark.parametrize(
+    "shape", [(300, 2, 1), (70, 8, 5), (130, 64, 6), (5, 2048, 3), (3, 8192, 13)], ids=str
+)
+@pytest.mark.parametrize("hyperbolic", [False, True], ids=["butterfly", "hyper_butterfly"])
+def test_butterfly_kernels(kernels, hyperbolic, shape):
+    rows, dim, stages = shape
+    for dtype in DTYPES if dim < 100 else (torch.float32, torch.float64):
+        x, grad = points(rows, dim, dtype=dtype, seed=1), points(rows, dim, dtype=dtype, seed=2)
+        angle = points(stages, dim // 2, dtype=torch.float64, seed=3)
+        weight = torch.stack([1.1 * angle.cos(), angle.sin()], -1).to(dtype)
+        y, grad_x = torch.empty_like(x), torch.empty_like(x)
+        grad_weight, grad_c = torch.empty_like(weight), empty(rows, 1, dtype=compute(dtype))
+        for backward, outputs in ((0, (y, None, None)), (1, (grad_x, grad_weight, grad_c))):
+            arrays = map(pointer, (x, weight, grad if backward else None, *outputs))
+            sizes = map(size, (rows, dim, stages))
+            kernels.butterfly(backward, ELEMENTS[dtype], *sizes, *arrays, int(hyperbolic), double(C))
+        name, operands, options = "butterfly", (x, weight), {}
+        if hyperbolic:
+            name, operands = "hyper_butterfly", (x, weight, CURVATURE)
+            options = {"atanh_limit": 0.95, "tanh_limit": 3.0}
+        agree(y, overload(f"{name}_forward")(*operands, **options), dtype, 16)
+        expected = overload(f"{name}_backward")(grad, *operands, **options)
+        for got, other in zip((grad_x, grad_weight, grad_c), expected, strict=False):
+            agree(got, other, dtype, 32)
