@@ -1,12 +1,15 @@
 """The suite of operators: every arm computes the same, and the table says how the others compare."""
 
 import itertools
+import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from stonefx.benchmarks.case import ArmResult, CaseResult, relative_difference
 from stonefx.benchmarks.ops import others, rowwise, steps
+from stonefx.benchmarks.ops.growth import costs, growth, main
 from stonefx.benchmarks.ops.table import ops_table
 
 # Both modes of every operator, at a size at which nothing takes long; compiling is torch's own affair.
@@ -92,3 +95,38 @@ def test_cases_are_named_by_operator_size_and_mode():
     names = [planned.name for planned in itertools.chain(rowwise.rowwise_cases(), others.other_cases())]
     assert len(set(names)) == len(names)
     assert "dist [65536, 128] forward+backward" in names and "butterfly [4096, 4096] forward" in names
+
+
+def butterflies(*dims, line="butterfly", mode="forward"):
+    return [
+        {
+            "case": f"{line} [4096, {dim}] {mode}",
+            "arms": [{"arm": "clone", "seconds": 1.0}, {"arm": "stonefx", "seconds": dim * 1e-6}],
+        }
+        for dim in dims
+    ]
+
+
+def test_the_growth_of_butterflies_is_drawn(tmp_path):
+    suite = butterflies(64, 256, 1024) + butterflies(64, 256, line="hyper_butterfly", mode="forward+backward")
+    document = {"suites": {"ops": [*suite, {"case": "dist [4096, 64] forward", "arms": []}]}}
+    results, picture = tmp_path / "ops.json", tmp_path / "growth.png"
+    results.write_text(json.dumps(document))
+    found = costs(document)
+    assert found["butterfly, forward"] == {64: 64e-6, 256: 256e-6, 1024: 1024e-6}
+    assert list(found) == ["butterfly, forward", "hyper_butterfly, forward+backward"]
+    (axes,) = growth(document).axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["butterfly, forward", "hyper_butterfly, forward+backward", "N log N", "N²"]
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert CliRunner().invoke(main, [str(results), str(picture)]).exit_code == 0
+    assert picture.stat().st_size > 10_000 and [each.name for each in tmp_path.glob("*.png")] == [
+        "growth.png"
+    ]
+
+
+def test_results_without_butterflies_say_what_is_expected(tmp_path):
+    results = tmp_path / "chain.json"
+    results.write_text(json.dumps({"suites": {"chain": []}}))
+    done = CliRunner().invoke(main, [str(results), str(tmp_path / "growth.png")])
+    assert done.exit_code == 1 and "measure them with `stonefx bench ops --json FILE`" in done.output

@@ -38,15 +38,28 @@ def squared_differences(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return difference, difference.square().sum(-1)
 
 
+def gram_squares(x: Tensor, y: Tensor) -> Tensor:
+    """`||x - y||^2` of all pairs as `||x||^2 + ||y||^2 - 2 <x, y>`, at least 0: one matrix product, `[*batch, n, m]`.
+
+    Its error is that of the terms, a few roundings of `||x||^2 + ||y||^2`, however near the points are.
+    """
+    norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1, keepdim=True).mT
+    return (norms - 2 * (x @ y.mT)).clamp_min(0)
+
+
 def alphas(x: Tensor, c: Tensor, min_alpha: float) -> Tensor:
     """`max(1 - c||x||^2, min_alpha)` of each point, `[*batch, n, 1]`."""
     alpha = 1 - c * x.square().sum(-1, keepdim=True)
     return alpha.clamp_min(min_alpha) if min_alpha else alpha
 
 
-def ball_distances(sides: Sides, limit: float = NO_LIMIT) -> Tensor:
-    """Distances of all pairs of points of the ball, `[*batch, n, m]`; differentiable, with gradient 0 at distance 0."""
-    _, squares = squared_differences(sides.x, sides.y)
+def ball_distances(sides: Sides, limit: float = NO_LIMIT, squares: Tensor | None = None) -> Tensor:
+    """Distances of all pairs of points of the ball, `[*batch, n, m]`; differentiable, with gradient 0 at distance 0.
+
+    `squares` are the squared distances of the pairs, where they are known.
+    """
+    if squares is None:
+        _, squares = squared_differences(sides.x, sides.y)
     q = sides.c * squares / (sides.alpha * sides.beta.mT)
     apart = squares != 0
     half = torch.where(apart, torch.asinh(torch.where(apart, q, 1.0).sqrt()), 0.0)
@@ -59,6 +72,18 @@ def widen(x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The operands in the dtype that the references compute in, `c` to broadcast against `[*batch, n, m]`."""
     dtype = batching.compute_dtype(x)
     return x.to(dtype), y.to(dtype), c.to(device=x.device, dtype=dtype)
+
+
+def check_operands(name: str, x: Tensor, y: Tensor, c: Tensor, **guards: float) -> tuple[int, ...]:
+    """The common batch; RuntimeError for points, a curvature or guards that do not fit."""
+    checks.points(name, "x", x)
+    checks.points(name, "y", y)
+    checks.same_dtype(name, "x and y", x, y)
+    checks.same_device(name, "x and y", x, y)
+    batch = checks.pair_batch(name, x, y)
+    checks.curvature(name, c, (*batch, 1), x.device)
+    checks.options(name, **guards)
+    return batch
 
 
 def operator(
@@ -82,15 +107,11 @@ def operator(
     """
 
     def check(x: Tensor, y: Tensor, c: Tensor, options: dict[str, Any]) -> tuple[int, ...]:
-        checks.points(name, "x", x)
-        checks.points(name, "y", y)
-        checks.same_dtype(name, "x and y", x, y)
-        checks.same_device(name, "x and y", x, y)
+        batch = check_operands(
+            name, x, y, c, **{guard: options[guard] for guard in guards if guard in options}
+        )
         if check_points is not None:
             check_points(x)
-        batch = checks.pair_batch(name, x, y)
-        checks.curvature(name, c, (*batch, 1), x.device)
-        checks.options(name, **{guard: options[guard] for guard in guards if guard in options})
         return batch
 
     def fake(x: Tensor, y: Tensor, c: Tensor, **options: Any) -> Tensor:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from . import batching
-from .cdist import Sides, alphas, ball_distances, ball_gradients, operator, widen
+from .cdist import (
+    Sides,
+    alphas,
+    ball_distances,
+    ball_gradients,
+    check_operands,
+    gram_squares,
+    operator,
+    widen,
+)
 from .curvature import operand, wants_gradient
 from .library import NO_LIMIT, declare
 
@@ -45,6 +56,9 @@ OPERATOR = operator(
 declare(OPERATOR)
 
 
+Mode = Literal["accurate", "fast"]
+
+
 def poincare_cdist(
     x: Tensor,
     y: Tensor,
@@ -52,6 +66,7 @@ def poincare_cdist(
     *,
     min_alpha: float = 0.0,
     atanh_limit: float = NO_LIMIT,
+    mode: Mode = "accurate",
 ) -> Tensor:
     """Distances of all pairs of points of the Poincaré ball of curvature `-c`.
 
@@ -69,12 +84,15 @@ def poincare_cdist(
         min_alpha: points with less than this left to the boundary count as that far; 0 is no guard, and gives
             infinity for points on the boundary and NaN for points beyond it.
         atanh_limit: bound of the argument of artanh, below 1; the default is none.
+        mode: "accurate" forms differences, right for near points; "fast" takes `||x||^2 + ||y||^2 - 2 <x, y>` by a
+            matrix product in torch, which pays from some hundred dimensions on and loses the digits of points that are
+            nearer than `sqrt(eps)` of their norms. It makes a few matrices of the result's size.
 
     Returns:
         `[*batch, n, m]`, in the dtype of `x`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: a Python float `c` is not positive and finite, or `mode` is none of the two.
         RuntimeError: wrong or different dtypes, shapes or devices, or a negative guard.
 
     >>> import torch
@@ -82,7 +100,20 @@ def poincare_cdist(
     tensor([[1.0986, 0.0000, 2.1972],
             [0.0000, 1.0986, 1.0986]])
     """
+    if mode not in ("accurate", "fast"):
+        raise ValueError(f"poincare_cdist: expected mode 'accurate' or 'fast', got {mode!r}")
     curvature = operand(_NAME, x, c)
+    if mode == "fast":
+        return _by_products(x, y, curvature, min_alpha, atanh_limit)
     wants = wants_gradient(x, y, curvature)
     op = torch.ops.stone.poincare_cdist if wants else torch.ops.stone.poincare_cdist_forward
     return op.default(x, y, curvature, min_alpha=min_alpha, atanh_limit=min(atanh_limit, NO_LIMIT))
+
+
+def _by_products(x: Tensor, y: Tensor, c: Tensor, min_alpha: float, atanh_limit: float) -> Tensor:
+    check_operands(_NAME, x, y, c, min_alpha=min_alpha, atanh_limit=atanh_limit)
+    with torch.autocast(x.device.type, enabled=False):
+        u, v, k = widen(x, y, c)
+        alpha, beta = (alphas(side.double(), k.double(), min_alpha).to(u.dtype) for side in (u, v))
+        sides = Sides(u, v, k, alpha, beta)
+        return ball_distances(sides, atanh_limit, gram_squares(u, v)).to(x.dtype)

@@ -8,6 +8,7 @@ from torch import Tensor
 from stonefx import ops
 from stonefx.ops.calling import RowOperator
 from stonefx.ops.curvature import number, operand
+from stonefx.ops.poincare_cdist import Mode
 
 from ..bounds import of
 
@@ -54,7 +55,7 @@ def dist0(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     return _DIST0(x, operand("dist0", x, c), min_gap=of(x).gap)
 
 
-def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
+def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, mode: Mode = "accurate") -> Tensor:
     """Distances of all pairs of points of the ball.
 
     `2 / sqrt(c) * asinh(sqrt(c ||x - y||^2 / (alpha beta)))` with `alpha = 1 - c||x||^2` and `beta` likewise, which
@@ -66,19 +67,21 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         x: points, `[*batch, n, dim]`, float32, float64, bfloat16 or float16.
         y: points, `[*batch, m, dim]`, the dtype of `x`; the batch dimensions broadcast.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1, 1]`.
+        mode: "accurate", or "fast": by one matrix product, which pays from some hundred dimensions on, makes a few
+            matrices of the result's size, and loses the digits of points nearer than `sqrt(eps)` of their norms.
 
     Returns:
         `[*batch, n, m]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: a Python float `c` is not positive and finite, or `mode` is none of the two.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> cdist(torch.tensor([[0.5, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [-0.5, 0.0]]))
     tensor([[1.0986, 2.1972],
             [0.0000, 1.0986]])
     """
-    return ops.poincare_cdist(x, y, c, min_alpha=torch.finfo(torch.float64).eps)
+    return ops.poincare_cdist(x, y, c, min_alpha=torch.finfo(torch.float64).eps, mode=mode)
 
 
 def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -> Tensor:
