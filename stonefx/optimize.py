@@ -159,6 +159,7 @@ def _optimize_parts(
     source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, error: CaptureError
 ) -> PartlyOptimizedModule:
     expected = run_preserved(source, (args, kwargs)) if options.verify else None
+    spare = copy.deepcopy(source) if options.inner == "inductor" else None
     parts, skipped = _parts(source, args, kwargs, options, error)
     reports = {}
     for path, capture, part_args, part_kwargs in parts:
@@ -169,7 +170,15 @@ def _optimize_parts(
         part = _optimize_captured(source.get_submodule(path), capture, chosen, (part_args, part_kwargs))
         source.set_submodule(path, part)
         reports[path] = part.report
-    fast = PartlyOptimizedModule(source, _merged(reports, error, skipped))
+    report = _merged(reports, error, skipped)
+    fast = PartlyOptimizedModule(source, report)
+    if spare is not None and not any(site.status == "rewritten" for site in report.sites):
+        # Inductor fuses more where it sees more than a part at once.
+        report.notes.append(
+            "nothing was rewritten, so that torch.compile runs the model, with its graph breaks"
+        )
+        run = torch.compile(spare.forward, dynamic=None if options.dynamic else False)
+        fast = PartlyOptimizedModule(spare, report, run)
     if options.verify:
         verify_whole(expected, run_preserved(fast, (args, kwargs)), fast.report)
     return fast

@@ -98,19 +98,31 @@ class OptimizedModule(nn.Module):
 
 
 class PartlyOptimizedModule(nn.Module):
-    """A model that could not be captured whole: its own forward, over submodules that were optimized."""
+    """A model that could not be captured whole: its own forward, over submodules that were optimized.
+
+    Args:
+        source: the model.
+        report: about its submodules.
+        run: what to call in the place of the model's forward; a copy of the module runs the forward itself.
+    """
 
     report: Report
     _stone_owns_weights = True
 
-    def __init__(self, source: nn.Module, report: Report) -> None:
+    def __init__(self, source: nn.Module, report: Report, run: Callable[..., Any] | None = None) -> None:
         super().__init__()
         share_state(self, source)
         self.__dict__["report"] = report
+        self.__dict__["_run"] = run
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own forward."""
-        return self._source.forward(*args, **kwargs)
+        run = self.__dict__["_run"] or self._source.forward
+        return run(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What runs is bound to the weights of this module.
+        return super().__getstate__() | {"_run": None}  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         return _attribute(self, name, super().__getattr__)

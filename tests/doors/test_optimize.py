@@ -429,6 +429,35 @@ def test_what_cannot_be_captured_whole_is_optimized_by_submodules() -> None:
     assert sum(p.numel() for p in fast.parameters()) == 8 * 8 + 8 + 2 * (8 * 4 + 4)
 
 
+class Unmergeable(nn.Module):
+    """Cannot be captured whole, and has nothing to merge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        return x.relu() if int(x.sum() > 0) else x.tanh()
+
+
+def test_inductor_gets_the_whole_of_a_model_in_which_nothing_is_rewritten() -> None:
+    torch.manual_seed(0)
+    model = Unmergeable()
+    with pytest.warns(stonefx.StonefxWarning, match="rewrote nothing"):
+        fast = stonefx.optimize(model, x(), inner="inductor")
+    assert fast.report.notes[-2].startswith("nothing was rewritten, so that torch.compile runs the model")
+    again = copy.deepcopy(fast)
+    for probe in branches_inputs():
+        torch.testing.assert_close(fast(probe), model(probe), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        again.get_parameter("body.0.weight").zero_()
+    torch.testing.assert_close(fast(probe), model(probe), rtol=1e-5, atol=1e-6)
+    model.body[0].weight.data.zero_()
+    torch.testing.assert_close(again(probe), model(probe), rtol=1e-5, atol=1e-6)
+
+
 class Uncapturable(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 1 if x.sum().item() > 0 else x - 1  # the line that stops the capture
