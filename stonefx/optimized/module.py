@@ -122,7 +122,7 @@ class PartlyOptimizedModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What runs is bound to the weights of this module.
-        return super().__getstate__() | {"_run": None}  # type: ignore[no-any-return]
+        return super().__getstate__() | {"_run": None}
 
     def __getattr__(self, name: str) -> Any:
         return _attribute(self, name, super().__getattr__)
