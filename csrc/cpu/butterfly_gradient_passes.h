@@ -7,15 +7,15 @@
 namespace STONE_NAMESPACE {
 
 template <class C, int stride>
-inline typename Vector<C>::type step_within_vector(typename Vector<C>::type first, typename Vector<C>::type second,
-                                                   typename Vector<C>::type x) {
+inline Vector<C> step_within_vector(Vector<C> first, Vector<C> second,
+                                                   Vector<C> x) {
   return first * x + second * exchanged<stride, C>(x);
 }
 
 template <class C, int stride>
-inline void step_back_within_vector(typename Vector<C>::type first, typename Vector<C>::type second,
-                                    typename Vector<C>::type x, typename Vector<C>::type& grad,
-                                    typename Vector<C>::type& grad_first, typename Vector<C>::type& grad_second) {
+inline void step_back_within_vector(Vector<C> first, Vector<C> second,
+                                    Vector<C> x, Vector<C>& grad,
+                                    Vector<C>& grad_first, Vector<C>& grad_second) {
   grad_first += grad * x;
   grad_second += grad * exchanged<stride, C>(x);
   // `second` of the partner is minus that of the entry.
@@ -25,8 +25,8 @@ inline void step_back_within_vector(typename Vector<C>::type first, typename Vec
 template <class C, int count>
 inline void pass_back_within_vectors(C* to, const C* from, const C* x, C* gradient, const C* coefficients,
                                      int64_t width, int rows) {
-  using V = typename Vector<C>::type;
-  for (int64_t i = 0; i < width; i += kWidth<C>) {
+  using V = Vector<C>;
+  for (int64_t i = 0; i < width; i += kLanes<C>) {
     V first[count];
     V second[count];
     V grad_first[count];
@@ -72,9 +72,9 @@ inline void pass_back_within_vectors(C* to, const C* from, const C* x, C* gradie
 template <class C>
 inline void pass_back_of_two(C* to, const C* from, const C* x, C* gradient, const C* coefficients, int64_t width,
                              int64_t stride, int rows) {
-  using V = typename Vector<C>::type;
+  using V = Vector<C>;
   for (int64_t group = 0; group < width; group += 4 * stride) {
-    for (int64_t offset = 0; offset < stride; offset += kWidth<C>) {
+    for (int64_t offset = 0; offset < stride; offset += kLanes<C>) {
       const int64_t block = group / 2 + offset;
       const FourEntries<C> four = four_entries(coefficients, width, block, stride);
       FourEntries<C> sums = four_entries<C>(gradient, width, block, stride);
@@ -112,9 +112,9 @@ inline void pass_back_of_two(C* to, const C* from, const C* x, C* gradient, cons
 template <class C>
 inline void pass_back_of_one(C* to, const C* from, const C* x, C* gradient, const C* coefficients, int64_t width,
                              int64_t stride, int rows) {
-  using V = typename Vector<C>::type;
+  using V = Vector<C>;
   for (int64_t group = 0; group < width; group += 2 * stride) {
-    for (int64_t offset = 0; offset < stride; offset += kWidth<C>) {
+    for (int64_t offset = 0; offset < stride; offset += kLanes<C>) {
       const int64_t block = group / 2 + offset;
       const V a = read(coefficients + block);
       const V b = read(coefficients + width + block);

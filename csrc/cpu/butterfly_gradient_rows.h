@@ -28,58 +28,76 @@ inline int64_t gradient_scratch_entries(const ButterflyPlan& plan, int64_t dim) 
   return (passes + 2) * block_lines<C>(plan, dim, passes + 2) * plan.width + plan.stages * 2 * plan.width;
 }
 
+// Numbers of the rows of a block, for the two maps around the stages.
+struct MapsBlock {
+  double c[kBlock];
+  double squares[kBlock];    // of x
+  double image[kBlock];      // squared norm of the image
+  double inner[kBlock];      // of a gradient and its row
+  double log[kBlock];        // the factor of log0
+  double factor[kBlock];
+  double along[kBlock];
+  double curvature[kBlock];
+};
+
+// Not part of the loops over rows, whose own variables would keep them from becoming vector code.
+STONE_FUNCTION void exp_row(MapsBlock& b, const RadialGuards& of_log, const RadialGuards& of_exp, int r) {
+  const double log = radial_factor<Logmap0>(b.squares[r], b.c[r], of_log);
+  const RadialGradient g = radial_gradient<Expmap0>(log * log * b.image[r], log * b.inner[r], b.c[r], of_exp);
+  b.log[r] = log;
+  b.factor[r] = log * g.factor;
+  b.along[r] = log * log * g.along;
+  b.curvature[r] = g.curvature;
+}
+
+STONE_FUNCTION void log_row(MapsBlock& b, const RadialGuards& of_log, int r) {
+  const RadialGradient g = radial_gradient<Logmap0>(b.squares[r], b.inner[r] / b.log[r], b.c[r], of_log);
+  b.along[r] = g.along;
+  b.curvature[r] += g.curvature;
+}
+
 // Through exp0: from the gradient of a row's image to that of B x, scaled as the row of `x` would be by log0.
 template <class T>
-inline void pull_through_exp(const ButterflyArguments& arguments, const Block& block, const T* x,
-                             const typename Compute<T>::type* image, typename Compute<T>::type* grad,
-                             double* squares, double* log, double* curvature) {
+inline void pull_through_exp(const ButterflyArguments& arguments, const Block& block, MapsBlock& maps, const T* x,
+                             const typename Compute<T>::type* image, const T* grad,
+                             typename Compute<T>::type* pulled) {
   const int64_t dim = arguments.dim;
-  double along[kBlock];
-  double factor[kBlock];
-  PairOfDots dots[kBlock] = {};
-  double c[kBlock] = {};
+  const RadialGuards of_log = arguments.log, of_exp = arguments.exp;
+  read_numbers(maps.c, arguments.c, arguments.map, 0, block.first_row, block.rows);
   for (int r = 0; r < block.rows; ++r) {
-    squares[r] = dot(x + r * dim, x + r * dim, dim);
-    dots[r] = dot_two(image + r * dim, grad + r * dim, dim);
-    c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, block.first_row + r));
+    maps.squares[r] = dot(x + r * dim, x + r * dim, dim);
+    const PairOfDots dots = dot_two(image + r * dim, grad + r * dim, dim);
+    maps.image[r] = dots.xx;
+    maps.inner[r] = dots.xy;
   }
+  const int padded = whole_vectors(block.rows);
 #pragma omp simd
-  for (int r = 0; r < block.rows; ++r) {
-    log[r] = radial_factor<Logmap0>(squares[r], c[r], arguments.log);
-    const RadialGradient g =
-        radial_gradient<Expmap0>(log[r] * log[r] * dots[r].xx, log[r] * dots[r].xy, c[r], arguments.exp);
-    factor[r] = log[r] * g.factor;
-    along[r] = log[r] * log[r] * g.along;
-    curvature[r] = g.curvature;
+  for (int r = 0; r < padded; ++r) {
+    exp_row(maps, of_log, of_exp, r);
   }
   for (int r = 0; r < block.rows; ++r) {
-    combine_two(grad + r * dim, factor[r], grad + r * dim, along[r], image + r * dim, dim);
+    combine_two(pulled + r * dim, maps.factor[r], grad + r * dim, maps.along[r], image + r * dim, dim);
   }
 }
 
 // Through log0: `grad` is the gradient of the row log0(x), times the factor of log0.
 template <class T>
-inline void pull_through_log(const ButterflyArguments& arguments, const Block& block, const T* x,
-                             typename Compute<T>::type* grad, const double* squares, const double* log,
-                             const double* curvature) {
+inline void pull_through_log(const ButterflyArguments& arguments, const Block& block, MapsBlock& maps, const T* x,
+                             typename Compute<T>::type* grad) {
   using C = typename Compute<T>::type;
   const int64_t dim = arguments.dim;
-  double inner[kBlock] = {};
-  double along[kBlock];
-  double c[kBlock] = {};
-  C* grad_c = static_cast<C*>(arguments.grad_c) + block.first_row;
+  const RadialGuards of_log = arguments.log;
   for (int r = 0; r < block.rows; ++r) {
-    inner[r] = dot_mixed(grad + r * dim, x + r * dim, dim);
-    c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, block.first_row + r));
+    maps.inner[r] = dot(grad + r * dim, x + r * dim, dim);
   }
+  const int padded = whole_vectors(block.rows);
 #pragma omp simd
-  for (int r = 0; r < block.rows; ++r) {
-    const RadialGradient g = radial_gradient<Logmap0>(squares[r], inner[r] / log[r], c[r], arguments.log);
-    along[r] = g.along;
-    grad_c[r] = static_cast<C>(curvature[r] + g.curvature);
+  for (int r = 0; r < padded; ++r) {
+    log_row(maps, of_log, r);
   }
+  write_numbers(static_cast<C*>(arguments.grad_c) + block.first_row, maps.curvature, block.rows);
   for (int r = 0; r < block.rows; ++r) {
-    add_scaled(grad + r * dim, along[r], x + r * dim, dim);
+    add_scaled(grad + r * dim, maps.along[r], x + r * dim, dim);
   }
 }
 
@@ -100,15 +118,18 @@ inline void butterfly_block_backward(const ButterflyArguments& arguments, const 
     first = scratch.x;
     to = scratch.grad;
   }
-  if (!block.in_place || arguments.hyperbolic) {
+  if (arguments.hyperbolic) {
+    from = scratch.grad;
+    for (int64_t i = block.entries; i < padded; ++i) {
+      scratch.grad[i] = 0;
+    }
+  } else if (!block.in_place) {
     load_block(scratch.grad, grad, block.entries, padded);
     from = scratch.grad;
   }
   const auto input = [&](int64_t pass) { return pass == 0 ? first : scratch.inputs + (pass - 1) * scratch.block; };
   const int64_t needed = arguments.hyperbolic ? passes : passes - 1;
-  double squares[kBlock] = {};
-  double log[kBlock] = {};
-  double curvature[kBlock] = {};
+  MapsBlock maps{};
   for (int64_t line = 0; line < block.lines; line += kButterflyRows) {
     const int count = static_cast<int>(block.lines - line < kButterflyRows ? block.lines - line : kButterflyRows);
     int64_t stage = 0;
@@ -120,7 +141,7 @@ inline void butterfly_block_backward(const ButterflyArguments& arguments, const 
     }
   }
   if (arguments.hyperbolic) {
-    pull_through_exp(arguments, block, x, input(passes), scratch.grad, squares, log, curvature);
+    pull_through_exp(arguments, block, maps, x, input(passes), grad, scratch.grad);
   }
   for (int64_t line = 0; line < block.lines; line += kButterflyRows) {
     const int count = static_cast<int>(block.lines - line < kButterflyRows ? block.lines - line : kButterflyRows);
@@ -136,7 +157,7 @@ inline void butterfly_block_backward(const ButterflyArguments& arguments, const 
     }
   }
   if (arguments.hyperbolic) {
-    pull_through_log(arguments, block, x, to, squares, log, curvature);
+    pull_through_log(arguments, block, maps, x, to);
   }
   if (!block.in_place) {
     store_block(grad_x, to, block.entries);

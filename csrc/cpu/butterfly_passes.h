@@ -9,8 +9,8 @@ namespace STONE_NAMESPACE {
 // Stages 0 .. count - 1 of a cycle, within vectors. `to` may be `from`.
 template <class C, int count>
 inline void pass_within_vectors(C* to, const C* from, const C* coefficients, int64_t width, int rows) {
-  using V = typename Vector<C>::type;
-  for (int64_t i = 0; i < width; i += kWidth<C>) {
+  using V = Vector<C>;
+  for (int64_t i = 0; i < width; i += kLanes<C>) {
     V first[4];
     V second[4];
     for (int s = 0; s < count; ++s) {
@@ -37,8 +37,8 @@ inline void pass_within_vectors(C* to, const C* from, const C* coefficients, int
 // The coefficients of two stages, of the blocks that the entries i, i + stride, i + 2 stride, i + 3 stride form.
 template <class C>
 struct FourEntries {
-  typename Vector<C>::type a[4];
-  typename Vector<C>::type b[4];
+  Vector<C> a[4];
+  Vector<C> b[4];
 };
 
 template <class C>
@@ -55,9 +55,9 @@ inline FourEntries<C> four_entries(const C* coefficients, int64_t width, int64_t
 // Two stages, `stride` and 2 * stride apart.
 template <class C>
 inline void pass_of_two(C* to, const C* from, const C* coefficients, int64_t width, int64_t stride, int rows) {
-  using V = typename Vector<C>::type;
+  using V = Vector<C>;
   for (int64_t group = 0; group < width; group += 4 * stride) {
-    for (int64_t offset = 0; offset < stride; offset += kWidth<C>) {
+    for (int64_t offset = 0; offset < stride; offset += kLanes<C>) {
       const FourEntries<C> four = four_entries(coefficients, width, group / 2 + offset, stride);
       for (int r = 0; r < rows; ++r) {
         const C* source = from + r * width + group + offset;
@@ -78,9 +78,9 @@ inline void pass_of_two(C* to, const C* from, const C* coefficients, int64_t wid
 
 template <class C>
 inline void pass_of_one(C* to, const C* from, const C* coefficients, int64_t width, int64_t stride, int rows) {
-  using V = typename Vector<C>::type;
+  using V = Vector<C>;
   for (int64_t group = 0; group < width; group += 2 * stride) {
-    for (int64_t offset = 0; offset < stride; offset += kWidth<C>) {
+    for (int64_t offset = 0; offset < stride; offset += kLanes<C>) {
       const V a = read(coefficients + group / 2 + offset);
       const V b = read(coefficients + width + group / 2 + offset);
       for (int r = 0; r < rows; ++r) {

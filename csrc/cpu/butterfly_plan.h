@@ -27,8 +27,8 @@ struct Pass {
 template <class C>
 inline ButterflyPlan butterfly_plan(const ButterflyArguments& arguments) {
   const int levels = log2_of(arguments.dim);
-  const int vector_levels = log2_of(kWidth<C>);
-  const int64_t width = arguments.dim < kWidth<C> ? kWidth<C> : arguments.dim;
+  const int vector_levels = log2_of(kLanes<C>);
+  const int64_t width = arguments.dim < kLanes<C> ? kLanes<C> : arguments.dim;
   return {arguments.stages, levels, levels < vector_levels ? levels : vector_levels, width};
 }
 

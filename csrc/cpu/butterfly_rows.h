@@ -2,34 +2,43 @@
 #pragma once
 
 #include "butterfly_block.h"
-#include "stone/broadcast.h"
-#include "stone/curvature.h"
 #include "stone/expmap0.h"
 #include "stone/logmap0.h"
 
 namespace STONE_NAMESPACE {
+
+struct ScaleBlock {
+  double before[kBlock];  // squared norm of x
+  double after[kBlock];   // and of its image
+  double c[kBlock];
+  double factor[kBlock];
+};
+
+// Not part of the loop over rows, whose own variables would keep it from becoming vector code.
+STONE_FUNCTION void scale_row(ScaleBlock& b, const RadialGuards& of_log, const RadialGuards& of_exp, int r) {
+  const double log = radial_factor<Logmap0>(b.before[r], b.c[r], of_log);
+  b.factor[r] = log * radial_factor<Expmap0>(log * log * b.after[r], b.c[r], of_exp);
+}
 
 // exp0(B log0(x)) = factor * B x: the stages are linear, so that the logarithm's factor waits for the exponential's.
 template <class T>
 inline void scale_to_ball(const ButterflyArguments& arguments, const Block& block, const T* x,
                           typename Compute<T>::type* image) {
   const int64_t dim = arguments.dim;
-  double before[kBlock] = {};
-  double after[kBlock] = {};
-  double c[kBlock] = {};
-  double factor[kBlock];
+  const RadialGuards of_log = arguments.log, of_exp = arguments.exp;
+  ScaleBlock b{};
+  read_numbers(b.c, arguments.c, arguments.map, 0, block.first_row, block.rows);
   for (int r = 0; r < block.rows; ++r) {
-    before[r] = dot(x + r * dim, x + r * dim, dim);
-    after[r] = dot(image + r * dim, image + r * dim, dim);
-    c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, block.first_row + r));
+    b.before[r] = dot(x + r * dim, x + r * dim, dim);
+    b.after[r] = dot(image + r * dim, image + r * dim, dim);
   }
+  const int padded = whole_vectors(block.rows);
 #pragma omp simd
-  for (int r = 0; r < block.rows; ++r) {
-    const double log = radial_factor<Logmap0>(before[r], c[r], arguments.log);
-    factor[r] = log * radial_factor<Expmap0>(log * log * after[r], c[r], arguments.exp);
+  for (int r = 0; r < padded; ++r) {
+    scale_row(b, of_log, of_exp, r);
   }
   for (int r = 0; r < block.rows; ++r) {
-    scale(image + r * dim, factor[r], image + r * dim, dim);
+    scale(image + r * dim, b.factor[r], image + r * dim, dim);
   }
 }
 

@@ -1,7 +1,7 @@
 // The two loops of a distance matrix over a tile of pairs: squared distances, and sums of weighted differences.
 #pragma once
 
-#include "vectors.h"
+#include "vector.h"
 
 namespace STONE_NAMESPACE {
 
@@ -9,6 +9,8 @@ namespace STONE_NAMESPACE {
 constexpr int kTile = 64;
 // Entries summed into one accumulator before it is added to a total, so that rounding does not grow with the sum.
 constexpr int64_t kRun = 32;
+// Registers of a row of a tile: with four rows and what they are computed from, all that there are.
+constexpr int kTileVectors = kVectorBytes == 64 ? 4 : 2;
 
 // Packed rows end with zeros up to a multiple of this.
 template <class C>
@@ -28,7 +30,7 @@ STONE_FUNCTION void square_rows(C* squares, const C* x, int64_t stride, const C*
       for (int64_t k = begin; k < end; ++k) {
         Vector<C> other[Q];
         for (int q = 0; q < Q; ++q) {
-          other[q] = load_vector(y + k * kTile + j + q * L);
+          other[q] = read(y + k * kTile + j + q * L);
         }
         for (int r = 0; r < R; ++r) {
           const C value = x[r * stride + k];
@@ -41,7 +43,7 @@ STONE_FUNCTION void square_rows(C* squares, const C* x, int64_t stride, const C*
       for (int r = 0; r < R; ++r) {
         for (int q = 0; q < Q; ++q) {
           C* total = squares + r * kTile + j + q * L;
-          store_vector(total, begin == 0 ? sum[r][q] : load_vector(total) + sum[r][q]);
+          write(total, begin == 0 ? sum[r][q] : read(total) + sum[r][q]);
         }
       }
     }
@@ -73,19 +75,19 @@ STONE_FUNCTION void weigh_rows(C* sums, const C* weights, const C* x, const C* y
   for (int j = 0; j < columns; ++j) {
     Vector<C> other[Q];
     for (int q = 0; q < Q; ++q) {
-      other[q] = load_vector(y + j * stride + q * L);
+      other[q] = read(y + j * stride + q * L);
     }
     for (int r = 0; r < R; ++r) {
       const C weight = weights[r * kTile + j];
       for (int q = 0; q < Q; ++q) {
-        sum[r][q] += (load_vector(x + r * stride + q * L) - other[q]) * weight;
+        sum[r][q] += (read(x + r * stride + q * L) - other[q]) * weight;
       }
     }
   }
   for (int r = 0; r < R; ++r) {
     for (int q = 0; q < Q; ++q) {
       C* total = sums + r * stride + q * L;
-      store_vector(total, load_vector(total) + sum[r][q]);
+      write(total, read(total) + sum[r][q]);
     }
   }
 }

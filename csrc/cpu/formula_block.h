@@ -20,9 +20,6 @@ struct RowBlock {
   double scalar_gradient[kMaxScalars][kBlock];
 };
 
-// Rows beyond `count` are worked out too, up to a whole number of vectors; nothing reads them.
-inline int whole_vectors(int count) { return (count + 7) & ~7; }
-
 // One row of the block. The loops over rows hold nothing but this call: variables of the loop body itself would be
 // made arrays over the rows, which keeps the loop from becoming vector code. So would a guard that is read where a
 // condition holds: all are read first.

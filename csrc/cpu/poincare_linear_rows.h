@@ -2,8 +2,6 @@
 #pragma once
 
 #include "rows.h"
-#include "stone/broadcast.h"
-#include "stone/curvature.h"
 #include "stone/poincare_linear.h"
 
 namespace STONE_NAMESPACE {
@@ -21,13 +19,63 @@ inline void combine_three(T* w, double of_x, const T* x, double of_y, const T* y
   }
 }
 
+// sum += of_x * x + of_y * y + of_z * z.
 template <class T>
 inline void add_three(double* sum, double of_x, const T* x, double of_y, const T* y, double of_z, const T* z,
                       int64_t dim) {
+  map_wide(dim, [&](const auto& read, const auto& write) __attribute__((always_inline)) {
+    write(sum, read(sum) + of_x * read(x) + of_y * read(y) + of_z * read(z));
+  });
+}
+
+struct PoincareLinearBlock {
+  double xx[kBlock], mm[kBlock], mb[kBlock], gm[kBlock], gb[kBlock], c[kBlock];
+  double of_product[kBlock], of_bias[kBlock];
+  double m_of_grad[kBlock], m_of_m[kBlock], m_of_b[kBlock];
+  double b_of_grad[kBlock], b_of_m[kBlock], b_of_b[kBlock];
+  double along[kBlock], curvature[kBlock];
+};
+
+// Not part of the loops over rows, whose own variables would keep them from becoming vector code.
+template <bool adds>
+STONE_FUNCTION void poincare_linear_row(PoincareLinearBlock& b, double bb, const PoincareLinearGuards& guards, int r) {
+  const PoincareLinearFactors f = poincare_linear_factors<adds>({b.xx[r], b.mm[r], b.mb[r], bb}, b.c[r], guards);
+  b.of_product[r] = f.of_product;
+  b.of_bias[r] = f.of_bias;
+}
+
+template <bool adds>
+STONE_FUNCTION void poincare_linear_gradient_row(PoincareLinearBlock& b, double bb, const PoincareLinearGuards& guards,
+                                                 int r) {
+  const PoincareLinearGradient g =
+      poincare_linear_gradient<adds>({b.xx[r], b.mm[r], b.mb[r], bb}, b.gm[r], b.gb[r], b.c[r], guards);
+  b.m_of_grad[r] = g.m_of_grad;
+  b.m_of_m[r] = g.m_of_m;
+  b.m_of_b[r] = g.m_of_b;
+  b.b_of_grad[r] = g.b_of_grad;
+  b.b_of_m[r] = g.b_of_m;
+  b.b_of_b[r] = g.b_of_b;
+  b.along[r] = g.along;
+  b.curvature[r] = g.curvature;
+}
+
+template <bool adds>
+inline void poincare_linear_block(PoincareLinearBlock& block, double bb, const PoincareLinearGuards& guards,
+                                  int count) {
+  const int padded = whole_vectors(count);
 #pragma omp simd
-  for (int64_t i = 0; i < dim; ++i) {
-    sum[i] += of_x * static_cast<double>(load(x[i])) + of_y * static_cast<double>(load(y[i])) +
-              of_z * static_cast<double>(load(z[i]));
+  for (int r = 0; r < padded; ++r) {
+    poincare_linear_row<adds>(block, bb, guards, r);
+  }
+}
+
+template <bool adds>
+inline void poincare_linear_gradient_block(PoincareLinearBlock& block, double bb, const PoincareLinearGuards& guards,
+                                           int count) {
+  const int padded = whole_vectors(count);
+#pragma omp simd
+  for (int r = 0; r < padded; ++r) {
+    poincare_linear_gradient_row<adds>(block, bb, guards, r);
   }
 }
 
@@ -39,33 +87,31 @@ void poincare_linear_forward(const PoincareLinearArguments& arguments, int64_t b
   const T* bias = static_cast<const T*>(arguments.bias);
   const int64_t step = block_rows(out, sizeof(T), 2);
   const double bb = bias == nullptr ? 0.0 : dot(bias, bias, out);
-  PoincareLinearSums sums[kBlock] = {};
-  double c[kBlock] = {};
-  double of_product[kBlock];
-  double of_bias[kBlock];
+  PoincareLinearBlock block{};
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
+    read_numbers(block.c, arguments.c, arguments.map, 0, first, count);
     for (int r = 0; r < count; ++r) {
       const T* x = static_cast<const T*>(arguments.x) + (first + r) * in;
       const T* product = static_cast<const T*>(arguments.product) + (first + r) * out;
       const PairOfDots dots = dot_two(product, bias == nullptr ? product : bias, out);
-      sums[r] = {dot(x, x, in), dots.xx, bias == nullptr ? 0.0 : dots.xy, bb};
-      c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, first + r));
+      block.xx[r] = dot(x, x, in);
+      block.mm[r] = dots.xx;
+      block.mb[r] = bias == nullptr ? 0.0 : dots.xy;
     }
-#pragma omp simd
-    for (int r = 0; r < count; ++r) {
-      const PoincareLinearFactors f = poincare_linear_factors(sums[r], c[r], guards);
-      of_product[r] = f.of_product;
-      of_bias[r] = f.of_bias;
+    if (guards.adds) {
+      poincare_linear_block<true>(block, bb, guards, count);
+    } else {
+      poincare_linear_block<false>(block, bb, guards, count);
     }
     for (int r = 0; r < count; ++r) {
       const int64_t at = (first + r) * out;
       const T* product = static_cast<const T*>(arguments.product) + at;
       T* y = static_cast<T*>(arguments.y) + at;
       if (bias == nullptr) {
-        scale(y, of_product[r], product, out);
+        scale(y, block.of_product[r], product, out);
       } else {
-        combine_two(y, of_product[r], product, of_bias[r], bias, out);
+        combine_two(y, block.of_product[r], product, block.of_bias[r], bias, out);
       }
     }
   }
@@ -80,21 +126,15 @@ struct FourDots {
 
 template <class T>
 inline FourDots dot_four(const T* m, const T* b, const T* g, int64_t dim) {
-  double mm = 0.0;
-  double mb = 0.0;
-  double gm = 0.0;
-  double gb = 0.0;
-#pragma omp simd reduction(+ : mm, mb, gm, gb)
-  for (int64_t i = 0; i < dim; ++i) {
-    const double u = static_cast<double>(load(m[i]));
-    const double v = static_cast<double>(load(b[i]));
-    const double w = static_cast<double>(load(g[i]));
+  Wide mm{}, mb{}, gm{}, gb{};
+  for_wide(dim, [&](const auto& read) __attribute__((always_inline)) {
+    const Wide u = read(m), v = read(b), w = read(g);
     mm += u * u;
     mb += u * v;
     gm += w * u;
     gb += w * v;
-  }
-  return {mm, mb, gm, gb};
+  });
+  return {sum_of(mm), sum_of(mb), sum_of(gm), sum_of(gb)};
 }
 
 // Chunks of rows, each with a gradient of the bias of its own.
@@ -108,11 +148,7 @@ void poincare_linear_backward(const PoincareLinearArguments& arguments, int64_t 
   const int64_t step = block_rows(out, sizeof(T), 3);
   const double bb = bias == nullptr ? 0.0 : dot(bias, bias, out);
   const int64_t rows_of_chunk = (arguments.rows + arguments.chunks - 1) / arguments.chunks;
-  PoincareLinearSums sums[kBlock] = {};
-  PoincareLinearGradient gradient[kBlock];
-  double c[kBlock] = {};
-  double gm[kBlock] = {};
-  double gb[kBlock] = {};
+  PoincareLinearBlock block{};
   for (int64_t chunk = begin; chunk < end; ++chunk) {
     double* total = arguments.partial + chunk * out;
     for (int64_t i = 0; bias != nullptr && i < out; ++i) {
@@ -121,33 +157,35 @@ void poincare_linear_backward(const PoincareLinearArguments& arguments, int64_t 
     const int64_t last = (chunk + 1) * rows_of_chunk < arguments.rows ? (chunk + 1) * rows_of_chunk : arguments.rows;
     for (int64_t first = chunk * rows_of_chunk; first < last; first += step) {
       const int count = static_cast<int>(last - first < step ? last - first : step);
+      read_numbers(block.c, arguments.c, arguments.map, 0, first, count);
       for (int r = 0; r < count; ++r) {
         const T* x = static_cast<const T*>(arguments.x) + (first + r) * in;
         const T* product = static_cast<const T*>(arguments.product) + (first + r) * out;
         const T* grad = static_cast<const T*>(arguments.grad) + (first + r) * out;
         const FourDots dots = dot_four(product, bias == nullptr ? product : bias, grad, out);
-        sums[r] = {dot(x, x, in), dots.mm, bias == nullptr ? 0.0 : dots.mb, bb};
-        gm[r] = dots.gm;
-        gb[r] = bias == nullptr ? 0.0 : dots.gb;
-        c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, first + r));
+        block.xx[r] = dot(x, x, in);
+        block.mm[r] = dots.mm;
+        block.mb[r] = bias == nullptr ? 0.0 : dots.mb;
+        block.gm[r] = dots.gm;
+        block.gb[r] = bias == nullptr ? 0.0 : dots.gb;
       }
-#pragma omp simd
-      for (int r = 0; r < count; ++r) {
-        gradient[r] = poincare_linear_gradient(sums[r], gm[r], gb[r], c[r], guards);
+      if (guards.adds) {
+        poincare_linear_gradient_block<true>(block, bb, guards, count);
+      } else {
+        poincare_linear_gradient_block<false>(block, bb, guards, count);
       }
+      write_numbers(static_cast<C*>(arguments.grad_c) + first, block.curvature, count);
       for (int r = 0; r < count; ++r) {
-        const PoincareLinearGradient g = gradient[r];
         const T* x = static_cast<const T*>(arguments.x) + (first + r) * in;
         const T* product = static_cast<const T*>(arguments.product) + (first + r) * out;
         const T* grad = static_cast<const T*>(arguments.grad) + (first + r) * out;
         T* grad_product = static_cast<T*>(arguments.y) + (first + r) * out;
-        scale(static_cast<T*>(arguments.grad_x) + (first + r) * in, g.along, x, in);
-        static_cast<C*>(arguments.grad_c)[first + r] = static_cast<C>(g.curvature);
+        scale(static_cast<T*>(arguments.grad_x) + (first + r) * in, block.along[r], x, in);
         if (bias == nullptr) {
-          combine_two(grad_product, g.m_of_grad, grad, g.m_of_m, product, out);
+          combine_two(grad_product, block.m_of_grad[r], grad, block.m_of_m[r], product, out);
         } else {
-          combine_three(grad_product, g.m_of_grad, grad, g.m_of_m, product, g.m_of_b, bias, out);
-          add_three(total, g.b_of_grad, grad, g.b_of_m, product, g.b_of_b, bias, out);
+          combine_three(grad_product, block.m_of_grad[r], grad, block.m_of_m[r], product, block.m_of_b[r], bias, out);
+          add_three(total, block.b_of_grad[r], grad, block.b_of_m[r], product, block.b_of_b[r], bias, out);
         }
       }
     }

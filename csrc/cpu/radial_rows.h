@@ -3,8 +3,6 @@
 
 #include "kernels.h"
 #include "rows.h"
-#include "stone/broadcast.h"
-#include "stone/curvature.h"
 #include "stone/radial.h"
 
 namespace STONE_NAMESPACE {
@@ -21,9 +19,9 @@ void radial_forward(const RadialArguments& arguments, int64_t begin, int64_t end
   double factor[kBlock];
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
+    read_numbers(c, arguments.c, arguments.map, 0, first, count);
     for (int r = 0; r < count; ++r) {
       squares[r] = dot(x + (first + r) * dim, x + (first + r) * dim, dim);
-      c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, first + r));
     }
 #pragma omp simd
     for (int r = 0; r < count; ++r) {
@@ -35,6 +33,24 @@ void radial_forward(const RadialArguments& arguments, int64_t begin, int64_t end
   }
 }
 
+struct RadialBlock {
+  double squares[kBlock];
+  double inner[kBlock];
+  double c[kBlock];
+  double factor[kBlock];
+  double along[kBlock];
+  double curvature[kBlock];
+};
+
+// Not part of the loop over rows, whose own variables would keep it from becoming vector code.
+template <class Map>
+STONE_FUNCTION void radial_row(RadialBlock& block, const RadialGuards& guards, int r) {
+  const RadialGradient g = radial_gradient<Map>(block.squares[r], block.inner[r], block.c[r], guards);
+  block.factor[r] = g.factor;
+  block.along[r] = g.along;
+  block.curvature[r] = g.curvature;
+}
+
 template <class Map, class T>
 void radial_backward(const RadialArguments& arguments, int64_t begin, int64_t end) {
   const T* x = static_cast<const T*>(arguments.x);
@@ -44,29 +60,24 @@ void radial_backward(const RadialArguments& arguments, int64_t begin, int64_t en
   const int64_t dim = arguments.dim;
   const RadialGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 3);
-  double squares[kBlock] = {};
-  double inner[kBlock] = {};
-  double c[kBlock] = {};
-  double factor[kBlock];
-  double along[kBlock];
+  RadialBlock block{};
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
+    read_numbers(block.c, arguments.c, arguments.map, 0, first, count);
     for (int r = 0; r < count; ++r) {
       const PairOfDots dots = dot_two(x + (first + r) * dim, grad + (first + r) * dim, dim);
-      squares[r] = dots.xx;
-      inner[r] = dots.xy;
-      c[r] = curvature_at(arguments.c, source_row(arguments.map, 0, first + r));
+      block.squares[r] = dots.xx;
+      block.inner[r] = dots.xy;
     }
+    const int padded = whole_vectors(count);
 #pragma omp simd
-    for (int r = 0; r < count; ++r) {
-      const RadialGradient g = radial_gradient<Map>(squares[r], inner[r], c[r], guards);
-      factor[r] = g.factor;
-      along[r] = g.along;
-      grad_c[first + r] = static_cast<typename Compute<T>::type>(g.curvature);
+    for (int r = 0; r < padded; ++r) {
+      radial_row<Map>(block, guards, r);
     }
+    write_numbers(grad_c + first, block.curvature, count);
     for (int r = 0; r < count; ++r) {
       const int64_t at = (first + r) * dim;
-      combine_two(grad_x + at, factor[r], grad + at, along[r], x + at, dim);
+      combine_two(grad_x + at, block.factor[r], grad + at, block.along[r], x + at, dim);
     }
   }
 }

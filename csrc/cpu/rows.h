@@ -1,7 +1,8 @@
 // Loops over one row. Sums are float64 for every element type.
 #pragma once
 
-#include "stone/storage.h"
+#include "stone/curvature.h"
+#include "wide.h"
 
 namespace STONE_NAMESPACE {
 
@@ -14,14 +15,42 @@ inline int64_t block_rows(int64_t dim, int64_t element_bytes, int64_t operands) 
   return fitting < 1 ? 1 : (fitting > kBlock ? kBlock : fitting);
 }
 
-template <class T>
-inline double dot(const T* x, const T* y, int64_t dim) {
-  double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < dim; ++i) {
-    sum += static_cast<double>(load(x[i])) * static_cast<double>(load(y[i]));
+// Rows beyond `count` are worked out too, up to a whole number of vectors; nothing reads them.
+inline int whole_vectors(int count) { return (count + 7) & ~7; }
+
+// A number of each of `count` rows from `first` on: the curvature, a time.
+inline void read_numbers(double* numbers, const Curvature& source, const RowMap& map, int operand, int64_t first,
+                         int count) {
+  if (map.depth == 1 && map.stride[operand][0] == 0) {
+    const double value = curvature_at(source, 0);
+    for (int r = 0; r < count; ++r) {
+      numbers[r] = value;
+    }
+    return;
   }
-  return sum;
+  for (int r = 0; r < count; ++r) {
+    numbers[r] = curvature_at(source, source_row(map, operand, first + r));
+  }
+}
+
+template <class T>
+inline void write_numbers(T* to, const double* numbers, int count) {
+  for (int r = 0; r < count; ++r) {
+    to[r] = static_cast<T>(numbers[r]);
+  }
+}
+
+template <class T, class U>
+inline double dot(const T* x, const U* y, int64_t dim) {
+  // Two sums: each addition waits for the one before.
+  Wide even{}, odd{};
+  int64_t i = 0;
+  for (; i + 2 * kWide <= dim; i += 2 * kWide) {
+    even += read_wide(x + i) * read_wide(y + i);
+    odd += read_wide(x + i + kWide) * read_wide(y + i + kWide);
+  }
+  for_wide(dim - i, [&, i](const auto& read) __attribute__((always_inline)) { even += read(x + i) * read(y + i); });
+  return sum_of(even + odd);
 }
 
 struct PairOfDots {
@@ -29,41 +58,15 @@ struct PairOfDots {
   double xy;
 };
 
-template <class T>
-inline PairOfDots dot_two(const T* x, const T* y, int64_t dim) {
-  double xx = 0.0;
-  double xy = 0.0;
-#pragma omp simd reduction(+ : xx, xy)
-  for (int64_t i = 0; i < dim; ++i) {
-    const double a = static_cast<double>(load(x[i]));
+template <class T, class U>
+inline PairOfDots dot_two(const T* x, const U* y, int64_t dim) {
+  Wide xx{}, xy{};
+  for_wide(dim, [&](const auto& read) __attribute__((always_inline)) {
+    const Wide a = read(x);
     xx += a * a;
-    xy += a * static_cast<double>(load(y[i]));
-  }
-  return {xx, xy};
-}
-
-struct SumSquares {
-  double xx;
-  double yy;
-  double ss;
-};
-
-// Squared norms of x, y and x + y.
-template <class T>
-inline SumSquares sum_squares(const T* x, const T* y, int64_t dim) {
-  double xx = 0.0;
-  double yy = 0.0;
-  double ss = 0.0;
-#pragma omp simd reduction(+ : xx, yy, ss)
-  for (int64_t i = 0; i < dim; ++i) {
-    const double a = static_cast<double>(load(x[i]));
-    const double b = static_cast<double>(load(y[i]));
-    const double s = a + b;
-    xx += a * a;
-    yy += b * b;
-    ss += s * s;
-  }
-  return {xx, yy, ss};
+    xy += a * read(y);
+  });
+  return {sum_of(xx), sum_of(xy)};
 }
 
 template <class T>
@@ -76,44 +79,20 @@ inline void scale(T* y, double factor, const T* x, int64_t dim) {
   }
 }
 
-template <class T>
-inline void combine_two(T* z, double of_x, const T* x, double of_y, const T* y, int64_t dim) {
-#pragma omp simd
-  for (int64_t i = 0; i < dim; ++i) {
-    const double value = of_x * static_cast<double>(load(x[i])) + of_y * static_cast<double>(load(y[i]));
-    z[i] = store<T>(static_cast<typename Compute<T>::type>(value));
-  }
-}
-
-template <class T, class U>
-inline double dot_mixed(const T* x, const U* y, int64_t dim) {
-  double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < dim; ++i) {
-    sum += static_cast<double>(load(x[i])) * static_cast<double>(load(y[i]));
-  }
-  return sum;
+// z = of_x * x + of_y * y.
+template <class T, class U, class V>
+inline void combine_two(T* z, double of_x, const U* x, double of_y, const V* y, int64_t dim) {
+  map_wide(dim, [&](const auto& read, const auto& write) __attribute__((always_inline)) {
+    write(z, of_x * read(x) + of_y * read(y));
+  });
 }
 
 // z += factor * x, z of the type that x is computed in.
 template <class T>
 inline void add_scaled(typename Compute<T>::type* z, double factor, const T* x, int64_t dim) {
-  using C = typename Compute<T>::type;
-#pragma omp simd
-  for (int64_t i = 0; i < dim; ++i) {
-    z[i] = static_cast<C>(static_cast<double>(z[i]) + factor * static_cast<double>(load(x[i])));
-  }
-}
-
-// z = of_sum * (x + y) + of_x * x.
-template <class T>
-inline void combine_sum(T* z, double of_sum, double of_x, const T* x, const T* y, int64_t dim) {
-#pragma omp simd
-  for (int64_t i = 0; i < dim; ++i) {
-    const double a = static_cast<double>(load(x[i]));
-    const double value = of_sum * (a + static_cast<double>(load(y[i]))) + of_x * a;
-    z[i] = store<T>(static_cast<typename Compute<T>::type>(value));
-  }
+  map_wide(dim, [&](const auto& read, const auto& write) __attribute__((always_inline)) {
+    write(z, read(z) + factor * read(x));
+  });
 }
 
 }  // namespace STONE_NAMESPACE

@@ -1,4 +1,4 @@
-// Vectors of the width that the instruction set has.
+// Vector registers of the instruction set at hand, as the compiler's own vector types.
 #pragma once
 
 #include "stone/macros.h"
@@ -14,22 +14,25 @@ constexpr int kVectorBytes = 16;
 #endif
 
 template <class C>
-struct Vector;
+struct VectorOf;
 
 template <>
-struct Vector<float> {
+struct VectorOf<float> {
   typedef float type __attribute__((vector_size(kVectorBytes)));
   typedef float in_memory __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 };
 
 template <>
-struct Vector<double> {
+struct VectorOf<double> {
   typedef double type __attribute__((vector_size(kVectorBytes)));
   typedef double in_memory __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
 };
 
 template <class C>
-constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(C));
+using Vector = typename VectorOf<C>::type;
+
+template <class C>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(C));
 
 constexpr int log2_of(int64_t power) {
   int exponent = 0;
@@ -40,13 +43,13 @@ constexpr int log2_of(int64_t power) {
 }
 
 template <class C>
-STONE_FUNCTION typename Vector<C>::type read(const C* at) {
-  return *reinterpret_cast<const typename Vector<C>::in_memory*>(at);
+STONE_FUNCTION Vector<C> read(const C* at) {
+  return *reinterpret_cast<const typename VectorOf<C>::in_memory*>(at);
 }
 
 template <class C>
-STONE_FUNCTION void write(C* at, typename Vector<C>::type value) {
-  *reinterpret_cast<typename Vector<C>::in_memory*>(at) = value;
+STONE_FUNCTION void write(C* at, Vector<C> value) {
+  *reinterpret_cast<typename VectorOf<C>::in_memory*>(at) = value;
 }
 
 template <int... I>
@@ -67,9 +70,9 @@ STONE_FUNCTION V exchanged_at(V v, Indices<I...>) {
 
 // Entry i of the result is entry i ^ stride, for a stride below the width.
 template <int stride, class C>
-STONE_FUNCTION typename Vector<C>::type exchanged(typename Vector<C>::type v) {
-  if constexpr (stride < kWidth<C>) {
-    return exchanged_at<stride>(v, typename Count<kWidth<C>>::type());
+STONE_FUNCTION Vector<C> exchanged(Vector<C> v) {
+  if constexpr (stride < kLanes<C>) {
+    return exchanged_at<stride>(v, typename Count<kLanes<C>>::type());
   }
   return v;
 }

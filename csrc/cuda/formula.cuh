@@ -86,7 +86,7 @@ struct RowOnDevice {
         const double x = p.entry(0, e);
         const double y = kShared > 1 ? p.entry(1, e) : 0.0;
         const double v = kShared > 2 ? p.entry(2, e) : 0.0;
-        const portable::Terms t = Layout::terms(x, y, v);
+        const portable::Terms<double> t = Layout::terms(x, y, v);
 #pragma unroll
         for (int m = 0; m < Layout::kMoments; ++m) {
           sums[m] += t.at[m];

@@ -57,7 +57,10 @@ __global__ void __launch_bounds__(kThreads, 1) linear_forward(const PoincareLine
     double sums[4] = {};
     row_sums<T>(sums, a, group, row, active);
     const double c = portable::curvature_at(a.c, portable::source_row(a.map, 0, row));
-    const auto f = portable::poincare_linear_factors({sums[0], sums[1], sums[2], sums[3]}, c, a.guards);
+    const portable::PoincareLinearSums of_row{sums[0], sums[1], sums[2], sums[3]};
+    const portable::PoincareLinearFactors f = a.guards.adds
+                                                  ? portable::poincare_linear_factors<true>(of_row, c, a.guards)
+                                                  : portable::poincare_linear_factors<false>(of_row, c, a.guards);
     const T* product = static_cast<const T*>(a.product) + row * a.out;
     T* y = static_cast<T*>(a.y) + row * a.out;
     for (int64_t k = group.lane; active && k < a.out; k += group.lanes) {
@@ -87,8 +90,10 @@ __global__ void __launch_bounds__(kThreads, 1)
       continue;
     }
     const double c = portable::curvature_at(a.c, portable::source_row(a.map, 0, row));
-    const portable::PoincareLinearGradient g = portable::poincare_linear_gradient(
-        {sums[0], sums[1], sums[2], sums[3]}, sums[4], sums[5], c, a.guards);
+    const portable::PoincareLinearSums of_row{sums[0], sums[1], sums[2], sums[3]};
+    const portable::PoincareLinearGradient g =
+        a.guards.adds ? portable::poincare_linear_gradient<true>(of_row, sums[4], sums[5], c, a.guards)
+                      : portable::poincare_linear_gradient<false>(of_row, sums[4], sums[5], c, a.guards);
     const T* x = static_cast<const T*>(a.x) + row * a.in;
     const T* product = static_cast<const T*>(a.product) + row * a.out;
     const T* grad = static_cast<const T*>(a.grad) + row * a.out;

@@ -22,14 +22,14 @@ inline void check_points(const char* name, const char* label, const Tensor& x) {
 }
 
 // The batch shape that x [*batch, n, dim] and y [*batch, m, dim] broadcast to.
-inline std::vector<int64_t> pair_batch(const char* name, const Tensor& x, const Tensor& y) {
+inline Sizes pair_batch(const char* name, const Tensor& x, const Tensor& y) {
   const auto xs = x.sizes();
   const auto ys = y.sizes();
   const auto& longer = xs.size() >= ys.size() ? xs : ys;
   const auto& shorter = xs.size() >= ys.size() ? ys : xs;
   const size_t padding = longer.size() - shorter.size();
   bool fits = xs[xs.size() - 1] == ys[ys.size() - 1];
-  std::vector<int64_t> batch;
+  Sizes batch;
   for (size_t d = 0; d + 2 < longer.size(); ++d) {
     const int64_t other = d >= padding ? shorter[d - padding] : 1;
     fits = fits && (longer[d] == other || longer[d] == 1 || other == 1);
@@ -61,19 +61,19 @@ inline void check_time(const char* name, const Tensor& x) {
   }
 }
 
-inline std::vector<int64_t> check_cdist(const char* name, const Tensor& x, const Tensor& y, const Tensor& c,
+inline Sizes check_cdist(const char* name, const Tensor& x, const Tensor& y, const Tensor& c,
                                         const CdistGuards& guards) {
   check_points(name, "x", x);
   check_points(name, "y", y);
   check_same_dtype(name, "x and y", x, y);
   check_same_device(name, "x and y", x, y);
-  const std::vector<int64_t> batch = pair_batch(name, x, y);
+  const Sizes batch = pair_batch(name, x, y);
   check_curvature(name, c, with_last(batch, 1), x);
   check_options(name, {{"min_alpha", guards.min_alpha}, {"atanh_limit", guards.atanh_limit}});
   return batch;
 }
 
-inline CdistArguments cdist_arguments(const char* name, Model model, const std::vector<int64_t>& batch,
+inline CdistArguments cdist_arguments(const char* name, Model model, const Sizes& batch,
                                       const Tensor& x, const Tensor& y, const Tensor& c, const CdistGuards& guards) {
   return {element(x),
           model,
@@ -89,12 +89,12 @@ inline CdistArguments cdist_arguments(const char* name, Model model, const std::
           nullptr,
           curvature(c, x),
           guards,
-          map_rows(name, batch, {x, y, c}, 2)};
+          map_rows(name, batch, {&x, &y, &c}, 2)};
 }
 
 template <class Device>
 Tensor cdist(const char* name, Model model, Tensor x, Tensor y, Tensor c, const CdistGuards& guards) {
-  const std::vector<int64_t> batch = check_cdist(name, x, y, c, guards);
+  const Sizes batch = check_cdist(name, x, y, c, guards);
   x = dense(x);
   y = dense(y);
   c = dense(c);
@@ -123,7 +123,7 @@ inline Tensor sum_terms(const Tensor& terms, ScalarType dtype) {
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> cdist_backward(const CdistNames& names, Model model, Tensor grad, Tensor x,
                                                   Tensor y, Tensor c, const CdistGuards& guards) {
-  const std::vector<int64_t> batch = check_cdist(names.operation, x, y, c, guards);
+  const Sizes batch = check_cdist(names.operation, x, y, c, guards);
   const int64_t rows = x.size(x.dim() - 2), columns = y.size(y.dim() - 2), dim = x.size(x.dim() - 1);
   check_gradient(names.backward, "grad and x", grad, x, with_last(with_last(batch, rows), columns));
   grad = dense(grad);

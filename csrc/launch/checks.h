@@ -48,7 +48,7 @@ inline void check_same_device(const char* name, const char* labels, const Tensor
 
 // A 0-dim curvature on the CPU goes with rows on any device, as 0-dim tensors do in torch.
 // `label` is another number of the row that is given as a curvature is.
-inline void check_curvature(const char* name, const Tensor& c, const std::vector<int64_t>& batch, const Tensor& x,
+inline void check_curvature(const char* name, const Tensor& c, const Sizes& batch, const Tensor& x,
                             const std::string& label = "c", const std::string& rows = "x") {
   check_floating(name, label, c);
   const auto sizes = c.sizes();
@@ -59,7 +59,7 @@ inline void check_curvature(const char* name, const Tensor& c, const std::vector
     fits = size == 1 || size == batch[batch.size() - d];
   }
   if (!fits) {
-    std::vector<int64_t> expected = batch;
+    Sizes expected = batch;
     expected.push_back(1);
     fail(std::string(name) + ": " + label + " must be 0-dim or broadcast to [*batch, 1] = " + show_sizes(expected) +
          ", got " + show_shape(c) + "; " + (label == "c" ? "a curvature" : "one") +
@@ -71,14 +71,14 @@ inline void check_curvature(const char* name, const Tensor& c, const std::vector
 }
 
 // The batch shape that `batch` (of x and the operands before y) and y, [*batch, dim], broadcast to.
-inline std::vector<int64_t> broadcast_rows(const char* name, const std::string& labels, const Tensor& x,
-                                           const Tensor& y, const std::vector<int64_t>& before, bool one_width) {
-  const std::vector<int64_t> own(y.sizes().begin(), y.sizes().end() - 1);
-  const std::vector<int64_t>& longer = before.size() >= own.size() ? before : own;
-  const std::vector<int64_t>& shorter = before.size() >= own.size() ? own : before;
+inline Sizes broadcast_rows(const char* name, const std::string& labels, const Tensor& x,
+                                           const Tensor& y, const Sizes& before, bool one_width) {
+  const Sizes own(y.sizes().begin(), y.sizes().end() - 1);
+  const Sizes& longer = before.size() >= own.size() ? before : own;
+  const Sizes& shorter = before.size() >= own.size() ? own : before;
   const size_t padding = longer.size() - shorter.size();
   bool fits = !one_width || x.size(x.dim() - 1) == y.size(y.dim() - 1);
-  std::vector<int64_t> batch;
+  Sizes batch;
   for (size_t d = 0; d < longer.size(); ++d) {
     const int64_t other = d >= padding ? shorter[d - padding] : 1;
     fits = fits && (longer[d] == other || longer[d] == 1 || other == 1);
@@ -92,13 +92,13 @@ inline std::vector<int64_t> broadcast_rows(const char* name, const std::string& 
   return batch;
 }
 
-inline std::vector<int64_t> broadcast_batch(const char* name, const Tensor& x, const Tensor& y) {
-  return broadcast_rows(name, "x and y", x, y, std::vector<int64_t>(x.sizes().begin(), x.sizes().end() - 1), true);
+inline Sizes broadcast_batch(const char* name, const Tensor& x, const Tensor& y) {
+  return broadcast_rows(name, "x and y", x, y, Sizes(x.sizes().begin(), x.sizes().end() - 1), true);
 }
 
 // The gradient of a result of the given shape.
-template <class Sizes>
-void check_gradient(const char* name, const char* labels, const Tensor& grad, const Tensor& x, const Sizes& shape) {
+template <class Shape>
+void check_gradient(const char* name, const char* labels, const Tensor& grad, const Tensor& x, const Shape& shape) {
   check_same_dtype(name, labels, grad, x);
   check_same_device(name, labels, grad, x);
   const auto sizes = grad.sizes();

@@ -15,11 +15,11 @@ namespace stone::launch {
 
 // The batch that all row vectors broadcast to. Their last dimensions agree, but for a vector of which only the norm
 // is used.
-inline std::vector<int64_t> check_vectors(const RowFormulaInfo& info, bool separate, const Tensor* vectors) {
+inline Sizes check_vectors(const RowFormulaInfo& info, bool separate, const Tensor* vectors) {
   for (int v = 0; v < info.vectors; ++v) {
     check_rows(info.name, info.vector[v], vectors[v]);
   }
-  std::vector<int64_t> batch = batch_of(vectors[0]);
+  Sizes batch = batch_of(vectors[0]);
   for (int v = 1; v < info.vectors; ++v) {
     const std::string labels = std::string(info.vector[0]) + " and " + info.vector[v];
     check_same_dtype(info.name, labels.c_str(), vectors[0], vectors[v]);
@@ -37,7 +37,7 @@ template <size_t vectors, size_t scalars, size_t guards>
 struct RowCall {
   std::array<Tensor, vectors> vector;
   std::array<Tensor, scalars> scalar;
-  std::vector<int64_t> batch;
+  Sizes batch;
   int64_t rows;
   RowArguments arguments{};
 
@@ -53,27 +53,27 @@ struct RowCall {
       arguments.guard[g] = guard[g];
     }
     rows = product(batch);
-    std::vector<Tensor> operands;
+    const Tensor* operands[vectors + scalars];
     for (size_t v = 0; v < vectors; ++v) {
       vector[v] = dense(vector[v]);
       arguments.vector[v] = vector[v].const_data_ptr();
       arguments.width[v] = vector[v].size(vector[v].dim() - 1);
-      operands.push_back(vector[v]);
+      operands[v] = &vector[v];
     }
     for (size_t s = 0; s < scalars; ++s) {
       scalar[s] = dense(scalar[s]);
       arguments.scalar[s] = curvature(scalar[s], vector[0]);
-      operands.push_back(scalar[s]);
+      operands[vectors + s] = &scalar[s];
     }
     arguments.element = element(vector[0]);
     arguments.result_width =
         info.gives_number ? 1 : arguments.width[0] + (info.time_out ? 1 : 0) - (info.time_in ? 1 : 0);
     if (rows > 0) {
-      arguments.map = map_rows(info.name, batch, operands);
+      arguments.map = map_rows(info.name, batch, operands, vectors + scalars);
     }
   }
 
-  std::vector<int64_t> result_sizes(const RowFormulaInfo& info) const {
+  Sizes result_sizes(const RowFormulaInfo& info) const {
     return info.gives_number ? batch : with_last(batch, arguments.result_width);
   }
 };

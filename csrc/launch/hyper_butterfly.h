@@ -32,7 +32,7 @@ inline ButterflyArguments hyper_butterfly_arguments(const Tensor& x, const Tenso
   arguments.c = curvature(c, x);
   arguments.log = guards.log;
   arguments.exp = guards.exp;
-  arguments.map = map_rows("hyper_butterfly", batch_of(x), {c});
+  arguments.map = map_rows("hyper_butterfly", batch_of(x), {&c});
   return arguments;
 }
 
@@ -69,7 +69,7 @@ std::tuple<Tensor, Tensor, Tensor> hyper_butterfly_backward(Tensor grad, Tensor 
   x = dense(x);
   weight = dense(weight);
   c = dense(c);
-  const std::vector<int64_t> batch = batch_of(x);
+  const Sizes batch = batch_of(x);
   const Tensor grad_x = new_tensor(with_last(batch, x.size(x.dim() - 1)), x.scalar_type(), x);
   const Tensor grad_weight = new_tensor({weight.size(0), weight.size(1), 2}, x.scalar_type(), x);
   const Tensor grad_c = new_tensor(with_last(batch, 1), compute_dtype(x), x);

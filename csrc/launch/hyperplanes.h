@@ -79,7 +79,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> poincare_hyperplanes_backward
   x = dense(x);
   offset = dense(offset);
   scale = dense(scale);
-  const std::vector<int64_t> batch = batch_of(x);
+  const Sizes batch = batch_of(x);
   const int64_t planes = offset.size(0);
   const Tensor grad_product = new_tensor(with_last(batch, planes), x.scalar_type(), x);
   const Tensor grad_x = new_tensor(with_last(batch, x.size(x.dim() - 1)), x.scalar_type(), x);

@@ -32,14 +32,14 @@ inline PoincareLinearGuards guards_of(const PoincareLinearOptions& o, bool adds)
           adds};
 }
 
-inline std::vector<int64_t> check_poincare_linear(const Tensor& x, const Tensor& product,
+inline Sizes check_poincare_linear(const Tensor& x, const Tensor& product,
                                                   const std::optional<Tensor>& bias, const Tensor& c,
                                                   const PoincareLinearOptions& o) {
   const char* name = "poincare_linear_epilogue";
   check_rows(name, "x", x);
   check_same_dtype(name, "x and product", x, product);
   check_same_device(name, "x and product", x, product);
-  const std::vector<int64_t> batch = batch_of(x);
+  const Sizes batch = batch_of(x);
   bool fits = product.dim() == x.dim();
   for (size_t d = 0; fits && d < batch.size(); ++d) {
     fits = product.size(static_cast<int64_t>(d)) == batch[d];
@@ -67,7 +67,7 @@ inline std::vector<int64_t> check_poincare_linear(const Tensor& x, const Tensor&
 
 inline PoincareLinearArguments poincare_linear_arguments(const Tensor& x, const Tensor& product,
                                                          const std::optional<Tensor>& bias, const Tensor& c,
-                                                         const std::vector<int64_t>& batch,
+                                                         const Sizes& batch,
                                                          const PoincareLinearOptions& options) {
   PoincareLinearArguments arguments{};
   arguments.element = element(x);
@@ -79,7 +79,7 @@ inline PoincareLinearArguments poincare_linear_arguments(const Tensor& x, const 
   arguments.bias = bias.has_value() ? bias->const_data_ptr() : nullptr;
   arguments.c = curvature(c, x);
   arguments.guards = guards_of(options, bias.has_value());
-  arguments.map = map_rows("poincare_linear_epilogue", batch, {c});
+  arguments.map = map_rows("poincare_linear_epilogue", batch, {&c});
   return arguments;
 }
 
@@ -89,7 +89,7 @@ Tensor poincare_linear_epilogue(Tensor x, Tensor product, std::optional<Tensor> 
                                 double denominator_offset, double project_limit) {
   const PoincareLinearOptions options{min_norm,        atanh_limit,        tanh_limit,   matvec_limit,
                                       min_denominator, denominator_offset, project_limit};
-  const std::vector<int64_t> batch = check_poincare_linear(x, product, bias, c, options);
+  const Sizes batch = check_poincare_linear(x, product, bias, c, options);
   x = dense(x);
   product = dense(product);
   c = dense(c);
@@ -113,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> poincare_linear_epilogue_backward(
     double tanh_limit, double matvec_limit, double min_denominator, double denominator_offset, double project_limit) {
   const PoincareLinearOptions options{min_norm,        atanh_limit,        tanh_limit,   matvec_limit,
                                       min_denominator, denominator_offset, project_limit};
-  const std::vector<int64_t> batch = check_poincare_linear(x, product, bias, c, options);
+  const Sizes batch = check_poincare_linear(x, product, bias, c, options);
   check_gradient("poincare_linear_epilogue_backward", "grad and x", grad, x, product.sizes());
   grad = dense(grad);
   x = dense(x);
@@ -139,7 +139,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> poincare_linear_epilogue_backward(
 template <class Device>
 Tensor add_time(Tensor space, Tensor c) {
   check_rows("add_time", "space", space);
-  const std::vector<int64_t> batch = batch_of(space);
+  const Sizes batch = batch_of(space);
   check_curvature("add_time", c, batch, space);
   space = dense(space);
   c = dense(c);
@@ -149,7 +149,7 @@ Tensor add_time(Tensor space, Tensor c) {
   if (rows > 0) {
     const AddTimeArguments arguments{element(space),       dim,     space.const_data_ptr(), nullptr,
                                      y.mutable_data_ptr(), nullptr, curvature(c, space),
-                                     map_rows("add_time", batch, {c})};
+                                     map_rows("add_time", batch, {&c})};
     Device::add_time(Direction::kForward, arguments, rows, space);
   }
   return y;
@@ -158,7 +158,7 @@ Tensor add_time(Tensor space, Tensor c) {
 template <class Device>
 std::tuple<Tensor, Tensor> add_time_backward(Tensor grad, Tensor space, Tensor c) {
   check_rows("add_time", "space", space);
-  const std::vector<int64_t> batch = batch_of(space);
+  const Sizes batch = batch_of(space);
   check_curvature("add_time", c, batch, space);
   const int64_t dim = space.size(space.dim() - 1);
   check_gradient("add_time_backward", "grad and space", grad, space, with_last(batch, dim + 1));
@@ -176,7 +176,7 @@ std::tuple<Tensor, Tensor> add_time_backward(Tensor grad, Tensor space, Tensor c
                                      grad_space.mutable_data_ptr(),
                                      grad_c.mutable_data_ptr(),
                                      curvature(c, space),
-                                     map_rows("add_time", batch, {c})};
+                                     map_rows("add_time", batch, {&c})};
     Device::add_time(Direction::kBackward, arguments, rows, space);
   }
   return {grad_space, grad_c};

@@ -8,14 +8,14 @@
 
 namespace stone::launch {
 
-inline std::vector<int64_t> check_mobius(const Tensor& x, const Tensor& y, const Tensor& c,
+inline Sizes check_mobius(const Tensor& x, const Tensor& y, const Tensor& c,
                                          const MobiusGuards& guards) {
   const char* name = "mobius_add";
   check_rows(name, "x", x);
   check_rows(name, "y", y);
   check_same_dtype(name, "x and y", x, y);
   check_same_device(name, "x and y", x, y);
-  std::vector<int64_t> batch = broadcast_batch(name, x, y);
+  Sizes batch = broadcast_batch(name, x, y);
   check_curvature(name, c, batch, x);
   check_options(name, {{"min_denominator", guards.min_denominator},
                        {"denominator_offset", guards.denominator_offset}});
@@ -25,7 +25,7 @@ inline std::vector<int64_t> check_mobius(const Tensor& x, const Tensor& y, const
 template <class Device>
 Tensor mobius_add(Tensor x, Tensor y, Tensor c, double min_denominator, double denominator_offset) {
   const MobiusGuards guards{min_denominator, denominator_offset};
-  const std::vector<int64_t> batch = check_mobius(x, y, c, guards);
+  const Sizes batch = check_mobius(x, y, c, guards);
   x = dense(x);
   y = dense(y);
   c = dense(c);
@@ -43,7 +43,7 @@ Tensor mobius_add(Tensor x, Tensor y, Tensor c, double min_denominator, double d
                                     nullptr,
                                     curvature(c, x),
                                     guards,
-                                    map_rows("mobius_add", batch, {x, y, c})};
+                                    map_rows("mobius_add", batch, {&x, &y, &c})};
     Device::mobius(Direction::kForward, arguments, rows, x);
   }
   return z;
@@ -53,9 +53,9 @@ template <class Device>
 std::tuple<Tensor, Tensor, Tensor> mobius_add_backward(Tensor grad, Tensor x, Tensor y, Tensor c,
                                                        double min_denominator, double denominator_offset) {
   const MobiusGuards guards{min_denominator, denominator_offset};
-  const std::vector<int64_t> batch = check_mobius(x, y, c, guards);
+  const Sizes batch = check_mobius(x, y, c, guards);
   const int64_t dim = x.size(x.dim() - 1);
-  const std::vector<int64_t> full = with_last(batch, dim);
+  const Sizes full = with_last(batch, dim);
   check_gradient("mobius_add_backward", "grad and x", grad, x, full);
   grad = dense(grad);
   x = dense(x);
@@ -76,7 +76,7 @@ std::tuple<Tensor, Tensor, Tensor> mobius_add_backward(Tensor grad, Tensor x, Te
                                     grad_c.mutable_data_ptr(),
                                     curvature(c, x),
                                     guards,
-                                    map_rows("mobius_add", batch, {x, y, c})};
+                                    map_rows("mobius_add", batch, {&x, &y, &c})};
     Device::mobius(Direction::kBackward, arguments, rows, x);
   }
   return {grad_x, grad_y, grad_c};

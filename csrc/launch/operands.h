@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "checks.h"
+#include "huge_pages.h"
 #include "stone/storage.h"
 #include "stone/types.h"
 
@@ -25,13 +26,25 @@ inline Element element(const Tensor& x) {
   }
 }
 
+inline size_t element_size(ScalarType dtype) {
+  return dtype == ScalarType::Double ? 8 : (dtype == ScalarType::Float ? 4 : 2);
+}
+
 // Gradients of the curvature are float64 for float64 rows and float32 for all others.
 inline ScalarType compute_dtype(const Tensor& x) {
   return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-inline Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType dtype, const Tensor& like) {
-  std::vector<int64_t> strides(sizes.size());
+inline int64_t product(const Sizes& sizes) {
+  int64_t count = 1;
+  for (const int64_t size : sizes) {
+    count *= size;
+  }
+  return count;
+}
+
+inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype, const Tensor& like) {
+  Sizes strides = sizes;
   int64_t stride = 1;
   for (size_t d = sizes.size(); d-- > 0;) {
     strides[d] = stride;
@@ -44,45 +57,39 @@ inline Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType dtype, co
       static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device_type, like.get_device_index(),
       &handle));
-  return Tensor(handle);
+  const Tensor result(handle);
+  if (result.is_cpu()) {
+    ask_for_huge_pages(result.mutable_data_ptr(), product(sizes) * static_cast<int64_t>(element_size(dtype)));
+  }
+  return result;
 }
 
-inline std::vector<int64_t> with_last(std::vector<int64_t> batch, int64_t last) {
+inline Sizes with_last(Sizes batch, int64_t last) {
   batch.push_back(last);
   return batch;
 }
 
-inline std::vector<int64_t> batch_of(const Tensor& x) {
+inline Sizes batch_of(const Tensor& x) {
   const auto sizes = x.sizes();
-  return std::vector<int64_t>(sizes.begin(), sizes.end() - 1);
-}
-
-inline int64_t product(const std::vector<int64_t>& sizes) {
-  int64_t count = 1;
-  for (const int64_t size : sizes) {
-    count *= size;
-  }
-  return count;
+  return Sizes(sizes.begin(), sizes.end() - 1);
 }
 
 // The rows of each operand, a contiguous [*its batch, last] tensor (0-dim: one row), along the common batch. With
 // `trailing` 2 they are [*its batch, rows, columns], and matrices are counted.
-inline RowMap map_rows(const char* name, const std::vector<int64_t>& batch, const std::vector<Tensor>& operands,
+inline RowMap map_rows(const char* name, const Sizes& batch, const Tensor* const* operands, size_t count,
                        size_t trailing = 1) {
   RowMap map{1, {1}, {}};
   const size_t depth = batch.size();
-  std::vector<std::vector<int64_t>> strides;
-  for (const Tensor& operand : operands) {
-    const auto sizes = operand.sizes();
+  int64_t strides[kMaxOperands][kMaxDimensions];
+  for (size_t o = 0; o < count; ++o) {
+    const auto sizes = operands[o]->sizes();
     const size_t own = sizes.size() < trailing ? 0 : sizes.size() - trailing;
-    std::vector<int64_t> stride(depth, 0);
     int64_t step = 1;
-    for (size_t d = 0; d < own; ++d) {
-      const int64_t size = sizes[own - 1 - d];
-      stride[depth - 1 - d] = size == 1 ? 0 : step;
+    for (size_t d = 0; d < depth; ++d) {
+      const int64_t size = d < own ? sizes[own - 1 - d] : 1;
+      strides[o][depth - 1 - d] = size == 1 ? 0 : step;
       step *= size;
     }
-    strides.push_back(std::move(stride));
   }
   bool first = true;
   for (size_t d = 0; d < depth; ++d) {
@@ -90,7 +97,7 @@ inline RowMap map_rows(const char* name, const std::vector<int64_t>& batch, cons
       continue;
     }
     bool merges = !first;
-    for (size_t o = 0; merges && o < strides.size(); ++o) {
+    for (size_t o = 0; merges && o < count; ++o) {
       merges = map.stride[o][map.depth - 1] == strides[o][d] * batch[d];
     }
     if (!merges && !first && ++map.depth > kMaxDepth) {
@@ -99,12 +106,17 @@ inline RowMap map_rows(const char* name, const std::vector<int64_t>& batch, cons
            "; expand one operand to it with .expand(...).contiguous()");
     }
     map.extent[map.depth - 1] = merges ? map.extent[map.depth - 1] * batch[d] : batch[d];
-    for (size_t o = 0; o < strides.size(); ++o) {
+    for (size_t o = 0; o < count; ++o) {
       map.stride[o][map.depth - 1] = strides[o][d];
     }
     first = false;
   }
   return map;
+}
+
+inline RowMap map_rows(const char* name, const Sizes& batch, std::initializer_list<const Tensor*> operands,
+                       size_t trailing = 1) {
+  return map_rows(name, batch, operands.begin(), operands.size(), trailing);
 }
 
 // The curvature for kernels on the device of `rows`; `c` is contiguous. A 0-dim one on the CPU becomes a number.

@@ -21,7 +21,7 @@ inline constexpr RadialNames kExpmap0{"expmap0", "expmap0_backward", "x", "tanh_
 inline constexpr RadialNames kLogmap0{"logmap0", "logmap0_backward", "y", "atanh_limit", "grad and y"};
 
 inline void check_radial(const RadialNames& names, const Tensor& x, const Tensor& c,
-                         const std::vector<int64_t>& batch, const RadialGuards& guards) {
+                         const Sizes& batch, const RadialGuards& guards) {
   check_curvature(names.operation, c, batch, x);
   check_options(names.operation, {{"square_offset", guards.square_offset},
                                   {"min_norm", guards.min_norm},
@@ -35,7 +35,7 @@ Tensor radial(Tensor x, Tensor c, double square_offset, double min_norm, double 
               double limit, bool nan_at_zero) {
   const RadialGuards guards{square_offset, min_norm, norm_offset, min_scaled, limit, nan_at_zero};
   check_rows(names.operation, names.operand, x);
-  const std::vector<int64_t> batch = batch_of(x);
+  const Sizes batch = batch_of(x);
   check_radial(names, x, c, batch, guards);
   x = dense(x);
   c = dense(c);
@@ -45,7 +45,7 @@ Tensor radial(Tensor x, Tensor c, double square_offset, double min_norm, double 
   if (rows > 0 && dim > 0) {
     const RadialArguments arguments{element(x),         dim,     x.const_data_ptr(), nullptr,
                                     y.mutable_data_ptr(), nullptr, curvature(c, x),    guards,
-                                    map_rows(names.operation, batch, {c})};
+                                    map_rows(names.operation, batch, {&c})};
     Device::radial(which, Direction::kForward, arguments, rows, x);
   }
   return y;
@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor> radial_backward(Tensor grad, Tensor x, Tensor c, doub
                                            double norm_offset, double min_scaled, double limit, bool nan_at_zero) {
   const RadialGuards guards{square_offset, min_norm, norm_offset, min_scaled, limit, nan_at_zero};
   check_rows(names.operation, names.operand, x);
-  const std::vector<int64_t> batch = batch_of(x);
+  const Sizes batch = batch_of(x);
   check_radial(names, x, c, batch, guards);
   check_gradient(names.backward, names.grad_labels, grad, x, x.sizes());
   grad = dense(grad);
@@ -75,7 +75,7 @@ std::tuple<Tensor, Tensor> radial_backward(Tensor grad, Tensor x, Tensor c, doub
                                     grad_c.mutable_data_ptr(),
                                     curvature(c, x),
                                     guards,
-                                    map_rows(names.operation, batch, {c})};
+                                    map_rows(names.operation, batch, {&c})};
     Device::radial(which, Direction::kBackward, arguments, rows, x);
   }
   return {grad_x, grad_c};

@@ -7,7 +7,8 @@
 
 #include <stdexcept>
 #include <string>
-#include <vector>
+
+#include "sizes.h"
 
 namespace stone::launch {
 
@@ -47,8 +48,8 @@ inline std::string show(ScalarType dtype) {
   }
 }
 
-template <class Sizes>
-std::string show_sizes(const Sizes& sizes) {
+template <class Shape>
+std::string show_sizes(const Shape& sizes) {
   std::string text = "[";
   for (const int64_t size : sizes) {
     text += (text.size() > 1 ? ", " : "") + std::to_string(size);

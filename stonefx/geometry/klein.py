@@ -8,17 +8,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from stonefx import ops
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import number, operand
 
 from . import midpoints, poincare
 from .bounds import of
 
-_ADD = RowOperator("klein_add")
-_DIST = RowOperator("klein_dist")
-_GEODESIC = RowOperator("klein_geodesic")
-_TO_POINCARE = RowOperator("klein_to_poincare")
-_TO_LORENTZ = RowOperator("klein_to_lorentz")
+_ADD = Caller("klein_add")
+_DIST = Caller("klein_dist")
+_GEODESIC = Caller("klein_geodesic")
+_TO_POINCARE = Caller("klein_to_poincare")
+_TO_LORENTZ = Caller("klein_to_lorentz")
 
 
 def add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import operand
 
 from .bounds import bounds
 
-_CONFORMAL_FACTOR = RowOperator("conformal_factor")
-_LORENTZ_PROJECT = RowOperator("lorentz_project")
-_PROJECT = RowOperator("project")
+_CONFORMAL_FACTOR = Caller("conformal_factor")
+_LORENTZ_PROJECT = Caller("lorentz_project")
+_PROJECT = Caller("project")
 
 
 def _prepare(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import number, operand
 
-_EXPMAP = RowOperator("sphere_expmap")
-_LOGMAP = RowOperator("sphere_logmap")
-_DIST = RowOperator("sphere_dist")
-_PROJECT = RowOperator("sphere_project")
-_GEODESIC = RowOperator("sphere_geodesic")
+_EXPMAP = Caller("sphere_expmap")
+_LOGMAP = Caller("sphere_logmap")
+_DIST = Caller("sphere_dist")
+_PROJECT = Caller("sphere_project")
+_GEODESIC = Caller("sphere_geodesic")
 
 
 def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:

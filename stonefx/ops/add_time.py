@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from . import batching, checks
-from .curvature import operand, wants_gradient
+from .calling import Caller
+from .curvature import operand
 from .library import Operator, declare
 
 _NAME = "add_time"
@@ -48,10 +49,6 @@ def _backward_fake(grad: Tensor, space: Tensor, c: Tensor) -> tuple[Tensor, Tens
     return space.new_empty(space.shape), of_c
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     space, c = ctx.saved_tensors
     grad_space, grad_c = torch.ops.stone.add_time_backward.default(grad, space, c)
@@ -84,12 +81,12 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    setup_context=_setup_context,
     backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )
 declare(OPERATOR)
+CALL = Caller(_NAME)
 
 
 def add_time(space: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -114,5 +111,4 @@ def add_time(space: Tensor, c: float | Tensor = 1.0) -> Tensor:
     tensor([3., 2., 2.])
     """
     curvature = operand(_NAME, space, c)
-    op = torch.ops.stone.add_time if wants_gradient(space, curvature) else torch.ops.stone.add_time_forward
-    return op.default(space, curvature)
+    return CALL(space, curvature)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import batching, checks
-from .curvature import wants_gradient
+from .calling import Caller
 from .library import Operator, declare
 
 _NAME = "butterfly"
@@ -95,10 +95,6 @@ def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Ten
     return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grads = torch.ops.stone.butterfly_backward.default(grad, *ctx.saved_tensors)
     return tuple(g if wanted else None for g, wanted in zip(grads, ctx.needs_input_grad, strict=True))
@@ -132,12 +128,12 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    setup_context=_setup_context,
     backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )
 declare(OPERATOR)
+_CALL = Caller(_NAME)
 
 
 def butterfly(x: Tensor, weight: Tensor) -> Tensor:
@@ -164,5 +160,4 @@ def butterfly(x: Tensor, weight: Tensor) -> Tensor:
     >>> butterfly(torch.tensor([3.0, 4.0]), quarter_turn)
     tensor([ 4., -3.])
     """
-    op = torch.ops.stone.butterfly if wants_gradient(x, weight) else torch.ops.stone.butterfly_forward
-    return op.default(x, weight)
+    return _CALL(x, weight)

@@ -123,16 +123,6 @@ def operator(
         grad_c = x.new_empty((*batch, 1, 1), dtype=batching.compute_dtype(x))
         return x.new_empty((*batch, *x.shape[-2:])), x.new_empty((*batch, *y.shape[-2:])), grad_c
 
-    # An operator without options is called without `keyword_only_inputs`.
-    def setup_context(
-        ctx: Any,
-        inputs: tuple[Tensor, ...],
-        output: Tensor,
-        keyword_only_inputs: dict[str, Any] | None = None,
-    ) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.options = keyword_only_inputs or {}
-
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         operands = ctx.saved_tensors
         differentiate = getattr(torch.ops.stone, f"{name}_backward").default
@@ -164,7 +154,6 @@ def operator(
         backward_reference=gradients,
         fake=fake,
         backward_fake=backward_fake,
-        setup_context=setup_context,
         backward=backward,
         vmap=vmap,
         backward_vmap=backward_vmap,

@@ -42,16 +42,43 @@ def number(function: str, label: str, x: Tensor, value: float | Tensor) -> Tenso
 
 def constant(value: float, x: Tensor) -> Tensor:
     """A 0-dim float64 tensor on the device of `x`; an eager call gets the same one each time."""
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    ):
+    if not is_eager():
         return torch.full((), value, dtype=torch.float64, device=x.device)
+    # A dict and not a cache over (value, device): to hash a device takes longer than all else here.
+    if x.is_cpu:
+        kept = _on_cpu.get(value)
+        return _keep_on_cpu(value) if kept is None else kept
     return _kept(value, x.device)
 
 
-@lru_cache(maxsize=1024)
+def is_eager() -> bool:
+    """Whether a call runs as it stands: nothing traces it, no mode and no transform of `torch.func` sees it."""
+    return not (
+        _is_compiling()
+        or _modes()
+        or _transform() is not None
+        or _included(_PRE_DISPATCH)
+        or _jit_state() is not None
+    )
+
+
+_is_compiling = torch.compiler.is_compiling
+_modes = torch._C._len_torch_dispatch_stack
+_transform = torch._C._functorch.peek_interpreter_stack
+_included = torch._C._dispatch_tls_is_dispatch_key_included
+_jit_state = torch._C._get_tracing_state
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
+_KEPT = 1024
+_on_cpu: dict[float, Tensor] = {}
+
+
+def _keep_on_cpu(value: float) -> Tensor:
+    if len(_on_cpu) >= _KEPT:
+        _on_cpu.clear()
+    return _on_cpu.setdefault(value, _kept(value, torch.device("cpu")))
+
+
+@lru_cache(maxsize=_KEPT)
 def _kept(value: float, device: torch.device) -> Tensor:
     # an inference tensor could not be saved for a later backward
     with torch.inference_mode(False):

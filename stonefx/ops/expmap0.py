@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from . import radial
-from .curvature import operand, wants_gradient
+from .calling import Caller
+from .curvature import operand
 from .library import NO_LIMIT, declare
 
 
@@ -17,6 +18,7 @@ def slope(u: Tensor) -> Tensor:
 
 OPERATOR = radial.operator("expmap0", "x", "tanh_limit", torch.tanh, slope)
 declare(OPERATOR)
+_CALL = Caller("expmap0")
 reference = OPERATOR.reference
 
 
@@ -57,8 +59,7 @@ def expmap0(
     tensor([2.7727, 3.6969])
     """
     curvature = operand("expmap0", x, c)
-    op = torch.ops.stone.expmap0 if wants_gradient(x, curvature) else torch.ops.stone.expmap0_forward
-    return op.default(
+    return _CALL(
         x,
         curvature,
         square_offset=square_offset,

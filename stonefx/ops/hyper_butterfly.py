@@ -11,7 +11,8 @@ from . import batching, checks, radial
 from .butterfly import backward_reference as butterfly_backward
 from .butterfly import check as check_butterfly
 from .butterfly import reference as butterfly_reference
-from .curvature import operand, wants_gradient
+from .calling import Caller
+from .curvature import operand
 from .expmap0 import slope as tanh_slope
 from .library import NO_LIMIT, Operator, declare
 from .logmap0 import slope as atanh_slope
@@ -88,11 +89,6 @@ def _backward_fake(
     return x.new_empty(x.shape), weight.new_empty(weight.shape), of_c
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.options = keyword_only_inputs
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, c = ctx.saved_tensors
     grads = torch.ops.stone.hyper_butterfly_backward.default(grad, x, weight, c, **ctx.options)
@@ -130,12 +126,12 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    setup_context=_setup_context,
     backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )
 declare(OPERATOR)
+_CALL = Caller(_NAME)
 
 
 def hyper_butterfly(x: Tensor, weight: Tensor, c: float | Tensor = 1.0, **guards: float) -> Tensor:
@@ -165,6 +161,4 @@ def hyper_butterfly(x: Tensor, weight: Tensor, c: float | Tensor = 1.0, **guards
     tensor([ 0.4000, -0.3000])
     """
     curvature = operand(_NAME, x, c)
-    wants = wants_gradient(x, weight, curvature)
-    op = torch.ops.stone.hyper_butterfly if wants else torch.ops.stone.hyper_butterfly_forward
-    return op.default(x, weight, curvature, **guards)
+    return _CALL(x, weight, curvature, **guards)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from . import ball_image, batching
+from .calling import Caller
 from .cdist import operator, widen
-from .curvature import operand, wants_gradient
+from .curvature import operand
 from .library import declare
 
 _NAME = "klein_cdist"
@@ -35,6 +35,7 @@ OPERATOR = operator(
     _NAME, ("min_alpha",), "Tensor x, Tensor y, Tensor c, *, float min_alpha=0", reference, gradients
 )
 declare(OPERATOR)
+_CALL = Caller(_NAME)
 
 
 def klein_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, min_alpha: float = 0.0) -> Tensor:
@@ -66,6 +67,4 @@ def klein_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, min_alpha: flo
             [0.0000, 0.5493]])
     """
     curvature = operand(_NAME, x, c)
-    wants = wants_gradient(x, y, curvature)
-    op = torch.ops.stone.klein_cdist if wants else torch.ops.stone.klein_cdist_forward
-    return op.default(x, y, curvature, min_alpha=min_alpha)
+    return _CALL(x, y, curvature, min_alpha=min_alpha)

@@ -12,7 +12,7 @@ from torch._C import DispatchKey, DispatchKeySet
 
 from stonefx import native
 
-from . import transforms
+from . import autograd, transforms
 
 LIBRARY = torch.library.Library("stone", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_contiguous_strides)
@@ -33,7 +33,7 @@ class Operator:
         reference: the operator in plain torch, differentiable, in the dtype it is given.
         backward_reference: `name_backward` in plain torch, differentiable.
         fake, backward_fake: check the arguments and return empty tensors of the result's shape.
-        setup_context, backward: as for `torch.library.register_autograd`.
+        backward: as for `autograd.register`.
         vmap, backward_vmap: `(operator, info, in_dims, *args, **kwargs) -> (results, out_dims)`.
     """
 
@@ -45,13 +45,13 @@ class Operator:
     backward_reference: Function
     fake: Function
     backward_fake: Function
-    setup_context: Function
     backward: Function
     vmap: Function
     backward_vmap: Function
 
 
 _declared: dict[str, Operator] = {}
+_recorded: dict[str, Function] = {}
 
 
 def declare(operator: Operator) -> None:
@@ -65,26 +65,19 @@ def declare(operator: Operator) -> None:
         f"{backward_twin}({operator.backward_arguments}) -> {operator.backward_results}", tags=TAGS
     )
     _register(backward_twin, operator.backward_fake, operator.backward_vmap)
-    torch.library.register_autograd(
-        f"stone::{name}", operator.backward, setup_context=operator.setup_context, lib=LIBRARY
-    )
     double = _double_backward(operator.backward_reference)
-    torch.library.register_autograd(
-        f"stone::{backward_twin}", double[1], setup_context=double[0], lib=LIBRARY
-    )
+    _recorded[name] = autograd.register(LIBRARY, name, forward_twin, operator.backward)
+    autograd.register(LIBRARY, backward_twin, backward_twin, double)
+    transforms.register(LIBRARY, name, forward_twin, operator.backward, operator.vmap, operator.reference)
     transforms.register(
-        LIBRARY,
-        name,
-        forward_twin,
-        operator.setup_context,
-        operator.backward,
-        operator.vmap,
-        operator.reference,
-    )
-    transforms.register(
-        LIBRARY, backward_twin, backward_twin, *double, operator.backward_vmap, operator.backward_reference
+        LIBRARY, backward_twin, backward_twin, double, operator.backward_vmap, operator.backward_reference
     )
     _declared[name] = operator
+
+
+def recorded(name: str) -> Function:
+    """`stone::name` for a call in eager mode whose gradient is wanted, without the dispatcher's part in it."""
+    return _recorded[name]
 
 
 def declare_composite(name: str, arguments: str, function: Callable[[str], Function]) -> None:
@@ -115,15 +108,8 @@ def _register(name: str, fake: Function, vmap: Function) -> None:
     torch.library.register_vmap(f"stone::{name}", batched, lib=LIBRARY)
 
 
-def _double_backward(backward_reference: Function) -> tuple[Function, Function]:
+def _double_backward(backward_reference: Function) -> Function:
     """Differentiate `name_backward` through its reference: a second derivative is rare, and may be slow."""
-
-    # torch passes no `keyword_only_inputs` for a schema that has none.
-    def setup_context(
-        ctx: Any, inputs: tuple[Any, ...], output: Any, keyword_only_inputs: dict[str, Any] | None = None
-    ) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.options = keyword_only_inputs or {}
 
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         saved = ctx.saved_tensors
@@ -137,7 +123,7 @@ def _double_backward(backward_reference: Function) -> tuple[Function, Function]:
         gradients = [None if t is None else next(pulled) for t in saved]
         return tuple(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad, strict=True))
 
-    return setup_context, backward
+    return backward
 
 
 def load() -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from . import radial
-from .curvature import operand, wants_gradient
+from .calling import Caller
+from .curvature import operand
 from .library import NO_LIMIT, declare
 
 
@@ -17,6 +18,7 @@ def slope(u: Tensor) -> Tensor:
 
 OPERATOR = radial.operator("logmap0", "y", "atanh_limit", torch.atanh, slope)
 declare(OPERATOR)
+_CALL = Caller("logmap0")
 reference = OPERATOR.reference
 
 
@@ -58,8 +60,7 @@ def logmap0(
     tensor([0.3296, 0.4394])
     """
     curvature = operand("logmap0", y, c)
-    op = torch.ops.stone.logmap0 if wants_gradient(y, curvature) else torch.ops.stone.logmap0_forward
-    return op.default(
+    return _CALL(
         y,
         curvature,
         square_offset=square_offset,

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from . import ball_image, batching, checks
+from .calling import Caller
 from .cdist import operator, widen
-from .curvature import operand, wants_gradient
+from .curvature import operand
 from .library import declare
 
 _NAME = "lorentz_cdist"
@@ -41,6 +42,7 @@ def _check_time(x: Tensor) -> None:
 
 OPERATOR = operator(_NAME, (), "Tensor x, Tensor y, Tensor c", reference, gradients, _check_time)
 declare(OPERATOR)
+_CALL = Caller(_NAME)
 
 
 def lorentz_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -72,6 +74,4 @@ def lorentz_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
             [0.6931, 0.0000]])
     """
     curvature = operand(_NAME, x, c)
-    wants = wants_gradient(x, y, curvature)
-    op = torch.ops.stone.lorentz_cdist if wants else torch.ops.stone.lorentz_cdist_forward
-    return op.default(x, y, curvature)
+    return _CALL(x, y, curvature)

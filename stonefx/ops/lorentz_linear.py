@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .add_time import CALL
 from .add_time import reference as add_time_reference
-from .curvature import operand, wants_gradient
+from .curvature import operand
 from .library import declare_composite
 
 _NAME = "lorentz_linear"
@@ -58,6 +59,4 @@ def lorentz_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, c: flo
     tensor([3., 2., 2.])
     """
     space = functional.linear(x, weight, bias)
-    curvature = operand(_NAME, space, c)
-    op = torch.ops.stone.add_time if wants_gradient(space, curvature) else torch.ops.stone.add_time_forward
-    return op.default(space, curvature)
+    return CALL(space, operand(_NAME, space, c))

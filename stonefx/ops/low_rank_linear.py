@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import batching, checks
-from .curvature import wants_gradient
+from .calling import Caller
 from .library import LIBRARY, Operator, below_autocast, declare
 
 _NAME = "low_rank_linear"
@@ -67,15 +67,10 @@ def _backward_fake(
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, a, b, bias = inputs
-    ctx.save_for_backward(x, a, b)
-    ctx.has_bias = bias is not None
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    wants_bias = ctx.has_bias and ctx.needs_input_grad[3]
-    grads = torch.ops.stone.low_rank_linear_backward.default(grad, *ctx.saved_tensors, has_bias=wants_bias)
+    x, a, b, bias = ctx.saved_tensors
+    wants_bias = bias is not None and ctx.needs_input_grad[3]
+    grads = torch.ops.stone.low_rank_linear_backward.default(grad, x, a, b, has_bias=wants_bias)
     # A bias that was left out of the call has no entry in needs_input_grad.
     return tuple(g if wanted else None for g, wanted in zip(grads, ctx.needs_input_grad, strict=False))
 
@@ -125,12 +120,12 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    setup_context=_setup_context,
     backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )
 declare(OPERATOR)
+_CALL = Caller(_NAME, autocasts=True)
 
 
 def _register_autocast(name: str, device_type: str) -> None:
@@ -175,6 +170,4 @@ def low_rank_linear(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None)
     >>> low_rank_linear(torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0], [10.0]]))
     tensor([ 3., 30.])
     """
-    wants = wants_gradient(x, a, b, bias)
-    op = torch.ops.stone.low_rank_linear if wants else torch.ops.stone.low_rank_linear_forward
-    return op.default(x, a, b, bias)
+    return _CALL(x, a, b, bias)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from . import batching, checks
-from .curvature import operand, wants_gradient
+from .calling import Caller
+from .curvature import operand
 from .library import Operator, declare
 
 _NAME = "mobius_add"
@@ -89,11 +90,6 @@ def _backward_fake(
     return x.new_empty(full), x.new_empty(full), x.new_empty((*batch, 1), dtype=batching.compute_dtype(x))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.options = keyword_only_inputs
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     operands = ctx.saved_tensors
     grads = torch.ops.stone.mobius_add_backward.default(grad, *operands, **ctx.options)
@@ -136,12 +132,12 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    setup_context=_setup_context,
     backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )
 declare(OPERATOR)
+_CALL = Caller(_NAME)
 
 
 def mobius_add(
@@ -176,5 +172,4 @@ def mobius_add(
     tensor([0.8000, 0.0000])
     """
     curvature = operand(_NAME, x, c)
-    op = torch.ops.stone.mobius_add if wants_gradient(x, y, curvature) else torch.ops.stone.mobius_add_forward
-    return op.default(x, y, curvature, min_denominator=min_denominator, denominator_offset=denominator_offset)
+    return _CALL(x, y, curvature, min_denominator=min_denominator, denominator_offset=denominator_offset)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import batching
+from .calling import Caller
 from .cdist import (
     Sides,
     alphas,
@@ -18,7 +19,7 @@ from .cdist import (
     operator,
     widen,
 )
-from .curvature import operand, wants_gradient
+from .curvature import operand
 from .library import NO_LIMIT, declare
 
 _NAME = "poincare_cdist"
@@ -54,6 +55,7 @@ OPERATOR = operator(
     gradients,
 )
 declare(OPERATOR)
+_CALL = Caller(_NAME)
 
 
 Mode = Literal["accurate", "fast"]
@@ -105,9 +107,7 @@ def poincare_cdist(
     curvature = operand(_NAME, x, c)
     if mode == "fast":
         return _by_products(x, y, curvature, min_alpha, atanh_limit)
-    wants = wants_gradient(x, y, curvature)
-    op = torch.ops.stone.poincare_cdist if wants else torch.ops.stone.poincare_cdist_forward
-    return op.default(x, y, curvature, min_alpha=min_alpha, atanh_limit=min(atanh_limit, NO_LIMIT))
+    return _CALL(x, y, curvature, min_alpha=min_alpha, atanh_limit=min(atanh_limit, NO_LIMIT))
 
 
 def _by_products(x: Tensor, y: Tensor, c: Tensor, min_alpha: float, atanh_limit: float) -> Tensor:

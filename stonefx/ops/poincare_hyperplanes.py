@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import batching, checks
-from .curvature import wants_gradient
+from .calling import Caller
 from .library import Operator, declare
 
 _NAME = "poincare_hyperplanes"
@@ -109,11 +109,6 @@ def _backward_fake(
     return x.new_empty(product.shape), x.new_empty(x.shape), *planes, x.new_empty(row, dtype=dtype)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.options = keyword_only_inputs
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     operands = ctx.saved_tensors
     grads = torch.ops.stone.poincare_hyperplanes_backward.default(grad, *operands, **ctx.options)
@@ -158,12 +153,12 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    setup_context=_setup_context,
     backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )
 declare(OPERATOR)
+_CALL = Caller(_NAME)
 
 
 def poincare_hyperplanes(
@@ -188,6 +183,4 @@ def poincare_hyperplanes(
     >>> poincare_hyperplanes(torch.tensor([[1.0]]), torch.tensor([[0.5]]), 0 * one, one, torch.tensor(1.0))
     tensor([[1.0986]])
     """
-    wants = wants_gradient(product, x, offset, scale, c)
-    op = torch.ops.stone.poincare_hyperplanes if wants else torch.ops.stone.poincare_hyperplanes_forward
-    return op.default(product, x, offset, scale, c, min_alpha=min_alpha)
+    return _CALL(product, x, offset, scale, c, min_alpha=min_alpha)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .curvature import operand, wants_gradient
+from .curvature import operand
 from .library import declare_composite
-from .poincare_linear_epilogue import GUARDS
+from .poincare_linear_epilogue import CALL, GUARDS
 from .poincare_linear_epilogue import reference as epilogue_reference
 
 _NAME = "poincare_linear"
@@ -62,11 +62,4 @@ def poincare_linear(
     tensor([0.7500, 0.0000])
     """
     product = functional.linear(x, weight)
-    curvature = operand(_NAME, x, c)
-    wants = wants_gradient(x, product, bias, curvature)
-    op = (
-        torch.ops.stone.poincare_linear_epilogue
-        if wants
-        else torch.ops.stone.poincare_linear_epilogue_forward
-    )
-    return op.default(x, product, bias, curvature, **guards)
+    return CALL(x, product, bias, operand(_NAME, x, c), **guards)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import batching, checks, radial
+from .calling import Caller
 from .expmap0 import slope as tanh_slope
 from .library import NO_LIMIT, Operator, declare
 from .logmap0 import slope as atanh_slope
@@ -147,11 +148,6 @@ def _backward_fake(
     return x.new_empty(x.shape), product.new_empty(product.shape), of_bias, of_c
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.options = keyword_only_inputs
-
-
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, product, bias, c = ctx.saved_tensors
     differentiate = torch.ops.stone.poincare_linear_epilogue_backward.default
@@ -211,9 +207,9 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    setup_context=_setup_context,
     backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )
 declare(OPERATOR)
+CALL = Caller(_NAME)

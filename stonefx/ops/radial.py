@@ -148,12 +148,6 @@ def operator(name: str, operand: str, limit_name: str, profile: Profile, slope: 
     def backward_reference(grad: Tensor, x: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         return gradients(profile, slope, grad, x, c, read(options))
 
-    def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor], keyword_only_inputs: dict, output: Tensor
-    ) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.options = keyword_only_inputs
-
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, c = ctx.saved_tensors
         differentiate = getattr(torch.ops.stone, f"{name}_backward").default
@@ -182,7 +176,6 @@ def operator(name: str, operand: str, limit_name: str, profile: Profile, slope: 
         backward_reference=backward_reference,
         fake=fake,
         backward_fake=backward_fake,
-        setup_context=setup_context,
         backward=backward,
         vmap=vmap,
         backward_vmap=backward_vmap,

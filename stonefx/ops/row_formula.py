@@ -124,15 +124,6 @@ class RowFormula:
             vectors = (x.new_empty((*batch, vector.shape[-1])) for vector in operands[:count])
             return (*vectors, *(x.new_empty((*batch, 1), dtype=dtype) for _ in self.scalars))
 
-        def setup_context(
-            ctx: Any,
-            inputs: tuple[Tensor, ...],
-            output: Tensor,
-            keyword_only_inputs: dict[str, float] | None = None,
-        ) -> None:
-            ctx.save_for_backward(*inputs)
-            ctx.options = keyword_only_inputs or {}  # not given where the schema has no guards
-
         def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             operands = ctx.saved_tensors
             differentiate = getattr(torch.ops.stone, f"{name}_backward").default
@@ -166,7 +157,6 @@ class RowFormula:
             backward_reference=self.gradients,
             fake=fake,
             backward_fake=backward_fake,
-            setup_context=setup_context,
             backward=backward,
             vmap=vmap,
             backward_vmap=backward_vmap,

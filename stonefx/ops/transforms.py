@@ -1,7 +1,7 @@
 """`torch.func` over the operators: `grad`, `vjp`, `jacrev`, `jvp`, `jacfwd` and `vmap`, nested in any order.
 
-`torch.library.register_autograd` gives an operator a gradient for `backward`, but refuses transforms. While one is
-active, a call goes through a `torch.autograd.Function` made of the same parts instead.
+What `autograd.register` attaches is for `backward` alone, and transforms refuse it. While one is active, a call goes
+through a `torch.autograd.Function` made of the same parts instead.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._library.utils import fill_defaults, has_kwarg_only_args
+from torch._library.utils import fill_defaults
+
+from .autograd import save
 
 
 def register(
     library: torch.library.Library,
     name: str,
     twin: str,
-    setup_context: Callable[..., None],
     backward: Callable[..., Any],
     vmap: Callable[..., Any],
     reference: Callable[..., Any],
@@ -28,13 +29,12 @@ def register(
         library: where the operator is defined.
         name: the operator.
         twin: an operator with the same schema and kernels; it runs below the transforms.
-        setup_context, backward: as for `torch.library.register_autograd`.
+        backward: as for `autograd.register`.
         vmap: `(operator, info, in_dims, *args, **kwargs) -> (results, out_dims)`.
         reference: the operator in plain torch; what forward-mode derivatives go through.
     """
     operator = getattr(torch.ops.stone, name).default
     below = getattr(torch.ops.stone, twin).default
-    keywords = has_kwarg_only_args(operator._schema)
 
     class Transformed(torch.autograd.Function):
         @staticmethod
@@ -44,8 +44,7 @@ def register(
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             options, *args = inputs
-            given = {"keyword_only_inputs": options} if keywords else {}
-            setup_context(ctx=ctx, inputs=tuple(args), output=output, **given)
+            save(ctx, tuple(args), options)
 
         @staticmethod
         def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:

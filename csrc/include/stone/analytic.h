@@ -20,7 +20,7 @@ STONE_FUNCTION S tanhc(const S& w) {
   const double u = sqrt(value_of(w));
   const TanhAndSlope t = tanh_and_slope(u);
   const double value = over(t.value, u);
-  const double difference = (t.slope - value) / (2.0 * value_of(w));
+  const double difference = (tanh_and_slope(u).slope - value) / (2.0 * value_of(w));
   const double series = 0.5 * Expmap0::derivative_series(value_of(w));
   return chain(w, value, value_of(w) < kSeries ? series : difference);
 }

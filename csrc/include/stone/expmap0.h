@@ -6,7 +6,7 @@
 namespace STONE_NAMESPACE {
 
 struct Expmap0 {
-  static STONE_FUNCTION double value(double u) { return tanh_and_slope(u).value; }
+  static STONE_FUNCTION double over(double u, double v) { return tanh_over(u, v); }
 
   static STONE_FUNCTION Profile both(double u) {
     const TanhAndSlope t = tanh_and_slope(u);

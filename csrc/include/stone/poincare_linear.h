@@ -28,6 +28,8 @@ struct PoincareLinearTerms {
   bool projected;
 };
 
+// `adds` is guards.adds: known when compiled, so that a loop over rows becomes vector code.
+template <bool adds>
 STONE_FUNCTION PoincareLinearTerms poincare_linear_terms(const PoincareLinearSums& s, double c,
                                                          const PoincareLinearGuards& guards) {
   PoincareLinearTerms t;
@@ -37,8 +39,8 @@ STONE_FUNCTION PoincareLinearTerms poincare_linear_terms(const PoincareLinearSum
   const double sum = t.pp + 2.0 * t.kappa * s.mb + s.bb;
   t.ss = sum < 0.0 ? 0.0 : sum;
   const MobiusFactors f = mobius_factors(t.pp, s.bb, t.ss, c, guards.mobius);
-  t.of_product = (guards.adds ? f.of_sum + f.of_x : 1.0) * t.kappa;
-  t.of_bias = guards.adds ? f.of_sum : 0.0;
+  t.of_product = (adds ? f.of_sum + f.of_x : 1.0) * t.kappa;
+  t.of_bias = adds ? f.of_sum : 0.0;
   t.zz = t.of_product * t.of_product * s.mm + 2.0 * t.of_product * t.of_bias * s.mb + t.of_bias * t.of_bias * s.bb;
   const double scaled = sqrt(c * t.zz);
   t.projected = scaled > guards.project_limit;
@@ -52,9 +54,10 @@ struct PoincareLinearFactors {
   double of_bias;
 };
 
+template <bool adds>
 STONE_FUNCTION PoincareLinearFactors poincare_linear_factors(const PoincareLinearSums& s, double c,
                                                              const PoincareLinearGuards& guards) {
-  const PoincareLinearTerms t = poincare_linear_terms(s, c, guards);
+  const PoincareLinearTerms t = poincare_linear_terms<adds>(s, c, guards);
   return {t.shrink * t.of_product, t.shrink * t.of_bias};
 }
 
@@ -71,9 +74,10 @@ struct PoincareLinearGradient {
 };
 
 // gm and gb are <grad, m> and <grad, b>.
+template <bool adds>
 STONE_FUNCTION PoincareLinearGradient poincare_linear_gradient(const PoincareLinearSums& s, double gm, double gb,
                                                                double c, const PoincareLinearGuards& guards) {
-  const PoincareLinearTerms t = poincare_linear_terms(s, c, guards);
+  const PoincareLinearTerms t = poincare_linear_terms<adds>(s, c, guards);
   // Through the projection: z_of_grad * grad + z_of_m * m + z_of_b * b.
   const double gz = t.of_product * gm + t.of_bias * gb;
   const double radial = t.projected ? -t.shrink * gz / t.zz : 0.0;
@@ -84,7 +88,7 @@ STONE_FUNCTION PoincareLinearGradient poincare_linear_gradient(const PoincareLin
   const double zm = z_of_grad * gm + z_of_m * s.mm + z_of_b * s.mb;
   const double zb = z_of_grad * gb + z_of_m * s.mb + z_of_b * s.bb;
   const MobiusGradient added = mobius_gradient(t.pp, s.bb, t.ss, t.kappa * zm, zb, c, guards.mobius);
-  const MobiusGradient sum = guards.adds ? added : MobiusGradient{1.0, 0.0, 0.0, 0.0, 0.0, 0.0};
+  const MobiusGradient sum = adds ? added : MobiusGradient{1.0, 0.0, 0.0, 0.0, 0.0, 0.0};
   const double p_of_grad = sum.x_of_grad * z_of_grad;
   const double p_of_m = sum.x_of_grad * z_of_m + sum.x_of_x * t.kappa;
   const double p_of_b = sum.x_of_grad * z_of_b + sum.xy;

@@ -40,7 +40,7 @@ template <class Map>
 STONE_FUNCTION double radial_factor(double squares, double c, const RadialGuards& guards) {
   const RadialNorms r = radial_norms(squares, c, guards);
   const double w = r.u > guards.limit ? guards.limit : r.u;
-  const double factor = Map::value(w) / r.u;
+  const double factor = Map::over(w, r.u);  // profile(w) / u
   const double origin = guards.nan_at_zero ? not_a_number() : 1.0;
   return r.at_origin ? origin : factor;
 }

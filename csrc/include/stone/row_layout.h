@@ -12,8 +12,10 @@ namespace STONE_NAMESPACE {
 
 constexpr int kMaxMoments = 6;
 
+// Of one entry of the rows, or of a vector of entries.
+template <class S>
 struct Terms {
-  double at[kMaxMoments];
+  S at[kMaxMoments];
 };
 
 // x alone.
@@ -21,7 +23,8 @@ struct Single {
   static constexpr int kVectors = 1, kBasis = 1, kMoments = 1;
   static constexpr double kOfX = 0.0, kOfY = 0.0;  // b = kOfX x + kOfY y
   enum { kXX };
-  static STONE_FUNCTION Terms terms(double x, double, double) { return {{x * x}}; }
+  template <class S>
+  static STONE_FUNCTION Terms<S> terms(S x, S, S) { return {{x * x}}; }
 };
 
 // x and the norm of y, whose rows may have another length.
@@ -29,7 +32,8 @@ struct Separate {
   static constexpr int kVectors = 2, kBasis = 1, kMoments = 2;
   static constexpr double kOfX = 0.0, kOfY = 1.0;
   enum { kXX, kYY };
-  static STONE_FUNCTION Terms terms(double x, double y, double) { return {{x * x, y * y}}; }
+  template <class S>
+  static STONE_FUNCTION Terms<S> terms(S x, S y, S) { return {{x * x, y * y}}; }
 };
 
 // x and b = y: a point and a tangent vector.
@@ -37,7 +41,8 @@ struct Tangent {
   static constexpr int kVectors = 2, kBasis = 2, kMoments = 3;
   static constexpr double kOfX = 0.0, kOfY = 1.0;
   enum { kXX, kYY, kXY };
-  static STONE_FUNCTION Terms terms(double x, double y, double) { return {{x * x, y * y, x * y}}; }
+  template <class S>
+  static STONE_FUNCTION Terms<S> terms(S x, S y, S) { return {{x * x, y * y, x * y}}; }
 };
 
 // x and b = y - x: two points.
@@ -45,8 +50,9 @@ struct Difference {
   static constexpr int kVectors = 2, kBasis = 2, kMoments = 3;
   static constexpr double kOfX = -1.0, kOfY = 1.0;
   enum { kXX, kYY, kBB };
-  static STONE_FUNCTION Terms terms(double x, double y, double) {
-    const double b = y - x;
+  template <class S>
+  static STONE_FUNCTION Terms<S> terms(S x, S y, S) {
+    const S b = y - x;
     return {{x * x, y * y, b * b}};
   }
 };
@@ -55,8 +61,9 @@ struct DifferenceAndInner {
   static constexpr int kVectors = 2, kBasis = 2, kMoments = 4;
   static constexpr double kOfX = -1.0, kOfY = 1.0;
   enum { kXX, kYY, kBB, kXB };
-  static STONE_FUNCTION Terms terms(double x, double y, double) {
-    const double b = y - x;
+  template <class S>
+  static STONE_FUNCTION Terms<S> terms(S x, S y, S) {
+    const S b = y - x;
     return {{x * x, y * y, b * b, x * b}};
   }
 };
@@ -66,9 +73,10 @@ struct DifferenceAndSum {
   static constexpr int kVectors = 2, kBasis = 2, kMoments = 4;
   static constexpr double kOfX = -1.0, kOfY = 1.0;
   enum { kXX, kYY, kBB, kSS };
-  static STONE_FUNCTION Terms terms(double x, double y, double) {
-    const double b = y - x;
-    const double s = x + y;
+  template <class S>
+  static STONE_FUNCTION Terms<S> terms(S x, S y, S) {
+    const S b = y - x;
+    const S s = x + y;
     return {{x * x, y * y, b * b, s * s}};
   }
 };
@@ -78,8 +86,9 @@ struct Sum {
   static constexpr int kVectors = 2, kBasis = 2, kMoments = 4;
   static constexpr double kOfX = 1.0, kOfY = 1.0;
   enum { kXX, kYY, kBB, kXB };
-  static STONE_FUNCTION Terms terms(double x, double y, double) {
-    const double b = x + y;
+  template <class S>
+  static STONE_FUNCTION Terms<S> terms(S x, S y, S) {
+    const S b = x + y;
     return {{x * x, y * y, b * b, x * b}};
   }
 };
@@ -89,8 +98,9 @@ struct Transport {
   static constexpr int kVectors = 3, kBasis = 3, kMoments = 6;
   static constexpr double kOfX = -1.0, kOfY = 1.0;
   enum { kXX, kYY, kBB, kXB, kXV, kBV };
-  static STONE_FUNCTION Terms terms(double x, double y, double v) {
-    const double b = y - x;
+  template <class S>
+  static STONE_FUNCTION Terms<S> terms(S x, S y, S v) {
+    const S b = y - x;
     return {{x * x, y * y, b * b, x * b, x * v, b * v}};
   }
 };

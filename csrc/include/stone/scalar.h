@@ -64,16 +64,24 @@ STONE_FUNCTION TanhAndSlope tanh_and_slope(double u) {
   return {e * inverse, u > 20.0 ? 0.0 : slope};
 }
 
-// log(numerator / denominator) / 2 for a quotient of at least 1; `difference` is (numerator - denominator) /
-// (numerator + denominator), taken where the quotient is near 1.
-STONE_FUNCTION double half_log(double numerator, double denominator, double difference) {
-  // The quotient is 2^k m with m in [sqrt(1/2), sqrt(2)): half its log is k log(2) / 2 + artanh((m - 1) / (m + 1)).
-  const uint64_t k = (to_bits(numerator / denominator) - to_bits(0.70710678118654752440)) >> 52;
+// tanh(u) / v for u >= 0 by one division: those and square roots are what formulas of rows wait for.
+STONE_FUNCTION double tanh_over(double u, double v) {
+  const double e = expm1_positive(2.0 * (u > 20.0 ? 20.0 : u));
+  return e / ((e + 2.0) * v);
+}
+
+// log(numerator / denominator) / 2 for a quotient of at least 1; near 1 it is artanh(part / whole), where that is
+// (numerator - denominator) / (numerator + denominator) before rounding.
+STONE_FUNCTION double half_log(double numerator, double denominator, double part, double whole) {
+  // The quotient is 2^k m with m in [2/3, 3/2]: half its log is k log(2) / 2 + artanh((m - 1) / (m + 1)). The
+  // difference of two numbers' bits is that of their binary logarithms, to a tenth.
+  const uint64_t k = (to_bits(numerator) - to_bits(denominator) + 0x0008000000000000ULL) >> 52;
   const double exponent = from_bits(k | 0x4330000000000000ULL) - 4503599627370496.0;
   const double scaled = denominator * from_bits((k + 1023) << 52);
-  const double w = k == 0 ? difference : (numerator - scaled) / (numerator + scaled);
+  const double w = (k == 0 ? part : numerator - scaled) / (k == 0 ? whole : numerator + scaled);
   const double w2 = w * w;
-  double p = 1.0 / 23.0;
+  double p = 1.0 / 25.0;
+  p = p * w2 + 1.0 / 23.0;
   p = p * w2 + 1.0 / 21.0;
   p = p * w2 + 1.0 / 19.0;
   p = p * w2 + 1.0 / 17.0;
@@ -89,14 +97,16 @@ STONE_FUNCTION double half_log(double numerator, double denominator, double diff
 
 // artanh(u) for u >= 0: infinite at 1, NaN beyond.
 STONE_FUNCTION double artanh(double u) {
-  const double value = half_log(1.0 + u, 1.0 - u, u);
+  const double value = half_log(1.0 + u, 1.0 - u, u, 1.0);
   return u < 1.0 ? value : (u == 1.0 ? infinity() : not_a_number());
 }
 
-// asinh(u) for u >= 0.
+// asinh(u) for u >= 0: log1p(t) with t = u + u^2 / (1 + sqrt(1 + u^2)), which does not cancel for small u. u^2 must
+// not overflow.
 STONE_FUNCTION double asinh_positive(double u) {
-  const double t = u + u * u / (1.0 + sqrt(1.0 + u * u));
-  return 2.0 * half_log(1.0 + t, 1.0, t / (2.0 + t));
+  const double whole = 1.0 + sqrt(1.0 + u * u);
+  const double part = u * (whole + u);
+  return 2.0 * half_log(whole + part, whole, part, 2.0 * whole + part);
 }
 
 struct SinhAndCosh {

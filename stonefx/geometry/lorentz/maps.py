@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import operand
 
 from ..bounds import of
 
-_EXPMAP0 = RowOperator("lorentz_expmap0")
-_LOGMAP0 = RowOperator("lorentz_logmap0")
-_EXPMAP = RowOperator("lorentz_expmap")
-_LOGMAP = RowOperator("lorentz_logmap")
-_TRANSPORT = RowOperator("lorentz_transport")
+_EXPMAP0 = Caller("lorentz_expmap0")
+_LOGMAP0 = Caller("lorentz_logmap0")
+_EXPMAP = Caller("lorentz_expmap")
+_LOGMAP = Caller("lorentz_logmap")
+_TRANSPORT = Caller("lorentz_transport")
 
 
 def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from stonefx import ops
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import number, operand
 
 from .. import midpoints
 
-_INNER = RowOperator("lorentz_inner")
-_DIST = RowOperator("lorentz_dist")
-_GEODESIC = RowOperator("lorentz_geodesic")
+_INNER = Caller("lorentz_inner")
+_DIST = Caller("lorentz_dist")
+_GEODESIC = Caller("lorentz_geodesic")
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import operand
 
 from ..bounds import of
 
-_PROJECT = RowOperator("lorentz_project")
-_TO_POINCARE = RowOperator("lorentz_to_poincare")
-_TO_KLEIN = RowOperator("lorentz_to_klein")
+_PROJECT = Caller("lorentz_project")
+_TO_POINCARE = Caller("lorentz_to_poincare")
+_TO_KLEIN = Caller("lorentz_to_klein")
 
 
 def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import number, operand
 
 from .. import midpoints
 from ..bounds import of
 
-_MOBIUS_ADD = RowOperator("mobius_add")
-_SCALAR_MUL = RowOperator("mobius_scalar_mul")
-_MATVEC = RowOperator("mobius_matvec")
+_MOBIUS_ADD = Caller("mobius_add")
+_SCALAR_MUL = Caller("mobius_scalar_mul")
+_MATVEC = Caller("mobius_matvec")
 
 
 def mobius_add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:

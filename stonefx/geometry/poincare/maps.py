@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import operand
 
 from ..bounds import of
 
-_EXPMAP0 = RowOperator("expmap0")
-_LOGMAP0 = RowOperator("logmap0")
-_EXPMAP = RowOperator("expmap")
-_LOGMAP = RowOperator("logmap")
-_TRANSPORT = RowOperator("poincare_transport")
+_EXPMAP0 = Caller("expmap0")
+_LOGMAP0 = Caller("logmap0")
+_EXPMAP = Caller("expmap")
+_LOGMAP = Caller("logmap")
+_TRANSPORT = Caller("poincare_transport")
 
 
 def boundary(dtype: torch.dtype) -> float:

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from stonefx import ops
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import number, operand
 from stonefx.ops.poincare_cdist import Mode
 
 from ..bounds import of
 
-_DIST = RowOperator("poincare_dist")
-_DIST0 = RowOperator("poincare_dist0")
-_CONFORMAL_FACTOR = RowOperator("conformal_factor")
-_GEODESIC = RowOperator("poincare_geodesic")
+_DIST = Caller("poincare_dist")
+_DIST0 = Caller("poincare_dist0")
+_CONFORMAL_FACTOR = Caller("conformal_factor")
+_GEODESIC = Caller("poincare_geodesic")
 
 
 def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:

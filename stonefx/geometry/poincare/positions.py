@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stonefx.ops.calling import RowOperator
+from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import operand
 
 from ..bounds import of
 
-_PROJECT = RowOperator("project")
-_TO_LORENTZ = RowOperator("poincare_to_lorentz")
-_TO_KLEIN = RowOperator("poincare_to_klein")
+_PROJECT = Caller("project")
+_TO_LORENTZ = Caller("poincare_to_lorentz")
+_TO_KLEIN = Caller("poincare_to_klein")
 
 # geoopt's margins for float32 and float64; in the half types a point that close to the boundary is rounded onto it.
 _MARGIN = {torch.float32: 4e-3, torch.float64: 1e-5, torch.bfloat16: 2**-6, torch.float16: 4e-3}

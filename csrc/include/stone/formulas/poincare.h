@@ -77,7 +77,7 @@ struct PoincareDist {
     const S apart = c * m[Layout::kBB];
     const S d = both + apart;
     const S extra = denominator_extra(d, guard[1], guard[2]);
-    const S odds = apart / (both + extra * (2.0 + extra / d));
+    const S odds = apart * d / (d * both + extra * (2.0 * d + extra));
     return {{2.0 * asinh_of_square(at_most(odds, odds_at(guard[3]))) / root(c)}};
   }
 };
