@@ -33,6 +33,8 @@ class Case:
         truth: the float64 result, in the form that the arms return.
         grad: whether gradients are recorded while the arms run.
         synchronize: waits for the device; None where calls return when done.
+        sample_seconds: a sample repeats the call until it lasts this long; None: as the settings say. Where an arm's
+            calls are short beside those of the others, the first finds the caches as the others left them.
         facts: what else is to be kept, in JSON's own types, from the measured result.
     """
 
@@ -41,6 +43,7 @@ class Case:
     truth: Sequence[torch.Tensor]
     grad: bool = False
     synchronize: Callable[[], None] | None = None
+    sample_seconds: float | None = None
     facts: Callable[[CaseResult], dict[str, Any]] | None = None
 
 

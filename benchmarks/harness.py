@@ -64,6 +64,7 @@ def measure(
     0.0
     """
     settings = settings or Settings()
+    sample_seconds = settings.sample_seconds if case.sample_seconds is None else case.sample_seconds
     if not case.arms:
         raise ValueError(f"case {case.name!r} has no arm; give it at least one")
     wait = case.synchronize or (lambda: None)
@@ -73,7 +74,7 @@ def measure(
         with torch.set_grad_enabled(case.grad):
             errors = {arm.name: _warm_up(arm, case.truth, settings.warmup) for arm in case.arms}
             counts = {
-                arm.name: _calibrate(arm.call, settings.sample_seconds, clock, wait) for arm in case.arms
+                arm.name: _calibrate(arm.call, sample_seconds, clock, wait) for arm in case.arms
             }
             rounds, disturbed = _rounds(case, settings, counts, spin, quiet, clock, wait, on_round)
     finally:
