@@ -60,23 +60,25 @@ struct MobiusBlock {
   double gx[kBlock], gy[kBlock];
   double of_sum[kBlock], of_x[kBlock];
   double x_of_grad[kBlock], y_of_grad[kBlock];
-  double x_of_x[kBlock], xy[kBlock], y_of_y[kBlock];
+  double x_of_x[kBlock], x_of_y[kBlock], y_of_x[kBlock], y_of_y[kBlock];
   double curvature[kBlock];
 };
 
 // Not part of the loops over rows, whose own variables would keep them from becoming vector code.
 STONE_FUNCTION void mobius_row(MobiusBlock& b, const MobiusGuards& guards, int r) {
-  const MobiusFactors f = mobius_factors(b.xx[r], b.yy[r], b.ss[r], b.c[r], guards);
+  const MobiusFactors f = mobius_inside(b.xx[r], b.yy[r], b.ss[r], b.c[r], guards);
   b.of_sum[r] = f.of_sum;
   b.of_x[r] = f.of_x;
 }
 
 STONE_FUNCTION void mobius_gradient_row(MobiusBlock& b, const MobiusGuards& guards, int r) {
-  const MobiusGradient g = mobius_gradient(b.xx[r], b.yy[r], b.ss[r], b.gx[r], b.gy[r], b.c[r], guards);
+  const MobiusInsideGradient g =
+      mobius_inside_gradient(b.xx[r], b.yy[r], b.ss[r], b.gx[r], b.gy[r], b.c[r], guards);
   b.x_of_grad[r] = g.x_of_grad;
   b.y_of_grad[r] = g.y_of_grad;
   b.x_of_x[r] = g.x_of_x;
-  b.xy[r] = g.xy;
+  b.x_of_y[r] = g.x_of_y;
+  b.y_of_x[r] = g.y_of_x;
   b.y_of_y[r] = g.y_of_y;
   b.curvature[r] = g.curvature;
 }
@@ -86,12 +88,13 @@ inline void combine_pair(T* grad_x, T* grad_y, const MobiusBlock& b, int r, cons
                          int64_t dim) {
   using C = typename Compute<T>::type;
   const C x_of_grad = static_cast<C>(b.x_of_grad[r]), y_of_grad = static_cast<C>(b.y_of_grad[r]);
-  const C x_of_x = static_cast<C>(b.x_of_x[r]), xy = static_cast<C>(b.xy[r]), y_of_y = static_cast<C>(b.y_of_y[r]);
+  const C x_of_x = static_cast<C>(b.x_of_x[r]), x_of_y = static_cast<C>(b.x_of_y[r]);
+  const C y_of_x = static_cast<C>(b.y_of_x[r]), y_of_y = static_cast<C>(b.y_of_y[r]);
 #pragma omp simd
   for (int64_t i = 0; i < dim; ++i) {
     const C p = load(x[i]), q = load(y[i]), g = load(grad[i]);
-    grad_x[i] = store<T>(x_of_grad * g + x_of_x * p + xy * q);
-    grad_y[i] = store<T>(y_of_grad * g + xy * p + y_of_y * q);
+    grad_x[i] = store<T>(x_of_grad * g + x_of_x * p + x_of_y * q);
+    grad_y[i] = store<T>(y_of_grad * g + y_of_x * p + y_of_y * q);
   }
 }
 

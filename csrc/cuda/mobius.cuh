@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       continue;
     }
     const double c = portable::curvature_at(arguments.c, portable::source_row(arguments.map, 2, row));
-    const portable::MobiusFactors f = portable::mobius_factors(sums[0], sums[1], sums[2], c, arguments.guards);
+    const portable::MobiusFactors f = portable::mobius_inside(sums[0], sums[1], sums[2], c, arguments.guards);
     auto combined = [&](const P& p, const P& q) {
       P result;
 #pragma unroll
@@ -123,8 +123,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       continue;
     }
     const double c = portable::curvature_at(arguments.c, portable::source_row(arguments.map, 2, row));
-    const portable::MobiusGradient g =
-        portable::mobius_gradient(sums[0], sums[1], sums[2], sums[3], sums[4], c, arguments.guards);
+    const portable::MobiusInsideGradient g =
+        portable::mobius_inside_gradient(sums[0], sums[1], sums[2], sums[3], sums[4], c, arguments.guards);
     if (group.lane == 0) {
       static_cast<C*>(arguments.grad_c)[row] = static_cast<C>(g.curvature);
     }
@@ -141,8 +141,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         const C u = load(p.at[e]);
         const C v = load(q.at[e]);
         const C w = load(d.at[e]);
-        of_x.at[e] = store<T>(static_cast<C>(g.x_of_grad) * w + static_cast<C>(g.x_of_x) * u + static_cast<C>(g.xy) * v);
-        of_y.at[e] = store<T>(static_cast<C>(g.y_of_grad) * w + static_cast<C>(g.xy) * u + static_cast<C>(g.y_of_y) * v);
+        of_x.at[e] = store<T>(static_cast<C>(g.x_of_grad) * w + static_cast<C>(g.x_of_x) * u + static_cast<C>(g.x_of_y) * v);
+        of_y.at[e] = store<T>(static_cast<C>(g.y_of_grad) * w + static_cast<C>(g.y_of_x) * u + static_cast<C>(g.y_of_y) * v);
       }
       grad_x[i] = of_x;
       grad_y[i] = of_y;

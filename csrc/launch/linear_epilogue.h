@@ -27,7 +27,7 @@ inline PoincareLinearGuards guards_of(const PoincareLinearOptions& o, bool adds)
   const double radius = o.matvec_limit < 1.0 ? std::atanh(o.matvec_limit) : 1e308;
   return {{0.0, o.min_norm, 0.0, 0.0, o.atanh_limit, false},
           {0.0, o.min_norm, 0.0, 0.0, o.tanh_limit < radius ? o.tanh_limit : radius, false},
-          {o.min_denominator, o.denominator_offset},
+          {o.min_denominator, o.denominator_offset, 1e308},
           o.project_limit,
           adds};
 }

@@ -8,8 +8,7 @@
 
 namespace stone::launch {
 
-inline Sizes check_mobius(const Tensor& x, const Tensor& y, const Tensor& c,
-                                         const MobiusGuards& guards) {
+inline Sizes check_mobius(const Tensor& x, const Tensor& y, const Tensor& c, const MobiusGuards& guards) {
   const char* name = "mobius_add";
   check_rows(name, "x", x);
   check_rows(name, "y", y);
@@ -18,13 +17,14 @@ inline Sizes check_mobius(const Tensor& x, const Tensor& y, const Tensor& c,
   Sizes batch = broadcast_batch(name, x, y);
   check_curvature(name, c, batch, x);
   check_options(name, {{"min_denominator", guards.min_denominator},
-                       {"denominator_offset", guards.denominator_offset}});
+                       {"denominator_offset", guards.denominator_offset},
+                       {"max_radius", guards.max_radius}});
   return batch;
 }
 
 template <class Device>
-Tensor mobius_add(Tensor x, Tensor y, Tensor c, double min_denominator, double denominator_offset) {
-  const MobiusGuards guards{min_denominator, denominator_offset};
+Tensor mobius_add(Tensor x, Tensor y, Tensor c, double min_denominator, double denominator_offset, double max_radius) {
+  const MobiusGuards guards{min_denominator, denominator_offset, max_radius};
   const Sizes batch = check_mobius(x, y, c, guards);
   x = dense(x);
   y = dense(y);
@@ -51,8 +51,9 @@ Tensor mobius_add(Tensor x, Tensor y, Tensor c, double min_denominator, double d
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> mobius_add_backward(Tensor grad, Tensor x, Tensor y, Tensor c,
-                                                       double min_denominator, double denominator_offset) {
-  const MobiusGuards guards{min_denominator, denominator_offset};
+                                                       double min_denominator, double denominator_offset,
+                                                       double max_radius) {
+  const MobiusGuards guards{min_denominator, denominator_offset, max_radius};
   const Sizes batch = check_mobius(x, y, c, guards);
   const int64_t dim = x.size(x.dim() - 1);
   const Sizes full = with_last(batch, dim);

@@ -14,6 +14,18 @@ from stonefx.ops.curvature import number, operand
 from . import midpoints, poincare
 from .bounds import of
 
+__all__ = [
+    "add",
+    "cdist",
+    "dist",
+    "einstein_midpoint",
+    "geodesic",
+    "project",
+    "scalar_mul",
+    "to_lorentz",
+    "to_poincare",
+]
+
 _ADD = Caller("klein_add")
 _DIST = Caller("klein_dist")
 _GEODESIC = Caller("klein_geodesic")

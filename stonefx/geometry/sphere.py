@@ -11,6 +11,8 @@ from torch import Tensor
 from stonefx.ops.calling import Caller
 from stonefx.ops.curvature import number, operand
 
+__all__ = ["cdist", "dist", "expmap", "geodesic", "logmap", "project"]
+
 _EXPMAP = Caller("sphere_expmap")
 _LOGMAP = Caller("sphere_logmap")
 _DIST = Caller("sphere_dist")

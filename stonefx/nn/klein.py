@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from stonefx import ops
-from stonefx.geometry import poincare
+from stonefx.geometry import klein, poincare
 
 from .poincare_linear import PoincareLinear
 
@@ -16,9 +13,8 @@ from .poincare_linear import PoincareLinear
 class KleinLayer(PoincareLinear):
     """`PoincareLinear` on points of the Beltrami-Klein ball, where geodesics are straight lines.
 
-    To the Poincaré ball, the Möbius linear layer, and back. Both balls share their tangent space at the origin up to a
-    factor 2: `to_poincare(k) = expmap0(logmap0(k) / 2)`, with the maps of `stonefx.geometry.poincare`. Points on the
-    boundary or beyond it are taken to be just inside; results are inside.
+    To the Poincaré ball, the Möbius linear layer, and back. Points on the boundary or beyond it are taken to be just
+    inside; results are inside.
 
     Args:
         input_dim, output_dim: dimensions of the two balls.
@@ -53,7 +49,4 @@ class KleinLayer(PoincareLinear):
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""
         c = self.curvature
-        inside = 1.0 - 2 * torch.finfo(x.dtype).eps
-        tangent = ops.logmap0(x, c, atanh_limit=inside)
-        y = super().map_points(ops.expmap0(0.5 * tangent, c))
-        return ops.expmap0(2.0 * poincare.logmap0(y, c), c, tanh_limit=math.atanh(inside))
+        return poincare.to_klein(super().map_points(klein.to_poincare(x, c)), c)

@@ -10,20 +10,37 @@ from torch import Tensor
 from . import batching, checks
 from .calling import Caller
 from .curvature import operand
-from .library import Operator, declare
+from .library import NO_LIMIT, Operator, declare
 
 _NAME = "mobius_add"
-_ARGUMENTS = "Tensor x, Tensor y, Tensor c, *, float min_denominator=0, float denominator_offset=0"
+_ARGUMENTS = (
+    "Tensor x, Tensor y, Tensor c, *, float min_denominator=0, float denominator_offset=0, "
+    f"float max_radius={NO_LIMIT:.0e}"
+)
 
 
 def reference(
-    x: Tensor, y: Tensor, c: Tensor, *, min_denominator: float = 0.0, denominator_offset: float = 0.0
+    x: Tensor,
+    y: Tensor,
+    c: Tensor,
+    *,
+    min_denominator: float = 0.0,
+    denominator_offset: float = 0.0,
+    max_radius: float = NO_LIMIT,
 ) -> Tensor:
     """The sum in plain torch, differentiable, in the dtype of `x` (half types compute in float32)."""
     _, terms = _terms(x, y, c, min_denominator, denominator_offset)
     a, b, _, denominator = terms[-4:]
-    u, v = terms[:2]
-    return ((a * u + b * v) / denominator).to(x.dtype)
+    u, v, k = terms[:3]
+    z = (a * u + b * v) / denominator
+    return (z * _shrink(z, k, max_radius)[0]).to(x.dtype)
+
+
+def _shrink(z: Tensor, c: Tensor, max_radius: float) -> tuple[Tensor, Tensor]:
+    """What each row is multiplied by, and whether it is beyond the radius."""
+    scaled = c.sqrt() * torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    beyond = scaled > max_radius
+    return torch.where(beyond, max_radius / torch.where(beyond, scaled, 1.0), 1.0), beyond
 
 
 def _terms(
@@ -47,11 +64,18 @@ def backward_reference(
     *,
     min_denominator: float = 0.0,
     denominator_offset: float = 0.0,
+    max_radius: float = NO_LIMIT,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients for `x` and `y` as if neither broadcast, and for the curvature of each row."""
     dtype, terms = _terms(x, y, c, min_denominator, denominator_offset)
     u, v, k, uv, uu, vv, a, b, raw, denominator = terms
-    g = grad.to(dtype)
+    z = (a * u + b * v) / denominator
+    shrink, beyond = _shrink(z, k, max_radius)
+    # Along a row at the radius nothing passes, but to the radius itself.
+    along = (grad.to(dtype) * z).sum(-1, keepdim=True)
+    squares = torch.where(beyond, (z * z).sum(-1, keepdim=True), 1.0)
+    g = shrink * (grad.to(dtype) - torch.where(beyond, along / squares, 0.0) * z)
+    of_radius = torch.where(beyond, -shrink * along / (2 * torch.where(beyond, k, 1.0)), 0.0)
     gu, gv = (g * u).sum(-1, keepdim=True), (g * v).sum(-1, keepdim=True)
     grad_a, grad_b = gu / denominator, gv / denominator
     grad_raw = -(a * gu + b * gv) / denominator.square()
@@ -62,7 +86,7 @@ def backward_reference(
     grad_vv = k * (grad_a + k * uu * grad_raw)
     grad_x = a / denominator * g + 2 * grad_uu * u + grad_uv * v
     grad_y = b / denominator * g + grad_uv * u + 2 * grad_vv * v
-    grad_c = grad_a * (2 * uv + vv) - grad_b * uu + grad_raw * (2 * uv + 2 * k * uu * vv)
+    grad_c = of_radius + grad_a * (2 * uv + vv) - grad_b * uu + grad_raw * (2 * uv + 2 * k * uu * vv)
     return grad_x.to(x.dtype), grad_y.to(x.dtype), grad_c
 
 
@@ -147,18 +171,20 @@ def mobius_add(
     *,
     min_denominator: float = 0.0,
     denominator_offset: float = 0.0,
+    max_radius: float = NO_LIMIT,
 ) -> Tensor:
     """Add points of the Poincaré ball of curvature `-c`.
 
     `((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (max(d, min_denominator) + denominator_offset)` with
-    `d = 1 + 2c<x,y> + c^2||x||^2||y||^2` (Ganea et al. 2018, equation 3, with the guards that libraries add).
+    `d = 1 + 2c<x,y> + c^2||x||^2||y||^2` (Ganea et al. 2018, equation 3, with the guards that libraries add), shortened
+    to `sqrt(c) ||z|| <= max_radius`.
     The sum runs in the dtype it is given, under autocast too.
 
     Args:
         x, y: points `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
         c: curvature, a positive float, or a floating tensor that is 0-dim or broadcasts to `[*batch, 1]`.
             A tensor is not inspected; the formula has a value for any sign.
-        min_denominator, denominator_offset: the guards; the defaults are none.
+        min_denominator, denominator_offset, max_radius: the guards; the defaults are none.
 
     Returns:
         Points of the ball, `[*batch, dim]`, in the dtype of `x`.
@@ -172,4 +198,11 @@ def mobius_add(
     tensor([0.8000, 0.0000])
     """
     curvature = operand(_NAME, x, c)
-    return _CALL(x, y, curvature, min_denominator=min_denominator, denominator_offset=denominator_offset)
+    return _CALL(
+        x,
+        y,
+        curvature,
+        min_denominator=min_denominator,
+        denominator_offset=denominator_offset,
+        max_radius=min(max_radius, NO_LIMIT),
+    )

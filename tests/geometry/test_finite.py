@@ -77,6 +77,39 @@ def test_the_whole_ball(dtype, c):
     finite_with_gradients(lambda a: klein.einstein_midpoint(a, c=c), torch.stack(pairs, -2))
 
 
+@pytest.mark.parametrize("dim", [1, 2, 5, 64])
+@pytest.mark.parametrize("c", CURVATURES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_points_never_leave_the_balls(dtype, c, dim):
+    """Rows near the boundary, opposite ones among them: rounding must not carry a result across."""
+    generator = torch.Generator().manual_seed(dim)
+
+    def rows(count):
+        x = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+        gap = 10.0 ** torch.empty(count, 1, dtype=torch.float64).uniform_(-16, 0, generator=generator)
+        return poincare.project((x / x.norm(dim=-1, keepdim=True) * (1 - gap) / math.sqrt(c)).to(dtype), c)
+
+    x, y, z = rows(600), rows(600), rows(600)
+    y[:100] = -x[:100]
+    matrix = torch.randn(dim, dim, generator=generator, dtype=torch.float64).to(dtype)
+    for result in (
+        poincare.mobius_add(x, y, c),
+        poincare.mobius_scalar_mul(3.0, x, c),
+        poincare.mobius_matvec(matrix, x, c),
+        poincare.expmap0(100 * x, c),
+        poincare.expmap(x, z, c),
+        poincare.geodesic(x, y, 0.4, c),
+        poincare.gyromidpoint(torch.stack([x, y, z], -2), c=c),
+        poincare.to_klein(x, c),
+        klein.add(x, y, c),
+        klein.scalar_mul(3.0, x, c),
+        klein.geodesic(x, y, 0.4, c),
+        klein.einstein_midpoint(torch.stack([x, y, z], -2), c=c),
+        klein.to_poincare(x, c),
+    ):
+        assert result.isfinite().all() and inside(result, c)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_the_hyperboloid(dtype):
     space = torch.tensor([[0.0, 0.0], [1e-30, 0.0], [3.0, -4.0], [-3e3, 4e3], [0.0, 5e6]], dtype=dtype)

@@ -83,6 +83,9 @@ def spelled(name, guards):
         if "min_denominator" in guards:
             d = d.clamp(min=guards["min_denominator"])
         d = d + guards.get("denominator_offset", 0.0)
-        return ((1 + 2 * c * xy + c * yy) * x + (1 - c * xx) * y) / d
+        z = ((1 + 2 * c * xy + c * yy) * x + (1 - c * xx) * y) / d
+        radius = guards.get("max_radius", torch.inf)
+        length = c.sqrt() * z.norm(dim=-1, keepdim=True)
+        return torch.where(length > radius, z / length * radius, z) if radius < torch.inf else z
 
     return mobius if name == "mobius_add" else radial

@@ -38,9 +38,9 @@ def size(value):
     return ctypes.c_int64(value)
 
 
-def agree(got, expected, dtype):
+def agree(got, expected, dtype, spacings=4):
     # The same formulas, with sums in another order.
-    bound = 4 * torch.finfo(dtype).eps
+    bound = spacings * torch.finfo(dtype).eps
     for one, other in zip(got, expected, strict=True):
         assert one.dtype == other.dtype and relative(one, other) < bound
 
@@ -76,7 +76,7 @@ def test_radial_kernels(kernels, name, shape):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_mobius_kernels(kernels, shape):
     rows, dim = shape
-    guards = {"min_denominator": 1e-15, "denominator_offset": 1e-5}
+    guards = {"min_denominator": 1e-15, "denominator_offset": 1e-5, "max_radius": 0.6}
     dtypes = list(ELEMENTS) if dim <= 64 else [torch.float32, torch.float16]
     for dtype, repeated in [(d, r) for d in dtypes for r in (False, True)]:
         x, grad = points(rows, dim, dtype=dtype), points(rows, dim, dtype=dtype, seed=5)
@@ -92,7 +92,8 @@ def test_mobius_kernels(kernels, shape):
         c = torch.tensor(0.7, dtype=torch.float64)
         agree([z], [overload("mobius_add_forward")(x, y, c, **guards)], dtype)
         expected = overload("mobius_add_backward")(grad, x, y, c, **guards)
-        agree([grad_x, grad_y], expected[:2], dtype)
+        # Where the radius holds, the gradient's part along the row cancels.
+        agree([grad_x, grad_y], expected[:2], dtype, spacings=64)
         torch.testing.assert_close(
             grad_c, expected[2], rtol=1e-5 if dtype != torch.float64 else 1e-11, atol=1e-7
         )

@@ -87,7 +87,9 @@ def test_radial_guards_against_the_spelling(name, guards):
         torch.testing.assert_close(middle, other, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("guards", [{}, {"min_denominator": 1.1}, {"denominator_offset": 1e-2}], ids=str)
+@pytest.mark.parametrize(
+    "guards", [{}, {"min_denominator": 1.1}, {"denominator_offset": 1e-2}, {"max_radius": 0.5}], ids=str
+)
 def test_mobius_guards_against_the_spelling(guards):
     args = arguments("mobius_add", batch=(64,), dim=5)
     grad = torch.randn(64, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))

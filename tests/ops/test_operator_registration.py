@@ -10,7 +10,7 @@ import stonefx.ops  # noqa: F401
 GUARDS = {
     "expmap0": {"min_norm": 1e-5, "norm_offset": 1e-3, "tanh_limit": 15.0},
     "logmap0": {"square_offset": 1e-6, "min_scaled": 1e-5, "atanh_limit": 0.999},
-    "mobius_add": {"min_denominator": 1e-15, "denominator_offset": 1e-5},
+    "mobius_add": {"min_denominator": 1e-15, "denominator_offset": 1e-5, "max_radius": 0.5},
     "low_rank_linear": {},
 }
 

@@ -8,6 +8,8 @@
 
 namespace STONE_NAMESPACE {
 
+constexpr double kRounding = 1.1102230246251565e-16;  // of one operation, relative
+
 template <int N>
 struct Dual {
   double value;

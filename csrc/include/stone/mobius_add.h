@@ -1,4 +1,5 @@
-// z = ((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (max(d, min_denominator) + denominator_offset),
+// z = ((1 + 2c<x,y> + c||y||^2) x + (1 - c||x||^2) y) / (max(d, min_denominator) + denominator_offset), then shortened
+// to sqrt(c) ||z|| <= max_radius,
 // d = 1 + 2c<x,y> + c^2 ||x||^2 ||y||^2. With s = x + y, alpha = 1 - c||x||^2, beta = 1 - c||y||^2 and
 // gamma = c||s||^2 this is (alpha s + gamma x) / d and d = alpha beta + gamma: sums of positive terms in the ball,
 // which do not cancel for opposite or nearly opposite points as the printed form does.
@@ -29,7 +30,7 @@ STONE_FUNCTION MobiusTerms mobius_terms(double xx, double yy, double ss, double 
   return t;
 }
 
-// z = of_sum * (x + y) + of_x * x.
+// z = of_sum * (x + y) + of_x * x, not shortened.
 struct MobiusFactors {
   double of_sum;
   double of_x;
@@ -66,6 +67,66 @@ STONE_FUNCTION MobiusGradient mobius_gradient(double xx, double yy, double ss, d
   g.y_of_y = 2.0 * c * (grad_a + c * xx * grad_d);
   g.curvature = grad_a * (ss - xx) - grad_b * xx + grad_d * (ss - xx - yy + 2.0 * c * xx * yy);
   return g;
+}
+
+struct MobiusProjection {
+  double xy;      // <x, y>
+  double zz;      // ||z||^2 before
+  double shrink;
+  bool holds;
+};
+
+STONE_FUNCTION MobiusProjection mobius_projection(const MobiusFactors& f, double xx, double yy, double ss, double c,
+                                                  double max_radius) {
+  MobiusProjection p;
+  p.xy = 0.5 * (ss - xx - yy);
+  p.zz = f.of_sum * f.of_sum * ss + f.of_x * (f.of_sum * (ss + xx - yy) + f.of_x * xx);
+  const double scaled = sqrt(c * p.zz);
+  p.holds = scaled > max_radius;
+  p.shrink = p.holds ? max_radius / scaled : 1.0;
+  return p;
+}
+
+// The same for the shortened z.
+STONE_FUNCTION MobiusFactors mobius_inside(double xx, double yy, double ss, double c, const MobiusGuards& guards) {
+  const MobiusFactors f = mobius_factors(xx, yy, ss, c, guards);
+  const double shrink = mobius_projection(f, xx, yy, ss, c, guards.max_radius).shrink;
+  return {shrink * f.of_sum, shrink * f.of_x};
+}
+
+// grad_x = x_of_grad * grad + x_of_x * x + x_of_y * y, grad_y = y_of_grad * grad + y_of_x * x + y_of_y * y.
+struct MobiusInsideGradient {
+  double x_of_grad;
+  double y_of_grad;
+  double x_of_x;
+  double x_of_y;
+  double y_of_x;
+  double y_of_y;
+  double curvature;
+};
+
+STONE_FUNCTION MobiusInsideGradient mobius_inside_gradient(double xx, double yy, double ss, double gx, double gy,
+                                                           double c, const MobiusGuards& guards) {
+  const MobiusFactors f = mobius_factors(xx, yy, ss, c, guards);
+  const MobiusProjection p = mobius_projection(f, xx, yy, ss, c, guards.max_radius);
+  // Through the projection: shrink * grad + of_x * x + of_y * y.
+  const double a = f.of_sum + f.of_x;
+  const double gz = a * gx + f.of_sum * gy;
+  const double radial = p.holds ? -p.shrink * gz / p.zz : 0.0;
+  const double of_x = radial * a;
+  const double of_y = radial * f.of_sum;
+  const MobiusGradient g =
+      mobius_gradient(xx, yy, ss, p.shrink * gx + of_x * xx + of_y * p.xy, p.shrink * gy + of_x * p.xy + of_y * yy, c, guards);
+  const double of_radius = p.holds ? -p.shrink * gz / (2.0 * c) : 0.0;
+  MobiusInsideGradient r;
+  r.x_of_grad = g.x_of_grad * p.shrink;
+  r.y_of_grad = g.y_of_grad * p.shrink;
+  r.x_of_x = g.x_of_x + g.x_of_grad * of_x;
+  r.x_of_y = g.xy + g.x_of_grad * of_y;
+  r.y_of_x = g.xy + g.y_of_grad * of_x;
+  r.y_of_y = g.y_of_y + g.y_of_grad * of_y;
+  r.curvature = g.curvature + of_radius;
+  return r;
 }
 
 }  // namespace STONE_NAMESPACE

@@ -35,6 +35,7 @@ struct RadialGuards {
 struct MobiusGuards {
   double min_denominator;  // 0: no clamp
   double denominator_offset;
+  double max_radius;  // of sqrt(c) ||z||; 1e308 never takes effect
 };
 
 // min_alpha: 0 is no clamp; atanh_limit: 1 or more is none.

@@ -35,7 +35,8 @@ def mobius_add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> mobius_add(torch.tensor([-0.3, 0.4]), torch.tensor([0.3, -0.4]))
     tensor([0., 0.])
     """
-    return _MOBIUS_ADD(x, y, operand("mobius_add", x, c), min_denominator=1e-15)
+    curvature = operand("mobius_add", x, c)
+    return _MOBIUS_ADD(x, y, curvature, min_denominator=1e-15, max_radius=of(x).radius)
 
 
 def mobius_scalar_mul(r: float | Tensor, x: Tensor, c: float | Tensor = 1.0) -> Tensor:

@@ -84,7 +84,7 @@ void mobius(int backward, int element, int64_t rows, int64_t dim, const void* x,
                             grad_y,
                             grad_c,
                             {nullptr, Element::kFloat64, c},
-                            {1e-15, 1e-5},
+                            {1e-15, 1e-5, 0.6},
                             {1, {rows}, {{1}, {y_stride}, {0}}}};
   (backward ? cuda::mobius_add_backward : cuda::mobius_add)(arguments, rows, nullptr);
 }

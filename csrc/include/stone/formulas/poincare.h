@@ -39,7 +39,10 @@ struct Expmap {
     const S of_x = (alpha + c * sum) / whole;
     const S of_v = alpha * k / whole;
     const S length = square(of_x) * m[Layout::kXX] + of_v * (2.0 * of_x * m[Layout::kXY] + of_v * m[Layout::kYY]);
-    const S inward = shrink_to(guard[5], c * length);
+    // From one side of the ball to the other large terms cancel: what rounding may add to the length is counted in.
+    const double terms = value_of(square(of_x) * m[Layout::kXX] + square(of_v) * m[Layout::kYY]);
+    const S longest = chain(length, value_of(length) + 16.0 * kRounding * terms, 1.0);
+    const S inward = shrink_to(guard[5], c * longest);
     return {{of_x * inward, of_v * inward}};
   }
 };
