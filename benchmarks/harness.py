@@ -73,9 +73,7 @@ def measure(
     try:
         with torch.set_grad_enabled(case.grad):
             errors = {arm.name: _warm_up(arm, case.truth, settings.warmup) for arm in case.arms}
-            counts = {
-                arm.name: _calibrate(arm.call, sample_seconds, clock, wait) for arm in case.arms
-            }
+            counts = {arm.name: _calibrate(arm.call, sample_seconds, clock, wait) for arm in case.arms}
             rounds, disturbed = _rounds(case, settings, counts, spin, quiet, clock, wait, on_round)
     finally:
         if collecting:

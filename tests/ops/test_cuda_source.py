@@ -38,9 +38,9 @@ def size(value):
     return ctypes.c_int64(value)
 
 
-def agree(got, expected, dtype, spacings=4):
+def agree(got, expected, dtype):
     # The same formulas, with sums in another order.
-    bound = spacings * torch.finfo(dtype).eps
+    bound = 4 * torch.finfo(dtype).eps
     for one, other in zip(got, expected, strict=True):
         assert one.dtype == other.dtype and relative(one, other) < bound
 
@@ -92,8 +92,10 @@ def test_mobius_kernels(kernels, shape):
         c = torch.tensor(0.7, dtype=torch.float64)
         agree([z], [overload("mobius_add_forward")(x, y, c, **guards)], dtype)
         expected = overload("mobius_add_backward")(grad, x, y, c, **guards)
-        # Where the radius holds, the gradient's part along the row cancels.
-        agree([grad_x, grad_y], expected[:2], dtype, spacings=64)
+        # Where the radius holds, the gradient's part along the row cancels: to the rounding of what came in.
+        for one, other in zip((grad_x, grad_y), expected[:2], strict=True):
+            error = (one.double() - other.double()).norm(dim=-1) / grad.double().norm(dim=-1)
+            assert one.dtype == other.dtype and error.max() < 16 * torch.finfo(dtype).eps
         torch.testing.assert_close(
             grad_c, expected[2], rtol=1e-5 if dtype != torch.float64 else 1e-11, atol=1e-7
         )
