@@ -2,13 +2,14 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from stonefx.benchmarks.case import ArmResult, CaseResult, relative_difference
-from stonefx.benchmarks.ops import others, rowwise, steps
+from stonefx.benchmarks.ops import calls, others, rowwise, steps
 from stonefx.benchmarks.ops.growth import costs, growth, main
 from stonefx.benchmarks.ops.table import ops_table
 
@@ -53,6 +54,19 @@ def test_butterflies_agree(make):
     case = make(64, "case", True, "cpu")
     assert [arm.name for arm in case.arms] == ["eager, by stages", "inductor, by stages", "stonefx"]
     assert all(error_of(case, arm.name) < 1e-5 for arm in case.arms)
+
+
+def test_calls_are_compared_with_tanh_in_seconds():
+    planned = list(calls.call_cases())
+    assert [each.name.split()[2] for each in planned] == list(rowwise.ROWWISE)
+    case = planned[0].make()
+    assert [arm.name for arm in case.arms] == ["torch.tanh", "stonefx"] and not case.grad
+    assert error_of(case, "stonefx") < 1e-6
+    result = measured("call of expmap0 [1, 4]", {"torch.tanh": 1e-6, "stonefx": 3.5e-6})
+    facts = case.facts(result)
+    assert facts["seconds_beyond_tanh"] == pytest.approx(2.5e-6)
+    text = ops_table([replace(result, facts=facts)])
+    assert "a call: 2.50 us more than torch.tanh in the middle of 1 operators, at most 2.50 us" in text
 
 
 def test_a_library_that_fails_is_left_out_and_named():

@@ -40,6 +40,7 @@ def case(
     inputs: Sequence[Tensor],
     grad: bool,
     device: str = "cpu",
+    facts: Callable[[CaseResult], dict[str, Any]] = lambda result: {},
 ) -> Case:
     """Arms of functions that compute the same; the first is the baseline.
 
@@ -53,6 +54,7 @@ def case(
         inputs: tensors.
         grad: with gradients to all of them.
         device: where they are.
+        facts: what else to keep of the result.
     """
     placed = [value.to(device) for value in inputs]
     arms: list[Arm] = []
@@ -73,14 +75,14 @@ def case(
             else:
                 arms.append(Arm(name=arm, call=call))
 
-    def facts(result: CaseResult) -> dict[str, Any]:
+    def all_facts(result: CaseResult) -> dict[str, Any]:
         own = result.samples[OWN]
         ratios = {
             arm: statistics.median(other / mine for other, mine in zip(times, own, strict=True))
             for arm, times in result.samples.items()
             if arm != OWN
         }
-        return {"ratios": ratios, "left_out": left_out}
+        return {"ratios": ratios, "left_out": left_out, **facts(result)}
 
     return Case(
         name=name,
@@ -89,7 +91,7 @@ def case(
         grad=grad,
         synchronize=torch.cuda.synchronize if device == "cuda" else None,
         sample_seconds=SAMPLE_SECONDS,
-        facts=facts,
+        facts=all_facts,
     )
 
 

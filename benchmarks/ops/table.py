@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from statistics import geometric_mean
 
@@ -14,7 +15,7 @@ from stonefx.benchmarks.results import seconds_text
 
 
 def ops_table(results: Sequence[CaseResult]) -> str:
-    """A table, and the geometric mean over the rowwise operators against inductor."""
+    """A table, the geometric mean over the rowwise operators against inductor, and what a call costs."""
     rows = []
     for result in results:
         seconds = next(arm.seconds for arm in result.arms if arm.name == OWN)
@@ -34,4 +35,12 @@ def ops_table(results: Sequence[CaseResult]) -> str:
                 f"{mode}: geometric mean of {len(against)} rowwise cases against inductor "
                 f"{geometric_mean(against):.2f}x, least {min(against):.2f}x"
             )
+    beyond = [
+        result.facts["seconds_beyond_tanh"] for result in results if "seconds_beyond_tanh" in result.facts
+    ]
+    if beyond:
+        lines.append(
+            f"a call: {seconds_text(statistics.median(beyond))} more than torch.tanh in the middle of {len(beyond)} "
+            f"operators, at most {seconds_text(max(beyond))}"
+        )
     return "\n".join(lines)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stonefx.benchmarks.case import Planned
+from stonefx.benchmarks.ops.calls import call_cases
 from stonefx.benchmarks.ops.others import other_cases
 from stonefx.benchmarks.ops.rowwise import rowwise_cases
 
 
 def ops_cases(device: str = "cpu") -> Iterator[Planned]:
-    """Rowwise operators at two sizes, then the others.
+    """Rowwise operators at two sizes, then the others, then what a call of each costs.
 
     Raises:
         ImportError: geoopt, HypLL or reality_stone is not installed.
     """
     yield from rowwise_cases(device)
     yield from other_cases(device)
+    yield from call_cases(device)

@@ -168,12 +168,17 @@ template <class Layout, class T>
     dim[v] = a.width[v] - skipped;
   }
   const int64_t step = block_rows(a.width[0], sizeof(T), Layout::kVectors + 1);
+  const bool far = streams(end - begin, a.width[0], sizeof(T));
   RowBlock block{};
   BlockPointers<T> rows;
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
     find_rows<Layout>(a, info, first, count, rows, block);
     for (int r = 0; r < count; ++r) {
+      STONE_UNROLL
+      for (int v = 0; far && v < Layout::kVectors; ++v) {
+        fetch_ahead(rows.vector[v][r], a.width[v]);
+      }
       const RowSums sums = row_sums<Layout, T, false>(rows.template row<Layout>(r), dim);
       STONE_UNROLL
       for (int m = 0; m < Layout::kMoments; ++m) {

@@ -1,5 +1,6 @@
 // The kernels of the row formulas, compiled once for each instruction set: see table.cpp.
 #include "formula_rows.h"
+#include "point_rows.h"
 #include "stone/formulas.h"
 
 namespace STONE_NAMESPACE {
@@ -40,9 +41,19 @@ void backward(const RowArguments& a, int64_t begin, int64_t end) {
   }
 }
 
+void points_forward(const RowArguments& a, int64_t begin, int64_t end) {
+  by_element(a.element, [&](auto zero) { point_forward<decltype(zero)>(a, begin, end); });
+}
+
+void points_backward(const RowArguments& a, int64_t begin, int64_t end) {
+  by_element(a.element, [&](auto zero) { point_backward<decltype(zero)>(a, begin, end); });
+}
+
+// The formulas in their order, then point_of_distances.
 template <class... Formulas>
 struct Table {
-  static constexpr RowKernels kernels[] = {{forward<Formulas>, backward<Formulas>}...};
+  static constexpr RowKernels kernels[] = {{forward<Formulas>, backward<Formulas>}...,
+                                           {points_forward, points_backward}};
 };
 
 template <class... Formulas>

@@ -24,7 +24,7 @@ struct LinearEpilogueKernels {
   void (*add_time_backward)(const AddTimeArguments&, int64_t begin, int64_t end);
 };
 
-// One operator of rows, in the order of RowFormulas.
+// One operator of rows, in the order of RowFormulas; point_of_distances is the last.
 struct RowKernels {
   using Rows = void (*)(const RowArguments&, int64_t begin, int64_t end);
   Rows forward;

@@ -103,6 +103,7 @@ void mobius_forward(const MobiusArguments& arguments, int64_t begin, int64_t end
   const int64_t dim = arguments.dim;
   const MobiusGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 3);
+  const bool far = streams(end - begin, dim, sizeof(T));
   const T* x[kBlock];
   const T* y[kBlock];
   MobiusBlock block{};
@@ -112,6 +113,10 @@ void mobius_forward(const MobiusArguments& arguments, int64_t begin, int64_t end
     for (int r = 0; r < count; ++r) {
       x[r] = static_cast<const T*>(arguments.x) + source_row(arguments.map, 0, first + r) * dim;
       y[r] = static_cast<const T*>(arguments.y) + source_row(arguments.map, 1, first + r) * dim;
+      if (far) {
+        fetch_ahead(x[r], dim);
+        fetch_ahead(y[r], dim);
+      }
       const SumSquares squares = sum_squares(x[r], y[r], dim);
       block.xx[r] = squares.xx;
       block.yy[r] = squares.yy;

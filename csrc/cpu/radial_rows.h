@@ -14,6 +14,7 @@ void radial_forward(const RadialArguments& arguments, int64_t begin, int64_t end
   const int64_t dim = arguments.dim;
   const RadialGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 2);
+  const bool far = streams(end - begin, dim, sizeof(T));
   double squares[kBlock] = {};
   double c[kBlock] = {};
   double factor[kBlock];
@@ -21,6 +22,9 @@ void radial_forward(const RadialArguments& arguments, int64_t begin, int64_t end
     const int count = static_cast<int>(end - first < step ? end - first : step);
     read_numbers(c, arguments.c, arguments.map, 0, first, count);
     for (int r = 0; r < count; ++r) {
+      if (far) {
+        fetch_ahead(x + (first + r) * dim, dim);
+      }
       squares[r] = dot(x + (first + r) * dim, x + (first + r) * dim, dim);
     }
 #pragma omp simd

@@ -40,6 +40,21 @@ inline void write_numbers(T* to, const double* numbers, int count) {
   }
 }
 
+// Whether so many rows are more than the caches of a core hold, and are to be fetched ahead.
+inline bool streams(int64_t rows, int64_t dim, int64_t element_bytes) { return rows * dim * element_bytes > (1 << 20); }
+
+// Fetches the row that is read some rows after this one: what the hardware fetches ahead ends with a page, and waits
+// while scalars are worked out. An address beyond the array does no harm.
+template <class T>
+inline void fetch_ahead(const T* row, int64_t dim) {
+  constexpr int64_t ahead = 4096;
+  const int64_t bytes = dim * static_cast<int64_t>(sizeof(T));
+  const char* at = reinterpret_cast<const char*>(row) + (ahead / (bytes + 1) + 1) * bytes;
+  for (int64_t i = 0; i < bytes; i += 64) {
+    __builtin_prefetch(at + i);
+  }
+}
+
 template <class T, class U>
 inline double dot(const T* x, const U* y, int64_t dim) {
   // Two sums: each addition waits for the one before.

@@ -15,6 +15,8 @@ void logmap0(const RadialArguments& arguments, int64_t rows, cudaStream_t stream
 void logmap0_backward(const RadialArguments& arguments, int64_t rows, cudaStream_t stream);
 void mobius_add(const MobiusArguments& arguments, int64_t rows, cudaStream_t stream);
 void mobius_add_backward(const MobiusArguments& arguments, int64_t rows, cudaStream_t stream);
+void point_of_distances(const RowArguments& arguments, int64_t rows, cudaStream_t stream);
+void point_of_distances_backward(const RowArguments& arguments, int64_t rows, cudaStream_t stream);
 
 // Operators over more than rows: `scratch` is memory of the device, of as many bytes as `*_scratch_bytes` says.
 int64_t cdist_scratch_bytes(const CdistArguments& arguments, bool backward);

@@ -53,7 +53,8 @@ struct RowKernelPair {
 template <class... Formulas>
 RowKernelPair row_kernels(int index, portable::FormulaList<Formulas...>) {
   static constexpr RowKernelPair pairs[] = {
-      {cuda::RowKernels<Formulas>::forward, cuda::RowKernels<Formulas>::backward}...};
+      {cuda::RowKernels<Formulas>::forward, cuda::RowKernels<Formulas>::backward}...,
+      {cuda::point_of_distances, cuda::point_of_distances_backward}};
   return pairs[index];
 }
 

@@ -62,6 +62,28 @@ struct RowGroup {
     }
     __syncthreads();
   }
+
+  // Every lane gets the largest of its group; no value is below 0. Every thread of the block must call it.
+  __device__ double largest(double value) const {
+    const int width = lanes < 32 ? lanes : 32;
+    for (int offset = width / 2; offset > 0; offset /= 2) {
+      const double other = __shfl_xor_sync(0xffffffffu, value, offset);
+      value = other > value ? other : value;
+    }
+    if (lanes <= 32) {
+      return value;
+    }
+    __shared__ double partial[kThreads / 32];
+    if (threadIdx.x % 32 == 0) {
+      partial[threadIdx.x / 32] = value;
+    }
+    __syncthreads();
+    for (int w = 0; w < kThreads / 32; ++w) {
+      value = partial[w] > value ? partial[w] : value;
+    }
+    __syncthreads();
+    return value;
+  }
 };
 
 // Lanes for rows of this many packs: few enough that all are busy.

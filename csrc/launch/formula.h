@@ -10,6 +10,7 @@
 #include "operands.h"
 #include "rows.h"
 #include "stone/formulas.h"
+#include "stone/point_of_distances.h"
 
 namespace stone::launch {
 
@@ -142,6 +143,7 @@ template <class Device, class... Formulas, size_t... index>
 void register_formulas(torch::stable::detail::StableLibrary& m, portable::FormulaList<Formulas...>,
                        std::index_sequence<index...>) {
   (register_formula<Device, Formulas, static_cast<int>(index)>(m), ...);
+  register_formula<Device, portable::PointOfDistances, static_cast<int>(sizeof...(index))>(m);
 }
 
 }  // namespace stone::launch

@@ -17,6 +17,7 @@ from .poincare_cdist import poincare_cdist
 from .poincare_hyperplanes import poincare_hyperplanes
 from .poincare_linear import poincare_linear
 from .poincare_mlr import hnnpp_mlr, poincare_mlr
+from .point_of_distances import point_of_distances
 
 ROW_FORMULAS = {
     formula.name: formula
@@ -44,4 +45,5 @@ __all__ = [
     "poincare_hyperplanes",
     "poincare_linear",
     "poincare_mlr",
+    "point_of_distances",
 ]

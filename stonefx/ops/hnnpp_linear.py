@@ -8,18 +8,7 @@ from torch import Tensor
 from . import batching, checks
 from .curvature import operand
 from .library import LIBRARY, NO_LIMIT, TAGS, implement_composite
-
-# Arguments of sinh beyond this are scaled down, row by row: the point depends on their ratios alone.
-_LARGEST_ARGUMENT = 30.0
-
-
-def _to_ball(t: Tensor, root: Tensor) -> Tensor:
-    """`w / (1 + sqrt(1 + c||w||^2))` with `w = sinh(t) / sqrt(c)`, without overflow for any finite `t`."""
-    excess = (t.detach().abs().amax(-1, keepdim=True) - _LARGEST_ARGUMENT).clamp_min(0)
-    scaled = 0.5 * (torch.exp(t - excess) - torch.exp(-t - excess))
-    exact = torch.sinh(t.clamp(-_LARGEST_ARGUMENT, _LARGEST_ARGUMENT))
-    sinh, one = torch.where(excess > 0, scaled, exact), torch.exp(-excess)
-    return sinh / (root * (one + torch.sqrt(one * one + sinh.square().sum(-1, keepdim=True))))
+from .point_of_distances import point_of_distances
 
 
 def _linear(
@@ -39,13 +28,8 @@ def _linear(
         )
     checks.options("hnnpp_linear", min_alpha=min_alpha, max_radius=max_radius)
     wide = [t.to(batching.compute_dtype(t)) for t in (x, weight, bias)]
-    root = c.to(device=x.device, dtype=wide[0].dtype).reshape(()).sqrt()
     distances = torch.ops.stone.hnnpp_mlr.default(*wide, c, min_alpha=min_alpha)
-    y = _to_ball(root * distances, root)
-    if max_radius < NO_LIMIT:
-        radius = root * y.norm(dim=-1, keepdim=True)
-        y = torch.where(radius > max_radius, y * (max_radius / radius.clamp_min(max_radius)), y)
-    return y.to(x.dtype)
+    return point_of_distances(distances, c.reshape(()), max_radius=max_radius).to(x.dtype)
 
 
 LIBRARY.define(

@@ -67,6 +67,13 @@ OTHERS = {
             CURVATURE,
         ),
     ),
+    **{
+        f"point_of_distances {dim}": (
+            "point_of_distances",
+            lambda dtype, dim=dim: (3 * points(70, dim, dtype=dtype), CURVATURE),
+        )
+        for dim in (3, 64, 3000)
+    },
     "add_time": ("add_time", lambda dtype: (points(70, 65, dtype=dtype), CURVATURE)),
 }
 

@@ -99,3 +99,24 @@ def test_mobius_kernels(kernels, shape):
         torch.testing.assert_close(
             grad_c, expected[2], rtol=1e-5 if dtype != torch.float64 else 1e-11, atol=1e-7
         )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_point_kernels(kernels, shape):
+    rows, dim = shape
+    dtypes = list(ELEMENTS) if dim <= 64 else [torch.float32]
+    for dtype, radius, scale in [(d, r, s) for d in dtypes for r in (1e308, 0.5) for s in (1.0, 400.0)]:
+        v, grad = scale * points(rows, dim, dtype=dtype), points(rows, dim, dtype=dtype, seed=5)
+        y, grad_v = torch.empty_like(v), torch.empty_like(v)
+        grad_c = torch.empty(rows, 1, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        for backward, result in ((0, y), (1, grad_v)):
+            arrays = map(pointer, (v, grad if backward else None, result, grad_c))
+            numbers = ctypes.c_double(0.7), ctypes.c_double(radius)
+            kernels.points(backward, ELEMENTS[dtype], size(rows), size(dim), *arrays, *numbers)
+        c = torch.tensor(0.7, dtype=torch.float64)
+        agree([y], [overload("point_of_distances_forward")(v, c, max_radius=radius)], dtype)
+        expected = overload("point_of_distances_backward")(grad, v, c, max_radius=radius)
+        # Far out the gradient of a point's length cancels: to the rounding of what came in.
+        error = (grad_v.double() - expected[0].double()).norm(dim=-1) / grad.double().norm(dim=-1)
+        assert error.max() < 16 * torch.finfo(dtype).eps
+        torch.testing.assert_close(grad_c, expected[1], rtol=1e-4, atol=1e-4)

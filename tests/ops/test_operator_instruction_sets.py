@@ -71,7 +71,7 @@ from operator_cases import DTYPES, points
 import stonefx.ops
 from stonefx import native
 from stonefx.ops import butterfly, hyper_butterfly, poincare_cdist, lorentz_cdist, klein_cdist
-from stonefx.ops import poincare_linear, poincare_mlr
+from stonefx.ops import hnnpp_linear, poincare_linear, poincare_mlr
 assert native.build_info()["instruction_set"] == os.environ["STONEFX_CPU_ISA"]
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -84,6 +84,7 @@ cases = {
     "lorentz_cdist": (lorentz_cdist, [hyperboloid(normal(70, 19)), hyperboloid(normal(33, 19, seed=1))]),
     "klein_cdist": (klein_cdist, [points(70, 19), points(33, 19, seed=1)]),
     "poincare_linear": (poincare_linear, [points(35, 19), 0.3 * normal(21, 19), points(21, seed=2)]),
+    "hnnpp_linear": (hnnpp_linear, [points(35, 19), normal(19, 21), normal(21, seed=1)]),
     "poincare_mlr": (poincare_mlr, [points(70, 19), points(21, 19, seed=1), normal(21, 19, seed=2)]),
 }
 for dtype in DTYPES:

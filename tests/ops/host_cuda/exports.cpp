@@ -3,6 +3,7 @@
 #include "formula.cuh"
 #include "logmap0.cu"
 #include "mobius_add.cu"
+#include "point_of_distances.cu"
 #include "stone/formulas.h"
 
 using namespace stone;
@@ -87,5 +88,22 @@ void mobius(int backward, int element, int64_t rows, int64_t dim, const void* x,
                             {1e-15, 1e-5, 0.6},
                             {1, {rows}, {{1}, {y_stride}, {0}}}};
   (backward ? cuda::mobius_add_backward : cuda::mobius_add)(arguments, rows, nullptr);
+}
+
+// c is one number.
+void points(int backward, int element, int64_t rows, int64_t dim, const void* v, const void* grad, void* result,
+            void* grad_c, double c, double max_radius) {
+  RowArguments a{};
+  a.element = static_cast<Element>(element);
+  a.width[0] = a.result_width = dim;
+  a.vector[0] = v;
+  a.scalar[0] = {nullptr, Element::kFloat64, c};
+  a.grad = grad;
+  a.result = result;
+  a.grad_vector[0] = result;
+  a.grad_scalar[0] = grad_c;
+  a.guard[0] = max_radius;
+  a.map = {1, {rows}, {{1}, {0}}};
+  (backward ? cuda::point_of_distances_backward : cuda::point_of_distances)(a, rows, nullptr);
 }
 }
