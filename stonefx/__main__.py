@@ -136,10 +136,10 @@ def bench(
         except OtherMachine as error:
             raise click.UsageError(f"--resume: {error}") from None
 
-    def write() -> None:
-        if path is not None:
+    def write(to: Path | None = path) -> None:
+        if to is not None:
             document = result_document(results, machine, settings, load)
-            write_atomically(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+            write_atomically(to, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
     for name in suites or [name for name in SUITES if name not in LONG]:
 
@@ -154,6 +154,14 @@ def bench(
             run_suite(name, device, settings, only=only, done=done, on_result=keep)
         except UnknownCase as error:
             raise click.UsageError(f"--only: {error}") from None
+        except BaseException:
+            if path is not None and results and not resume:
+                part = path.with_name(f"{path.name}.part")
+                write(part)
+                click.echo(
+                    f"stopped; what was measured is in {part}, and --resume --json {part} goes on", err=True
+                )
+            raise
         click.echo(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
     if path is not None:
         write()

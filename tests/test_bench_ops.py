@@ -8,10 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from stonefx.__main__ import main as stonefx_command
 from stonefx.benchmarks.case import ArmResult, CaseResult, relative_difference
 from stonefx.benchmarks.ops import calls, others, rowwise, steps
 from stonefx.benchmarks.ops.growth import costs, growth, main
 from stonefx.benchmarks.ops.table import ops_table
+from stonefx.benchmarks.suites import SUITES
 
 # Both modes of every operator, at a size at which nothing takes long; compiling is torch's own affair.
 OPERATORS = [planned.name for planned in rowwise.rowwise_cases(shapes=((6, 4),))]
@@ -144,3 +146,23 @@ def test_results_without_butterflies_say_what_is_expected(tmp_path):
     results.write_text(json.dumps({"suites": {"chain": []}}))
     done = CliRunner().invoke(main, [str(results), str(tmp_path / "growth.png")])
     assert done.exit_code == 1 and "measure them with `stonefx bench ops --json FILE`" in done.output
+
+
+def test_what_was_measured_before_a_failure_is_kept(monkeypatch, tmp_path):
+    x = torch.ones(2, 3)
+    good = steps.case("good", {"stonefx": torch.tanh}, torch.tanh, [x], False)
+    bad = replace(good, name="bad", truth=[torch.ones(5)])
+    monkeypatch.setitem(SUITES, "ops", lambda device: iter((good, bad)))
+    path = tmp_path / "results.json"
+    result = CliRunner().invoke(stonefx_command, ["bench", "ops", "--seconds", "0.01", "--json", str(path)])
+    part = tmp_path / "results.json.part"
+    assert isinstance(result.exception, ValueError) and not path.exists()
+    assert f"stopped; what was measured is in {part}, and --resume --json {part} goes on" in result.output
+    assert [case["case"] for case in json.loads(part.read_text())["suites"]["ops"]] == ["good"]
+
+
+@pytest.mark.parametrize("name", rowwise.ROWWISE)
+def test_every_call_is_compared_with_a_tanh_of_as_many_numbers(name):
+    (planned,) = [each for each in calls.call_cases() if each.name == f"call of {name} [1, 4]"]
+    case = planned.make()
+    assert [arm.call()[0].shape for arm in case.arms] == [case.truth[0].shape] * 2

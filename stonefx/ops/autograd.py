@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import _C
+from torch.autograd import forward_ad
 
 _BELOW = _C._AutoDispatchBelowAutograd
 _AFTER = _C._after_autograd_keyset
@@ -23,7 +24,11 @@ def save(ctx: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
 
 
 def register(
-    library: torch.library.Library, name: str, twin: str, backward: Callable[..., Any]
+    library: torch.library.Library,
+    name: str,
+    twin: str,
+    backward: Callable[..., Any],
+    reference: Callable[..., Any],
 ) -> Callable[..., Any]:
     """Record calls of `stone::name` that autograd must see; what is returned records a call without a dispatch.
 
@@ -33,6 +38,7 @@ def register(
         twin: an operator with the same schema and kernels, of which autograd knows nothing.
         backward: `(ctx, *grads) -> gradients` of the positional arguments; `ctx.saved_tensors` are those, None for a
             tensor that was left out, `ctx.options` the others.
+        reference: the operator in plain torch; what forward-mode derivatives go through.
     """
     operator = getattr(torch.ops.stone, name).default
     below = getattr(torch.ops.stone, twin).default
@@ -68,6 +74,8 @@ def register(
     Recorded.__name__ = Recorded.__qualname__ = f"Recorded_{name}"
 
     def run(keyset: Any, *args: Any, **options: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            return reference(*args, **options)
         if _C.is_grad_enabled() and _C._any_requires_grad(*args):
             return Recorded.apply(*args, (keyset, options))
         with _BELOW():

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def operand(function: str, x: Tensor, c: float | Tensor) -> Tensor:
@@ -52,13 +53,14 @@ def constant(value: float, x: Tensor) -> Tensor:
 
 
 def is_eager() -> bool:
-    """Whether a call runs as it stands: nothing traces it, no mode and no transform of `torch.func` sees it."""
+    """Whether a call runs as it stands: nothing traces it, no mode, no transform and no forward mode sees it."""
     return not (
         _is_compiling()
         or _modes()
         or _transform() is not None
         or _included(_PRE_DISPATCH)
         or _jit_state() is not None
+        or forward_ad._current_level >= 0
     )
 
 
@@ -86,8 +88,8 @@ def _kept(value: float, device: torch.device) -> Tensor:
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:
-    """Whether autograd must see the call; a transform of `torch.func` may differentiate any tensor."""
-    if torch._C._are_functorch_transforms_active():
+    """Whether autograd must see the call; a transform of `torch.func`, or a forward mode, may concern any tensor."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return True
     if torch.is_grad_enabled():
         for tensor in tensors:

@@ -66,8 +66,8 @@ def declare(operator: Operator) -> None:
     )
     _register(backward_twin, operator.backward_fake, operator.backward_vmap)
     double = _double_backward(operator.backward_reference)
-    _recorded[name] = autograd.register(LIBRARY, name, forward_twin, operator.backward)
-    autograd.register(LIBRARY, backward_twin, backward_twin, double)
+    _recorded[name] = autograd.register(LIBRARY, name, forward_twin, operator.backward, operator.reference)
+    autograd.register(LIBRARY, backward_twin, backward_twin, double, operator.backward_reference)
     transforms.register(LIBRARY, name, forward_twin, operator.backward, operator.vmap, operator.reference)
     transforms.register(
         LIBRARY, backward_twin, backward_twin, double, operator.backward_vmap, operator.backward_reference

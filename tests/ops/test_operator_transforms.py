@@ -5,6 +5,10 @@ import importlib
 import pytest
 import torch
 from operator_cases import arguments, declared, overload
+from torch.autograd import forward_ad
+
+from stonefx import ops
+from stonefx.geometry import poincare
 
 COMPOSITES = ("poincare_linear", "lorentz_linear")
 NAMES = (
@@ -69,3 +73,29 @@ def test_forward_mode_goes_through_the_reference():
     # the map is radial, so that its derivative is symmetric
     expected = torch.func.vjp(lambda v: overload("expmap0")(v, c), x)[1](tangent)[0]
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_mode_without_transforms(name):
+    args = operands(name)
+    tangents = [torch.ones_like(a) for a in args]
+
+    def derivative(function):
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(a, t) for a, t in zip(args, tangents, strict=True)]
+            return forward_ad.unpack_dual(function(*duals))
+
+    for function in (overload(name), getattr(ops, name)):
+        got, expected = derivative(function), derivative(reference(name))
+        torch.testing.assert_close(got.primal, expected.primal)
+        torch.testing.assert_close(got.tangent, expected.tangent)
+
+
+def test_forward_mode_of_the_geometry():
+    x, v = torch.tensor([0.3, -0.4], dtype=torch.float64), torch.tensor([0.5, 0.2], dtype=torch.float64)
+    step = 1e-6
+    for function in (poincare.expmap0, poincare.dist0, lambda p: poincare.mobius_add(p, p)):
+        with forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(function(forward_ad.make_dual(x, v))).tangent
+        slope = (function(x + step * v) - function(x - step * v)) / (2 * step)
+        torch.testing.assert_close(tangent, slope, rtol=1e-7, atol=1e-9)
