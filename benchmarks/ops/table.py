@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
 from tabulate import tabulate
 
@@ -40,7 +39,7 @@ def ops_table(results: Sequence[CaseResult]) -> str:
     ]
     if beyond:
         lines.append(
-            f"a call: {seconds_text(statistics.median(beyond))} more than torch.tanh in the middle of {len(beyond)} "
+            f"a call: {seconds_text(median(beyond))} more than torch.tanh in the middle of {len(beyond)} "
             f"operators, at most {seconds_text(max(beyond))}"
         )
     return "\n".join(lines)

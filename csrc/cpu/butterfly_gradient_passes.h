@@ -7,14 +7,12 @@
 namespace STONE_NAMESPACE {
 
 template <class C, int stride>
-inline Vector<C> step_within_vector(Vector<C> first, Vector<C> second,
-                                                   Vector<C> x) {
+inline Vector<C> step_within_vector(Vector<C> first, Vector<C> second, Vector<C> x) {
   return first * x + second * exchanged<stride, C>(x);
 }
 
 template <class C, int stride>
-inline void step_back_within_vector(Vector<C> first, Vector<C> second,
-                                    Vector<C> x, Vector<C>& grad,
+inline void step_back_within_vector(Vector<C> first, Vector<C> second, Vector<C> x, Vector<C>& grad,
                                     Vector<C>& grad_first, Vector<C>& grad_second) {
   grad_first += grad * x;
   grad_second += grad * exchanged<stride, C>(x);

@@ -14,8 +14,6 @@ namespace STONE_NAMESPACE {
 using Wide = Vector<double>;
 constexpr int kWide = kLanes<double>;
 
-STONE_FUNCTION Wide splat(double value) { return value - Wide{}; }
-
 STONE_FUNCTION Wide read_wide(const double* at) { return read(at); }
 STONE_FUNCTION void write_wide(double* at, Wide value) { write(at, value); }
 
