@@ -22,7 +22,8 @@ def report() -> dict[str, Any]:
 
     Returns:
         `versions`, `build` (`stonefx._C.build_info()` or None), `libraries` by name with `path`, `loaded`, `reason`
-        and `remedy`, `operators` by name with the devices that have a kernel, `backend` (whether
+        and `remedy`, `operators` by name with the devices that have a kernel, `calls` (why calls of
+        the geometry from Python are not short, or None), `backend` (whether
         `torch.compile(backend="stone")` finds the entry point), `machine` (the file with the measured facts of the CPU
         for the cost model, or None before the first measurement), and `problems`: a list of `what` and `remedy`.
 
@@ -45,6 +46,8 @@ def report() -> dict[str, Any]:
         "backend": _entry_point_registered(),
         "machine": _kept(),
     }
+    calls = native.calls()
+    facts["calls"] = calls if isinstance(calls, str) else None
     facts["problems"] = _problems(facts, status)
     return facts
 
@@ -61,6 +64,9 @@ def text() -> str:
         rows.append((name, state))
     for name, devices in facts["operators"].items():
         rows.append((f"stone::{name}", ", ".join(devices)))
+    rows.append(
+        ("calls of the geometry", f"the general way: {facts['calls']}" if facts["calls"] else "short")
+    )
     rows.append(('torch.compile(backend="stone")', "registered" if facts["backend"] else "not registered"))
     rows.append(("facts of this machine", facts["machine"] or "not measured yet: stonefx doctor --measure"))
     table = tabulate(rows, tablefmt="plain")
@@ -161,6 +167,9 @@ def _problems(facts: dict[str, Any], status: native.Status) -> list[dict[str, st
         for library in wanted
         if not library.loaded
     ]
+    if facts["calls"] and not facts["calls"].startswith("STONEFX_NATIVE"):
+        what = f"short calls of the geometry (they take some microseconds more): {facts['calls']}"
+        problems.append({"what": what, "remedy": native.BUILD_COMMAND})
     if not facts["backend"]:
         problems.append(
             {"what": 'the entry point of torch.compile(backend="stone")', "remedy": native.BUILD_COMMAND}

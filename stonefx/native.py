@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,34 @@ def build_info() -> dict | None:
     """`stonefx._C.build_info()`, or None where the extension module is not built."""
     module = extension()
     return None if module is None else module.build_info()
+
+
+def direct_call(
+    operator: str, positive: list[bool], bounds: Mapping[torch.dtype, Mapping[str, float]]
+) -> Any | None:
+    """`stonefx._calls.make`, or None where that module is not built, or built for another release of torch."""
+    module = calls()
+    if isinstance(module, str):
+        return None
+    return module.make(
+        operator, positive, [(dtype, list(values.items())) for dtype, values in bounds.items()]
+    )
+
+
+@cache
+def calls() -> Any | str:
+    """The extension module `stonefx._calls`, or why it is not used; the operators work without it."""
+    if os.environ.get("STONEFX_NATIVE", "1") == "0":
+        return "STONEFX_NATIVE=0 is set"
+    facts = build_info()
+    # It takes tensors out of Python objects, whose layout is that of one release.
+    if facts is not None and facts["torch_headers"] != str(torch.__version__):
+        return f"it was built for torch {facts['torch_headers']}, this is {torch.__version__}"
+    try:
+        from stonefx import _calls  # type: ignore[attr-defined]
+    except ImportError as error:
+        return f"stonefx._calls does not load: {error}"
+    return _calls
 
 
 def extension() -> Any:

@@ -19,6 +19,7 @@ class Bounds(NamedTuple):
             in float64, where the norm itself is known to rounding only.
         tangent: `artanh(radius)`, the length of a tangent vector at the origin that reaches `radius`.
         argument: the largest argument of cosh whose value the dtype holds, with room for a curvature below 1.
+        margin: what `poincare.project` leaves to the boundary.
     """
 
     eps: float
@@ -26,6 +27,7 @@ class Bounds(NamedTuple):
     radius: float
     tangent: float
     argument: float
+    margin: float
 
 
 @cache
@@ -37,12 +39,15 @@ def bounds(dtype: torch.dtype) -> Bounds:
     """
     eps = torch.finfo(dtype).eps
     radius = 1 - (8 if dtype == torch.float64 else 2) * eps
-    return Bounds(eps, eps, radius, math.atanh(radius), min(math.log(torch.finfo(dtype).max) - 2, 690.0))
+    argument = min(math.log(torch.finfo(dtype).max) - 2, 690.0)
+    return Bounds(eps, eps, radius, math.atanh(radius), argument, _MARGIN[dtype])
 
 
-_OF = {dtype: bounds(dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
+# geoopt's margins for float32 and float64; in the half types a point that close to the boundary is rounded onto it.
+_MARGIN = {torch.float32: 4e-3, torch.float64: 1e-5, torch.bfloat16: 2**-6, torch.float16: 4e-3}
+ALL = {dtype: bounds(dtype) for dtype in _MARGIN}
 
 
 def of(x: torch.Tensor) -> Bounds:
     """The bounds of `x`, or those of float32 where the operator will refuse the dtype."""
-    return _OF.get(x.dtype, _OF[torch.float32])
+    return ALL.get(x.dtype, ALL[torch.float32])

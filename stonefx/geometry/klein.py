@@ -8,11 +8,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from stonefx import ops
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import number, operand
 
 from . import midpoints, poincare
-from .bounds import of
+from .bounds import Bounds, of
+from .function import Function
 
 __all__ = [
     "add",
@@ -26,11 +25,16 @@ __all__ = [
     "to_poincare",
 ]
 
-_ADD = Caller("klein_add")
-_DIST = Caller("klein_dist")
-_GEODESIC = Caller("klein_geodesic")
-_TO_POINCARE = Caller("klein_to_poincare")
-_TO_LORENTZ = Caller("klein_to_lorentz")
+
+def _inside(b: Bounds) -> dict[str, float]:
+    return {"min_gap": b.gap, "max_radius": b.radius}
+
+
+_ADD = Function("add", "klein_add", _inside)
+_DIST = Function("dist", "klein_dist", lambda b: {"min_gap": b.gap})
+_GEODESIC = Function("geodesic", "klein_geodesic", _inside, numbers=("c", "t"))
+_TO_POINCARE = Function("to_poincare", "klein_to_poincare", _inside)
+_TO_LORENTZ = Function("to_lorentz", "klein_to_lorentz", lambda b: {"min_gap": b.gap})
 
 
 def add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -48,8 +52,7 @@ def add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> add(torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0]))
     tensor([0.8000, 0.0000])
     """
-    b = of(x)
-    return _ADD(x, y, operand("add", x, c), min_gap=b.gap, max_radius=b.radius)
+    return _ADD(x, y, c)
 
 
 def scalar_mul(r: float | Tensor, x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -88,7 +91,7 @@ def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> dist(torch.tensor([0.8, 0.0]), torch.tensor([-0.8, 0.0]))
     tensor(2.1972)
     """
-    return _DIST(x, y, operand("dist", x, c), min_gap=of(x).gap)
+    return _DIST(x, y, c)
 
 
 def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -126,9 +129,7 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
     >>> geodesic(torch.tensor([0.8, 0.0]), torch.tensor([0.0, 0.0]), 0.5)
     tensor([0.5000, 0.0000])
     """
-    b = of(x)
-    time = number("geodesic", "t", x, t)
-    return _GEODESIC(x, y, operand("geodesic", x, c), time, min_gap=b.gap, max_radius=b.radius)
+    return _GEODESIC(x, y, c, t)
 
 
 def einstein_midpoint(points: Tensor, weights: Tensor | None = None, c: float | Tensor = 1.0) -> Tensor:
@@ -186,8 +187,7 @@ def to_poincare(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> to_poincare(torch.tensor([0.8, 0.0]))
     tensor([0.5000, 0.0000])
     """
-    b = of(x)
-    return _TO_POINCARE(x, operand("to_poincare", x, c), min_gap=b.gap, max_radius=b.radius)
+    return _TO_POINCARE(x, c)
 
 
 def to_lorentz(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -205,4 +205,4 @@ def to_lorentz(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> to_lorentz(torch.tensor([0.6, 0.0]))
     tensor([1.2500, 0.7500, 0.0000])
     """
-    return _TO_LORENTZ(x, operand("to_lorentz", x, c), min_gap=of(x).gap)
+    return _TO_LORENTZ(x, c)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import number, operand
+from stonefx.ops.curvature import operand
+
+from .function import Function
 
 __all__ = ["cdist", "dist", "expmap", "geodesic", "logmap", "project"]
 
-_EXPMAP = Caller("sphere_expmap")
-_LOGMAP = Caller("sphere_logmap")
-_DIST = Caller("sphere_dist")
-_PROJECT = Caller("sphere_project")
-_GEODESIC = Caller("sphere_geodesic")
+_EXPMAP = Function("expmap", "sphere_expmap")
+_LOGMAP = Function("logmap", "sphere_logmap")
+_DIST = Function("dist", "sphere_dist")
+_PROJECT = Function("project", "sphere_project")
+_GEODESIC = Function("geodesic", "sphere_geodesic", numbers=("c", "t"))
 
 
 def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -37,7 +38,7 @@ def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> expmap(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.5]))
     tensor([0.8776, 0.4794])
     """
-    return _EXPMAP(x, v, operand("expmap", x, c))
+    return _EXPMAP(x, v, c)
 
 
 def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -57,7 +58,7 @@ def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> logmap(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
     tensor([0.0000, 1.5708])
     """
-    return _LOGMAP(x, y, operand("logmap", x, c))
+    return _LOGMAP(x, y, c)
 
 
 def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -75,7 +76,7 @@ def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> dist(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
     tensor(1.5708)
     """
-    return _DIST(x, y, operand("dist", x, c))
+    return _DIST(x, y, c)
 
 
 def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -112,7 +113,7 @@ def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> project(torch.tensor([3.0, 4.0]))
     tensor([0.6000, 0.8000])
     """
-    return _PROJECT(x, operand("project", x, c))
+    return _PROJECT(x, c)
 
 
 def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -134,4 +135,4 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
     >>> geodesic(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
     tensor([0.7071, 0.7071])
     """
-    return _GEODESIC(x, y, operand("geodesic", x, c), number("geodesic", "t", x, t))
+    return _GEODESIC(x, y, c, t)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import operand
+from ..function import Function
 
-from ..bounds import of
-
-_EXPMAP0 = Caller("lorentz_expmap0")
-_LOGMAP0 = Caller("lorentz_logmap0")
-_EXPMAP = Caller("lorentz_expmap")
-_LOGMAP = Caller("lorentz_logmap")
-_TRANSPORT = Caller("lorentz_transport")
+_EXPMAP0 = Function("expmap0", "lorentz_expmap0", lambda b: {"max_argument": b.argument})
+_LOGMAP0 = Function("logmap0", "lorentz_logmap0")
+_EXPMAP = Function("expmap", "lorentz_expmap", lambda b: {"max_argument": b.argument})
+_LOGMAP = Function("logmap", "lorentz_logmap")
+_TRANSPORT = Function("parallel_transport", "lorentz_transport")
 
 
 def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -31,7 +28,7 @@ def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> expmap0(torch.tensor([0.0, 1.0]))
     tensor([1.5431, 1.1752])
     """
-    return _EXPMAP0(v, operand("expmap0", v, c), max_argument=of(v).argument)
+    return _EXPMAP0(v, c)
 
 
 def logmap0(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -51,7 +48,7 @@ def logmap0(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> logmap0(torch.tensor([1.25, 0.75]))
     tensor([0.0000, 0.6931])
     """
-    return _LOGMAP0(x, operand("logmap0", x, c))
+    return _LOGMAP0(x, c)
 
 
 def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -71,7 +68,7 @@ def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> expmap(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0]))
     tensor([1.5431, 1.1752, 0.0000])
     """
-    return _EXPMAP(x, v, operand("expmap", x, c), max_argument=of(x).argument)
+    return _EXPMAP(x, v, c)
 
 
 def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -91,7 +88,7 @@ def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> logmap(torch.tensor([1.0, 0.0]), torch.tensor([1.25, 0.75]))
     tensor([0.0000, 0.6931])
     """
-    return _LOGMAP(x, y, operand("logmap", x, c))
+    return _LOGMAP(x, y, c)
 
 
 def parallel_transport(x: Tensor, y: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -111,4 +108,4 @@ def parallel_transport(x: Tensor, y: Tensor, v: Tensor, c: float | Tensor = 1.0)
     >>> parallel_transport(torch.tensor([1.0, 0.0]), torch.tensor([1.25, 0.75]), torch.tensor([0.0, 1.0]))
     tensor([0.7500, 1.2500])
     """
-    return _TRANSPORT(x, y, v, operand("parallel_transport", x, c))
+    return _TRANSPORT(x, y, v, c)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from stonefx import ops
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import number, operand
 
 from .. import midpoints
+from ..function import Function
 
-_INNER = Caller("lorentz_inner")
-_DIST = Caller("lorentz_dist")
-_GEODESIC = Caller("lorentz_geodesic")
+_INNER = Function("inner", "lorentz_inner", numbers=())
+_DIST = Function("dist", "lorentz_dist")
+_GEODESIC = Function("geodesic", "lorentz_geodesic", numbers=("c", "t"))
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:
@@ -48,7 +47,7 @@ def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> dist(torch.tensor([1.0, 0.0]), torch.tensor([1.25, 0.75]))
     tensor(0.6931)
     """
-    return _DIST(x, y, operand("dist", x, c))
+    return _DIST(x, y, c)
 
 
 def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -88,7 +87,7 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
     >>> geodesic(torch.tensor([1.0, 0.0]), torch.tensor([1.25, 0.75]), 0.5)
     tensor([1.0607, 0.3536])
     """
-    return _GEODESIC(x, y, operand("geodesic", x, c), number("geodesic", "t", x, t))
+    return _GEODESIC(x, y, c, t)
 
 
 def centroid(points: Tensor, weights: Tensor | None = None, c: float | Tensor = 1.0) -> Tensor:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import operand
+from ..function import Function
 
-from ..bounds import of
-
-_PROJECT = Caller("lorentz_project")
-_TO_POINCARE = Caller("lorentz_to_poincare")
-_TO_KLEIN = Caller("lorentz_to_klein")
+_PROJECT = Function("project", "lorentz_project")
+_TO_POINCARE = Function("to_poincare", "lorentz_to_poincare", lambda b: {"max_radius": b.radius})
+_TO_KLEIN = Function("to_klein", "lorentz_to_klein", lambda b: {"max_radius": b.radius})
 
 
 def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -29,7 +26,7 @@ def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> project(torch.tensor([9.0, 0.75]))
     tensor([1.2500, 0.7500])
     """
-    return _PROJECT(x, operand("project", x, c))
+    return _PROJECT(x, c)
 
 
 def to_poincare(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -47,7 +44,7 @@ def to_poincare(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> to_poincare(torch.tensor([1.25, 0.75]))
     tensor([0.3333])
     """
-    return _TO_POINCARE(x, operand("to_poincare", x, c), max_radius=of(x).radius)
+    return _TO_POINCARE(x, c)
 
 
 def to_klein(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -65,4 +62,4 @@ def to_klein(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> to_klein(torch.tensor([1.25, 0.75]))
     tensor([0.6000])
     """
-    return _TO_KLEIN(x, operand("to_klein", x, c), max_radius=of(x).radius)
+    return _TO_KLEIN(x, c)

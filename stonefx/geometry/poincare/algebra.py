@@ -5,15 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import number, operand
-
 from .. import midpoints
-from ..bounds import of
+from ..function import Function
 
-_MOBIUS_ADD = Caller("mobius_add")
-_SCALAR_MUL = Caller("mobius_scalar_mul")
-_MATVEC = Caller("mobius_matvec")
+_MOBIUS_ADD = Function(
+    "mobius_add", "mobius_add", lambda b: {"min_denominator": 1e-15, "max_radius": b.radius}
+)
+_SCALAR_MUL = Function(
+    "mobius_scalar_mul",
+    "mobius_scalar_mul",
+    lambda b: {"min_gap": b.gap, "max_radius": b.radius},
+    numbers=("c", "r"),
+)
+_MATVEC = Function("mobius_matvec", "mobius_matvec", lambda b: {"min_gap": b.gap, "max_radius": b.radius})
 
 
 def mobius_add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -35,8 +39,7 @@ def mobius_add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> mobius_add(torch.tensor([-0.3, 0.4]), torch.tensor([0.3, -0.4]))
     tensor([0., 0.])
     """
-    curvature = operand("mobius_add", x, c)
-    return _MOBIUS_ADD(x, y, curvature, min_denominator=1e-15, max_radius=of(x).radius)
+    return _MOBIUS_ADD(x, y, c)
 
 
 def mobius_scalar_mul(r: float | Tensor, x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -56,9 +59,7 @@ def mobius_scalar_mul(r: float | Tensor, x: Tensor, c: float | Tensor = 1.0) -> 
     >>> mobius_scalar_mul(2.0, torch.tensor([0.5, 0.0]))
     tensor([0.8000, 0.0000])
     """
-    b = of(x)
-    scalar = number("mobius_scalar_mul", "r", x, r)
-    return _SCALAR_MUL(x, operand("mobius_scalar_mul", x, c), scalar, min_gap=b.gap, max_radius=b.radius)
+    return _SCALAR_MUL(x, c, r)
 
 
 def mobius_matvec(weight: Tensor, x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -77,9 +78,7 @@ def mobius_matvec(weight: Tensor, x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> mobius_matvec(torch.eye(2) * 2, torch.tensor([0.5, 0.0]))
     tensor([0.8000, 0.0000])
     """
-    b = of(x)
-    mx = torch.nn.functional.linear(x, weight)
-    return _MATVEC(mx, x, operand("mobius_matvec", x, c), min_gap=b.gap, max_radius=b.radius)
+    return _MATVEC(torch.nn.functional.linear(x, weight), x, c)
 
 
 def gyromidpoint(points: Tensor, weights: Tensor | None = None, c: float | Tensor = 1.0) -> Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import operand
+from ..function import Function
 
-from ..bounds import of
-
-_EXPMAP0 = Caller("expmap0")
-_LOGMAP0 = Caller("logmap0")
-_EXPMAP = Caller("expmap")
-_LOGMAP = Caller("logmap")
-_TRANSPORT = Caller("poincare_transport")
+_EXPMAP0 = Function("expmap0", "expmap0", lambda b: {"tanh_limit": b.tangent})
+_LOGMAP0 = Function("logmap0", "logmap0", lambda b: {"atanh_limit": 1 - b.eps})
+_EXPMAP = Function(
+    "expmap", "expmap", lambda b: {"min_gap": b.gap, "min_denominator": 1e-30, "max_radius": b.radius}
+)
+_LOGMAP = Function("logmap", "logmap", lambda b: {"min_gap": b.gap})
+_TRANSPORT = Function("parallel_transport", "poincare_transport", lambda b: {"min_gap": b.gap})
 
 
 def boundary(dtype: torch.dtype) -> float:
@@ -45,7 +44,7 @@ def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> expmap0(torch.zeros(2))
     tensor([0., 0.])
     """
-    return _EXPMAP0(v, operand("expmap0", v, c), tanh_limit=of(v).tangent)
+    return _EXPMAP0(v, c)
 
 
 def logmap0(y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -67,7 +66,7 @@ def logmap0(y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> logmap0(torch.tensor([1.0, 0.0]))
     tensor([8.3178, 0.0000])
     """
-    return _LOGMAP0(y, operand("logmap0", y, c), atanh_limit=1 - of(y).eps)
+    return _LOGMAP0(y, c)
 
 
 def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -87,8 +86,7 @@ def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> expmap(torch.tensor([0.5, 0.0]), torch.tensor([0.0, 0.75]))
     tensor([0.6900, 0.4989])
     """
-    b = of(x)
-    return _EXPMAP(x, v, operand("expmap", x, c), min_gap=b.gap, min_denominator=1e-30, max_radius=b.radius)
+    return _EXPMAP(x, v, c)
 
 
 def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -107,7 +105,7 @@ def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> logmap(torch.tensor([0.0, 0.0]), torch.tensor([0.3, 0.4]))
     tensor([0.3296, 0.4394])
     """
-    return _LOGMAP(x, y, operand("logmap", x, c), min_gap=of(x).gap)
+    return _LOGMAP(x, y, c)
 
 
 def parallel_transport(x: Tensor, y: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -124,4 +122,4 @@ def parallel_transport(x: Tensor, y: Tensor, v: Tensor, c: float | Tensor = 1.0)
     >>> parallel_transport(torch.zeros(2), torch.tensor([0.5, 0.0]), torch.tensor([0.0, 1.0]))
     tensor([0.0000, 0.7500])
     """
-    return _TRANSPORT(x, y, v, operand("parallel_transport", x, c), min_gap=of(x).gap)
+    return _TRANSPORT(x, y, v, c)

@@ -6,16 +6,19 @@ import torch
 from torch import Tensor
 
 from stonefx import ops
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import number, operand
 from stonefx.ops.poincare_cdist import Mode
 
-from ..bounds import of
+from ..function import Function
 
-_DIST = Caller("poincare_dist")
-_DIST0 = Caller("poincare_dist0")
-_CONFORMAL_FACTOR = Caller("conformal_factor")
-_GEODESIC = Caller("poincare_geodesic")
+_DIST = Function("dist", "poincare_dist", lambda b: {"min_gap": b.gap})
+_DIST0 = Function("dist0", "poincare_dist0", lambda b: {"min_gap": b.gap})
+_CONFORMAL_FACTOR = Function("conformal_factor", "conformal_factor", lambda b: {"min_gap": b.gap})
+_GEODESIC = Function(
+    "geodesic",
+    "poincare_geodesic",
+    lambda b: {"min_gap": b.gap, "max_radius": b.radius},
+    numbers=("c", "t"),
+)
 
 
 def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -35,7 +38,7 @@ def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> dist(torch.tensor([0.5, 0.0]), torch.tensor([-0.5, 0.0]))
     tensor(2.1972)
     """
-    return _DIST(x, y, operand("dist", x, c), min_gap=of(x).gap)
+    return _DIST(x, y, c)
 
 
 def dist0(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -52,7 +55,7 @@ def dist0(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> dist0(torch.tensor([0.5, 0.0]))
     tensor(1.0986)
     """
-    return _DIST0(x, operand("dist0", x, c), min_gap=of(x).gap)
+    return _DIST0(x, c)
 
 
 def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, mode: Mode = "accurate") -> Tensor:
@@ -100,9 +103,7 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
     >>> geodesic(torch.tensor([0.5, 0.0]), torch.tensor([-0.5, 0.0]), 0.5)
     tensor([0., 0.])
     """
-    b = of(x)
-    time = number("geodesic", "t", x, t)
-    return _GEODESIC(x, y, operand("geodesic", x, c), time, min_gap=b.gap, max_radius=b.radius)
+    return _GEODESIC(x, y, c, t)
 
 
 def conformal_factor(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -119,4 +120,4 @@ def conformal_factor(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> conformal_factor(torch.tensor([0.5, 0.0]))
     tensor(2.6667)
     """
-    return _CONFORMAL_FACTOR(x, operand("conformal_factor", x, c), min_gap=of(x).gap)
+    return _CONFORMAL_FACTOR(x, c)

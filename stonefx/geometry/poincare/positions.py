@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import operand
+from ..function import Function
 
-from ..bounds import of
-
-_PROJECT = Caller("project")
-_TO_LORENTZ = Caller("poincare_to_lorentz")
-_TO_KLEIN = Caller("poincare_to_klein")
-
-# geoopt's margins for float32 and float64; in the half types a point that close to the boundary is rounded onto it.
-_MARGIN = {torch.float32: 4e-3, torch.float64: 1e-5, torch.bfloat16: 2**-6, torch.float16: 4e-3}
+_PROJECT = Function("project", "project", lambda b: {"eps": b.margin})
+_TO_LORENTZ = Function("to_lorentz", "poincare_to_lorentz", lambda b: {"min_gap": b.gap})
+_TO_KLEIN = Function("to_klein", "poincare_to_klein", lambda b: {"max_radius": b.radius})
 
 
 def project(x: Tensor, c: float | Tensor = 1.0, eps: float | None = None) -> Tensor:
@@ -33,8 +26,7 @@ def project(x: Tensor, c: float | Tensor = 1.0, eps: float | None = None) -> Ten
     >>> project(torch.tensor([3.0, 4.0]))
     tensor([0.5976, 0.7968])
     """
-    margin = _MARGIN.get(x.dtype, 4e-3) if eps is None else eps
-    return _PROJECT(x, operand("project", x, c), eps=margin)
+    return _PROJECT(x, c) if eps is None else _PROJECT(x, c, eps=eps)
 
 
 def to_lorentz(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -51,7 +43,7 @@ def to_lorentz(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> to_lorentz(torch.tensor([0.5, 0.0]))
     tensor([1.6667, 1.3333, 0.0000])
     """
-    return _TO_LORENTZ(x, operand("to_lorentz", x, c), min_gap=of(x).gap)
+    return _TO_LORENTZ(x, c)
 
 
 def to_klein(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
@@ -68,4 +60,4 @@ def to_klein(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> to_klein(torch.tensor([0.5, 0.0]))
     tensor([0.8000, 0.0000])
     """
-    return _TO_KLEIN(x, operand("to_klein", x, c), max_radius=of(x).radius)
+    return _TO_KLEIN(x, c)
