@@ -13,7 +13,7 @@ struct PairSums {
 };
 
 // A tile's row at its full length, beyond which `grad` is 0; `weights` come in as squared distances.
-template <class C>
+template <bool guarded, class C>
 __attribute__((noinline)) PairSums row_gradients(C* __restrict weights, const C* __restrict grad,
                                                  const PairSide<C> side, const Panel<C>& y,
                                                  const PairScale<C> scale) {
@@ -21,7 +21,7 @@ __attribute__((noinline)) PairSums row_gradients(C* __restrict weights, const C*
 #pragma omp simd reduction(+ : along, curvature)
   for (int j = 0; j < kTile; ++j) {
     const PairGradient<C> g =
-        pair_gradient(grad[j], weights[j], side, PairSide<C>{y.weight[j], y.excess[j], y.passes[j]}, scale);
+        pair_gradient<guarded>(grad[j], weights[j], side, PairSide<C>{y.weight[j], y.excess[j], y.passes[j]}, scale);
     weights[j] = g.weight;
     along += g.along;
     curvature += g.curvature;
@@ -30,7 +30,7 @@ __attribute__((noinline)) PairSums row_gradients(C* __restrict weights, const C*
 }
 
 // `weights` come in as squared distances.
-template <class C>
+template <bool guarded, class C>
 inline PairSums weigh_pairs(C* weights, const C* grad, const Panel<C>& x, int i, const Panel<C>& y, int64_t dim,
                             const PairScale<C>& scale, double c, const CdistGuards& guards) {
   double wide[kTile];
@@ -38,15 +38,15 @@ inline PairSums weigh_pairs(C* weights, const C* grad, const Panel<C>& x, int i,
     const PairScale<double> exact = pair_scale<double>(c, guards);
     PairSums sums{0.0, 0.0};
     for (int j = 0; j < y.count; ++j) {
-      const PairGradient<double> g = pair_gradient(static_cast<double>(grad[j]), wide[j], wide_side(x, i, c),
-                                                   wide_side(y, j, c), exact);
+      const PairGradient<double> g = pair_gradient<guarded>(static_cast<double>(grad[j]), wide[j], wide_side(x, i, c),
+                                                            wide_side(y, j, c), exact);
       weights[j] = static_cast<C>(g.weight);
       sums.along += g.along;
       sums.curvature += g.curvature;
     }
     return sums;
   }
-  return row_gradients(weights, grad, x.side(i), y, scale);
+  return row_gradients<guarded>(weights, grad, x.side(i), y, scale);
 }
 
 // The gradients of the distances of `x` (rows from `row`) to `y` (columns from `column`), laid out [kTile, kTile];
@@ -130,8 +130,11 @@ void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t be
       load_gradients(space.grad, grad, own_step, other_step, x.count, y.count);
       square_tile(space.squares, x.points, y.transposed, dim, x.count, y.count);
       for (int i = 0; i < x.count; ++i) {
-        const PairSums sums = weigh_pairs(space.squares + i * kTile, space.grad + i * kTile, x, i, y, dim, scale, c,
-                                          a.guards);
+        C* pairs = space.squares + i * kTile;
+        const C* upstream = space.grad + i * kTile;
+        const PairSums sums = changes_denominator(a.guards)
+                                  ? weigh_pairs<true>(pairs, upstream, x, i, y, dim, scale, c, a.guards)
+                                  : weigh_pairs<false>(pairs, upstream, x, i, y, dim, scale, c, a.guards);
         totals[i].along += sums.along;
         totals[i].curvature += sums.curvature;
       }

@@ -10,20 +10,20 @@
 namespace STONE_NAMESPACE {
 
 // A tile's row at its full length, whatever part of it is used: the loop is then vector code alone.
-template <class C>
+template <bool guarded, class C>
 __attribute__((noinline)) void row_distances(C* __restrict result, const C* __restrict squares, C weight,
                                              const C* __restrict weights, const PairScale<C> scale) {
 #pragma omp simd
   for (int j = 0; j < kTile; ++j) {
-    result[j] = pair_distance(squares[j], weight * weights[j], scale);
+    result[j] = pair_distance<guarded>(squares[j], weight * weights[j], scale);
   }
 }
 
-template <class T, class C>
+template <bool guarded, class T, class C>
 inline void distances(T* result, const C* squares, const Panel<C>& x, int i, const Panel<C>& y, int64_t dim,
                       const PairScale<C>& scale, double c, const CdistGuards& guards) {
   C row[kTile];
-  row_distances(row, squares, x.weight[i], y.weight, scale);
+  row_distances<guarded>(row, squares, x.weight[i], y.weight, scale);
 #pragma omp simd
   for (int j = 0; j < y.count; ++j) {
     result[j] = store<T>(static_cast<typename Compute<T>::type>(row[j]));
@@ -32,7 +32,8 @@ inline void distances(T* result, const C* squares, const Panel<C>& x, int i, con
   if (wide_squares(wide, squares, x, i, y, dim)) {
     const PairScale<double> exact = pair_scale<double>(c, guards);
     for (int j = 0; j < y.count; ++j) {
-      const double distance = pair_distance(wide[j], wide_side(x, i, c).weight * wide_side(y, j, c).weight, exact);
+      const double distance =
+          pair_distance<guarded>(wide[j], wide_side(x, i, c).weight * wide_side(y, j, c).weight, exact);
       result[j] = store<T>(static_cast<typename Compute<T>::type>(distance));
     }
   }
@@ -63,7 +64,12 @@ void cdist_forward(const CdistArguments& a, void* scratch, int64_t begin, int64_
     square_tile(space.squares, x.points, y.transposed, dim, x.count, y.count);
     for (int i = 0; i < x.count; ++i) {
       T* result = static_cast<T*>(a.result) + (matrix * a.rows + row + i) * a.columns + column;
-      distances(result, space.squares + i * kTile, x, i, y, dim, scale, c, a.guards);
+      const C* squares = space.squares + i * kTile;
+      if (changes_denominator(a.guards)) {
+        distances<true>(result, squares, x, i, y, dim, scale, c, a.guards);
+      } else {
+        distances<false>(result, squares, x, i, y, dim, scale, c, a.guards);
+      }
     }
   }
 }

@@ -79,6 +79,39 @@ STONE_FUNCTION void write_part(T* at, Wide value, int64_t count) {
   memcpy(at, part, static_cast<size_t>(count) * sizeof(T));
 }
 
+// Going through memory costs more than the rest of a short row.
+#if defined(__AVX512F__)
+STONE_FUNCTION __mmask8 first_lanes(int64_t count) { return static_cast<__mmask8>((1u << count) - 1u); }
+STONE_FUNCTION Wide read_part(const float* at, int64_t count) {
+  return reinterpret_cast<Wide>(_mm512_maskz_cvtps_pd(0xff, _mm256_maskz_loadu_ps(first_lanes(count), at)));
+}
+STONE_FUNCTION Wide read_part(const double* at, int64_t count) {
+  return reinterpret_cast<Wide>(_mm512_maskz_loadu_pd(first_lanes(count), at));
+}
+STONE_FUNCTION void write_part(float* at, Wide value, int64_t count) {
+  _mm256_mask_storeu_ps(at, first_lanes(count), _mm512_maskz_cvtpd_ps(0xff, reinterpret_cast<__m512d>(value)));
+}
+STONE_FUNCTION void write_part(double* at, Wide value, int64_t count) {
+  _mm512_mask_storeu_pd(at, first_lanes(count), reinterpret_cast<__m512d>(value));
+}
+#elif defined(__AVX2__)
+STONE_FUNCTION __m128i first_lanes(int64_t count) {
+  return _mm_cmpgt_epi32(_mm_set1_epi32(static_cast<int>(count)), _mm_setr_epi32(0, 1, 2, 3));
+}
+STONE_FUNCTION Wide read_part(const float* at, int64_t count) {
+  return reinterpret_cast<Wide>(_mm256_cvtps_pd(_mm_maskload_ps(at, first_lanes(count))));
+}
+STONE_FUNCTION Wide read_part(const double* at, int64_t count) {
+  return reinterpret_cast<Wide>(_mm256_maskload_pd(at, _mm256_cvtepi32_epi64(first_lanes(count))));
+}
+STONE_FUNCTION void write_part(float* at, Wide value, int64_t count) {
+  _mm_maskstore_ps(at, first_lanes(count), _mm256_cvtpd_ps(reinterpret_cast<__m256d>(value)));
+}
+STONE_FUNCTION void write_part(double* at, Wide value, int64_t count) {
+  _mm256_maskstore_pd(at, _mm256_cvtepi32_epi64(first_lanes(count)), reinterpret_cast<__m256d>(value));
+}
+#endif
+
 template <int half, class V>
 STONE_FUNCTION double sum_of_lanes(V v) {
   const V sum = v + exchanged<half, double>(v);

@@ -33,18 +33,18 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
         }
         const int64_t at = (place.matrix * p.a.rows + row) * p.a.columns + column;
         const C grad = static_cast<C>(load(static_cast<const T*>(p.a.grad)[at]));
-        portable::PairGradient<C> g = portable::pair_gradient(grad, squares[i][j], x.of[i], y.of[j], scale);
-        double along_y = portable::pair_gradient(grad, squares[i][j], y.of[j], x.of[i], scale).along;
+        portable::PairGradient<C> g = pair_gradient(grad, squares[i][j], x.of[i], y.of[j], scale, p.guarded);
+        double along_y = pair_gradient(grad, squares[i][j], y.of[j], x.of[i], scale, p.guarded).along;
         double along_x = g.along, of_pair = g.curvature;
         const double wide = wide_square<T>(squares[i][j], p, place.matrix, row, column);
         if (wide > 0.0) {
           const auto exact = portable::pair_scale<double>(c, p.a.guards);
           const auto one = wide_side(p, 0, place.matrix, row, c), other = wide_side(p, 1, place.matrix, column, c);
-          const auto w = portable::pair_gradient(static_cast<double>(grad), wide, one, other, exact);
+          const auto w = pair_gradient(static_cast<double>(grad), wide, one, other, exact, p.guarded);
           g.weight = static_cast<C>(w.weight);
           along_x = w.along;
           of_pair = w.curvature;
-          along_y = portable::pair_gradient(static_cast<double>(grad), wide, other, one, exact).along;
+          along_y = pair_gradient(static_cast<double>(grad), wide, other, one, exact, p.guarded).along;
         }
         static_cast<C*>(p.weights)[at] = g.weight;
         rows[i] += along_x;

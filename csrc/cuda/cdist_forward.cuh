@@ -28,13 +28,13 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice
         }
         using Stored = typename portable::Compute<T>::type;
         Stored distance = static_cast<Stored>(
-            portable::pair_distance(squares[i][j], x.of[i].weight * y.of[j].weight, scale));
+            pair_distance(squares[i][j], x.of[i].weight * y.of[j].weight, scale, p.guarded));
         const double wide = wide_square<T>(squares[i][j], p, place.matrix, row, column);
         if (wide > 0.0) {
           const double weights = wide_side(p, 0, place.matrix, row, c).weight *
                                  wide_side(p, 1, place.matrix, column, c).weight;
           distance = static_cast<Stored>(
-              portable::pair_distance(wide, weights, portable::pair_scale<double>(c, p.a.guards)));
+              pair_distance(wide, weights, portable::pair_scale<double>(c, p.a.guards), p.guarded));
         }
         static_cast<T*>(p.a.result)[(place.matrix * p.a.rows + row) * p.a.columns + column] = store<T>(distance);
       }

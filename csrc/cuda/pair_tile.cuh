@@ -20,6 +20,21 @@ constexpr int kDepth = 16;          // entries of each point in shared memory at
 
 inline int64_t tiles(int64_t extent) { return (extent + kTile - 1) / kTile; }
 
+// Which of the two formulas is the same for all pairs.
+template <class C>
+__device__ inline C pair_distance(C squares, C weights, const portable::PairScale<C>& scale, bool guarded) {
+  return guarded ? portable::pair_distance<true>(squares, weights, scale)
+                 : portable::pair_distance<false>(squares, weights, scale);
+}
+
+template <class C>
+__device__ inline portable::PairGradient<C> pair_gradient(C grad, C squares, const portable::PairSide<C>& x,
+                                                          const portable::PairSide<C>& y,
+                                                          const portable::PairScale<C>& scale, bool guarded) {
+  return guarded ? portable::pair_gradient<true>(grad, squares, x, y, scale)
+                 : portable::pair_gradient<false>(grad, squares, x, y, scale);
+}
+
 // A matrix of pairs, and where its parts lie in scratch memory.
 struct PairsOnDevice {
   CdistArguments a;
@@ -27,6 +42,7 @@ struct PairsOnDevice {
   int64_t across;    // tiles of y
   int64_t start;     // entries in front of those that span the ball
   int64_t dim;       // entries that do
+  bool guarded;      // whether the denominator is changed
   portable::BallImage* images[2];  // [batch, points] of x and of y
   void* weights;     // backward only: [batch, rows, columns], in the type that pairs are computed in
   void* sums[2];     // backward only: [batch, points, dim], of the weighted differences

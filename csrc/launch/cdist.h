@@ -69,7 +69,10 @@ inline Sizes check_cdist(const char* name, const Tensor& x, const Tensor& y, con
   check_same_device(name, "x and y", x, y);
   const Sizes batch = pair_batch(name, x, y);
   check_curvature(name, c, with_last(batch, 1), x);
-  check_options(name, {{"min_alpha", guards.min_alpha}, {"atanh_limit", guards.atanh_limit}});
+  check_options(name, {{"min_alpha", guards.min_alpha},
+                       {"atanh_limit", guards.atanh_limit},
+                       {"min_denominator", guards.min_denominator},
+                       {"denominator_offset", guards.denominator_offset}});
   return batch;
 }
 
@@ -145,17 +148,21 @@ std::tuple<Tensor, Tensor, Tensor> cdist_backward(const CdistNames& names, Model
 }
 
 template <class Device>
-Tensor poincare_cdist(Tensor x, Tensor y, Tensor c, double min_alpha, double atanh_limit) {
-  return cdist<Device>("poincare_cdist", Model::kPoincare, x, y, c, {min_alpha, atanh_limit});
+Tensor poincare_cdist(Tensor x, Tensor y, Tensor c, double min_alpha, double atanh_limit, double min_denominator,
+                      double denominator_offset) {
+  return cdist<Device>("poincare_cdist", Model::kPoincare, x, y, c,
+                       {min_alpha, atanh_limit, min_denominator, denominator_offset});
 }
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> poincare_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c,
-                                                           double min_alpha, double atanh_limit) {
-  return cdist_backward<Device>(kPoincareCdist, Model::kPoincare, grad, x, y, c, {min_alpha, atanh_limit});
+                                                           double min_alpha, double atanh_limit,
+                                                           double min_denominator, double denominator_offset) {
+  return cdist_backward<Device>(kPoincareCdist, Model::kPoincare, grad, x, y, c,
+                                {min_alpha, atanh_limit, min_denominator, denominator_offset});
 }
 
-inline constexpr CdistGuards kNoGuards{0.0, 1e308};
+inline constexpr CdistGuards kNoGuards{0.0, 1e308, 0.0, 0.0};
 
 template <class Device>
 Tensor lorentz_cdist(Tensor x, Tensor y, Tensor c) {
@@ -171,12 +178,12 @@ std::tuple<Tensor, Tensor, Tensor> lorentz_cdist_backward(Tensor grad, Tensor x,
 
 template <class Device>
 Tensor klein_cdist(Tensor x, Tensor y, Tensor c, double min_alpha) {
-  return cdist<Device>("klein_cdist", Model::kKlein, x, y, c, {min_alpha, 1e308});
+  return cdist<Device>("klein_cdist", Model::kKlein, x, y, c, {min_alpha, 1e308, 0.0, 0.0});
 }
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> klein_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c, double min_alpha) {
-  return cdist_backward<Device>(kKleinCdist, Model::kKlein, grad, x, y, c, {min_alpha, 1e308});
+  return cdist_backward<Device>(kKleinCdist, Model::kKlein, grad, x, y, c, {min_alpha, 1e308, 0.0, 0.0});
 }
 
 template <class Device>

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -9,25 +12,31 @@ from stonefx import ops
 
 from .hyperbolic import HyperbolicLayer, xavier
 
+_OFFSET = 1.1
+
 
 class LorentzLinear(HyperbolicLayer):
-    """The space part of the result is `W x + b`, over all coordinates of `x`; its time makes it a point.
+    """A linear map of all coordinates, whose result is made a point: `stonefx.ops.lorentz_linear`.
 
-    The Lorentz linear layer of Hypformer (Yang et al. 2024), HyperCore and HyperbolicCV:
-    `stonefx.ops.lorentz_linear`.
+    In the form "project" `W x + b` is the space part, and its time makes it a point: the layer of Hypformer (Yang et
+    al. 2024), HyperCore and HyperbolicCV. In the form "rescale" the product gives the time too, between
+    `1.1 / sqrt(c)` and `(1.1 + scale) / sqrt(c)` with a learned `scale`, and the space part is brought to the length
+    that belongs to it: the layer of HyboNet (Chen et al. 2022), which holds points in a bounded part of the space.
     Whatever the input, the result is on the hyperboloid `-t^2 + ||s||^2 = -1/c`.
 
     Args:
         in_features, out_features: dimensions of the two hyperboloids, one less than the number of coordinates.
         c: curvature of the result.
         bias: whether to add `b`.
+        form: "project" or "rescale".
+        scale: of the form "rescale", before training; its logarithm is the parameter `log_scale`.
         learn_curvature: whether `c` is learned.
         device, dtype: of the parameters; under autocast the layer computes in this dtype.
 
     Shapes: points `[*batch, 1 + in_features]` to points `[*batch, 1 + out_features]`, time first.
 
     Raises:
-        ValueError: the curvature is not positive and finite.
+        ValueError: the curvature or the scale is not positive and finite, or there is no such form.
         RuntimeError: points of another dtype, size or device.
 
     >>> layer = LorentzLinear(8, 4)
@@ -38,6 +47,7 @@ class LorentzLinear(HyperbolicLayer):
     """
 
     bias: nn.Parameter | None
+    log_scale: nn.Parameter | None
 
     def __init__(
         self,
@@ -46,23 +56,34 @@ class LorentzLinear(HyperbolicLayer):
         c: float = 1.0,
         bias: bool = True,
         learn_curvature: bool = False,
+        form: Literal["project", "rescale"] = "project",
+        scale: float = 10.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(c, learn_curvature, device, dtype)
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = xavier(out_features, in_features + 1, device=device, dtype=dtype)
-        zeros = torch.zeros(out_features, device=device, dtype=dtype)
+        if form not in ("project", "rescale"):
+            raise ValueError(f"LorentzLinear: expected form 'project' or 'rescale', got {form!r}")
+        if not 0 < scale < math.inf:
+            raise ValueError(f"LorentzLinear: scale must be positive and finite, got {scale}")
+        self.form = form
+        rows = out_features + (form == "rescale")
+        self.weight = xavier(rows, in_features + 1, device=device, dtype=dtype)
+        zeros = torch.zeros(rows, device=device, dtype=dtype)
         self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
+        log_scale = torch.tensor(math.log(scale), device=device, dtype=dtype or torch.get_default_dtype())
+        self.register_parameter("log_scale", nn.Parameter(log_scale) if form == "rescale" else None)
 
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""
-        return ops.lorentz_linear(x, self.weight, self.bias, self.curvature)
+        scale = None if self.log_scale is None else self.log_scale.exp()
+        return ops.lorentz_linear(x, self.weight, self.bias, self.curvature, scale, offset=_OFFSET)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, c={self._shown_curvature()}, "
-            f"bias={self.bias is not None}"
+            f"bias={self.bias is not None}" + (f", form={self.form!r}" if self.form != "project" else "")
         )

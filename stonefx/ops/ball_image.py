@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .cdist import Sides, ball_distances, ball_gradients
-from .library import NO_LIMIT
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def distances(x: Image, y: Image, c: Tensor) -> Tensor:
 
 def gradients(grad: Tensor, x: Image, y: Image, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `distances` for the mapped points, and for one curvature a matrix, `[*batch, 1, 1]`."""
-    of_x, of_y, of_c = ball_gradients(grad, _sides(x, y, c), (x.moves, y.moves), NO_LIMIT)
+    of_x, of_y, of_c = ball_gradients(grad, _sides(x, y, c), (x.moves, y.moves))
     results = []
     for image, of_image in ((x, of_x), (y, of_y)):
         inner = (image.points * of_image).sum(-1, keepdim=True)

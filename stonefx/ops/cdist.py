@@ -3,8 +3,9 @@
     z = sqrt(c ||x - y||^2 / (alpha beta)),  alpha = max(1 - c||x||^2, min_alpha),  beta likewise
     d = 2 / sqrt(c) * min(asinh(z), artanh(atanh_limit))
 
-which is `2 / sqrt(c) * artanh(sqrt(c) ||-x + y||)` with Möbius addition, without its cancellation. The distance has
-a cusp at coincident points: its gradient there is 0.
+which is `2 / sqrt(c) * artanh(sqrt(c) ||-x + y||)` with Möbius addition, without its cancellation. Its denominator is
+`d = alpha beta + c ||x - y||^2`; where guards make it `w = max(d, min_denominator) + denominator_offset`, the norm is
+`sqrt(c ||x - y||^2 d) / w`. The distance has a cusp at coincident points: its gradient there is 0.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +31,36 @@ class Sides:
     c: Tensor
     alpha: Tensor
     beta: Tensor
+
+
+class Guards(NamedTuple):
+    """What libraries do to the terms of a distance; the defaults are none."""
+
+    atanh_limit: float = NO_LIMIT
+    min_denominator: float = 0.0
+    denominator_offset: float = 0.0
+
+
+class Pairs(NamedTuple):
+    """Of all pairs, `[*batch, n, m]`: `c ||x - y||^2`, `alpha beta`, the denominator and what guards add to it."""
+
+    apart: Tensor
+    gaps: Tensor
+    denominator: Tensor
+    extra: Tensor
+
+    @property
+    def odds(self) -> Tensor:
+        """`z^2 = u^2 / (1 - u^2)` at `u = sqrt(c) ||-x + y||`."""
+        return self.apart / (self.gaps + self.extra * (2 + self.extra / self.denominator))
+
+
+def pairs(sides: Sides, squares: Tensor, guards: Guards) -> Pairs:
+    """The terms of the pairs, given `||x - y||^2`."""
+    apart, gaps = sides.c * squares, sides.alpha * sides.beta.mT
+    d = gaps + apart
+    clamped = d.clamp_min(guards.min_denominator) if guards.min_denominator else d
+    return Pairs(apart, gaps, d, clamped - d + guards.denominator_offset)
 
 
 def squared_differences(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,18 +84,21 @@ def alphas(x: Tensor, c: Tensor, min_alpha: float) -> Tensor:
     return alpha.clamp_min(min_alpha) if min_alpha else alpha
 
 
-def ball_distances(sides: Sides, limit: float = NO_LIMIT, squares: Tensor | None = None) -> Tensor:
+NO_GUARDS = Guards()
+
+
+def ball_distances(sides: Sides, guards: Guards = NO_GUARDS, squares: Tensor | None = None) -> Tensor:
     """Distances of all pairs of points of the ball, `[*batch, n, m]`; differentiable, with gradient 0 at distance 0.
 
     `squares` are the squared distances of the pairs, where they are known.
     """
     if squares is None:
         _, squares = squared_differences(sides.x, sides.y)
-    q = sides.c * squares / (sides.alpha * sides.beta.mT)
+    q = pairs(sides, squares, guards).odds
     apart = squares != 0
     half = torch.where(apart, torch.asinh(torch.where(apart, q, 1.0).sqrt()), 0.0)
-    if limit < 1:
-        half = half.clamp_max(math.atanh(limit))
+    if guards.atanh_limit < 1:
+        half = half.clamp_max(math.atanh(guards.atanh_limit))
     return 2 / sides.c.sqrt() * half
 
 
@@ -169,23 +203,35 @@ def _batched(in_dims: Any, x: Tensor, y: Tensor, c: Tensor) -> list[Tensor]:
 
 
 def ball_gradients(
-    grad: Tensor, sides: Sides, moves: tuple[Tensor, Tensor], limit: float
+    grad: Tensor, sides: Sides, moves: tuple[Tensor, Tensor], guards: Guards = NO_GUARDS
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `ball_distances` for the points and for `c` at fixed points, given the gradient of the result.
+
+    With `r = z sqrt(1 + z^2)`, `d` the denominator and `w = d + e` it after its guards, the half distance changes with
+    `log ||x - y||^2` by half of `r (d alpha beta + e (d + c ||x - y||^2)) / (d w)`, with `-log(alpha beta)` by half of
+    `r alpha beta (d - e) / (d w)`; where the denominator is clamped, so that `w` is a constant, by halves of
+    `r (d + c ||x - y||^2) / d` and `-r alpha beta / d`.
 
     `moves` tells for each point, `[*batch, n, 1]` and `[*batch, m, 1]`, whether its alpha is `1 - c||x||^2`.
     """
     x, y, c, alpha, beta = sides.x, sides.y, sides.c, sides.alpha, sides.beta
     difference, squares = squared_differences(x, y)
     apart = squares != 0
-    q = c * squares / (alpha * beta.mT)
+    terms = pairs(sides, squares, guards)
+    q, d, gaps = terms.odds, terms.denominator, terms.gaps
     z = torch.where(apart, q, 1.0).sqrt()
-    root = torch.sqrt(1 + q)
     half = torch.where(apart, torch.asinh(z), 0.0)
+    limit = guards.atanh_limit
     within = half <= math.atanh(limit) if limit < 1 else torch.ones_like(apart)
-    weight = torch.where(apart & within, 2 * c.sqrt() * grad / (z * root * alpha * beta.mT), 0.0)
-    tanh = torch.where(apart & within, z / root, 0.0)
-    along = 2 * c.sqrt() * grad * tanh
+    clamped = d < guards.min_denominator
+    r = torch.where(apart & within, z * torch.sqrt(1 + q), 0.0) / d
+    free = r / (d + terms.extra)
+    of_squares = torch.where(
+        clamped, r * (d + terms.apart), free * (d * gaps + terms.extra * (d + terms.apart))
+    )
+    of_gaps = torch.where(clamped, -r * gaps, free * gaps * (d - terms.extra))
+    weight = torch.where(apart, 2 * grad * of_squares / (c.sqrt() * torch.where(apart, squares, 1.0)), 0.0)
+    along = 2 * c.sqrt() * grad * of_gaps
     along_x, along_y = (move.to(x.dtype) for move in moves)
     grad_x = (weight.unsqueeze(-1) * difference).sum(-2) + (along * along_x / alpha).sum(-1, keepdim=True) * x
     grad_y = (along * (along_y / beta).mT).sum(-2).unsqueeze(-1) * y
@@ -193,5 +239,5 @@ def ball_gradients(
     excess_x = along_x * c * x.square().sum(-1, keepdim=True) / alpha
     excess_y = along_y * c * y.square().sum(-1, keepdim=True) / beta
     capped = half.clamp_max(math.atanh(limit)) if limit < 1 else half
-    of_c = grad * (tanh * (1 + excess_x + excess_y.mT) - capped) / (c * c.sqrt())
+    of_c = grad * (of_gaps * (excess_x + excess_y.mT) + of_squares - capped) / (c * c.sqrt())
     return grad_x, grad_y, of_c.sum((-2, -1), keepdim=True)

@@ -1,10 +1,11 @@
 """The row operators of the hyperboloid `-x0^2 + ||x||^2 = -1/c`, time component first.
 
-But for `lorentz_inner` the time of an operand is taken from its space components, `x0 = sqrt(1/c + ||x||^2)`, and
-that of a tangent vector from tangency: what is stored there is not read, and its gradient is 0. So rounding never
-takes a point off the hyperboloid, and distances of neighbours keep their digits (`||x - y||` is formed first).
-Guards, none by default: `max_argument` bounds the argument of cosh and sinh, `min_norm` norms, and `min_argument`
-that of arcosh; no gradient passes where one holds.
+But for `lorentz_inner`, and `lorentz_rescale`, whose rows are no points yet, the time of an operand is taken from its
+space components, `x0 = sqrt(1/c + ||x||^2)`, and that of a tangent vector from tangency: what is stored there is not
+read, and its gradient is 0. So rounding never takes a point off the hyperboloid, and distances of neighbours keep
+their digits (`||x - y||` is formed first).
+Guards, none by default: `max_argument` bounds the argument of cosh and sinh, `min_norm` norms, `min_squares` their
+squares, and `min_argument` the argument of arcosh; no gradient passes where one holds.
 """
 
 from __future__ import annotations
@@ -112,6 +113,27 @@ def _transport(x: Tensor, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
     return _with_time((v_time + k * (p.x_time + p.y_time)) / c.sqrt(), tangent + k * (p.x + p.y))
 
 
+def _rescale(y: Tensor, c: Tensor, scale: Tensor, *, offset: float, min_squares: float) -> Tensor:
+    """`(w / sqrt(c), sqrt((w^2 - 1) / (c ||s||^2)) s)` of rows `(t, s)`, `w = max(offset + scale sigmoid(t), 1)`."""
+    space = y[..., 1:]
+    w = (scale * torch.sigmoid(y[..., :1]) + offset).clamp_min(1)
+    squares = a.inner(space, space)
+    squares = squares.clamp_min(min_squares) if min_squares else squares
+    ratio = (w - 1) * (w + 1) / (c * torch.where(squares == 0, 1.0, squares))
+    moves = (squares > 0) & (ratio > 0)
+    factor = torch.where(moves, torch.where(moves, ratio, 1.0).sqrt(), 0.0)
+    return _with_time(torch.where(squares == 0, 1.0, w) / c.sqrt(), factor * space)
+
+
+RESCALE = RowFormula(
+    name="lorentz_rescale",
+    vectors=("y",),
+    scalars=("c", "scale"),
+    reference=_rescale,
+    guards=("offset", "min_squares"),
+    time_in=True,
+    time_out=True,
+)
 FORMULAS = (
     RowFormula(
         name="lorentz_inner",
@@ -159,6 +181,7 @@ FORMULAS = (
     RowFormula(
         name="lorentz_transport", vectors=("x", "y", "v"), reference=_transport, time_in=True, time_out=True
     ),
+    RESCALE,
 )
 for _formula in FORMULAS:
     declare(_formula.operator())

@@ -10,6 +10,7 @@ from torch import Tensor
 from . import batching
 from .calling import Caller
 from .cdist import (
+    Guards,
     Sides,
     alphas,
     ball_distances,
@@ -26,16 +27,32 @@ _NAME = "poincare_cdist"
 
 
 def reference(
-    x: Tensor, y: Tensor, c: Tensor, *, min_alpha: float = 0.0, atanh_limit: float = NO_LIMIT
+    x: Tensor,
+    y: Tensor,
+    c: Tensor,
+    *,
+    min_alpha: float = 0.0,
+    atanh_limit: float = NO_LIMIT,
+    min_denominator: float = 0.0,
+    denominator_offset: float = 0.0,
 ) -> Tensor:
     """The distances in plain torch, differentiable, in the dtype of `x` (half types compute in float32)."""
     u, v, k = widen(x, y, c)
     sides = Sides(u, v, k, alphas(u, k, min_alpha), alphas(v, k, min_alpha))
-    return ball_distances(sides, atanh_limit).to(x.dtype)
+    guards = Guards(atanh_limit, min_denominator, denominator_offset)
+    return ball_distances(sides, guards).to(x.dtype)
 
 
 def gradients(
-    grad: Tensor, x: Tensor, y: Tensor, c: Tensor, *, min_alpha: float = 0.0, atanh_limit: float = NO_LIMIT
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    c: Tensor,
+    *,
+    min_alpha: float = 0.0,
+    atanh_limit: float = NO_LIMIT,
+    min_denominator: float = 0.0,
+    denominator_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients for `x` and `y` as if neither broadcast, and for one curvature a matrix, `[*batch, 1, 1]`."""
     u, v, k = widen(x, y, c)
@@ -43,14 +60,16 @@ def gradients(
     u, v = u.expand(*batch, *u.shape[-2:]), v.expand(*batch, *v.shape[-2:])
     sides = Sides(u, v, k, alphas(u, k, min_alpha), alphas(v, k, min_alpha))
     moves = (sides.alpha > min_alpha, sides.beta > min_alpha)
-    grad_x, grad_y, grad_c = ball_gradients(grad.to(u.dtype), sides, moves, atanh_limit)
+    guards = Guards(atanh_limit, min_denominator, denominator_offset)
+    grad_x, grad_y, grad_c = ball_gradients(grad.to(u.dtype), sides, moves, guards)
     return grad_x.to(x.dtype), grad_y.to(x.dtype), grad_c.to(batching.compute_dtype(x))
 
 
 OPERATOR = operator(
     _NAME,
-    ("min_alpha", "atanh_limit"),
-    f"Tensor x, Tensor y, Tensor c, *, float min_alpha=0, float atanh_limit={NO_LIMIT:.0e}",
+    ("min_alpha", "atanh_limit", "min_denominator", "denominator_offset"),
+    f"Tensor x, Tensor y, Tensor c, *, float min_alpha=0, float atanh_limit={NO_LIMIT:.0e}, "
+    "float min_denominator=0, float denominator_offset=0",
     reference,
     gradients,
 )
@@ -68,6 +87,8 @@ def poincare_cdist(
     *,
     min_alpha: float = 0.0,
     atanh_limit: float = NO_LIMIT,
+    min_denominator: float = 0.0,
+    denominator_offset: float = 0.0,
     mode: Mode = "accurate",
 ) -> Tensor:
     """Distances of all pairs of points of the Poincaré ball of curvature `-c`.
@@ -86,6 +107,8 @@ def poincare_cdist(
         min_alpha: points with less than this left to the boundary count as that far; 0 is no guard, and gives
             infinity for points on the boundary and NaN for points beyond it.
         atanh_limit: bound of the argument of artanh, below 1; the default is none.
+        min_denominator, denominator_offset: the denominator `d = alpha beta + c ||x - y||^2` of Möbius addition becomes
+            `max(d, min_denominator) + denominator_offset`, as libraries have it; the defaults are none.
         mode: "accurate" forms differences, right for near points; "fast" takes `||x||^2 + ||y||^2 - 2 <x, y>` by a
             matrix product in torch, which pays from some hundred dimensions on and loses the digits of points that are
             nearer than `sqrt(eps)` of their norms. It makes a few matrices of the result's size.
@@ -105,15 +128,16 @@ def poincare_cdist(
     if mode not in ("accurate", "fast"):
         raise ValueError(f"poincare_cdist: expected mode 'accurate' or 'fast', got {mode!r}")
     curvature = operand(_NAME, x, c)
+    guards = Guards(min(atanh_limit, NO_LIMIT), min_denominator, denominator_offset)
     if mode == "fast":
-        return _by_products(x, y, curvature, min_alpha, atanh_limit)
-    return _CALL(x, y, curvature, min_alpha=min_alpha, atanh_limit=min(atanh_limit, NO_LIMIT))
+        return _by_products(x, y, curvature, min_alpha, guards)
+    return _CALL(x, y, curvature, min_alpha=min_alpha, **guards._asdict())
 
 
-def _by_products(x: Tensor, y: Tensor, c: Tensor, min_alpha: float, atanh_limit: float) -> Tensor:
-    check_operands(_NAME, x, y, c, min_alpha=min_alpha, atanh_limit=atanh_limit)
+def _by_products(x: Tensor, y: Tensor, c: Tensor, min_alpha: float, guards: Guards) -> Tensor:
+    check_operands(_NAME, x, y, c, min_alpha=min_alpha, **guards._asdict())
     with torch.autocast(x.device.type, enabled=False):
         u, v, k = widen(x, y, c)
         alpha, beta = (alphas(side.double(), k.double(), min_alpha).to(u.dtype) for side in (u, v))
         sides = Sides(u, v, k, alpha, beta)
-        return ball_distances(sides, atanh_limit, gram_squares(u, v)).to(x.dtype)
+        return ball_distances(sides, guards, gram_squares(u, v)).to(x.dtype)

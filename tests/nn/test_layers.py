@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import pytest
@@ -17,6 +18,7 @@ LAYERS = {
     "poincare": lambda **k: snn.PoincareLinear(8, 4, c=0.5, **k),
     "mlr": lambda **k: snn.PoincareMLR(8, 4, c=0.5, **k),
     "lorentz": lambda **k: snn.LorentzLinear(7, 4, c=0.5, **k),
+    "lorentz, rescaled": lambda **k: snn.LorentzLinear(7, 4, c=0.5, form="rescale", scale=2.0, **k),
 }
 BALLS = ("butterfly", "klein", "poincare")
 C = 0.5
@@ -27,7 +29,7 @@ def layer(name, seed=0, **options):
     made = LAYERS[name](**options)
     with torch.no_grad():
         if getattr(made, "bias", None) is not None:
-            made.bias.copy_(torch.linspace(-0.3, 0.4, 4))
+            made.bias.copy_(torch.linspace(-0.3, 0.4, len(made.bias)))
         if getattr(made, "offset", None) is not None:
             made.offset.copy_(torch.linspace(-0.3, 0.4, 32).reshape(4, 8))
     return made
@@ -36,7 +38,7 @@ def layer(name, seed=0, **options):
 def batch(name, *shape, seed=1, dtype=torch.float32):
     x = torch.randn(*shape, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 0.3
     x = x / (1 + 0.8 * x.norm(dim=-1, keepdim=True))
-    return (ops.add_time(x[..., 1:], C) if name == "lorentz" else x).to(dtype)
+    return (ops.add_time(x[..., 1:], C) if name.startswith("lorentz") else x).to(dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
@@ -58,11 +60,26 @@ def test_results_are_inside_whatever_the_input(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_lorentz_results_are_on_the_hyperboloid(dtype):
-    y = layer("lorentz", dtype=dtype)(100 * torch.randn(50, 8, dtype=dtype)).double()
+@pytest.mark.parametrize("name", ["lorentz", "lorentz, rescaled"])
+def test_lorentz_results_are_on_the_hyperboloid(name, dtype):
+    y = layer(name, dtype=dtype)(100 * torch.randn(50, 8, dtype=dtype)).double()
     torch.testing.assert_close(
-        y[:, 0], (y[:, 1:].square().sum(-1) + 1 / C).sqrt(), rtol=torch.finfo(dtype).eps, atol=0
+        y[:, 0], (y[:, 1:].square().sum(-1) + 1 / C).sqrt(), rtol=2 * torch.finfo(dtype).eps, atol=0
     )
+
+
+def test_rescaled_times_stay_between_their_bounds():
+    made = layer("lorentz, rescaled", dtype=torch.float64)
+    time = made(1e6 * torch.randn(200, 8, dtype=torch.float64))[:, 0] * C**0.5
+    assert ((time >= 1.1 - 1e-12) & (time <= 3.1 + 1e-12)).all()
+    assert made.log_scale.item() == pytest.approx(math.log(2))
+
+
+def test_forms_and_scales_that_are_none():
+    with pytest.raises(ValueError, match=r"LorentzLinear: expected form 'project' or 'rescale', got 'add'"):
+        snn.LorentzLinear(3, 2, form="add")
+    with pytest.raises(ValueError, match=r"LorentzLinear: scale must be positive and finite, got 0"):
+        snn.LorentzLinear(3, 2, form="rescale", scale=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
@@ -109,7 +126,9 @@ def test_initialisation_keeps_points_away_from_the_origin(name):
 def test_learned_curvature_trains_and_stays_positive(name):
     made = layer(name, learn_curvature=True)
     assert made.curvature.item() == pytest.approx(C, rel=1e-6)
-    optimizer = torch.optim.SGD(made.parameters(), lr=0.03 if name in ("lorentz", "mlr") else 1.0)
+    optimizer = torch.optim.SGD(
+        made.parameters(), lr=0.03 if name in ("lorentz", "lorentz, rescaled", "mlr") else 1.0
+    )
     x = batch(name, 64)
     target = torch.zeros_like(made(x)) + 0.1
     losses = []

@@ -19,6 +19,8 @@ ACTIVE = {
     "curvature_offset": 0.1,
     "max_argument": 0.3,
     "min_argument": 1.1,
+    "offset": 1.3,
+    "min_squares": 0.05,
 }
 GUARDED = tuple(name for name in NAMES if ROW_FORMULAS[name].guards)
 

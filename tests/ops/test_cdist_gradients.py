@@ -66,7 +66,16 @@ def test_against_autograd_on_the_reference(name, shape, dtype):
 
 
 @pytest.mark.parametrize(
-    "options", [{"min_alpha": 0.6}, {"atanh_limit": 0.5}, {"min_alpha": 0.5, "atanh_limit": 0.7}], ids=str
+    "options",
+    [
+        {"min_alpha": 0.6},
+        {"atanh_limit": 0.5},
+        {"min_alpha": 0.5, "atanh_limit": 0.7},
+        {"denominator_offset": 0.05},
+        {"min_denominator": 0.9},
+        {"min_denominator": 0.8, "denominator_offset": 0.02, "min_alpha": 0.4, "atanh_limit": 0.8},
+    ],
+    ids=str,
 )
 def test_guards_against_autograd_on_the_reference(options):
     x, y, c = operands("poincare_cdist", rows=20, columns=30)
@@ -80,6 +89,62 @@ def test_guards_against_autograd_on_the_reference(options):
     for one, other, unguarded in zip(got, exact, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
         assert not torch.allclose(one, unguarded, rtol=1e-3)
+    for one, other in zip(module("poincare_cdist").gradients(grad, x, y, c, **options), exact, strict=True):
+        torch.testing.assert_close(one.reshape(other.shape), other, rtol=1e-11, atol=1e-12)
+
+
+DENOMINATORS = [
+    {"denominator_offset": 1e-5},
+    {"min_denominator": 0.7},
+    {"min_denominator": 0.5, "denominator_offset": 0.1},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("options", DENOMINATORS, ids=str)
+def test_denominators_are_those_of_the_operator_on_rows(options, dtype):
+    """`poincare_dist` on all pairs; sizes that fill no tile, and pairs that are near and equal."""
+    x, y, c = operands("poincare_cdist", dtype, rows=70, columns=131, dim=9)
+    y[:3] = x[:3]
+    if dtype.itemsize >= 4:
+        y[3:6] = x[3:6] * (1 + 64 * torch.finfo(dtype).eps)
+    eps, wide = torch.finfo(dtype).eps, (x.double(), y.double(), c)
+
+    def by_rows(x, y, c):
+        return overload("poincare_dist")(x.unsqueeze(-2), y.unsqueeze(-3), c, **options)
+
+    exact = by_rows(*wide)
+    got = overload("poincare_cdist")(x, y, c, **options)
+    torch.testing.assert_close(got.double(), exact, rtol=8 * max(eps, 1e-15), atol=1e-300)
+    grad = weights(70, 131).to(dtype)
+    apart = (exact > 0) & (exact > 1e-3 * exact.max())  # the cusp of equal points has gradient 0 in both
+    grad = torch.where(apart, grad, 0)
+    own = gradients(lambda *a: overload("poincare_cdist")(*a, **options), (x, y, c), grad)
+    for one, other in zip(own, gradients(by_rows, wide, grad.double()), strict=True):
+        assert relative(one, other) < 32 * max(eps, 2e-15)
+
+
+@pytest.mark.parametrize("options", DENOMINATORS, ids=str)
+def test_gradcheck_twice_with_denominators(options):
+    args = requiring(operands("poincare_cdist", rows=3, columns=2, dim=3))
+    assert torch.autograd.gradcheck(lambda *a: overload("poincare_cdist")(*a, **options), args)
+    assert torch.autograd.gradgradcheck(lambda *a: overload("poincare_cdist")(*a, **options), args)
+
+
+def test_equal_and_boundary_points_with_denominators():
+    x = torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]])  # the first on the boundary, to rounding
+    grad_x, grad_y, grad_c = gradients(
+        lambda *a: overload("poincare_cdist")(*a, min_alpha=1e-7, denominator_offset=1e-5),
+        (x, x.clone(), torch.tensor(1.0)),
+        torch.ones(3, 3),
+    )
+    assert all(torch.isfinite(g).all() for g in (grad_x, grad_y, grad_c))
+    alone = gradients(
+        lambda *a: overload("poincare_cdist")(*a, denominator_offset=1e-5),
+        (x[1:2], x[1:2].clone(), torch.tensor(1.0)),
+        torch.ones(1, 1),
+    )
+    assert not any(g.any() for g in alone)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -40,7 +40,7 @@ def test_near_and_equal_points_stay_finite():
 
 def test_guards_act_as_in_the_accurate_mode():
     x, y = points(9, 5, seed=1, radius=0.9999), points(7, 5, seed=2, radius=0.9999)
-    options = {"min_alpha": 0.1, "atanh_limit": 0.9}
+    options = {"min_alpha": 0.1, "atanh_limit": 0.9, "min_denominator": 0.7, "denominator_offset": 0.01}
     one, other = (ops.poincare_cdist(x, y, 1.0, mode=mode, **options) for mode in ("fast", "accurate"))
     torch.testing.assert_close(one, other, rtol=1e-9, atol=0)
 

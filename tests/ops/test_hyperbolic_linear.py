@@ -126,6 +126,65 @@ def test_lorentz_linear_is_on_the_hyperboloid():
     torch.testing.assert_close(inner, torch.full_like(inner, -1 / c), rtol=1e-12, atol=1e-12)
 
 
+def hybonet(x, weight, bias, scale, offset=1.1, min_squares=1e-8):
+    """The layer as its authors spell it, for c = 1."""
+    y = functional.linear(x, weight, bias)
+    time = torch.sigmoid(y[..., :1]) * scale + offset
+    space = y[..., 1:]
+    factor = (time * time - 1) / (space * space).sum(-1, keepdim=True).clamp_min(min_squares)
+    return torch.cat([time, space * factor.sqrt()], -1)
+
+
+def test_lorentz_linear_with_a_scale_is_that_of_hybonet():
+    x, weight, bias = ops.add_time(normal(20, 6)), normal(4, 7, seed=1), normal(4, seed=2)
+    weight[1:, :] *= torch.tensor([1.0, 1e-6, 1.0], dtype=torch.float64)[:, None]
+    bias[1:] = 0
+    scale = torch.tensor(3.0, dtype=torch.float64)
+    x[0] = 0  # no space part
+    own, plain = requiring((x, weight, bias, scale)), requiring((x, weight, bias, scale))
+    got = ops.lorentz_linear(*own[:3], 1.0, own[3], min_squares=1e-8)
+    expected = hybonet(*plain)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-13)
+    grad = normal(20, 4, seed=3)
+    for one, other in zip(
+        torch.autograd.grad(got, own, grad), torch.autograd.grad(expected, plain, grad), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("c", [1e-3, 0.4, 1.0, 1e3])
+def test_lorentz_linear_with_a_scale_is_on_the_hyperboloid(c, dtype):
+    y = normal(60, 5, seed=4)
+    y[:, 1:] *= torch.logspace(-12, 6, 60, dtype=torch.float64)[:, None]
+    y[0, 1:] = 0
+    y[1:3, 0] = torch.tensor([-1e4, 1e4], dtype=torch.float64)
+    y = y.to(dtype) if dtype != torch.float16 else y.clamp(-6e4, 6e4).to(dtype)
+    got = overload("lorentz_rescale")(
+        y, torch.tensor(c, dtype=torch.float64), torch.tensor(7.0), offset=1.1
+    ).double()
+    eps = torch.finfo(dtype).eps
+    exact = y.double()
+    with mpmath.workdps(40):
+        for row, (t, *s) in zip(got.tolist(), exact.tolist(), strict=True):
+            w = mpmath.mpf(1.1) + 7 / (1 + mpmath.exp(-t))
+            squares = mpmath.fsum(mpmath.mpf(e) ** 2 for e in s)
+            factor = mpmath.sqrt((w * w - 1) / (c * squares)) if squares else mpmath.mpf(0)
+            expected = [(w if squares else 1) / mpmath.sqrt(c), *(factor * e for e in s)]
+            length = mpmath.sqrt(mpmath.fsum(e * e for e in expected))
+            error = mpmath.sqrt(mpmath.fsum((a - b) ** 2 for a, b in zip(row, expected, strict=True)))
+            assert error <= 8 * eps * length
+    on_sheet = -got[:, 0].square() + got[:, 1:].square().sum(-1)
+    assert ((on_sheet + 1 / c).abs() <= 8 * eps * got.square().sum(-1)).all()
+
+
+def test_an_offset_below_one_stays_on_the_hyperboloid():
+    y, c = normal(30, 4, seed=5), torch.tensor(0.5, dtype=torch.float64)
+    got = overload("lorentz_rescale")(y, c, torch.tensor(0.3, dtype=torch.float64), offset=0.2)
+    assert torch.equal(got[:, 1:], torch.zeros(30, 3, dtype=torch.float64))
+    torch.testing.assert_close(got[:, 0], torch.full((30,), 2**0.5, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e-8, 0.1, 0.9, 1 - 1e-6])
 def test_poincare_linear_against_fifty_digits(size, dtype):

@@ -110,6 +110,14 @@ STONE_FUNCTION S atanc(const S& w) {
   return chain(w, value, x < kSeries ? series : (1.0 / (1.0 + x) - value) / (2.0 * x));
 }
 
+// 1 / (1 + exp(-t)), to a rounding of 1.
+template <class S>
+STONE_FUNCTION S sigmoid(const S& t) {
+  const double x = value_of(t);
+  const TanhAndSlope h = tanh_and_slope(0.5 * (x < 0.0 ? -x : x));
+  return chain(t, 0.5 + 0.5 * (x < 0.0 ? -h.value : h.value), 0.25 * h.slope);
+}
+
 // The angle of (sqrt(x2), sqrt(y2)), squares at least 0; its derivative is given as 0 where one of them is 0.
 template <class S>
 STONE_FUNCTION S angle_of_squares(const S& y2, const S& x2) {

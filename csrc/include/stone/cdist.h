@@ -1,7 +1,8 @@
 // The distance of a pair of points in the Poincare ball, and its derivatives:
 //   d = 2 / sqrt(c) * min(asinh(z), artanh(limit)),  z = sqrt(c ||x - y||^2 / (alpha beta)),
 // alpha = max(1 - c||x||^2, min_alpha), beta likewise: 2 / sqrt(c) * artanh(sqrt(c) ||-x + y||) without its
-// cancellation.
+// cancellation. Where the denominator D = alpha beta + c ||x - y||^2 of Moebius addition has guards,
+// W = max(D, min_denominator) + denominator_offset, it is sqrt(c) ||-x + y|| = sqrt(c ||x - y||^2 D) / W.
 #pragma once
 
 #include "stone/asinh.h"
@@ -9,7 +10,7 @@
 
 namespace STONE_NAMESPACE {
 
-// What one side of a pair contributes, formed in float64. A is the type that pairs are computed in.
+// What one side of a pair contributes, formed in float64. C is the type that pairs are computed in.
 template <class C>
 struct PairSide {
   C weight;   // sqrt(c) / alpha
@@ -32,6 +33,8 @@ struct PairScale {
   C inverse;     // 1 / sqrt(c)
   C largest;     // z beyond this counts as saturated
   C saturated;   // artanh(limit), or infinity
+  C min_denominator;
+  C denominator_offset;
 };
 
 template <class C>
@@ -52,7 +55,8 @@ STONE_FUNCTION PairScale<C> pair_scale(double c, const CdistGuards& guards) {
   // sinh(artanh(u)) = u / sqrt(1 - u^2)
   const double largest = limit < 1.0 ? limit / sqrt((1.0 - limit) * (1.0 + limit)) : Largest<C>::z;
   return {static_cast<C>(c), static_cast<C>(2.0 / root), static_cast<C>(1.0 / root), static_cast<C>(largest),
-          static_cast<C>(limit < 1.0 ? artanh(limit) : infinity())};
+          static_cast<C>(limit < 1.0 ? artanh(limit) : infinity()), static_cast<C>(guards.min_denominator),
+          static_cast<C>(guards.denominator_offset)};
 }
 
 template <class C>
@@ -65,11 +69,39 @@ STONE_FUNCTION C half_distance(C z, const PairScale<C>& scale) {
 // Squared distances of float32 below this lose digits to underflow, and above its inverse may overflow.
 constexpr float kSmallSquares = 1e-30f;
 
-// `weights` is the product of the weights of both sides.
+// The denominator of Moebius addition of a pair: before its guards `sum`, after them `sum + extra`.
 template <class C>
+struct Denominator {
+  C apart;  // c ||x - y||^2
+  C gaps;   // alpha beta
+  C sum;
+  C extra;
+  bool clamped;
+};
+
+template <class C>
+STONE_FUNCTION Denominator<C> denominator(C squares, C weights, const PairScale<C>& scale) {
+  Denominator<C> d;
+  d.apart = scale.c * squares;
+  // Pairs that fill a tile up have no weights.
+  d.gaps = weights == C(0) ? C(1) : scale.c / weights;
+  d.sum = d.gaps + d.apart;
+  d.clamped = d.sum < scale.min_denominator;
+  d.extra = (d.clamped ? scale.min_denominator - d.sum : C(0)) + scale.denominator_offset;
+  return d;
+}
+
+// z^2 of a guarded pair: u^2 / (1 - u^2) at u = sqrt(c) ||-x + y||.
+template <class C>
+STONE_FUNCTION C guarded_odds(const Denominator<C>& d) {
+  return d.apart * d.sum / (d.sum * d.gaps + d.extra * (C(2) * d.sum + d.extra));
+}
+
+// `weights` is the product of the weights of both sides.
+template <bool guarded, class C>
 STONE_FUNCTION C pair_distance(C squares, C weights, const PairScale<C>& scale) {
-  const C z = square_root(squares * weights);
-  return scale.length * half_distance(z, scale);
+  const C q = guarded ? guarded_odds(denominator(squares, weights, scale)) : squares * weights;
+  return scale.length * half_distance(square_root(q), scale);
 }
 
 // grad_x = sum over y of weight (x - y) + along x; `curvature` is the part of c at fixed points.
@@ -96,9 +128,36 @@ STONE_FUNCTION C tanh_less_argument(C z, C q, C tanh_h, C h) {
   return q < C(0.03125) ? z * q * p : tanh_h - h;
 }
 
+// The derivatives of the half distance by the logarithms of ||x - y||^2 and of 1 / alpha, times 2. With
+// r = z sqrt(1 + z^2): of_squares = r (D gaps + extra (D + apart)) / (D W), of_gaps = r gaps (D - extra) / (D W), and
+// where the denominator is clamped, so that W is a constant, r (D + apart) / D and -r gaps / D.
 template <class C>
+STONE_FUNCTION PairGradient<C> guarded_gradient(C grad, C squares, const PairSide<C>& x, const PairSide<C>& y,
+                                                const PairScale<C>& scale) {
+  const Denominator<C> d = denominator(squares, x.weight * y.weight, scale);
+  const C q = guarded_odds(d);
+  const C z = square_root(q);
+  const bool within = !(z > scale.largest);
+  const C r = within ? z * square_root(C(1) + (within ? q : C(1))) / d.sum : C(0);
+  const C inverse = C(1) / (d.sum + d.extra);
+  const C of_squares = d.clamped ? r * (d.sum + d.apart)
+                                 : r * inverse * (d.sum * d.gaps + d.extra * (d.sum + d.apart));
+  const C of_gaps = d.clamped ? -r * d.gaps : r * inverse * d.gaps * (d.sum - d.extra);
+  PairGradient<C> g;
+  const C weight = squares > C(0) ? C(2) * grad * scale.inverse * of_squares / squares : C(0);
+  g.weight = squares == squares ? weight : squares;
+  g.along = C(2) * grad * of_gaps * x.weight * x.passes;
+  g.curvature =
+      grad * scale.inverse * (of_gaps * (x.excess + y.excess) + of_squares - half_distance(z, scale));
+  return g;
+}
+
+template <bool guarded, class C>
 STONE_FUNCTION PairGradient<C> pair_gradient(C grad, C squares, const PairSide<C>& x, const PairSide<C>& y,
                                              const PairScale<C>& scale) {
+  if constexpr (guarded) {
+    return guarded_gradient(grad, squares, x, y, scale);
+  }
   const C weights = x.weight * y.weight;
   const C q = squares * weights;
   const C z = square_root(q);

@@ -18,7 +18,7 @@ using RowFormulas =
     FormulaList<Expmap, Logmap, PoincareDist, PoincareDist0, MobiusScalarMul, MobiusMatvec, Project, ConformalFactor,
                 PoincareGeodesic, PoincareTransport, PoincareToLorentz, PoincareToKlein, LorentzInner, LorentzExpmap0,
                 LorentzLogmap0, LorentzExpmap, LorentzLogmap, LorentzDist, LorentzProject, LorentzGeodesic,
-                LorentzTransport, LorentzToPoincare, LorentzToKlein, KleinAdd, KleinDist, KleinGeodesic,
+                LorentzTransport, LorentzRescale, LorentzToPoincare, LorentzToKlein, KleinAdd, KleinDist, KleinGeodesic,
                 KleinToPoincare, KleinToLorentz, SphereExpmap, SphereLogmap, SphereDist, SphereGeodesic,
                 SphereProject>;
 

@@ -4,7 +4,7 @@
 //   Layout                               from stone/row_layout.h
 //   kInfo                                its name, operands and guards, as the operator's schema has them
 //   of(moments, scalars, guards)         its coefficients, for S = double and S = Dual
-// and, where it reads the time components of x and y themselves, kTimes = 2: they follow the moments.
+// and, where it reads the time components of x, or of x and y, themselves, kTimes = 1 or 2: they follow the moments.
 #pragma once
 
 #include "stone/analytic.h"

@@ -140,4 +140,24 @@ struct LorentzTransport {
   }
 };
 
+// (w / sqrt(c), sqrt((w^2 - 1) / (c ||s||^2)) s) for a row (t, s), w = offset + scale sigmoid(t), at least 1: what
+// follows the product in HyboNet's linear layer (Chen et al. 2022). ||s||^2 is kept at `min_squares` or more; with no
+// such guard s = 0 goes to the origin, the one point over it.
+struct LorentzRescale {
+  using Layout = Single;
+  static constexpr int kTimes = 1;
+  static constexpr RowFormulaInfo kInfo{
+      "lorentz_rescale", 1, {"y"}, 2, {"c", "scale"}, false, true, true, 2, {"offset", "min_squares"}};
+  template <class S>
+  static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
+    const S w = at_least(s[1] * sigmoid(m[Layout::kMoments]) + guard[0], 1.0);
+    const S squares = at_least(m[Layout::kXX], guard[1]);
+    const bool at_origin = value_of(squares) == 0.0;
+    const S length = choose(at_origin, chain(squares, 1.0, 0.0), squares);
+    const S factor = root((w - 1.0) * (w + 1.0) / (s[0] * length));
+    const S none = chain(squares, 0.0, 0.0);
+    return {{choose(at_origin, none, factor), choose(at_origin, none + 1.0, w) / root(s[0])}};
+  }
+};
+
 }  // namespace STONE_NAMESPACE
