@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -119,15 +120,16 @@ def build_info() -> dict | None:
 
 
 def direct_call(
-    operator: str, positive: list[bool], bounds: Mapping[torch.dtype, Mapping[str, float]]
+    operator: str,
+    positive: Sequence[bool] = (),
+    bounds: Mapping[torch.dtype, Mapping[str, float]] = MappingProxyType({}),
 ) -> Any | None:
     """`stonefx._calls.make`, or None where that module is not built, or built for another release of torch."""
     module = calls()
     if isinstance(module, str):
         return None
-    return module.make(
-        operator, positive, [(dtype, list(values.items())) for dtype, values in bounds.items()]
-    )
+    of_dtypes = [(dtype, list(values.items())) for dtype, values in bounds.items()]
+    return module.make(operator, list(positive), of_dtypes)
 
 
 @cache

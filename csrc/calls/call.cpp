@@ -62,12 +62,17 @@ Call::Call(const std::string& name, std::vector<Number> numbers,
       kept_(numbers_.size()) {
   const auto& arguments = operator_.forward.schema().arguments();
   operands_ = arguments.size() - labels_.size();
+  for (size_t i = 0; i < operands_; ++i) {
+    optional_.push_back(arguments[i].type()->kind() == c10::TypeKind::OptionalType);
+  }
+  std::vector<c10::IValue> defaults;
+  for (size_t i = operands_; i < arguments.size(); ++i) {
+    TORCH_CHECK(arguments[i].default_value().has_value(), "stone::", name, ": ", arguments[i].name(), " has no default");
+    defaults.push_back(*arguments[i].default_value());
+  }
+  defaults_ = std::make_shared<const std::vector<c10::IValue>>(defaults);
   for (const auto& [dtype, values] : bounds) {
-    std::vector<c10::IValue> options;
-    for (size_t i = operands_; i < arguments.size(); ++i) {
-      TORCH_CHECK(arguments[i].default_value().has_value(), "stone::", name, ": ", arguments[i].name(), " has no default");
-      options.push_back(*arguments[i].default_value());
-    }
+    std::vector<c10::IValue> options = defaults;
     for (const auto& [label, value] : values) {
       const size_t at = position(labels_, label);
       TORCH_CHECK(at < labels_.size(), "stone::", name, " has no option ", label);
@@ -92,6 +97,8 @@ PyObject* Call::operator()(PyObject* const* arguments, size_t count, PyObject* k
         Py_RETURN_NOTIMPLEMENTED;
       }
       wants_gradient = wants_gradient || operands.back().requires_grad();
+    } else if (Py_IsNone(arguments[i]) && optional_[i]) {
+      operands.emplace_back();
     } else {
       std::optional<at::Tensor> operand = i < vectors ? std::nullopt : number(i - vectors, arguments[i]);
       if (!operand || !operands.front().is_cpu()) {
@@ -143,22 +150,26 @@ std::optional<at::Tensor> Call::number(size_t index, PyObject* given) {
 Options Call::options_of(at::ScalarType dtype, PyObject* const* given, PyObject* keywords) const {
   const auto bounded =
       std::find_if(bounded_.begin(), bounded_.end(), [&](const Bounded& b) { return b.dtype == dtype; });
-  if (bounded == bounded_.end()) {
+  if (bounded == bounded_.end() && !bounded_.empty()) {
     return nullptr;
   }
+  const Options& base = bounded_.empty() ? defaults_ : bounded->options;
   const Py_ssize_t count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
   if (count == 0) {
-    return bounded->options;
+    return base;
   }
-  std::vector<c10::IValue> options = *bounded->options;
+  std::vector<c10::IValue> options = *base;
   for (Py_ssize_t k = 0; k < count; ++k) {
     const char* label = PyUnicode_AsUTF8(PyTuple_GET_ITEM(keywords, k));
     const size_t at = label == nullptr ? labels_.size() : position(labels_, label);
-    if (at == labels_.size() || !PyFloat_CheckExact(given[k]) || !options[at].isDouble()) {
+    if (at < labels_.size() && options[at].isDouble() && PyFloat_CheckExact(given[k])) {
+      options[at] = PyFloat_AS_DOUBLE(given[k]);
+    } else if (at < labels_.size() && options[at].isBool() && PyBool_Check(given[k])) {
+      options[at] = given[k] == Py_True;
+    } else {
       PyErr_Clear();
       return nullptr;
     }
-    options[at] = PyFloat_AS_DOUBLE(given[k]);
   }
   return std::make_shared<const std::vector<c10::IValue>>(std::move(options));
 }

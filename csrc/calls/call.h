@@ -20,7 +20,8 @@ enum class Number { kAny, kPositive };
 
 class Call {
  public:
-  // `numbers` are the last positional operands; `bounds` are options that the dtype of the first operand decides.
+  // `numbers` are the last positional operands; `bounds` are options that the dtype of the first operand decides, for
+  // every dtype that it may have, or for none where nothing is to be decided.
   Call(const std::string& name, std::vector<Number> numbers,
        const std::vector<std::pair<at::ScalarType, std::vector<std::pair<std::string, double>>>>& bounds);
 
@@ -40,8 +41,10 @@ class Call {
 
   Differentiable operator_;
   size_t operands_;
+  std::vector<bool> optional_;  // of the operands
   std::vector<Number> numbers_;
   std::vector<std::string> labels_;  // of the options
+  Options defaults_;
   std::vector<Bounded> bounded_;
   // The last number of each operand and its tensor: most programs have one curvature.
   std::vector<std::pair<double, at::Tensor>> kept_;

@@ -20,7 +20,7 @@ struct Differentiable {
 // The result of one operator for operands and options.
 at::Tensor run(const c10::OperatorHandle& op, at::ArrayRef<at::Tensor> operands, const Options& options);
 
-// The same, on the tape. `op` must live as long as the program.
+// The same, on the tape; an operand that was left out is not defined. `op` must live as long as the program.
 at::Tensor record(const Differentiable& op, const std::vector<at::Tensor>& operands, const Options& options);
 
 }  // namespace stone::calls

@@ -49,13 +49,6 @@ def _backward_fake(grad: Tensor, space: Tensor, c: Tensor) -> tuple[Tensor, Tens
     return space.new_empty(space.shape), of_c
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    space, c = ctx.saved_tensors
-    grad_space, grad_c = torch.ops.stone.add_time_backward.default(grad, space, c)
-    wants_space, wants_c = ctx.needs_input_grad
-    return grad_space if wants_space else None, batching.sum_to(grad_c, c) if wants_c else None
-
-
 def _batched(info: Any, in_dims: Any, space: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     space = batching.spread(space, in_dims[0], info.batch_size)
     return space, c if in_dims[1] is None else batching.pad(c.movedim(in_dims[1], 0), space.dim() - 1)
@@ -81,7 +74,6 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )

@@ -95,11 +95,6 @@ def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Ten
     return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.stone.butterfly_backward.default(grad, *ctx.saved_tensors)
-    return tuple(g if wanted else None for g, wanted in zip(grads, ctx.needs_input_grad, strict=True))
-
-
 def _vmap(op: Any, info: Any, in_dims: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
     if in_dims[1] is None:
         return op(x.movedim(in_dims[0], 0), weight), 0
@@ -128,7 +123,6 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )

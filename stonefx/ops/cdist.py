@@ -157,15 +157,6 @@ def operator(
         grad_c = x.new_empty((*batch, 1, 1), dtype=batching.compute_dtype(x))
         return x.new_empty((*batch, *x.shape[-2:])), x.new_empty((*batch, *y.shape[-2:])), grad_c
 
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        operands = ctx.saved_tensors
-        differentiate = getattr(torch.ops.stone, f"{name}_backward").default
-        grads = differentiate(grad, *operands, **ctx.options)
-        return tuple(
-            batching.sum_to(gradient, like) if wanted else None
-            for gradient, like, wanted in zip(grads, operands, ctx.needs_input_grad, strict=True)
-        )
-
     def vmap(
         op: Any, info: Any, in_dims: Any, x: Tensor, y: Tensor, c: Tensor, **options: Any
     ) -> tuple[Tensor, int]:
@@ -188,7 +179,6 @@ def operator(
         backward_reference=gradients,
         fake=fake,
         backward_fake=backward_fake,
-        backward=backward,
         vmap=vmap,
         backward_vmap=backward_vmap,
     )

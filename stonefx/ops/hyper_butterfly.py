@@ -89,15 +89,6 @@ def _backward_fake(
     return x.new_empty(x.shape), weight.new_empty(weight.shape), of_c
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, c = ctx.saved_tensors
-    grads = torch.ops.stone.hyper_butterfly_backward.default(grad, x, weight, c, **ctx.options)
-    return tuple(
-        batching.sum_to(gradient, like) if wanted else None
-        for gradient, like, wanted in zip(grads, (x, weight, c), ctx.needs_input_grad, strict=True)
-    )
-
-
 def _vmap(
     op: Any, info: Any, in_dims: Any, x: Tensor, weight: Tensor, c: Tensor, **options: float
 ) -> tuple[Tensor, int]:
@@ -126,7 +117,6 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )

@@ -12,7 +12,7 @@ from torch._C import DispatchKey, DispatchKeySet
 
 from stonefx import native
 
-from . import autograd, transforms
+from . import autograd, batching, transforms
 
 LIBRARY = torch.library.Library("stone", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_contiguous_strides)
@@ -33,7 +33,8 @@ class Operator:
         reference: the operator in plain torch, differentiable, in the dtype it is given.
         backward_reference: `name_backward` in plain torch, differentiable.
         fake, backward_fake: check the arguments and return empty tensors of the result's shape.
-        backward: as for `autograd.register`.
+        backward: as for `autograd.register`; None where `name_backward` takes the gradient, the operands and the
+            options, and gives a gradient for each operand, which is then summed over what broadcasting repeated.
         vmap, backward_vmap: `(operator, info, in_dims, *args, **kwargs) -> (results, out_dims)`.
     """
 
@@ -45,9 +46,9 @@ class Operator:
     backward_reference: Function
     fake: Function
     backward_fake: Function
-    backward: Function
     vmap: Function
     backward_vmap: Function
+    backward: Function | None = None
 
 
 _declared: dict[str, Operator] = {}
@@ -65,14 +66,20 @@ def declare(operator: Operator) -> None:
         f"{backward_twin}({operator.backward_arguments}) -> {operator.backward_results}", tags=TAGS
     )
     _register(backward_twin, operator.backward_fake, operator.backward_vmap)
+    backward = operator.backward or _by_operand(backward_twin)
     double = _double_backward(operator.backward_reference)
-    _recorded[name] = autograd.register(LIBRARY, name, forward_twin, operator.backward, operator.reference)
+    _recorded[name] = autograd.register(LIBRARY, name, forward_twin, backward, operator.reference)
     autograd.register(LIBRARY, backward_twin, backward_twin, double, operator.backward_reference)
-    transforms.register(LIBRARY, name, forward_twin, operator.backward, operator.vmap, operator.reference)
+    transforms.register(LIBRARY, name, forward_twin, backward, operator.vmap, operator.reference)
     transforms.register(
         LIBRARY, backward_twin, backward_twin, double, operator.backward_vmap, operator.backward_reference
     )
     _declared[name] = operator
+
+
+def gives_each_gradient(name: str) -> bool:
+    """Whether `stone::name_backward` gives a gradient for each operand, as `Operator.backward` says."""
+    return _declared[name].backward is None
 
 
 def recorded(name: str) -> Function:
@@ -106,6 +113,20 @@ def _register(name: str, fake: Function, vmap: Function) -> None:
         return vmap(getattr(torch.ops.stone, name).default, info, in_dims, *args, **kwargs)
 
     torch.library.register_vmap(f"stone::{name}", batched, lib=LIBRARY)
+
+
+def _by_operand(backward_twin: str) -> Function:
+    differentiate = getattr(torch.ops.stone, backward_twin).default
+
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        operands = ctx.saved_tensors
+        grads = differentiate(grad, *operands, **ctx.options)
+        return tuple(
+            batching.sum_to(gradient, like) if wanted else None
+            for gradient, like, wanted in zip(grads, operands, ctx.needs_input_grad, strict=True)
+        )
+
+    return backward
 
 
 def _double_backward(backward_reference: Function) -> Function:

@@ -114,15 +114,6 @@ def _backward_fake(
     return x.new_empty(full), x.new_empty(full), x.new_empty((*batch, 1), dtype=batching.compute_dtype(x))
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    operands = ctx.saved_tensors
-    grads = torch.ops.stone.mobius_add_backward.default(grad, *operands, **ctx.options)
-    return tuple(
-        batching.sum_to(gradient, like) if wanted else None
-        for gradient, like, wanted in zip(grads, operands, ctx.needs_input_grad, strict=True)
-    )
-
-
 def _vmap(
     op: Any, info: Any, in_dims: Any, x: Tensor, y: Tensor, c: Tensor, **options: float
 ) -> tuple[Tensor, int]:
@@ -156,7 +147,6 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )

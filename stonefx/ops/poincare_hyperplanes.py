@@ -109,15 +109,6 @@ def _backward_fake(
     return x.new_empty(product.shape), x.new_empty(x.shape), *planes, x.new_empty(row, dtype=dtype)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    operands = ctx.saved_tensors
-    grads = torch.ops.stone.poincare_hyperplanes_backward.default(grad, *operands, **ctx.options)
-    return tuple(
-        batching.sum_to(gradient, like) if wanted else None
-        for gradient, like, wanted in zip(grads, operands, ctx.needs_input_grad, strict=True)
-    )
-
-
 def _vmap(op: Any, info: Any, in_dims: Any, *operands: Tensor, **options: Any) -> tuple[Tensor, int]:
     product, x = (
         batching.spread(t, d, info.batch_size) for t, d in zip(operands[:2], in_dims[:2], strict=True)
@@ -153,7 +144,6 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )

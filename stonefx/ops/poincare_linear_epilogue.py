@@ -148,16 +148,6 @@ def _backward_fake(
     return x.new_empty(x.shape), product.new_empty(product.shape), of_bias, of_c
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, product, bias, c = ctx.saved_tensors
-    differentiate = torch.ops.stone.poincare_linear_epilogue_backward.default
-    grads = differentiate(grad, x, product, bias, c, **ctx.options)
-    return tuple(
-        batching.sum_to(gradient, like) if wanted else None
-        for gradient, like, wanted in zip(grads, (x, product, bias, c), ctx.needs_input_grad, strict=True)
-    )
-
-
 def _vmap(
     op: Any,
     info: Any,
@@ -207,7 +197,6 @@ OPERATOR = Operator(
     backward_reference=backward_reference,
     fake=_fake,
     backward_fake=_backward_fake,
-    backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
 )

@@ -148,13 +148,6 @@ def operator(name: str, operand: str, limit_name: str, profile: Profile, slope: 
     def backward_reference(grad: Tensor, x: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         return gradients(profile, slope, grad, x, c, read(options))
 
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, c = ctx.saved_tensors
-        differentiate = getattr(torch.ops.stone, f"{name}_backward").default
-        grad_x, grad_c = differentiate(grad, x, c, **ctx.options)
-        wants_x, wants_c = ctx.needs_input_grad
-        return grad_x if wants_x else None, batching.sum_to(grad_c, c) if wants_c else None
-
     def vmap(op: Any, info: Any, in_dims: Any, x: Tensor, c: Tensor, **options: Any) -> tuple[Tensor, int]:
         x, c = _batched(info, in_dims, x, c)
         return op(x, c, **options), 0
@@ -176,7 +169,6 @@ def operator(name: str, operand: str, limit_name: str, profile: Profile, slope: 
         backward_reference=backward_reference,
         fake=fake,
         backward_fake=backward_fake,
-        backward=backward,
         vmap=vmap,
         backward_vmap=backward_vmap,
     )

@@ -124,15 +124,6 @@ class RowFormula:
             vectors = (x.new_empty((*batch, vector.shape[-1])) for vector in operands[:count])
             return (*vectors, *(x.new_empty((*batch, 1), dtype=dtype) for _ in self.scalars))
 
-        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-            operands = ctx.saved_tensors
-            differentiate = getattr(torch.ops.stone, f"{name}_backward").default
-            grads = differentiate(grad, *operands, **ctx.options)
-            return tuple(
-                batching.sum_to(gradient, like) if wanted else None
-                for gradient, like, wanted in zip(grads, operands, ctx.needs_input_grad, strict=True)
-            )
-
         def batched(info: Any, in_dims: Any, operands: tuple[Tensor, ...]) -> list[Tensor]:
             first, *others = operands
             dims = [0, *in_dims[1:]]
@@ -157,7 +148,6 @@ class RowFormula:
             backward_reference=self.gradients,
             fake=fake,
             backward_fake=backward_fake,
-            backward=backward,
             vmap=vmap,
             backward_vmap=backward_vmap,
         )
