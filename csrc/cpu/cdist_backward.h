@@ -32,10 +32,10 @@ __attribute__((noinline)) PairSums row_gradients(C* __restrict weights, const C*
 // `weights` come in as squared distances.
 template <bool guarded, class C>
 inline PairSums weigh_pairs(C* weights, const C* grad, const Panel<C>& x, int i, const Panel<C>& y, int64_t dim,
-                            const PairScale<C>& scale, double c, const CdistGuards& guards) {
+                            const PairScale<C>& scale, double c, const CdistArguments& a) {
   double wide[kTile];
-  if (wide_squares(wide, weights, x, i, y, dim)) {
-    const PairScale<double> exact = pair_scale<double>(c, guards);
+  if (a.product == nullptr && wide_squares(wide, weights, x, i, y, dim)) {
+    const PairScale<double> exact = pair_scale<double>(c, a.guards);
     PairSums sums{0.0, 0.0};
     for (int j = 0; j < y.count; ++j) {
       const PairGradient<double> g = pair_gradient<guarded>(static_cast<double>(grad[j]), wide[j], wide_side(x, i, c),
@@ -47,35 +47,6 @@ inline PairSums weigh_pairs(C* weights, const C* grad, const Panel<C>& x, int i,
     return sums;
   }
   return row_gradients<guarded>(weights, grad, x.side(i), y, scale);
-}
-
-// The gradients of the distances of `x` (rows from `row`) to `y` (columns from `column`), laid out [kTile, kTile];
-// `across` and `down` are the strides of the matrix from column to column and row to row.
-template <class T, class C>
-inline void load_gradients(C* tile, const T* grad, int64_t down, int64_t across, int rows, int columns) {
-  if (across == 1) {
-    for (int i = 0; i < rows; ++i) {
-#pragma omp simd
-      for (int j = 0; j < columns; ++j) {
-        tile[i * kTile + j] = static_cast<C>(load(grad[i * down + j]));
-      }
-      for (int j = columns; j < kTile; ++j) {
-        tile[i * kTile + j] = C(0);
-      }
-    }
-    return;
-  }
-  for (int j = 0; j < columns; ++j) {
-#pragma omp simd
-    for (int i = 0; i < rows; ++i) {
-      tile[i * kTile + j] = static_cast<C>(load(grad[j * across + i]));
-    }
-  }
-  for (int i = 0; i < rows; ++i) {
-    for (int j = columns; j < kTile; ++j) {
-      tile[i * kTile + j] = C(0);
-    }
-  }
 }
 
 // From the gradient of the image in the ball to that of the point; returns <x, grad_p>.
@@ -100,9 +71,23 @@ inline double pull_back(T* result, const C* sums, double along, const C* point, 
   return inner / image.factor;
 }
 
+// The sum of weight (x - y) is that of the weights times x, and of the products' gradient, -weight, times y.
+template <class C>
+inline void add_weights(PairSums* totals, const C* weights, int rows, int columns) {
+  for (int i = 0; i < rows; ++i) {
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int j = 0; j < columns; ++j) {
+      sum += static_cast<double>(weights[i * kTile + j]);
+    }
+    totals[i].along += sum;
+  }
+}
+
 // One side of the matrix: operand `side` (0: x, 1: y); `begin` and `end` count its panels.
 template <class T, class C>
 void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t begin, int64_t end) {
+  using P = typename Compute<T>::type;
   const int64_t start = space_start(a.model), dim = a.dim - start, stride = padded<C>(dim);
   const int64_t own = side == 0 ? a.rows : a.columns, others = side == 0 ? a.columns : a.rows;
   const int64_t own_step = side == 0 ? a.columns : 1, other_step = side == 0 ? 1 : a.columns;
@@ -112,8 +97,8 @@ void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t be
   Panel<C> x, y;
   x.points = space.x;
   x.transposed = nullptr;
-  y.points = space.y;
-  y.transposed = space.transposed;
+  y.points = a.product == nullptr ? space.y : nullptr;
+  y.transposed = a.product == nullptr ? space.transposed : nullptr;
   for (int64_t panel = begin; panel < end; ++panel) {
     const int64_t matrix = panel / tiles(own), row = panel % tiles(own) * kTile;
     const double c = curvature_at(a.c, source_row(a.map, 2, matrix));
@@ -126,19 +111,30 @@ void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t be
     for (int64_t column = 0; column < others; column += kTile) {
       fill_panel(y, other_points + (other_first + column) * a.dim, a.dim, tile_size(others, column), a.model, c,
                  a.guards.min_alpha);
-      const T* grad = static_cast<const T*>(a.grad) + matrix * a.rows * a.columns + row * own_step + column * other_step;
-      load_gradients(space.grad, grad, own_step, other_step, x.count, y.count);
-      square_tile(space.squares, x.points, y.transposed, dim, x.count, y.count);
+      const int64_t first = matrix * a.rows * a.columns + row * own_step + column * other_step;
+      load_tile(space.grad, static_cast<const T*>(a.grad) + first, own_step, other_step, x.count, y.count);
+      if (a.product == nullptr) {
+        square_tile(space.squares, x.points, y.transposed, dim, x.count, y.count);
+      } else {
+        product_tile(space.squares, static_cast<const P*>(a.product) + first, own_step, other_step, x, y);
+      }
       for (int i = 0; i < x.count; ++i) {
         C* pairs = space.squares + i * kTile;
         const C* upstream = space.grad + i * kTile;
         const PairSums sums = changes_denominator(a.guards)
-                                  ? weigh_pairs<true>(pairs, upstream, x, i, y, dim, scale, c, a.guards)
-                                  : weigh_pairs<false>(pairs, upstream, x, i, y, dim, scale, c, a.guards);
+                                  ? weigh_pairs<true>(pairs, upstream, x, i, y, dim, scale, c, a)
+                                  : weigh_pairs<false>(pairs, upstream, x, i, y, dim, scale, c, a);
         totals[i].along += sums.along;
         totals[i].curvature += sums.curvature;
       }
-      weigh_tile(space.sums, space.squares, x.points, y.points, dim, x.count, y.count);
+      if (a.product == nullptr) {
+        weigh_tile(space.sums, space.squares, x.points, y.points, dim, x.count, y.count);
+      } else {
+        add_weights(totals, space.squares, x.count, y.count);
+        if (side == 0) {
+          store_tile(static_cast<P*>(a.grad_product) + first, space.squares, C(-1), a.columns, x.count, y.count);
+        }
+      }
     }
     for (int i = 0; i < x.count; ++i) {
       T* result = static_cast<T*>(side == 0 ? a.result : a.grad_y) + (matrix * own + row + i) * a.dim;

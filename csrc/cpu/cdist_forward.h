@@ -21,7 +21,7 @@ __attribute__((noinline)) void row_distances(C* __restrict result, const C* __re
 
 template <bool guarded, class T, class C>
 inline void distances(T* result, const C* squares, const Panel<C>& x, int i, const Panel<C>& y, int64_t dim,
-                      const PairScale<C>& scale, double c, const CdistGuards& guards) {
+                      const PairScale<C>& scale, double c, const CdistArguments& a) {
   C row[kTile];
   row_distances<guarded>(row, squares, x.weight[i], y.weight, scale);
 #pragma omp simd
@@ -29,8 +29,8 @@ inline void distances(T* result, const C* squares, const Panel<C>& x, int i, con
     result[j] = store<T>(static_cast<typename Compute<T>::type>(row[j]));
   }
   double wide[kTile];
-  if (wide_squares(wide, squares, x, i, y, dim)) {
-    const PairScale<double> exact = pair_scale<double>(c, guards);
+  if (a.product == nullptr && wide_squares(wide, squares, x, i, y, dim)) {
+    const PairScale<double> exact = pair_scale<double>(c, a.guards);
     for (int j = 0; j < y.count; ++j) {
       const double distance =
           pair_distance<guarded>(wide[j], wide_side(x, i, c).weight * wide_side(y, j, c).weight, exact);
@@ -45,10 +45,10 @@ void cdist_forward(const CdistArguments& a, void* scratch, int64_t begin, int64_
   const int64_t down = tiles(a.rows), across = tiles(a.columns), dim = a.dim - space_start(a.model);
   CdistScratch<C> space(scratch, dim);
   Panel<C> x, y;
-  x.points = space.x;
+  x.points = a.product == nullptr ? space.x : nullptr;
   x.transposed = nullptr;
   y.points = nullptr;
-  y.transposed = space.transposed;
+  y.transposed = a.product == nullptr ? space.transposed : nullptr;
   int64_t packed = -1;
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t matrix = tile / (down * across), column = tile / down % across * kTile, row = tile % down * kTile;
@@ -61,14 +61,19 @@ void cdist_forward(const CdistArguments& a, void* scratch, int64_t begin, int64_
     }
     const T* source = static_cast<const T*>(a.x) + (source_row(a.map, 0, matrix) * a.rows + row) * a.dim;
     fill_panel(x, source, a.dim, tile_size(a.rows, row), a.model, c, a.guards.min_alpha);
-    square_tile(space.squares, x.points, y.transposed, dim, x.count, y.count);
+    if (a.product == nullptr) {
+      square_tile(space.squares, x.points, y.transposed, dim, x.count, y.count);
+    } else {
+      const auto* products = static_cast<const typename Compute<T>::type*>(a.product);
+      product_tile(space.squares, products + (matrix * a.rows + row) * a.columns + column, a.columns, 1, x, y);
+    }
     for (int i = 0; i < x.count; ++i) {
       T* result = static_cast<T*>(a.result) + (matrix * a.rows + row + i) * a.columns + column;
       const C* squares = space.squares + i * kTile;
       if (changes_denominator(a.guards)) {
-        distances<true>(result, squares, x, i, y, dim, scale, c, a.guards);
+        distances<true>(result, squares, x, i, y, dim, scale, c, a);
       } else {
-        distances<false>(result, squares, x, i, y, dim, scale, c, a.guards);
+        distances<false>(result, squares, x, i, y, dim, scale, c, a);
       }
     }
   }

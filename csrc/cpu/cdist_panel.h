@@ -14,6 +14,7 @@ struct Panel {
   C* transposed;  // [dim, kTile], or null
   int count;
   BallImage images[kTile];
+  C squares[kTile];
   C weight[kTile];
   C excess[kTile];
   C passes[kTile];
@@ -34,6 +35,7 @@ inline void fill_panel(Panel<C>& panel, const T* source, int64_t stride, int cou
     const BallImage image = ball_image(model, dot(row, row, dim), c, min_alpha);
     panel.images[i] = image;
     const PairSide<C> side = pair_side<C>(image.alpha, image.squares, image.clamped, c);
+    panel.squares[i] = static_cast<C>(image.squares);
     panel.weight[i] = side.weight;
     panel.excess[i] = side.excess;
     panel.passes[i] = side.passes;
@@ -56,11 +58,25 @@ inline void fill_panel(Panel<C>& panel, const T* source, int64_t stride, int cou
     }
   }
   for (int i = count; i < kTile; ++i) {
-    panel.weight[i] = panel.excess[i] = panel.passes[i] = C(0);
+    panel.squares[i] = panel.weight[i] = panel.excess[i] = panel.passes[i] = C(0);
   }
   if (panel.transposed != nullptr && count < kTile) {
     for (int64_t k = 0; k < dim; ++k) {
       memset(panel.transposed + k * kTile + count, 0, static_cast<size_t>(kTile - count) * sizeof(C));
+    }
+  }
+}
+
+// Squared distances of a tile of pairs from their inner products, which are `down` apart from row to row and `across`
+// from column to column; `tile` is [kTile, kTile].
+template <class P, class C>
+inline void product_tile(C* tile, const P* product, int64_t down, int64_t across, const Panel<C>& x, const Panel<C>& y) {
+  load_tile(tile, product, down, across, x.count, y.count);
+  for (int i = 0; i < x.count; ++i) {
+    C* row = tile + i * kTile;
+#pragma omp simd
+    for (int j = 0; j < kTile; ++j) {
+      row[j] = squares_of_product(x.squares[i], y.squares[j], row[j]);
     }
   }
 }

@@ -1,6 +1,8 @@
-// The two loops of a distance matrix over a tile of pairs: squared distances, and sums of weighted differences.
+// The loops of a distance matrix over a tile of pairs: squared distances, sums of weighted differences, and what is read
+// from other matrices of pairs.
 #pragma once
 
+#include "stone/storage.h"
 #include "vector.h"
 
 namespace STONE_NAMESPACE {
@@ -113,6 +115,45 @@ inline void weigh_tile(C* sums, const C* weights, const C* x, const C* y, int64_
   }
   for (; r < rows; ++r) {
     weigh_panel<C, 1>(sums + r * stride, weights + r * kTile, x + r * stride, y, stride, columns);
+  }
+}
+
+// A tile of a matrix of pairs, laid out [kTile, kTile], with zeros beyond its columns; `across` and `down` are the
+// strides of the matrix from column to column and row to row, one of them 1.
+template <class T, class C>
+inline void load_tile(C* tile, const T* matrix, int64_t down, int64_t across, int rows, int columns) {
+  if (across == 1) {
+    for (int i = 0; i < rows; ++i) {
+#pragma omp simd
+      for (int j = 0; j < columns; ++j) {
+        tile[i * kTile + j] = static_cast<C>(load(matrix[i * down + j]));
+      }
+      for (int j = columns; j < kTile; ++j) {
+        tile[i * kTile + j] = C(0);
+      }
+    }
+    return;
+  }
+  for (int j = 0; j < columns; ++j) {
+#pragma omp simd
+    for (int i = 0; i < rows; ++i) {
+      tile[i * kTile + j] = static_cast<C>(load(matrix[j * across + i]));
+    }
+  }
+  for (int i = 0; i < rows; ++i) {
+    for (int j = columns; j < kTile; ++j) {
+      tile[i * kTile + j] = C(0);
+    }
+  }
+}
+
+template <class T, class C>
+inline void store_tile(T* matrix, const C* tile, C factor, int64_t down, int rows, int columns) {
+  for (int i = 0; i < rows; ++i) {
+#pragma omp simd
+    for (int j = 0; j < columns; ++j) {
+      matrix[i * down + j] = static_cast<T>(factor * tile[i * kTile + j]);
+    }
   }
 }
 

@@ -23,13 +23,17 @@ PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
   for (int side = 0; side < 2; ++side) {
     const int64_t points = a.batch * p.points(side);
     p.images[side] = memory.next<portable::BallImage>(points * static_cast<int64_t>(sizeof(portable::BallImage)));
-    if (backward) {
+    if (backward && a.product == nullptr) {
       p.sums[side] = memory.next<void>(points * p.dim * pairs);
+    }
+    if (backward) {
       p.along[side] = memory.next<double>(points * (side == 0 ? p.across : p.down) * static_cast<int64_t>(sizeof(double)));
     }
   }
-  if (backward) {
+  if (backward && a.product == nullptr) {
     p.weights = memory.next<void>(a.batch * a.rows * a.columns * pairs);
+  }
+  if (backward) {
     p.of_pairs = memory.next<double>(a.batch * a.rows * p.across * static_cast<int64_t>(sizeof(double)));
   }
   return p;
@@ -58,7 +62,7 @@ void run(const PairsOnDevice& p, bool backward, cudaStream_t stream) {
   for (int side = 0; side < 2; ++side) {
     const int64_t points = a.batch * p.points(side);
     const int64_t work = a.batch * tiles(p.points(side)) * tiles(p.dim);
-    if (work > 0) {
+    if (work > 0 && a.product == nullptr) {
       launch(cdist_differences<T, C>, blocks(work), stream, p, side);
     }
     if (points > 0) {

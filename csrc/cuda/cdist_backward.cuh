@@ -46,7 +46,15 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
           of_pair = w.curvature;
           along_y = pair_gradient(static_cast<double>(grad), wide, other, one, exact, p.guarded).along;
         }
-        static_cast<C*>(p.weights)[at] = g.weight;
+        if (p.a.product == nullptr) {
+          static_cast<C*>(p.weights)[at] = g.weight;
+        } else {
+          // The sum of weight (x - y) is that of the weights times x, and of the products' gradient times y.
+          using Product = typename portable::Compute<T>::type;
+          static_cast<Product*>(p.a.grad_product)[at] = static_cast<Product>(-g.weight);
+          along_x += g.weight;
+          along_y += g.weight;
+        }
         rows[i] += along_x;
         rows[kOwn + i] += of_pair;
         columns[j] += along_y;
@@ -188,11 +196,11 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     group.sum(totals);
     const portable::BallImage image = p.images[side][row];
     const T* x = points_of<T>(p, side, matrix) + index * p.a.dim;
-    const C* sums = static_cast<const C*>(p.sums[side]) + row * p.dim;
+    const C* sums = p.a.product == nullptr ? static_cast<const C*>(p.sums[side]) + row * p.dim : nullptr;
     double inner[1] = {};  // <x, grad_p>
     for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
-      const double value = load(x[k]);
-      inner[0] += (static_cast<double>(sums[k]) + totals[0] * image.factor * value) * value;
+      const double value = load(x[k]), of_pairs = sums == nullptr ? 0.0 : static_cast<double>(sums[k]);
+      inner[0] += (of_pairs + totals[0] * image.factor * value) * value;
     }
     group.sum(inner);
     if (!active) {
@@ -201,7 +209,8 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     T* result = static_cast<T*>(side == 0 ? p.a.result : p.a.grad_y) + row * p.a.dim;
     const portable::ImageGradient g = portable::image_gradient(image, totals[0], inner[0]);
     for (int64_t k = group.lane; k < p.dim; k += group.lanes) {
-      const double value = g.of_sums * static_cast<double>(sums[k]) + g.of_point * static_cast<double>(load(x[k]));
+      const double of_pairs = sums == nullptr ? 0.0 : static_cast<double>(sums[k]);
+      const double value = g.of_sums * of_pairs + g.of_point * static_cast<double>(load(x[k]));
       result[p.start + k] = store<T>(static_cast<typename portable::Compute<T>::type>(value));
     }
     if (group.lane == 0) {

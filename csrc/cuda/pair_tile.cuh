@@ -119,19 +119,27 @@ __device__ inline void load_points(C (&buffer)[kDepth][kTile + 1], const PairsOn
   }
 }
 
-// total[i][j]: the squared distance of the points row + y + 16 i and column + x + 16 j, (x, y) the thread's place.
+// total[i][j], from differences or from the inner products: the squared distance of the points row + y + 16 i and column + x + 16 j, (x, y) the thread's place.
 template <class T, class C>
 __device__ inline void pair_squares(C (&total)[kOwn][kOwn], PairBuffers<C>& buffers, const PairsOnDevice& p,
                                     const TilePlace& place) {
   const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
+  const auto* products = static_cast<const typename portable::Compute<T>::type*>(p.a.product);
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
 #pragma unroll
     for (int j = 0; j < kOwn; ++j) {
+      const int64_t row = place.row + ty + i * kSide, column = place.column + tx + j * kSide;
       total[i][j] = C(0);
+      if (products != nullptr && row < p.a.rows && column < p.a.columns) {
+        total[i][j] = portable::squares_of_product(
+            static_cast<C>(p.images[0][place.matrix * p.a.rows + row].squares),
+            static_cast<C>(p.images[1][place.matrix * p.a.columns + column].squares),
+            static_cast<C>(products[(place.matrix * p.a.rows + row) * p.a.columns + column]));
+      }
     }
   }
-  for (int64_t begin = 0; begin < p.dim; begin += kDepth) {
+  for (int64_t begin = 0; products == nullptr && begin < p.dim; begin += kDepth) {
     load_points<T, C>(buffers.x, p, 0, place.matrix, place.row, begin);
     load_points<T, C>(buffers.y, p, 1, place.matrix, place.column, begin);
     __syncthreads();
@@ -163,7 +171,7 @@ __device__ inline void pair_squares(C (&total)[kOwn][kOwn], PairBuffers<C>& buff
 template <class T>
 __device__ inline double wide_square(float squares, const PairsOnDevice& p, int64_t matrix, int64_t row,
                                      int64_t column) {
-  if (!(squares < portable::kSmallSquares || squares > 1.0f / portable::kSmallSquares)) {
+  if (p.a.product != nullptr || !(squares < portable::kSmallSquares || squares > 1.0f / portable::kSmallSquares)) {
     return 0.0;
   }
   const T* x = points_of<T>(p, 0, matrix) + row * p.a.dim;

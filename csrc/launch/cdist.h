@@ -49,6 +49,7 @@ struct CdistNames {
 };
 
 inline constexpr CdistNames kPoincareCdist{"poincare_cdist", "poincare_cdist_backward"};
+inline constexpr CdistNames kPoincareCdistEpilogue{"poincare_cdist_epilogue", "poincare_cdist_epilogue_backward"};
 inline constexpr CdistNames kLorentzCdist{"lorentz_cdist", "lorentz_cdist_backward"};
 inline constexpr CdistNames kKleinCdist{"klein_cdist", "klein_cdist_backward"};
 
@@ -90,14 +91,33 @@ inline CdistArguments cdist_arguments(const char* name, Model model, const Sizes
           nullptr,
           nullptr,
           nullptr,
+          nullptr,
+          nullptr,
           curvature(c, x),
           guards,
           map_rows(name, batch, {&x, &y, &c}, 2)};
 }
 
+inline void check_products(const char* name, const Tensor& product, const Tensor& x, const Tensor& y,
+                           const Sizes& batch) {
+  const Sizes expected = with_last(with_last(batch, x.size(x.dim() - 2)), y.size(y.dim() - 2));
+  const auto sizes = product.sizes();
+  if (product.scalar_type() != compute_dtype(x) || Sizes(sizes.begin(), sizes.end()) != expected) {
+    fail(std::string(name) + ": product must be " + show(compute_dtype(x)) + " " + show_sizes(expected) + ", got " +
+         show(product.scalar_type()) + " " + show_shape(product) + "; it is x @ y.mT in the dtype that x computes in");
+  }
+  check_same_device(name, "product and x", product, x);
+}
+
+// With the inner products of the points, or None where differences are to be formed.
 template <class Device>
-Tensor cdist(const char* name, Model model, Tensor x, Tensor y, Tensor c, const CdistGuards& guards) {
+Tensor cdist(const char* name, Model model, std::optional<Tensor> product, Tensor x, Tensor y, Tensor c,
+             const CdistGuards& guards) {
   const Sizes batch = check_cdist(name, x, y, c, guards);
+  if (product.has_value()) {
+    check_products(name, *product, x, y, batch);
+    product = dense(*product);
+  }
   x = dense(x);
   y = dense(y);
   c = dense(c);
@@ -105,6 +125,7 @@ Tensor cdist(const char* name, Model model, Tensor x, Tensor y, Tensor c, const 
                                    x.scalar_type(), x);
   CdistArguments arguments = cdist_arguments(name, model, batch, x, y, c, guards);
   if (arguments.batch * arguments.rows * arguments.columns > 0) {
+    arguments.product = product.has_value() ? product->const_data_ptr() : nullptr;
     arguments.result = result.mutable_data_ptr();
     Device::cdist(Direction::kForward, arguments, x);
   }
@@ -123,10 +144,16 @@ inline Tensor sum_terms(const Tensor& terms, ScalarType dtype) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
+// Gradients of the products, [0] where there are none, of the points and of the curvature of each matrix.
 template <class Device>
-std::tuple<Tensor, Tensor, Tensor> cdist_backward(const CdistNames& names, Model model, Tensor grad, Tensor x,
-                                                  Tensor y, Tensor c, const CdistGuards& guards) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> cdist_backward(const CdistNames& names, Model model, Tensor grad,
+                                                          std::optional<Tensor> product, Tensor x, Tensor y, Tensor c,
+                                                          const CdistGuards& guards) {
   const Sizes batch = check_cdist(names.operation, x, y, c, guards);
+  if (product.has_value()) {
+    check_products(names.operation, *product, x, y, batch);
+    product = dense(*product);
+  }
   const int64_t rows = x.size(x.dim() - 2), columns = y.size(y.dim() - 2), dim = x.size(x.dim() - 1);
   check_gradient(names.backward, "grad and x", grad, x, with_last(with_last(batch, rows), columns));
   grad = dense(grad);
@@ -135,22 +162,33 @@ std::tuple<Tensor, Tensor, Tensor> cdist_backward(const CdistNames& names, Model
   c = dense(c);
   const Tensor grad_x = new_tensor(with_last(with_last(batch, rows), dim), x.scalar_type(), x);
   const Tensor grad_y = new_tensor(with_last(with_last(batch, columns), dim), x.scalar_type(), x);
+  const Tensor grad_product = new_tensor(product.has_value() ? Sizes(grad.sizes().begin(), grad.sizes().end()) : Sizes{0},
+                                         compute_dtype(x), x);
   const Tensor terms = new_tensor(with_last(with_last(batch, 1), rows + columns), ScalarType::Double, x);
   CdistArguments arguments = cdist_arguments(names.operation, model, batch, x, y, c, guards);
   if (arguments.batch * (rows + columns) > 0) {
     arguments.grad = grad.const_data_ptr();
+    arguments.product = product.has_value() ? product->const_data_ptr() : nullptr;
+    arguments.grad_product = grad_product.mutable_data_ptr();
     arguments.result = grad_x.mutable_data_ptr();
     arguments.grad_y = grad_y.mutable_data_ptr();
     arguments.grad_c = static_cast<double*>(terms.mutable_data_ptr());
     Device::cdist(Direction::kBackward, arguments, x);
   }
-  return {grad_x, grad_y, sum_terms(terms, compute_dtype(x))};
+  return {grad_product, grad_x, grad_y, sum_terms(terms, compute_dtype(x))};
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> cdist_gradients(const CdistNames& names, Model model, Tensor grad, Tensor x, Tensor y,
+                                                   Tensor c, const CdistGuards& guards) {
+  const auto [product, of_x, of_y, of_c] = cdist_backward<Device>(names, model, grad, std::nullopt, x, y, c, guards);
+  return {of_x, of_y, of_c};
 }
 
 template <class Device>
 Tensor poincare_cdist(Tensor x, Tensor y, Tensor c, double min_alpha, double atanh_limit, double min_denominator,
                       double denominator_offset) {
-  return cdist<Device>("poincare_cdist", Model::kPoincare, x, y, c,
+  return cdist<Device>("poincare_cdist", Model::kPoincare, std::nullopt, x, y, c,
                        {min_alpha, atanh_limit, min_denominator, denominator_offset});
 }
 
@@ -158,7 +196,22 @@ template <class Device>
 std::tuple<Tensor, Tensor, Tensor> poincare_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c,
                                                            double min_alpha, double atanh_limit,
                                                            double min_denominator, double denominator_offset) {
-  return cdist_backward<Device>(kPoincareCdist, Model::kPoincare, grad, x, y, c,
+  return cdist_gradients<Device>(kPoincareCdist, Model::kPoincare, grad, x, y, c,
+                                 {min_alpha, atanh_limit, min_denominator, denominator_offset});
+}
+
+template <class Device>
+Tensor poincare_cdist_epilogue(Tensor product, Tensor x, Tensor y, Tensor c, double min_alpha, double atanh_limit,
+                               double min_denominator, double denominator_offset) {
+  return cdist<Device>("poincare_cdist_epilogue", Model::kPoincare, product, x, y, c,
+                       {min_alpha, atanh_limit, min_denominator, denominator_offset});
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor> poincare_cdist_epilogue_backward(
+    Tensor grad, Tensor product, Tensor x, Tensor y, Tensor c, double min_alpha, double atanh_limit,
+    double min_denominator, double denominator_offset) {
+  return cdist_backward<Device>(kPoincareCdistEpilogue, Model::kPoincare, grad, product, x, y, c,
                                 {min_alpha, atanh_limit, min_denominator, denominator_offset});
 }
 
@@ -167,23 +220,23 @@ inline constexpr CdistGuards kNoGuards{0.0, 1e308, 0.0, 0.0};
 template <class Device>
 Tensor lorentz_cdist(Tensor x, Tensor y, Tensor c) {
   check_time("lorentz_cdist", x);
-  return cdist<Device>("lorentz_cdist", Model::kLorentz, x, y, c, kNoGuards);
+  return cdist<Device>("lorentz_cdist", Model::kLorentz, std::nullopt, x, y, c, kNoGuards);
 }
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> lorentz_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c) {
   check_time("lorentz_cdist", x);
-  return cdist_backward<Device>(kLorentzCdist, Model::kLorentz, grad, x, y, c, kNoGuards);
+  return cdist_gradients<Device>(kLorentzCdist, Model::kLorentz, grad, x, y, c, kNoGuards);
 }
 
 template <class Device>
 Tensor klein_cdist(Tensor x, Tensor y, Tensor c, double min_alpha) {
-  return cdist<Device>("klein_cdist", Model::kKlein, x, y, c, {min_alpha, 1e308, 0.0, 0.0});
+  return cdist<Device>("klein_cdist", Model::kKlein, std::nullopt, x, y, c, {min_alpha, 1e308, 0.0, 0.0});
 }
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> klein_cdist_backward(Tensor grad, Tensor x, Tensor y, Tensor c, double min_alpha) {
-  return cdist_backward<Device>(kKleinCdist, Model::kKlein, grad, x, y, c, {min_alpha, 1e308, 0.0, 0.0});
+  return cdist_gradients<Device>(kKleinCdist, Model::kKlein, grad, x, y, c, {min_alpha, 1e308, 0.0, 0.0});
 }
 
 template <class Device>
@@ -191,6 +244,9 @@ void register_cdist(torch::stable::detail::StableLibrary& m) {
   m.impl("poincare_cdist", TORCH_BOX((&poincare_cdist<Device>)));
   m.impl("poincare_cdist_forward", TORCH_BOX((&poincare_cdist<Device>)));
   m.impl("poincare_cdist_backward", TORCH_BOX((&poincare_cdist_backward<Device>)));
+  m.impl("poincare_cdist_epilogue", TORCH_BOX((&poincare_cdist_epilogue<Device>)));
+  m.impl("poincare_cdist_epilogue_forward", TORCH_BOX((&poincare_cdist_epilogue<Device>)));
+  m.impl("poincare_cdist_epilogue_backward", TORCH_BOX((&poincare_cdist_epilogue_backward<Device>)));
   m.impl("lorentz_cdist", TORCH_BOX((&lorentz_cdist<Device>)));
   m.impl("lorentz_cdist_forward", TORCH_BOX((&lorentz_cdist<Device>)));
   m.impl("lorentz_cdist_backward", TORCH_BOX((&lorentz_cdist_backward<Device>)));

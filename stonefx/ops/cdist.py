@@ -69,13 +69,13 @@ def squared_differences(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return difference, difference.square().sum(-1)
 
 
-def gram_squares(x: Tensor, y: Tensor) -> Tensor:
-    """`||x - y||^2` of all pairs as `||x||^2 + ||y||^2 - 2 <x, y>`, at least 0: one matrix product, `[*batch, n, m]`.
+def squares_of_products(x: Tensor, y: Tensor, product: Tensor) -> Tensor:
+    """`||x - y||^2` of all pairs as `||x||^2 + ||y||^2 - 2 <x, y>`, at least 0, `[*batch, n, m]`.
 
     Its error is that of the terms, a few roundings of `||x||^2 + ||y||^2`, however near the points are.
     """
     norms = x.square().sum(-1, keepdim=True) + y.square().sum(-1, keepdim=True).mT
-    return (norms - 2 * (x @ y.mT)).clamp_min(0)
+    return (norms - 2 * product).clamp_min(0)
 
 
 def alphas(x: Tensor, c: Tensor, min_alpha: float) -> Tensor:

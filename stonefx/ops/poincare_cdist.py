@@ -16,12 +16,12 @@ from .cdist import (
     ball_distances,
     ball_gradients,
     check_operands,
-    gram_squares,
     operator,
     widen,
 )
 from .curvature import operand
 from .library import NO_LIMIT, declare
+from .poincare_cdist_epilogue import CALL as EPILOGUE
 
 _NAME = "poincare_cdist"
 
@@ -110,8 +110,8 @@ def poincare_cdist(
         min_denominator, denominator_offset: the denominator `d = alpha beta + c ||x - y||^2` of Möbius addition becomes
             `max(d, min_denominator) + denominator_offset`, as libraries have it; the defaults are none.
         mode: "accurate" forms differences, right for near points; "fast" takes `||x||^2 + ||y||^2 - 2 <x, y>` by a
-            matrix product in torch, which pays from some hundred dimensions on and loses the digits of points that are
-            nearer than `sqrt(eps)` of their norms. It makes a few matrices of the result's size.
+            matrix product in torch, which loses the digits of points that are nearer than `sqrt(eps)` of their norms,
+            and makes one more matrix of the result's size, with gradients two.
 
     Returns:
         `[*batch, n, m]`, in the dtype of `x`.
@@ -137,7 +137,6 @@ def poincare_cdist(
 def _by_products(x: Tensor, y: Tensor, c: Tensor, min_alpha: float, guards: Guards) -> Tensor:
     check_operands(_NAME, x, y, c, min_alpha=min_alpha, **guards._asdict())
     with torch.autocast(x.device.type, enabled=False):
-        u, v, k = widen(x, y, c)
-        alpha, beta = (alphas(side.double(), k.double(), min_alpha).to(u.dtype) for side in (u, v))
-        sides = Sides(u, v, k, alpha, beta)
-        return ball_distances(sides, guards, gram_squares(u, v)).to(x.dtype)
+        dtype = batching.compute_dtype(x)
+        product = x.to(dtype) @ y.to(dtype).mT
+    return EPILOGUE(product, x, y, c, min_alpha=min_alpha, **guards._asdict())

@@ -48,6 +48,10 @@ struct CdistArguments {
   void* result;      // the distances, or grad_x: [batch, rows, dim]
   void* grad_y;      // backward only: [batch, columns, dim]
   double* grad_c;    // backward only: [batch, rows + columns], one for each row of x, then of y
+  // The inner products of the points, [batch, rows, columns], in the type that rows are computed in; null where
+  // differences are formed. Its gradient then stands for the weighted differences.
+  const void* product;
+  void* grad_product;  // backward only
   Curvature c;
   CdistGuards guards;
   RowMap map;

@@ -97,6 +97,13 @@ STONE_FUNCTION C guarded_odds(const Denominator<C>& d) {
   return d.apart * d.sum / (d.sum * d.gaps + d.extra * (C(2) * d.sum + d.extra));
 }
 
+// ||x - y||^2 from the squares of either side and the inner product: right to a few roundings of the squares.
+template <class C>
+STONE_FUNCTION C squares_of_product(C x_squares, C y_squares, C product) {
+  const C squares = (x_squares + y_squares) - C(2) * product;
+  return squares < C(0) ? C(0) : squares;
+}
+
 // `weights` is the product of the weights of both sides.
 template <bool guarded, class C>
 STONE_FUNCTION C pair_distance(C squares, C weights, const PairScale<C>& scale) {

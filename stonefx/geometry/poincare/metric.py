@@ -70,8 +70,8 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, mode: Mode = "accura
         x: points, `[*batch, n, dim]`, float32, float64, bfloat16 or float16.
         y: points, `[*batch, m, dim]`, the dtype of `x`; the batch dimensions broadcast.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1, 1]`.
-        mode: "accurate", or "fast": by one matrix product, which pays from some hundred dimensions on, makes a few
-            matrices of the result's size, and loses the digits of points nearer than `sqrt(eps)` of their norms.
+        mode: "accurate", or "fast": by one matrix product, which loses the digits of points nearer than `sqrt(eps)` of
+            their norms, and makes another matrix of the result's size.
 
     Returns:
         `[*batch, n, m]`.
