@@ -28,12 +28,25 @@ def pairs(dtype, rows, columns, dim, make=points):
     return make(2, rows, dim, dtype=dtype, seed=1), make(1, columns, dim, dtype=dtype, seed=2), CURVATURE
 
 
+def products(dtype, rows, columns, dim):
+    x, y, c = pairs(dtype, rows, columns, dim)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return x.to(wide) @ y.to(wide).mT, x, y, c
+
+
 # name -> arguments of an element type; rows that share a block, tails of tiles, rows longer than shared memory
 OTHERS = {
     **{
         f"{name} {sizes}": (name, lambda dtype, sizes=sizes, make=make: pairs(dtype, *sizes, make))
         for name, make in (("poincare_cdist", points), ("klein_cdist", points), ("lorentz_cdist", sheet))
         for sizes in ((5, 3, 2), (130, 70, 37), (64, 64, 300))
+    },
+    **{
+        f"poincare_cdist_epilogue {sizes}": (
+            "poincare_cdist_epilogue",
+            lambda dtype, sizes=sizes: products(dtype, *sizes),
+        )
+        for sizes in ((5, 3, 2), (130, 70, 37))
     },
     **{
         f"butterfly {dim}": (
@@ -88,8 +101,8 @@ def results(name, args, device, **options):
 
 
 def agree(name, args, **options):
-    dtype = args[0].dtype
-    bound = 64 * torch.finfo(dtype).eps
+    # products may be wider than the points
+    bound = 64 * max(torch.finfo(each.dtype).eps for each in args[:2])
     for got, expected in zip(
         results(name, args, DEVICE, **options), results(name, args, "cpu", **options), strict=True
     ):

@@ -51,22 +51,39 @@ def on_model(model, *shape, dtype, seed):
     return rows.to(dtype)
 
 
+DENOMINATORS = {"min_denominator": 0.6, "denominator_offset": 0.01}
+CDISTS = {
+    "poincare": ("poincare", {"min_alpha": 1e-7, "atanh_limit": 0.999}),
+    "poincare, denominators": ("poincare", DENOMINATORS),
+    "poincare, products": ("poincare", {"min_alpha": 1e-7, "atanh_limit": 0.999}),
+    "poincare, products, denominators": ("poincare", DENOMINATORS),
+    "klein": ("klein", {"min_alpha": 1e-7}),
+    "lorentz": ("lorentz", {}),
+}
+
+
+def guards(options):
+    none = {"min_alpha": 0.0, "atanh_limit": 1e308, "min_denominator": 0.0, "denominator_offset": 0.0}
+    return tuple(double(value) for value in (none | options).values())
+
+
 # (matrices, rows, columns, dim): one tile, a part of one, several, and more entries than fit at once
 @pytest.mark.parametrize("shape", [(1, 64, 64, 16), (2, 3, 5, 2), (1, 70, 129, 19)], ids=str)
-@pytest.mark.parametrize("model", MODELS)
-def test_cdist_kernels(kernels, model, shape):
+@pytest.mark.parametrize("case", CDISTS)
+def test_cdist_kernels(kernels, case, shape):
+    model, options = CDISTS[case]
     batch, rows, columns, dim = shape
-    options = {"poincare": {"min_alpha": 1e-7, "atanh_limit": 0.999}, "klein": {"min_alpha": 1e-7}}.get(
-        model, {}
-    )
-    guards = (double(options.get("min_alpha", 0.0)), double(options.get("atanh_limit", 1e308)))
     for dtype in DTYPES if rows < 60 else (torch.float32,):
         x, y = (
             on_model(model, batch, rows, dim, dtype=dtype, seed=1),
             on_model(model, columns, dim, dtype=dtype, seed=2),
         )
-        y[0] = x[0, 0]  # a coincident pair
-        y[-1] = x[0, 1] * 1.0001
+        products = "products" in case
+        if not products:
+            y[0] = x[0, 0]  # a coincident pair
+            y[-1] = x[0, 1] * 1.0001
+        product = x.to(compute(dtype)) @ y.to(compute(dtype)).mT if products else None
+        grad_product = torch.full_like(product, torch.nan) if products else None
         width = x.shape[-1]
         result, grad_x, grad_y = (
             empty(batch, rows, columns, dtype=dtype),
@@ -81,17 +98,21 @@ def test_cdist_kernels(kernels, model, shape):
                 pointer(x),
                 pointer(y),
                 size(0),
+                pointer(product),
                 pointer(grad if backward else None),
                 *map(pointer, outputs),
+                pointer(grad_product if backward else None),
             )
-            kernels.cdist(backward, *sizes, *arrays, double(C), *guards)
-        name = f"{model}_cdist"
-        agree(result, overload(f"{name}_forward")(x, y, CURVATURE, **options), dtype)
-        expected = overload(f"{name}_backward")(grad, x, y, CURVATURE, **options)
-        for got, other in zip((grad_x, grad_y), expected[:2], strict=True):
-            agree(got, other, dtype, 32)
-        of_c = terms.sum(-1, keepdim=True).unsqueeze(-1).to(expected[2].dtype)
-        torch.testing.assert_close(of_c, expected[2], rtol=1e-4, atol=1e-3)
+            kernels.cdist(backward, *sizes, *arrays, double(C), *guards(options))
+        name = f"{model}_cdist" + ("_epilogue" if products else "")
+        operands = (product, x, y, CURVATURE) if products else (x, y, CURVATURE)
+        agree(result, overload(f"{name}_forward")(*operands, **options), dtype)
+        expected = overload(f"{name}_backward")(grad, *operands, **options)
+        got = (grad_product, grad_x, grad_y) if products else (grad_x, grad_y)
+        for one, other in zip(got, expected[:-1], strict=True):
+            agree(one, other, dtype, 32)
+        of_c = terms.sum(-1, keepdim=True).unsqueeze(-1).to(expected[-1].dtype)
+        torch.testing.assert_close(of_c, expected[-1], rtol=1e-4, atol=1e-3)
 
 
 def test_cdist_kernels_far_apart_in_size(kernels):
@@ -99,8 +120,9 @@ def test_cdist_kernels_far_apart_in_size(kernels):
     x = torch.tensor([[[1e-25, 0.0], [0.5, 0.1]]])
     y = torch.tensor([[0.0, 3e-26], [0.5, 0.1]])
     result = empty(1, 2, 2)
-    arrays = (pointer(x), pointer(y), size(0), pointer(None), pointer(result), pointer(None), pointer(None))
-    kernels.cdist(0, 0, 0, *map(size, (1, 2, 2, 2)), *arrays, double(C), double(0.0), double(1e308))
+    none = pointer(None)
+    arrays = (pointer(x), pointer(y), size(0), none, none, pointer(result), none, none, none)
+    kernels.cdist(0, 0, 0, *map(size, (1, 2, 2, 2)), *arrays, double(C), *guards({}))
     expected = overload("poincare_cdist_forward")(x, y, CURVATURE)
     assert 0 < result[0, 0, 0] < 1e-24
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=0)

@@ -24,10 +24,12 @@ Curvature number(double c) { return {nullptr, Element::kFloat64, c}; }
 
 extern "C" {
 
-// y is shared by the matrices where y_stride is 0. The results: the distances, or grad_x, grad_y and grad_c.
+// y is shared by the matrices where y_stride is 0. The results: the distances, or grad_x, grad_y, grad_c and, where the
+// inner products are given, grad_product.
 void cdist(int backward, int element, int model, int64_t batch, int64_t rows, int64_t columns, int64_t dim,
-           const void* x, const void* y, int64_t y_stride, const void* grad, void* result, void* grad_y,
-           double* grad_c, double c, double min_alpha, double atanh_limit) {
+           const void* x, const void* y, int64_t y_stride, const void* product, const void* grad, void* result,
+           void* grad_y, double* grad_c, void* grad_product, double c, double min_alpha, double atanh_limit,
+           double min_denominator, double denominator_offset) {
   CdistArguments a{};
   a.element = static_cast<Element>(element);
   a.model = static_cast<Model>(model);
@@ -41,8 +43,10 @@ void cdist(int backward, int element, int model, int64_t batch, int64_t rows, in
   a.result = result;
   a.grad_y = grad_y;
   a.grad_c = grad_c;
+  a.product = product;
+  a.grad_product = grad_product;
   a.c = number(c);
-  a.guards = {min_alpha, atanh_limit};
+  a.guards = {min_alpha, atanh_limit, min_denominator, denominator_offset};
   a.map = {1, {batch}, {{1}, {y_stride}, {0}}};
   with_scratch(cuda::cdist_scratch_bytes, cuda::cdist, a, backward != 0);
 }
