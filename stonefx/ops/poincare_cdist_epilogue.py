@@ -39,7 +39,7 @@ def gradients(
     batch = grad.shape[:-2]
     whole = [product, *(t.expand(*batch, *t.shape[-2:]) for t in (u, v)), k.expand(*batch, 1, 1)]
     with torch.enable_grad():
-        pull = torch.func.vjp(lambda *operands: reference(*operands, **options), *whole)[1]
+        pull = torch.func.vjp(lambda p, a, b, c: reference(p, a, b, c, **options), *whole)[1]
         of_product, of_x, of_y, of_c = pull(grad.to(u.dtype))
     return of_product, of_x.to(x.dtype), of_y.to(x.dtype), of_c
 
