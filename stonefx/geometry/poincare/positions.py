@@ -23,6 +23,7 @@ def project(x: Tensor, c: float | Tensor = 1.0, eps: float | None = None) -> Ten
         ValueError: a Python float `c` is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
+    >>> import torch
     >>> project(torch.tensor([3.0, 4.0]))
     tensor([0.5976, 0.7968])
     """
@@ -40,6 +41,7 @@ def to_lorentz(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         ValueError: a Python float `c` is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
+    >>> import torch
     >>> to_lorentz(torch.tensor([0.5, 0.0]))
     tensor([1.6667, 1.3333, 0.0000])
     """
@@ -57,6 +59,7 @@ def to_klein(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         ValueError: a Python float `c` is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
+    >>> import torch
     >>> to_klein(torch.tensor([0.5, 0.0]))
     tensor([0.8000, 0.0000])
     """
