@@ -137,6 +137,7 @@ def calls() -> Any | str:
     """The extension module `stonefx._calls`, or why it is not used; the operators work without it."""
     if os.environ.get("STONEFX_NATIVE", "1") == "0":
         return "STONEFX_NATIVE=0 is set"
+    _check_instruction_set()
     facts = build_info()
     # It takes tensors out of Python objects, whose layout is that of one release.
     if facts is not None and facts["torch_headers"] != str(torch.__version__):

@@ -45,10 +45,14 @@ def test_the_plain_formula_and_ours_agree(name):
 
 
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("make", [others.cdist_case, others.linear_case, others.mlr_case])
+@pytest.mark.parametrize(
+    "make", [others.cdist_case, others.products_case, others.linear_case, others.mlr_case]
+)
 def test_the_others_agree(make, grad):
     case = make("case", grad, "cpu")
-    assert all(error_of(case, arm.name) < 1e-5 for arm in case.arms if arm.name != "nn.Linear")
+    # what these compute is but a part
+    parts = ("nn.Linear", "x @ y.mT")
+    assert all(error_of(case, arm.name) < 1e-5 for arm in case.arms if arm.name not in parts)
 
 
 @pytest.mark.parametrize("make", [others.butterfly_case, others.hyper_butterfly_case])

@@ -24,6 +24,7 @@ def other_cases(device: str = "cpu") -> Iterator[Planned]:
     """Two cases an operator and size, forward and with the backward."""
     made: dict[str, Callable[[str, bool, str], Case]] = {
         "poincare.cdist 1024 x 1024 x 64": cdist_case,
+        "poincare.cdist 1024 x 1024 x 512, fast": products_case,
         "poincare_linear 4096 x 256 -> 256": linear_case,
         "poincare_mlr 1024 x 128, 200 classes": mlr_case,
         **{f"butterfly [4096, {dim}]": partial(butterfly_case, dim) for dim in BUTTERFLIES},
@@ -48,6 +49,18 @@ def cdist_case(title: str, grad: bool, device: str) -> Case:
     functions |= {
         "inductor, broadcast": inductor(lambda x, y: formulas.cdist(x, y, CURVATURE)),
         "stonefx": poincare.cdist,
+    }
+    return case(title, functions, poincare.cdist, inputs, grad, device)
+
+
+def products_case(title: str, grad: bool, device: str) -> Case:
+    """All distances in many dimensions by one matrix product, against differences and against the product alone."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [0.5 * torch.randn(1024, 512, generator=generator) / 512**0.5 for _ in range(2)]
+    functions: dict[str, Function] = {
+        "accurate": poincare.cdist,
+        "x @ y.mT": lambda x, y: x @ y.mT,
+        "stonefx": partial(poincare.cdist, mode="fast"),
     }
     return case(title, functions, poincare.cdist, inputs, grad, device)
 

@@ -68,8 +68,15 @@ def guards(options):
 
 
 # (matrices, rows, columns, dim): one tile, a part of one, several, and more entries than fit at once
-@pytest.mark.parametrize("shape", [(1, 64, 64, 16), (2, 3, 5, 2), (1, 70, 129, 19)], ids=str)
-@pytest.mark.parametrize("case", CDISTS)
+TILE, PART, SEVERAL = (1, 64, 64, 16), (2, 3, 5, 2), (1, 70, 129, 19)
+CDIST_SHAPES = [
+    *((case, shape) for case in ("poincare", "klein", "lorentz") for shape in (TILE, PART, SEVERAL)),
+    *((case, PART) for case in CDISTS if "," in case),
+    ("poincare, products, denominators", SEVERAL),
+]
+
+
+@pytest.mark.parametrize(("case", "shape"), CDIST_SHAPES, ids=str)
 def test_cdist_kernels(kernels, case, shape):
     model, options = CDISTS[case]
     batch, rows, columns, dim = shape
