@@ -140,7 +140,9 @@ def calls() -> Any | str:
     _check_instruction_set()
     facts = build_info()
     # It takes tensors out of Python objects, whose layout is that of one release.
-    if facts is not None and facts["torch_headers"] != str(torch.__version__):
+    if facts is None:
+        return "stonefx._C, which knows what it was built for, is not built"
+    if facts["torch_headers"] != str(torch.__version__):
         return f"it was built for torch {facts['torch_headers']}, this is {torch.__version__}"
     try:
         from stonefx import _calls  # type: ignore[attr-defined]
