@@ -18,7 +18,7 @@ PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
   p.across = tiles(a.columns);
   p.start = a.model == Model::kLorentz ? 1 : 0;
   p.dim = a.dim - p.start;
-  p.guarded = changes_denominator(a.guards);
+  p.guarded = portable::changes_denominator(a.guards);
   const int64_t pairs = wide(a) ? sizeof(double) : sizeof(float);
   for (int side = 0; side < 2; ++side) {
     const int64_t points = a.batch * p.points(side);

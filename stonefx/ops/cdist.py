@@ -108,6 +108,12 @@ def widen(x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.to(dtype), y.to(dtype), c.to(device=x.device, dtype=dtype)
 
 
+def ball_sides(x: Tensor, y: Tensor, c: Tensor, min_alpha: float) -> Sides:
+    """Points of the ball in the dtype that the references compute in."""
+    u, v, k = widen(x, y, c)
+    return Sides(u, v, k, alphas(u, k, min_alpha), alphas(v, k, min_alpha))
+
+
 def check_operands(name: str, x: Tensor, y: Tensor, c: Tensor, **guards: float) -> tuple[int, ...]:
     """The common batch; RuntimeError for points, a curvature or guards that do not fit."""
     checks.points(name, "x", x)

@@ -21,20 +21,13 @@ _RESCALE = Caller(RESCALE.name)
 
 
 def reference(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    c: Tensor,
-    scale: Tensor | None = None,
-    *,
-    offset: float = 0.0,
-    min_squares: float = 0.0,
+    x: Tensor, weight: Tensor, bias: Tensor | None, c: Tensor, scale: Tensor | None = None, **guards: float
 ) -> Tensor:
     """The map in plain torch, differentiable."""
     product = functional.linear(x, weight, bias)
     if scale is None:
         return add_time_reference(product, c)
-    return RESCALE.evaluate(product, c, scale, offset=offset, min_squares=min_squares)
+    return RESCALE.evaluate(product, c, scale, **guards)
 
 
 def _composite(suffix: str) -> Callable[..., Any]:
@@ -44,15 +37,12 @@ def _composite(suffix: str) -> Callable[..., Any]:
         bias: Tensor | None,
         c: Tensor,
         scale: Tensor | None = None,
-        *,
-        offset: float = 0.0,
-        min_squares: float = 0.0,
+        **guards: float,
     ) -> Tensor:
         product = torch.ops.aten.linear.default(x, weight, bias)
         if scale is None:
             return getattr(torch.ops.stone, f"add_time{suffix}").default(product, c)
-        rescale = getattr(torch.ops.stone, f"lorentz_rescale{suffix}").default
-        return rescale(product, c, scale, offset=offset, min_squares=min_squares)
+        return getattr(torch.ops.stone, f"lorentz_rescale{suffix}").default(product, c, scale, **guards)
 
     return run
 

@@ -9,16 +9,7 @@ from torch import Tensor
 
 from . import batching
 from .calling import Caller
-from .cdist import (
-    Guards,
-    Sides,
-    alphas,
-    ball_distances,
-    ball_gradients,
-    check_operands,
-    operator,
-    widen,
-)
+from .cdist import Guards, ball_distances, ball_gradients, ball_sides, check_operands, operator
 from .curvature import operand
 from .library import NO_LIMIT, declare
 from .poincare_cdist_epilogue import CALL as EPILOGUE
@@ -26,42 +17,19 @@ from .poincare_cdist_epilogue import CALL as EPILOGUE
 _NAME = "poincare_cdist"
 
 
-def reference(
-    x: Tensor,
-    y: Tensor,
-    c: Tensor,
-    *,
-    min_alpha: float = 0.0,
-    atanh_limit: float = NO_LIMIT,
-    min_denominator: float = 0.0,
-    denominator_offset: float = 0.0,
-) -> Tensor:
+def reference(x: Tensor, y: Tensor, c: Tensor, *, min_alpha: float = 0.0, **guards: float) -> Tensor:
     """The distances in plain torch, differentiable, in the dtype of `x` (half types compute in float32)."""
-    u, v, k = widen(x, y, c)
-    sides = Sides(u, v, k, alphas(u, k, min_alpha), alphas(v, k, min_alpha))
-    guards = Guards(atanh_limit, min_denominator, denominator_offset)
-    return ball_distances(sides, guards).to(x.dtype)
+    return ball_distances(ball_sides(x, y, c, min_alpha), Guards(**guards)).to(x.dtype)
 
 
 def gradients(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    c: Tensor,
-    *,
-    min_alpha: float = 0.0,
-    atanh_limit: float = NO_LIMIT,
-    min_denominator: float = 0.0,
-    denominator_offset: float = 0.0,
+    grad: Tensor, x: Tensor, y: Tensor, c: Tensor, *, min_alpha: float = 0.0, **guards: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients for `x` and `y` as if neither broadcast, and for one curvature a matrix, `[*batch, 1, 1]`."""
-    u, v, k = widen(x, y, c)
-    batch = grad.shape[:-2]
-    u, v = u.expand(*batch, *u.shape[-2:]), v.expand(*batch, *v.shape[-2:])
-    sides = Sides(u, v, k, alphas(u, k, min_alpha), alphas(v, k, min_alpha))
+    u, v = (points.expand(*grad.shape[:-2], *points.shape[-2:]) for points in (x, y))
+    sides = ball_sides(u, v, c, min_alpha)
     moves = (sides.alpha > min_alpha, sides.beta > min_alpha)
-    guards = Guards(atanh_limit, min_denominator, denominator_offset)
-    grad_x, grad_y, grad_c = ball_gradients(grad.to(u.dtype), sides, moves, guards)
+    grad_x, grad_y, grad_c = ball_gradients(grad.to(sides.x.dtype), sides, moves, Guards(**guards))
     return grad_x.to(x.dtype), grad_y.to(x.dtype), grad_c.to(batching.compute_dtype(x))
 
 

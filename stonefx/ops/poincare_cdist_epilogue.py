@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import batching, checks
 from .calling import Caller
-from .cdist import Guards, Sides, alphas, ball_distances, check_operands, squares_of_products, widen
+from .cdist import Guards, ball_distances, ball_sides, check_operands, squares_of_products, widen
 from .library import NO_LIMIT, Operator, declare
 
 _NAME = "poincare_cdist_epilogue"
@@ -26,9 +26,9 @@ def reference(
     product: Tensor, x: Tensor, y: Tensor, c: Tensor, *, min_alpha: float = 0.0, **guards: float
 ) -> Tensor:
     """The distances in plain torch, differentiable, in the dtype of `x` (half types compute in float32)."""
-    u, v, k = widen(x, y, c)
-    sides = Sides(u, v, k, alphas(u, k, min_alpha), alphas(v, k, min_alpha))
-    return ball_distances(sides, Guards(**guards), squares_of_products(u, v, product)).to(x.dtype)
+    sides = ball_sides(x, y, c, min_alpha)
+    squares = squares_of_products(sides.x, sides.y, product)
+    return ball_distances(sides, Guards(**guards), squares).to(x.dtype)
 
 
 def gradients(

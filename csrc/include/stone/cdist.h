@@ -69,6 +69,11 @@ STONE_FUNCTION C half_distance(C z, const PairScale<C>& scale) {
 // Squared distances of float32 below this lose digits to underflow, and above its inverse may overflow.
 constexpr float kSmallSquares = 1e-30f;
 
+// Whether the denominator of Moebius addition is changed: few spellings do that, and it costs the others nothing.
+STONE_FUNCTION bool changes_denominator(const CdistGuards& guards) {
+  return guards.min_denominator > 0.0 || guards.denominator_offset > 0.0;
+}
+
 // The denominator of Moebius addition of a pair: before its guards `sum`, after them `sum + extra`.
 template <class C>
 struct Denominator {

@@ -46,11 +46,6 @@ struct CdistGuards {
   double denominator_offset;
 };
 
-// Whether the denominator of Moebius addition is changed: few spellings do that, and it costs the others nothing.
-inline bool changes_denominator(const CdistGuards& guards) {
-  return guards.min_denominator > 0.0 || guards.denominator_offset > 0.0;
-}
-
 // How the points of a distance matrix are given; their distances are those of their images in the Poincare ball.
 enum class Model : int { kPoincare, kLorentz, kKlein };
 
