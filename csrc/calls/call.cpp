@@ -22,12 +22,14 @@ const DispatchKeySet kPlain = DispatchKeySet({DispatchKey::Dense, DispatchKey::A
 // A key set is what and where; this asks for the first alone.
 bool has_any(DispatchKeySet keys) { return (keys.raw_repr() & ~c10::full_backend_mask) != 0; }
 
-// Whether modes, transforms, tracers or guards of this thread would see the call, or keep autograd from it.
+// Whether modes, transforms, tracers or guards of this thread would see the call, or keep autograd from it. Inference
+// mode does so too, and with it gradients are off: nothing is lost.
 bool is_observed() {
   const c10::impl::LocalDispatchKeySet local = c10::impl::tls_local_dispatch_key_set();
   const DispatchKeySet always({DispatchKey::BackendSelect, DispatchKey::ADInplaceOrView});
-  return has_any(local.included_ - always) || has_any(local.excluded_ & c10::autograd_dispatch_keyset) ||
-         at::impl::torch_function_mode_enabled();
+  const bool without_autograd =
+      has_any(local.excluded_ & c10::autograd_dispatch_keyset) && !c10::InferenceMode::is_enabled();
+  return has_any(local.included_ - always) || without_autograd || at::impl::torch_function_mode_enabled();
 }
 
 bool is_plain(const at::Tensor& x) {

@@ -20,17 +20,38 @@ struct RowBlock {
   double scalar_gradient[kMaxScalars][kBlock];
 };
 
-// One row of the block. The loops over rows hold nothing but this call: variables of the loop body itself would be
-// made arrays over the rows, which keeps the loop from becoming vector code. So would a guard that is read where a
-// condition holds: all are read first.
+// What is the same for all rows of a block. It is read before the loop over rows: a number that might lie in the block
+// would be read anew for each row, and a guard that is read where a condition holds keeps the loop from becoming vector
+// code.
 template <class Formula>
-struct RowInput {
-  double quantity[Slots<Formula>::kQuantities];
+struct BlockConstants {
   double guard[kMaxGuards];
+  double scalar[kMaxScalars];
 };
 
 template <class Formula>
-STONE_FUNCTION RowInput<Formula> read_row(const RowBlock& block, const double* guard, int r) {
+STONE_FUNCTION BlockConstants<Formula> read_constants(const RowBlock& block, const double* guard) {
+  BlockConstants<Formula> constants;
+  STONE_UNROLL
+  for (int i = 0; i < Slots<Formula>::kGuards; ++i) {
+    constants.guard[i] = guard[i];
+  }
+  STONE_UNROLL
+  for (int i = 0; i < Slots<Formula>::kScalars; ++i) {
+    constants.scalar[i] = block.scalar[i][0];
+  }
+  return constants;
+}
+
+// One row of the block. The loops over rows hold nothing but this call: variables of the loop body itself would be
+// made arrays over the rows, which keeps the loop from becoming vector code.
+template <class Formula>
+struct RowInput {
+  double quantity[Slots<Formula>::kQuantities];
+};
+
+template <class Formula, bool shared>
+STONE_FUNCTION RowInput<Formula> read_row(const RowBlock& block, const BlockConstants<Formula>& constants, int r) {
   using Sizes = Slots<Formula>;
   RowInput<Formula> input;
   STONE_UNROLL
@@ -39,37 +60,33 @@ STONE_FUNCTION RowInput<Formula> read_row(const RowBlock& block, const double* g
   }
   STONE_UNROLL
   for (int i = 0; i < Sizes::kScalars; ++i) {
-    input.quantity[Sizes::kMoments + i] = block.scalar[i][r];
-  }
-  STONE_UNROLL
-  for (int i = 0; i < Sizes::kGuards; ++i) {
-    input.guard[i] = guard[i];
+    input.quantity[Sizes::kMoments + i] = shared ? constants.scalar[i] : block.scalar[i][r];
   }
   return input;
 }
 
-template <class Formula>
-STONE_FUNCTION void row_values(RowBlock& block, const double* guard, int r) {
+template <class Formula, bool shared>
+STONE_FUNCTION void row_values(RowBlock& block, const BlockConstants<Formula>& constants, int r) {
   using Sizes = Slots<Formula>;
-  const RowInput<Formula> input = read_row<Formula>(block, guard, r);
+  const RowInput<Formula> input = read_row<Formula, shared>(block, constants, r);
   const auto result =
-      Formula::template of<double>(input.quantity, input.quantity + Sizes::kMoments, input.guard);
+      Formula::template of<double>(input.quantity, input.quantity + Sizes::kMoments, constants.guard);
   STONE_UNROLL
   for (int i = 0; i < Sizes::kResults; ++i) {
     block.of[i][r] = result.of[i];
   }
 }
 
-template <class Formula>
-STONE_FUNCTION void row_gradients(RowBlock& block, const double* guard, int r) {
+template <class Formula, bool shared>
+STONE_FUNCTION void row_gradients(RowBlock& block, const BlockConstants<Formula>& constants, int r) {
   using Sizes = Slots<Formula>;
-  const RowInput<Formula> input = read_row<Formula>(block, guard, r);
+  const RowInput<Formula> input = read_row<Formula, shared>(block, constants, r);
   double dot[Sizes::kResults];
   STONE_UNROLL
   for (int i = 0; i < Sizes::kResults; ++i) {
     dot[i] = block.dot[i][r];
   }
-  const RowGradients<Formula> g = gradients_of_row<Formula>(input.quantity, dot, input.guard);
+  const RowGradients<Formula> g = gradients_of_row<Formula>(input.quantity, dot, constants.guard);
   STONE_UNROLL
   for (int v = 0; v < Sizes::Layout::kVectors; ++v) {
     STONE_UNROLL
@@ -87,21 +104,24 @@ STONE_FUNCTION void row_gradients(RowBlock& block, const double* guard, int r) {
   }
 }
 
-template <class Formula>
+// With `shared` all rows have the numbers of the first.
+template <class Formula, bool shared>
 void block_values(RowBlock& block, const double* guard, int count) {
+  const BlockConstants<Formula> constants = read_constants<Formula>(block, guard);
   const int padded = whole_vectors(count);
 #pragma omp simd
   for (int r = 0; r < padded; ++r) {
-    row_values<Formula>(block, guard, r);
+    row_values<Formula, shared>(block, constants, r);
   }
 }
 
-template <class Formula>
+template <class Formula, bool shared>
 void block_gradients(RowBlock& block, const double* guard, int count) {
+  const BlockConstants<Formula> constants = read_constants<Formula>(block, guard);
   const int padded = whole_vectors(count);
 #pragma omp simd
   for (int r = 0; r < padded; ++r) {
-    row_gradients<Formula>(block, guard, r);
+    row_gradients<Formula, shared>(block, constants, r);
   }
 }
 

@@ -10,19 +10,36 @@ namespace STONE_NAMESPACE {
 
 using BlockFunction = void (*)(RowBlock&, const double* guard, int count);
 
+// A formula over a block: for numbers that each row has of its own, and for numbers that all rows share.
+struct BlockFunctions {
+  BlockFunction own;
+  BlockFunction shared;
+};
+
+template <class Layout>
+inline BlockFunction suited(const BlockFunctions& functions, const RowArguments& a, const RowFormulaInfo& info) {
+  for (int s = 0; s < info.scalars; ++s) {
+    if (!shares_number(a.map, Layout::kVectors + s)) {
+      return functions.own;
+    }
+  }
+  return functions.shared;
+}
+
 // The rows of a block, at their first space component, vector by vector.
 template <class T>
 struct BlockPointers {
   const T* vector[kMaxVectors][kBlock];
+  const T* grad[kBlock];
 
-  template <class Layout>
-  STONE_FUNCTION RowPointers<T> row(int r, const T* grad = nullptr) const {
+  template <class Layout, bool with_grad>
+  STONE_FUNCTION RowPointers<T> row(int r) const {
     RowPointers<T> one{};
     STONE_UNROLL
     for (int v = 0; v < Layout::kVectors; ++v) {
       one.vector[v] = vector[v][r];
     }
-    one.grad = grad;
+    if constexpr (with_grad) one.grad = grad[r];
     return one;
   }
 };
@@ -34,10 +51,8 @@ inline void find_rows(const RowArguments& a, const RowFormulaInfo& info, int64_t
   const int skipped = info.time_in ? 1 : 0;
   STONE_UNROLL
   for (int v = 0; v < Layout::kVectors; ++v) {
-    const T* base = static_cast<const T*>(a.vector[v]);
-    for (int r = 0; r < count; ++r) {
-      rows.vector[v][r] = base + source_row(a.map, v, first + r) * a.width[v] + skipped;
-    }
+    const T* base = static_cast<const T*>(a.vector[v]) + skipped;
+    find_operand(rows.vector[v], base, a.map, v, a.width[v], first, count);
     if (info.time_in && v < 2) {
       for (int r = 0; r < count; ++r) {
         block.moment[Layout::kMoments + v][r] = static_cast<double>(load(rows.vector[v][r][-1]));
@@ -49,8 +64,58 @@ inline void find_rows(const RowArguments& a, const RowFormulaInfo& info, int64_t
   }
 }
 
+// How many elements further the rows of the next block begin, for each vector and for the gradient; 0: not known, or
+// there is no next block.
+struct NextBlock {
+  int64_t vector[kMaxVectors];
+  int64_t grad;
+};
+
+template <class Layout>
+inline NextBlock find_next(const RowArguments& a, int64_t step) {
+  NextBlock next{};
+  for (int v = 0; v < Layout::kVectors; ++v) {
+    next.vector[v] = next_block(a.map, v, a.width[v], step);
+  }
+  next.grad = a.result_width * step;
+  return next;
+}
+
+// The inner products of the rows of a block.
+template <class Layout, class T, bool with_grad>
+inline void sum_block(BlockPointers<T>& rows, const RowArguments& a, const int64_t* dim, const NextBlock& next,
+                      int count, RowBlock& block) {
+  constexpr int sums = kSums<Layout, with_grad>;
+  double* to[sums];
+  STONE_UNROLL
+  for (int s = 0; s < sums; ++s) {
+    to[s] = s < Layout::kMoments ? block.moment[s] : block.dot[s - Layout::kMoments];
+  }
+  STONE_UNROLL
+  for (int v = 0; v < Layout::kVectors; ++v) {
+    fill_up<sums>(rows.vector[v], count);
+  }
+  if constexpr (with_grad) fill_up<sums>(rows.grad, count);
+  for (int r = 0; r < count; r += kRowsAtOnce<sums>) {
+    STONE_UNROLL
+    for (int v = 0; v < Layout::kVectors; ++v) {
+      fetch_ahead(rows.vector[v] + r, kRowsAtOnce<sums>, a.width[v], next.vector[v]);
+    }
+    if constexpr (with_grad) fetch_ahead(rows.grad + r, kRowsAtOnce<sums>, a.result_width, next.grad);
+    sum_rows<sums>(to, r, dim[0], [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
+      const RowPointers<T> at = rows.template row<Layout, with_grad>(row);
+      add_terms<Layout, with_grad>(sum, read_entries<Layout, with_grad>(at, read));
+    });
+  }
+  if constexpr (kSeparate<Layout>) {
+    for (int r = 0; r < count; ++r) {
+      block.moment[1][r] = dot(rows.vector[1][r], rows.vector[1][r], dim[1]);
+    }
+  }
+}
+
 template <class Layout, class T>
-[[gnu::noinline]] void rows_forward(const RowArguments& a, const RowFormulaInfo& info, BlockFunction values,
+[[gnu::noinline]] void rows_forward(const RowArguments& a, const RowFormulaInfo& info, const BlockFunctions& functions,
                                     int64_t begin, int64_t end) {
   const int skipped = info.time_in ? 1 : 0;
   const int leading = info.time_out ? 1 : 0;
@@ -60,22 +125,14 @@ template <class Layout, class T>
   }
   const int64_t step = block_rows(a.width[0], sizeof(T), Layout::kVectors + 1);
   const bool far = streams(end - begin, a.width[0], sizeof(T));
+  const BlockFunction values = suited<Layout>(functions, a, info);
   RowBlock block{};
   BlockPointers<T> rows;
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
     find_rows<Layout>(a, info, first, count, rows, block);
-    for (int r = 0; r < count; ++r) {
-      STONE_UNROLL
-      for (int v = 0; far && v < Layout::kVectors; ++v) {
-        fetch_ahead(rows.vector[v][r], a.width[v]);
-      }
-      const RowSums sums = row_sums<Layout, T, false>(rows.template row<Layout>(r), dim);
-      STONE_UNROLL
-      for (int m = 0; m < Layout::kMoments; ++m) {
-        block.moment[m][r] = sums.moment[m];
-      }
-    }
+    const NextBlock next = far && first + step < end ? find_next<Layout>(a, step) : NextBlock{};
+    sum_block<Layout, T, false>(rows, a, dim, next, count, block);
     values(block, a.guard, count);
     T* result = static_cast<T*>(a.result) + first * a.result_width;
     if (info.gives_number || info.time_out) {
@@ -90,14 +147,14 @@ template <class Layout, class T>
       for (int i = 0; i < Layout::kBasis; ++i) {
         of[i] = block.of[i][r];
       }
-      combine<Layout, T>(result + r * a.result_width + leading, of, rows.template row<Layout>(r), dim[0]);
+      combine<Layout, T>(result + r * a.result_width + leading, of, rows.template row<Layout, false>(r), dim[0]);
     }
   }
 }
 
 template <class Layout, class T, bool with_grad>
 [[gnu::noinline]] void rows_backward(const RowArguments& a, const RowFormulaInfo& info, int times,
-                                     BlockFunction gradients, int64_t begin, int64_t end) {
+                                     const BlockFunctions& functions, int64_t begin, int64_t end) {
   using C = typename Compute<T>::type;
   const int skipped = info.time_in ? 1 : 0;
   const int leading = info.time_out ? 1 : 0;
@@ -106,24 +163,19 @@ template <class Layout, class T, bool with_grad>
     dim[v] = a.width[v] - skipped;
   }
   const int64_t step = block_rows(a.width[0], sizeof(T), 2 * Layout::kVectors + 1);
+  const bool far = streams(end - begin, a.width[0], sizeof(T));
+  const BlockFunction gradients = suited<Layout>(functions, a, info);
   RowBlock block{};
   BlockPointers<T> rows;
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
     find_rows<Layout>(a, info, first, count, rows, block);
     const T* grads = static_cast<const T*>(a.grad) + first * a.result_width;
-    for (int r = 0; r < count; ++r) {
-      const T* grad = grads + r * a.result_width;
-      const RowSums sums = row_sums<Layout, T, with_grad>(rows.template row<Layout>(r, grad + leading), dim);
-      STONE_UNROLL
-      for (int m = 0; m < Layout::kMoments; ++m) {
-        block.moment[m][r] = sums.moment[m];
-      }
-      STONE_UNROLL
-      for (int d = 0; d < Layout::kBasis; ++d) {
-        block.dot[d][r] = sums.dot[d];
-      }
+    for (int r = 0; with_grad && r < count; ++r) {
+      rows.grad[r] = grads + r * a.result_width + leading;
     }
+    const NextBlock next = far && first + step < end ? find_next<Layout>(a, step) : NextBlock{};
+    sum_block<Layout, T, with_grad>(rows, a, dim, next, count, block);
     if (info.time_out || info.gives_number) {
       double* dots = block.dot[info.gives_number ? 0 : Layout::kBasis];
       for (int r = 0; r < count; ++r) {
@@ -146,8 +198,7 @@ template <class Layout, class T, bool with_grad>
         }
         out[v] = start + skipped;
       }
-      combine_gradients<Layout, T, with_grad>(out, g, rows.template row<Layout>(r, grads + r * a.result_width + leading),
-                                              dim);
+      combine_gradients<Layout, T, with_grad>(out, g, rows.template row<Layout, with_grad>(r), dim);
     }
     for (int s = 0; s < info.scalars; ++s) {
       write_numbers(static_cast<C*>(a.grad_scalar[s]) + first, block.scalar_gradient[s], count);

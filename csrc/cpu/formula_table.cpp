@@ -10,7 +10,7 @@ namespace {
 template <class Formula>
 void forward(const RowArguments& a, int64_t begin, int64_t end) {
   using Layout = typename Formula::Layout;
-  const BlockFunction values = block_values<Formula>;
+  constexpr BlockFunctions values = {block_values<Formula, false>, block_values<Formula, true>};
   switch (a.element) {
     case Element::kFloat32:
       return rows_forward<Layout, float>(a, Formula::kInfo, values, begin, end);
@@ -28,7 +28,7 @@ void backward(const RowArguments& a, int64_t begin, int64_t end) {
   using Layout = typename Formula::Layout;
   constexpr bool with_grad = !Formula::kInfo.gives_number;
   constexpr int times = Slots<Formula>::kTimes;
-  const BlockFunction gradients = block_gradients<Formula>;
+  constexpr BlockFunctions gradients = {block_gradients<Formula, false>, block_gradients<Formula, true>};
   switch (a.element) {
     case Element::kFloat32:
       return rows_backward<Layout, float, with_grad>(a, Formula::kInfo, times, gradients, begin, end);

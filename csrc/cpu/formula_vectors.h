@@ -2,6 +2,7 @@
 // layout and element type, whatever the formula.
 #pragma once
 
+#include "row_sums.h"
 #include "rows.h"
 #include "stone/row_layout.h"
 
@@ -12,11 +13,6 @@ template <class T>
 struct RowPointers {
   const T* vector[kMaxVectors];
   const T* grad;
-};
-
-struct RowSums {
-  double moment[kMaxMoments];
-  double dot[3];
 };
 
 template <class Layout>
@@ -43,43 +39,35 @@ STONE_FUNCTION RowEntries read_entries(const RowPointers<T>& row, const Read& re
   return e;
 }
 
-template <class Layout, class T, bool with_grad>
-inline RowSums row_sums(const RowPointers<T>& row, const int64_t* dim) {
-  Wide moment[kMaxMoments] = {};
-  Wide along[3] = {};
-  for_wide(dim[0], [&](const auto& read) __attribute__((always_inline)) {
-    const RowEntries e = read_entries<Layout, with_grad>(row, read);
-    const Terms<Wide> terms = Layout::terms(e.x, e.y, e.v);
-    STONE_UNROLL
-    for (int m = 0; m < Layout::kMoments; ++m) {
-      moment[m] += terms.at[m];
-    }
-    if constexpr (with_grad) {
-      along[0] += e.grad * e.x;
-      if constexpr (Layout::kBasis > 1) along[1] += e.grad * basis_of<Layout>(e.x, e.y);
-      if constexpr (Layout::kBasis > 2) along[2] += e.grad * e.v;
-    }
-  });
-  RowSums sums{};
+// The inner products of rows, and with `with_grad` those of the gradient with the basis of the result.
+template <class Layout, bool with_grad>
+constexpr int kSums = Layout::kMoments + (with_grad ? Layout::kBasis : 0);
+
+template <class Layout, bool with_grad>
+STONE_FUNCTION void add_terms(Wide* sum, const RowEntries& e) {
+  const Terms<Wide> terms = Layout::terms(e.x, e.y, e.v);
   STONE_UNROLL
   for (int m = 0; m < Layout::kMoments; ++m) {
-    sums.moment[m] = sum_of(moment[m]);
+    sum[m] += terms.at[m];
   }
-  if constexpr (kSeparate<Layout>) {
-    sums.moment[1] = dot(row.vector[1], row.vector[1], dim[1]);
+  if constexpr (with_grad) {
+    Wide* along = sum + Layout::kMoments;
+    along[0] += e.grad * e.x;
+    if constexpr (Layout::kBasis > 1) along[1] += e.grad * basis_of<Layout>(e.x, e.y);
+    if constexpr (Layout::kBasis > 2) along[2] += e.grad * e.v;
   }
-  STONE_UNROLL
-  for (int d = 0; with_grad && d < Layout::kBasis; ++d) {
-    sums.dot[d] = sum_of(along[d]);
-  }
-  return sums;
+}
+
+// A factor that float32 holds need not be applied in float64.
+STONE_FUNCTION bool scales_in_single(double factor) {
+  const double size = factor < 0.0 ? -factor : factor;
+  return size > 1e-30 && size < 1e30;
 }
 
 template <class Layout, class T>
 inline void combine(T* result, const double* of, const RowPointers<T>& row, int64_t n) {
   const double of_x = of[0], of_b = of[1], of_v = of[2];
-  // A factor that float32 holds need not be applied in float64.
-  if (Layout::kBasis == 1 && of_x > 1e-30 && of_x < 1e30) {
+  if (Layout::kBasis == 1 && scales_in_single(of_x)) {
     scale(result, of_x, row.vector[0], n);
     return;
   }
@@ -94,6 +82,10 @@ inline void combine(T* result, const double* of, const RowPointers<T>& row, int6
 
 template <class Layout, class T, bool with_grad>
 inline void combine_gradients(T* const* out, const VectorGradients& g, const RowPointers<T>& row, const int64_t* dim) {
+  if (Layout::kVectors == 1 && !with_grad && scales_in_single(g.of[0][1])) {
+    scale(out[0], g.of[0][1], row.vector[0], dim[0]);
+    return;
+  }
   map_wide(dim[0], [&](const auto& read, const auto& write) __attribute__((always_inline)) {
     const RowEntries e = read_entries<Layout, with_grad>(row, read);
     const Wide b = basis_of<Layout>(e.x, e.y);

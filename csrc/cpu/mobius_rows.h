@@ -2,48 +2,26 @@
 #pragma once
 
 #include "kernels.h"
+#include "row_sums.h"
 #include "rows.h"
 #include "stone/mobius_add.h"
 
 namespace STONE_NAMESPACE {
 
-struct SumSquares {
-  double xx;
-  double yy;
-  double ss;
+// The rows of a block and, where they are read, those of the gradient.
+template <class T>
+struct MobiusPointers {
+  const T* x[kBlock];
+  const T* y[kBlock];
+  const T* grad[kBlock];
 };
 
-// Squared norms of x, y and x + y.
-template <class T>
-inline SumSquares sum_squares(const T* x, const T* y, int64_t dim) {
-  Wide xx{}, yy{}, ss{};
-  for_wide(dim, [&](const auto& read) __attribute__((always_inline)) {
-    const Wide a = read(x), b = read(y), s = a + b;
-    xx += a * a;
-    yy += b * b;
-    ss += s * s;
-  });
-  return {sum_of(xx), sum_of(yy), sum_of(ss)};
-}
-
-struct MobiusSums {
-  SumSquares squares;
-  double gx;
-  double gy;
-};
-
-template <class T>
-inline MobiusSums mobius_sums(const T* x, const T* y, const T* grad, int64_t dim) {
-  Wide xx{}, yy{}, ss{}, gx{}, gy{};
-  for_wide(dim, [&](const auto& read) __attribute__((always_inline)) {
-    const Wide a = read(x), b = read(y), g = read(grad), s = a + b;
-    xx += a * a;
-    yy += b * b;
-    ss += s * s;
-    gx += g * a;
-    gy += g * b;
-  });
-  return {{sum_of(xx), sum_of(yy), sum_of(ss)}, sum_of(gx), sum_of(gy)};
+// Adds the terms of the squared norms of x, y and x + y.
+STONE_FUNCTION void add_squares(Wide* sum, Wide x, Wide y) {
+  const Wide s = x + y;
+  sum[0] += x * x;
+  sum[1] += y * y;
+  sum[2] += s * s;
 }
 
 // z = of_sum * (x + y) + of_x * x.
@@ -65,15 +43,14 @@ struct MobiusBlock {
 };
 
 // Not part of the loops over rows, whose own variables would keep them from becoming vector code.
-STONE_FUNCTION void mobius_row(MobiusBlock& b, const MobiusGuards& guards, int r) {
-  const MobiusFactors f = mobius_inside(b.xx[r], b.yy[r], b.ss[r], b.c[r], guards);
+STONE_FUNCTION void mobius_row(MobiusBlock& b, const MobiusGuards& guards, double c, int r) {
+  const MobiusFactors f = mobius_inside(b.xx[r], b.yy[r], b.ss[r], c, guards);
   b.of_sum[r] = f.of_sum;
   b.of_x[r] = f.of_x;
 }
 
-STONE_FUNCTION void mobius_gradient_row(MobiusBlock& b, const MobiusGuards& guards, int r) {
-  const MobiusInsideGradient g =
-      mobius_inside_gradient(b.xx[r], b.yy[r], b.ss[r], b.gx[r], b.gy[r], b.c[r], guards);
+STONE_FUNCTION void mobius_gradient_row(MobiusBlock& b, const MobiusGuards& guards, double c, int r) {
+  const MobiusInsideGradient g = mobius_inside_gradient(b.xx[r], b.yy[r], b.ss[r], b.gx[r], b.gy[r], c, guards);
   b.x_of_grad[r] = g.x_of_grad;
   b.y_of_grad[r] = g.y_of_grad;
   b.x_of_x[r] = g.x_of_x;
@@ -81,6 +58,25 @@ STONE_FUNCTION void mobius_gradient_row(MobiusBlock& b, const MobiusGuards& guar
   b.y_of_x[r] = g.y_of_x;
   b.y_of_y[r] = g.y_of_y;
   b.curvature[r] = g.curvature;
+}
+
+// With `shared` all rows have the curvature of the first.
+template <bool shared>
+inline void mobius_values(MobiusBlock& block, const MobiusGuards& guards, int padded) {
+  const double c = block.c[0];
+#pragma omp simd
+  for (int r = 0; r < padded; ++r) {
+    mobius_row(block, guards, shared ? c : block.c[r], r);
+  }
+}
+
+template <bool shared>
+inline void mobius_gradients(MobiusBlock& block, const MobiusGuards& guards, int padded) {
+  const double c = block.c[0];
+#pragma omp simd
+  for (int r = 0; r < padded; ++r) {
+    mobius_gradient_row(block, guards, shared ? c : block.c[r], r);
+  }
 }
 
 template <class T>
@@ -99,36 +95,40 @@ inline void combine_pair(T* grad_x, T* grad_y, const MobiusBlock& b, int r, cons
 }
 
 template <class T>
+inline void find_pair(MobiusPointers<T>& rows, const MobiusArguments& arguments, int64_t first, int count) {
+  const int64_t dim = arguments.dim;
+  find_operand(rows.x, static_cast<const T*>(arguments.x), arguments.map, 0, dim, first, count);
+  find_operand(rows.y, static_cast<const T*>(arguments.y), arguments.map, 1, dim, first, count);
+}
+
+template <class T>
 void mobius_forward(const MobiusArguments& arguments, int64_t begin, int64_t end) {
   const int64_t dim = arguments.dim;
   const MobiusGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 3);
   const bool far = streams(end - begin, dim, sizeof(T));
-  const T* x[kBlock];
-  const T* y[kBlock];
+  const auto values = shares_number(arguments.map, 2) ? mobius_values<true> : mobius_values<false>;
+  MobiusPointers<T> rows;
   MobiusBlock block{};
+  double* const to[] = {block.xx, block.yy, block.ss};
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
     read_numbers(block.c, arguments.c, arguments.map, 2, first, count);
-    for (int r = 0; r < count; ++r) {
-      x[r] = static_cast<const T*>(arguments.x) + source_row(arguments.map, 0, first + r) * dim;
-      y[r] = static_cast<const T*>(arguments.y) + source_row(arguments.map, 1, first + r) * dim;
-      if (far) {
-        fetch_ahead(x[r], dim);
-        fetch_ahead(y[r], dim);
-      }
-      const SumSquares squares = sum_squares(x[r], y[r], dim);
-      block.xx[r] = squares.xx;
-      block.yy[r] = squares.yy;
-      block.ss[r] = squares.ss;
+    find_pair(rows, arguments, first, count);
+    fill_up<3>(rows.x, count);
+    fill_up<3>(rows.y, count);
+    const bool next = far && first + step < end;
+    for (int r = 0; r < count; r += kRowsAtOnce<3>) {
+      fetch_ahead(rows.x + r, kRowsAtOnce<3>, dim, next ? next_block(arguments.map, 0, dim, step) : 0);
+      fetch_ahead(rows.y + r, kRowsAtOnce<3>, dim, next ? next_block(arguments.map, 1, dim, step) : 0);
+      sum_rows<3>(to, r, dim, [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
+        add_squares(sum, read(rows.x[row]), read(rows.y[row]));
+      });
     }
-    const int padded = whole_vectors(count);
-#pragma omp simd
-    for (int r = 0; r < padded; ++r) {
-      mobius_row(block, guards, r);
-    }
+    values(block, guards, whole_vectors(count));
     for (int r = 0; r < count; ++r) {
-      combine_sum(static_cast<T*>(arguments.z) + (first + r) * dim, block.of_sum[r], block.of_x[r], x[r], y[r], dim);
+      combine_sum(static_cast<T*>(arguments.z) + (first + r) * dim, block.of_sum[r], block.of_x[r], rows.x[r],
+                  rows.y[r], dim);
     }
   }
 }
@@ -138,34 +138,40 @@ void mobius_backward(const MobiusArguments& arguments, int64_t begin, int64_t en
   const int64_t dim = arguments.dim;
   const MobiusGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 5);
+  const bool far = streams(end - begin, dim, sizeof(T));
   auto* grad_c = static_cast<typename Compute<T>::type*>(arguments.grad_c);
-  const T* x[kBlock];
-  const T* y[kBlock];
+  const auto gradients = shares_number(arguments.map, 2) ? mobius_gradients<true> : mobius_gradients<false>;
+  MobiusPointers<T> rows;
   MobiusBlock block{};
+  double* const to[] = {block.xx, block.yy, block.ss, block.gx, block.gy};
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
     read_numbers(block.c, arguments.c, arguments.map, 2, first, count);
+    find_pair(rows, arguments, first, count);
     for (int r = 0; r < count; ++r) {
-      const T* grad = static_cast<const T*>(arguments.grad) + (first + r) * dim;
-      x[r] = static_cast<const T*>(arguments.x) + source_row(arguments.map, 0, first + r) * dim;
-      y[r] = static_cast<const T*>(arguments.y) + source_row(arguments.map, 1, first + r) * dim;
-      const MobiusSums sums = mobius_sums(x[r], y[r], grad, dim);
-      block.xx[r] = sums.squares.xx;
-      block.yy[r] = sums.squares.yy;
-      block.ss[r] = sums.squares.ss;
-      block.gx[r] = sums.gx;
-      block.gy[r] = sums.gy;
+      rows.grad[r] = static_cast<const T*>(arguments.grad) + (first + r) * dim;
     }
-    const int padded = whole_vectors(count);
-#pragma omp simd
-    for (int r = 0; r < padded; ++r) {
-      mobius_gradient_row(block, guards, r);
+    fill_up<5>(rows.x, count);
+    fill_up<5>(rows.y, count);
+    fill_up<5>(rows.grad, count);
+    const bool next = far && first + step < end;
+    for (int r = 0; r < count; r += kRowsAtOnce<5>) {
+      fetch_ahead(rows.x + r, kRowsAtOnce<5>, dim, next ? next_block(arguments.map, 0, dim, step) : 0);
+      fetch_ahead(rows.y + r, kRowsAtOnce<5>, dim, next ? next_block(arguments.map, 1, dim, step) : 0);
+      fetch_ahead(rows.grad + r, kRowsAtOnce<5>, dim, next ? step * dim : 0);
+      sum_rows<5>(to, r, dim, [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
+        const Wide x = read(rows.x[row]), y = read(rows.y[row]), grad = read(rows.grad[row]);
+        add_squares(sum, x, y);
+        sum[3] += grad * x;
+        sum[4] += grad * y;
+      });
     }
+    gradients(block, guards, whole_vectors(count));
     write_numbers(grad_c + first, block.curvature, count);
     for (int r = 0; r < count; ++r) {
       const int64_t at = (first + r) * dim;
-      combine_pair(static_cast<T*>(arguments.z) + at, static_cast<T*>(arguments.grad_y) + at, block, r,
-                   static_cast<const T*>(arguments.grad) + at, x[r], y[r], dim);
+      combine_pair(static_cast<T*>(arguments.z) + at, static_cast<T*>(arguments.grad_y) + at, block, r, rows.grad[r],
+                   rows.x[r], rows.y[r], dim);
     }
   }
 }

@@ -2,40 +2,11 @@
 #pragma once
 
 #include "kernels.h"
+#include "row_sums.h"
 #include "rows.h"
 #include "stone/radial.h"
 
 namespace STONE_NAMESPACE {
-
-template <class Map, class T>
-void radial_forward(const RadialArguments& arguments, int64_t begin, int64_t end) {
-  const T* x = static_cast<const T*>(arguments.x);
-  T* y = static_cast<T*>(arguments.y);
-  const int64_t dim = arguments.dim;
-  const RadialGuards guards = arguments.guards;
-  const int64_t step = block_rows(dim, sizeof(T), 2);
-  const bool far = streams(end - begin, dim, sizeof(T));
-  double squares[kBlock] = {};
-  double c[kBlock] = {};
-  double factor[kBlock];
-  for (int64_t first = begin; first < end; first += step) {
-    const int count = static_cast<int>(end - first < step ? end - first : step);
-    read_numbers(c, arguments.c, arguments.map, 0, first, count);
-    for (int r = 0; r < count; ++r) {
-      if (far) {
-        fetch_ahead(x + (first + r) * dim, dim);
-      }
-      squares[r] = dot(x + (first + r) * dim, x + (first + r) * dim, dim);
-    }
-#pragma omp simd
-    for (int r = 0; r < count; ++r) {
-      factor[r] = radial_factor<Map>(squares[r], c[r], guards);
-    }
-    for (int r = 0; r < count; ++r) {
-      scale(y + (first + r) * dim, factor[r], x + (first + r) * dim, dim);
-    }
-  }
-}
 
 struct RadialBlock {
   double squares[kBlock];
@@ -46,13 +17,78 @@ struct RadialBlock {
   double curvature[kBlock];
 };
 
-// Not part of the loop over rows, whose own variables would keep it from becoming vector code.
+// The rows of a block and, where they are read, those of the gradient.
+template <class T>
+struct RadialPointers {
+  const T* x[kBlock];
+  const T* grad[kBlock];
+};
+
+// Not part of the loops over rows, whose own variables would keep them from becoming vector code.
 template <class Map>
-STONE_FUNCTION void radial_row(RadialBlock& block, const RadialGuards& guards, int r) {
-  const RadialGradient g = radial_gradient<Map>(block.squares[r], block.inner[r], block.c[r], guards);
+STONE_FUNCTION void radial_value(RadialBlock& block, const RadialGuards& guards, double c, int r) {
+  block.factor[r] = radial_factor<Map>(block.squares[r], c, guards);
+}
+
+template <class Map>
+STONE_FUNCTION void radial_row(RadialBlock& block, const RadialGuards& guards, double c, int r) {
+  const RadialGradient g = radial_gradient<Map>(block.squares[r], block.inner[r], c, guards);
   block.factor[r] = g.factor;
   block.along[r] = g.along;
   block.curvature[r] = g.curvature;
+}
+
+// With `shared` all rows have the curvature of the first.
+template <class Map, bool shared>
+inline void radial_values(RadialBlock& block, const RadialGuards& guards, int padded) {
+  const double c = block.c[0];
+#pragma omp simd
+  for (int r = 0; r < padded; ++r) {
+    radial_value<Map>(block, guards, shared ? c : block.c[r], r);
+  }
+}
+
+template <class Map, bool shared>
+inline void radial_gradients(RadialBlock& block, const RadialGuards& guards, int padded) {
+  const double c = block.c[0];
+#pragma omp simd
+  for (int r = 0; r < padded; ++r) {
+    radial_row<Map>(block, guards, shared ? c : block.c[r], r);
+  }
+}
+
+template <class Map, class T>
+void radial_forward(const RadialArguments& arguments, int64_t begin, int64_t end) {
+  const T* x = static_cast<const T*>(arguments.x);
+  T* y = static_cast<T*>(arguments.y);
+  const int64_t dim = arguments.dim;
+  const RadialGuards guards = arguments.guards;
+  const int64_t step = block_rows(dim, sizeof(T), 2);
+  const bool far = streams(end - begin, dim, sizeof(T));
+  const auto values = shares_number(arguments.map, 0) ? radial_values<Map, true> : radial_values<Map, false>;
+  RadialBlock block{};
+  RadialPointers<T> rows;
+  double* const to[] = {block.squares};
+  for (int64_t first = begin; first < end; first += step) {
+    const int count = static_cast<int>(end - first < step ? end - first : step);
+    read_numbers(block.c, arguments.c, arguments.map, 0, first, count);
+    for (int r = 0; r < count; ++r) {
+      rows.x[r] = x + (first + r) * dim;
+    }
+    fill_up<1>(rows.x, count);
+    const int64_t ahead = far && first + step < end ? step * dim : 0;
+    for (int r = 0; r < count; r += kRowsAtOnce<1>) {
+      fetch_ahead(rows.x + r, kRowsAtOnce<1>, dim, ahead);
+      sum_rows<1>(to, r, dim, [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
+        const Wide entries = read(rows.x[row]);
+        sum[0] += entries * entries;
+      });
+    }
+    values(block, guards, whole_vectors(count));
+    for (int r = 0; r < count; ++r) {
+      scale(y + (first + r) * dim, block.factor[r], rows.x[r], dim);
+    }
+  }
 }
 
 template <class Map, class T>
@@ -64,24 +100,34 @@ void radial_backward(const RadialArguments& arguments, int64_t begin, int64_t en
   const int64_t dim = arguments.dim;
   const RadialGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 3);
+  const bool far = streams(end - begin, dim, sizeof(T));
+  const auto gradients = shares_number(arguments.map, 0) ? radial_gradients<Map, true> : radial_gradients<Map, false>;
   RadialBlock block{};
+  RadialPointers<T> rows;
+  double* const to[] = {block.squares, block.inner};
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
     read_numbers(block.c, arguments.c, arguments.map, 0, first, count);
     for (int r = 0; r < count; ++r) {
-      const PairOfDots dots = dot_two(x + (first + r) * dim, grad + (first + r) * dim, dim);
-      block.squares[r] = dots.xx;
-      block.inner[r] = dots.xy;
+      rows.x[r] = x + (first + r) * dim;
+      rows.grad[r] = grad + (first + r) * dim;
     }
-    const int padded = whole_vectors(count);
-#pragma omp simd
-    for (int r = 0; r < padded; ++r) {
-      radial_row<Map>(block, guards, r);
+    fill_up<2>(rows.x, count);
+    fill_up<2>(rows.grad, count);
+    const int64_t ahead = far && first + step < end ? step * dim : 0;
+    for (int r = 0; r < count; r += kRowsAtOnce<2>) {
+      fetch_ahead(rows.x + r, kRowsAtOnce<2>, dim, ahead);
+      fetch_ahead(rows.grad + r, kRowsAtOnce<2>, dim, ahead);
+      sum_rows<2>(to, r, dim, [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
+        const Wide entries = read(rows.x[row]);
+        sum[0] += entries * entries;
+        sum[1] += entries * read(rows.grad[row]);
+      });
     }
+    gradients(block, guards, whole_vectors(count));
     write_numbers(grad_c + first, block.curvature, count);
     for (int r = 0; r < count; ++r) {
-      const int64_t at = (first + r) * dim;
-      combine_two(grad_x + at, block.factor[r], grad + at, block.along[r], x + at, dim);
+      combine_two(grad_x + (first + r) * dim, block.factor[r], rows.grad[r], block.along[r], rows.x[r], dim);
     }
   }
 }

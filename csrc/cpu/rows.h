@@ -18,10 +18,13 @@ inline int64_t block_rows(int64_t dim, int64_t element_bytes, int64_t operands) 
 // Rows beyond `count` are worked out too, up to a whole number of vectors; nothing reads them.
 inline int whole_vectors(int count) { return (count + 7) & ~7; }
 
+// Whether all rows have the same number, so that what follows from it alone need not be worked out for each.
+inline bool shares_number(const RowMap& map, int operand) { return map.depth == 1 && map.stride[operand][0] == 0; }
+
 // A number of each of `count` rows from `first` on: the curvature, a time.
 inline void read_numbers(double* numbers, const Curvature& source, const RowMap& map, int operand, int64_t first,
                          int count) {
-  if (map.depth == 1 && map.stride[operand][0] == 0) {
+  if (shares_number(map, operand)) {
     const double value = curvature_at(source, 0);
     for (int r = 0; r < count; ++r) {
       numbers[r] = value;
@@ -33,6 +36,23 @@ inline void read_numbers(double* numbers, const Curvature& source, const RowMap&
   }
 }
 
+// Where `count` rows from `first` on begin.
+template <class T>
+inline void find_operand(const T** row, const T* base, const RowMap& map, int operand, int64_t width, int64_t first,
+                         int count) {
+  if (map.depth == 1) {
+    const int64_t step = map.stride[operand][0] * width;
+    base += first * step;
+    for (int r = 0; r < count; ++r) {
+      row[r] = base + r * step;
+    }
+    return;
+  }
+  for (int r = 0; r < count; ++r) {
+    row[r] = base + source_row(map, operand, first + r) * width;
+  }
+}
+
 template <class T>
 inline void write_numbers(T* to, const double* numbers, int count) {
   for (int r = 0; r < count; ++r) {
@@ -40,18 +60,26 @@ inline void write_numbers(T* to, const double* numbers, int count) {
   }
 }
 
-// Whether so many rows are more than the caches of a core hold, and are to be fetched ahead.
-inline bool streams(int64_t rows, int64_t dim, int64_t element_bytes) { return rows * dim * element_bytes > (1 << 20); }
+// Whether so many rows are more than may be expected in a cache, and are to be fetched ahead.
+inline bool streams(int64_t rows, int64_t dim, int64_t element_bytes) {
+  return rows * dim * element_bytes > (1 << 18);
+}
 
-// Fetches the row that is read some rows after this one: what the hardware fetches ahead ends with a page, and waits
-// while scalars are worked out. An address beyond the array does no harm.
+// How many elements after a row the row of the next block begins; 0 where that is not known without asking the map.
+inline int64_t next_block(const RowMap& map, int operand, int64_t width, int64_t step) {
+  return map.depth == 1 ? map.stride[operand][0] * width * step : 0;
+}
+
+// Fetches rows of the next block while those of this one are read: what the hardware fetches ahead ends with a page, and
+// waits while scalars are worked out. An address beyond the array does no harm.
 template <class T>
-inline void fetch_ahead(const T* row, int64_t dim) {
-  constexpr int64_t ahead = 4096;
+inline void fetch_ahead(const T* const* row, int rows, int64_t dim, int64_t ahead) {
   const int64_t bytes = dim * static_cast<int64_t>(sizeof(T));
-  const char* at = reinterpret_cast<const char*>(row) + (ahead / (bytes + 1) + 1) * bytes;
-  for (int64_t i = 0; i < bytes; i += 64) {
-    __builtin_prefetch(at + i);
+  for (int r = 0; ahead != 0 && r < rows; ++r) {
+    const char* at = reinterpret_cast<const char*>(row[r] + ahead);
+    for (int64_t i = 0; i < bytes; i += 64) {
+      __builtin_prefetch(at + i);
+    }
   }
 }
 

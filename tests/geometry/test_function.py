@@ -132,6 +132,8 @@ def test_what_is_not_plain_goes_the_general_way() -> None:
     x = torch.rand(3, 4) * 0.3
     assert direct(x, 1.0) is not NotImplemented
     assert direct(torch.nn.Parameter(x), 1.0) is not NotImplemented
+    with torch.inference_mode():
+        assert direct(x, 1.0) is not NotImplemented
     for operands in (
         (x,),
         (x, 1.0, 1.0),
@@ -241,6 +243,7 @@ def test_compiled_autograd() -> None:
 def test_another_release_of_torch_takes_the_general_way(
     monkeypatch: pytest.MonkeyPatch, facts: dict[str, str] | None, reason: str
 ) -> None:
+    monkeypatch.delenv("STONEFX_CPU_ISA", raising=False)
     monkeypatch.setattr(native, "build_info", lambda: facts)
     native.calls.cache_clear()
     try:
@@ -251,3 +254,28 @@ def test_another_release_of_torch_takes_the_general_way(
         assert torch.equal(function(x, 1.0), poincare.dist0(x))
     finally:
         native.calls.cache_clear()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=NAMES)
+@pytest.mark.parametrize("dim", [2, 21])
+@pytest.mark.parametrize("own_numbers", [False, True])
+def test_rows_do_not_depend_on_their_batch(function: Function, dim: int, own_numbers: bool) -> None:
+    """Rows are worked off some at once: neither their number nor their place may be seen in a result."""
+    generator = torch.Generator().manual_seed(1)
+    rows, count = 39, len(_operands(function)) - len(function._numbers)
+    numbers = _operands(function, torch.float32)[count:]
+    if own_numbers:
+        numbers = [(n * (1 + 0.1 * torch.rand(rows, 1, generator=generator))).float() for n in numbers]
+    operands = [0.3 * torch.rand(rows, dim, generator=generator) for _ in range(count)] + numbers
+    operands = [t.requires_grad_() for t in operands]
+    whole = function(*operands)
+    upstream = torch.rand(whole.shape, generator=generator)
+    gradients = torch.autograd.grad(whole, operands[:count], upstream)
+    for first, last in [(0, 1), (1, 3), (3, 6), (6, 10), (10, 39)]:
+        part = [t[first:last] if t.dim() else t for t in operands]
+        result = function(*part)
+        assert torch.equal(result, whole[first:last])
+        for mine, all_rows in zip(
+            torch.autograd.grad(result, part[:count], upstream[first:last]), gradients, strict=True
+        ):
+            assert torch.equal(mine, all_rows[first:last])

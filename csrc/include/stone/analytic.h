@@ -18,11 +18,10 @@ STONE_FUNCTION double over(double numerator, double u) { return u > 0.0 ? numera
 template <class S>
 STONE_FUNCTION S tanhc(const S& w) {
   const double u = sqrt(value_of(w));
-  const TanhAndSlope t = tanh_and_slope(u);
-  const double value = over(t.value, u);
-  const double difference = (tanh_and_slope(u).slope - value) / (2.0 * value_of(w));
+  const TanhAndSlope t = tanh_over_and_slope(u);
+  const double difference = (t.slope - t.value) / (2.0 * value_of(w));
   const double series = 0.5 * Expmap0::derivative_series(value_of(w));
-  return chain(w, value, value_of(w) < kSeries ? series : difference);
+  return chain(w, t.value, value_of(w) < kSeries ? series : difference);
 }
 
 // asinh(u) / u. artanh(v) / v is sqrt(1 + w) times this at w = v^2 / (1 - v^2).
@@ -30,7 +29,7 @@ template <class S>
 STONE_FUNCTION S asinhc(const S& w) {
   const double x = value_of(w);
   const double u = sqrt(x);
-  const double value = over(asinh_positive(u), u);
+  const double value = over(asinh_positive(u, x), u);
   double p = 0.07736652374267578125;
   p = p * x - 0.080437784609587296196;
   p = p * x + 0.083903358096168154762;
@@ -53,7 +52,7 @@ STONE_FUNCTION S asinh_of_square(const S& w) {
   const double x = value_of(w);
   const double u = sqrt(x);
   const double slope = 0.5 / (u * sqrt(1.0 + x));
-  return chain(w, asinh_positive(u), u > 0.0 ? slope : 0.0);
+  return chain(w, asinh_positive(u, x), u > 0.0 ? slope : 0.0);
 }
 
 template <class S>

@@ -64,6 +64,16 @@ STONE_FUNCTION TanhAndSlope tanh_and_slope(double u) {
   return {e * inverse, u > 20.0 ? 0.0 : slope};
 }
 
+// tanh(u) / u, or 1 at 0, and 1 / cosh(u)^2, for u >= 0 by one division.
+STONE_FUNCTION TanhAndSlope tanh_over_and_slope(double u) {
+  const double bounded = u > 20.0 ? 20.0 : u;
+  const double e = expm1_positive(2.0 * bounded);
+  const double shared = 1.0 / ((e + 2.0) * u);
+  const double inverse = shared * u;
+  const double slope = 4.0 * (e + 1.0) * inverse * inverse;
+  return {u > 0.0 ? e * shared : 1.0, u > 20.0 ? 0.0 : slope};
+}
+
 // tanh(u) / v for u >= 0 by one division: those and square roots are what formulas of rows wait for.
 STONE_FUNCTION double tanh_over(double u, double v) {
   const double e = expm1_positive(2.0 * (u > 20.0 ? 20.0 : u));
@@ -101,10 +111,10 @@ STONE_FUNCTION double artanh(double u) {
   return u < 1.0 ? value : (u == 1.0 ? infinity() : not_a_number());
 }
 
-// asinh(u) for u >= 0: log1p(t) with t = u + u^2 / (1 + sqrt(1 + u^2)), which does not cancel for small u. u^2 must
-// not overflow.
-STONE_FUNCTION double asinh_positive(double u) {
-  const double whole = 1.0 + sqrt(1.0 + u * u);
+// asinh(u) for u >= 0, square = u^2: log1p(t) with t = u + u^2 / (1 + sqrt(1 + u^2)), which does not cancel for small u.
+// The square must not overflow.
+STONE_FUNCTION double asinh_positive(double u, double square) {
+  const double whole = 1.0 + sqrt(1.0 + square);
   const double part = u * (whole + u);
   return 2.0 * half_log(whole + part, whole, part, 2.0 * whole + part);
 }

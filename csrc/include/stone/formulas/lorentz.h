@@ -44,7 +44,7 @@ struct LorentzExpmap0 {
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S u2 = s[0] * at_least(m[Layout::kXX], guard[0] * guard[0]);
     const OddAndEven<S> h = hyperbolic_pair(at_most(u2, guard[1] * guard[1]));
-    return {{h.odd * shrink_to(guard[1], u2), h.even / root(s[0])}};
+    return {{h.odd * shrink_to(guard[1], u2), h.even * (1.0 / root(s[0]))}};
   }
 };
 
@@ -72,7 +72,7 @@ struct LorentzExpmap {
     const S u2 = at_least(c * m[Layout::kYY] - square(v_time), 0.0);
     const OddAndEven<S> h = hyperbolic_pair(at_most(u2, guard[0] * guard[0]));
     const S of_v = h.odd * shrink_to(guard[0], u2);
-    return {{h.even, of_v, at_least(h.even * x_time + of_v * v_time, 1.0) / root(c)}};
+    return {{h.even, of_v, at_least(h.even * x_time + of_v * v_time, 1.0) * (1.0 / root(c))}};
   }
 };
 
@@ -84,7 +84,7 @@ struct LorentzLogmap {
   static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* /*guard*/) {
     const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
     const S k = asinhc(p.half) / root(1.0 + p.half);
-    return {{-2.0 * p.half * k, k, k * (p.time_difference - 2.0 * p.half * p.x_time) / root(s[0])}};
+    return {{-2.0 * p.half * k, k, k * (p.time_difference - 2.0 * p.half * p.x_time) * (1.0 / root(s[0]))}};
   }
 };
 
@@ -97,7 +97,7 @@ struct LorentzDist {
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
     const double least = guard[0] > 1.0 ? 0.5 * (guard[0] - 1.0) : 0.0;
-    return {{2.0 * asinh_of_square(at_least(p.half, least)) / root(s[0])}};
+    return {{asinh_of_square(at_least(p.half, least)) * (2.0 / root(s[0]))}};
   }
 };
 
@@ -107,7 +107,7 @@ struct LorentzProject {
   static constexpr RowFormulaInfo kInfo{"lorentz_project", 1, {"x"}, 1, {"c"}, false, true, true, 0, {}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* /*guard*/) {
-    return {{chain(m[Layout::kXX], 1.0, 0.0), time_over(s[0] * m[Layout::kXX]) / root(s[0])}};
+    return {{chain(m[Layout::kXX], 1.0, 0.0), time_over(s[0] * m[Layout::kXX]) * (1.0 / root(s[0]))}};
   }
 };
 
@@ -122,7 +122,7 @@ struct LorentzGeodesic {
     const S squared_length = 4.0 * p.half * square(asinhc(p.half));
     const S of_x = share_of_arc(1.0 - s[1], squared_length);
     const S of_y = share_of_arc(s[1], squared_length);
-    return {{of_x + of_y, of_y, at_least(of_x * p.x_time + of_y * p.y_time, 1.0) / root(s[0])}};
+    return {{of_x + of_y, of_y, at_least(of_x * p.x_time + of_y * p.y_time, 1.0) * (1.0 / root(s[0]))}};
   }
 };
 
@@ -136,7 +136,7 @@ struct LorentzTransport {
     const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
     const S v_time = s[0] * m[Layout::kXV] / p.x_time;  // times sqrt(c)
     const S k = 0.5 * (s[0] * m[Layout::kBV] - p.time_difference * v_time) / (1.0 + p.half);
-    return {{2.0 * k, k, chain(k, 1.0, 0.0), (v_time + k * (p.x_time + p.y_time)) / root(s[0])}};
+    return {{2.0 * k, k, chain(k, 1.0, 0.0), (v_time + k * (p.x_time + p.y_time)) * (1.0 / root(s[0]))}};
   }
 };
 

@@ -81,7 +81,7 @@ struct PoincareDist {
     const S d = both + apart;
     const S extra = denominator_extra(d, guard[1], guard[2]);
     const S odds = apart * d / (d * both + extra * (2.0 * d + extra));
-    return {{2.0 * asinh_of_square(at_most(odds, odds_at(guard[3]))) / root(c)}};
+    return {{asinh_of_square(at_most(odds, odds_at(guard[3]))) * (2.0 / root(c))}};
   }
 };
 
@@ -95,7 +95,7 @@ struct PoincareDist0 {
     const S c = s[0];
     const S squares = at_least(m[Layout::kXX], guard[1] * guard[1]);
     const S odds = c * squares / gap(c, squares, guard[0]);
-    return {{2.0 * asinh_of_square(at_most(odds, odds_at(guard[2]))) / root(c)}};
+    return {{asinh_of_square(at_most(odds, odds_at(guard[2]))) * (2.0 / root(c))}};
   }
 };
 
