@@ -64,27 +64,20 @@ inline void find_rows(const RowArguments& a, const RowFormulaInfo& info, int64_t
   }
 }
 
-// How many elements further the rows of the next block begin, for each vector and for the gradient; 0: not known, or
-// there is no next block.
-struct NextBlock {
-  int64_t vector[kMaxVectors];
-  int64_t grad;
-};
-
 template <class Layout>
-inline NextBlock find_next(const RowArguments& a, int64_t step) {
-  NextBlock next{};
+inline Ahead next_rows(const RowArguments& a, int64_t step) {
+  Ahead ahead{};
   for (int v = 0; v < Layout::kVectors; ++v) {
-    next.vector[v] = next_block(a.map, v, a.width[v], step);
+    ahead.vector[v] = next_block(a.map, v, a.width[v], step);
   }
-  next.grad = a.result_width * step;
-  return next;
+  ahead.grad = a.result_width * step;
+  return ahead;
 }
 
 // The inner products of the rows of a block.
 template <class Layout, class T, bool with_grad>
-inline void sum_block(BlockPointers<T>& rows, const RowArguments& a, const int64_t* dim, const NextBlock& next,
-                      int count, RowBlock& block) {
+inline void sum_block(BlockPointers<T>& rows, const int64_t* dim, bool far, const Ahead& ahead, int count,
+                      RowBlock& block) {
   constexpr int sums = kSums<Layout, with_grad>;
   double* to[sums];
   STONE_UNROLL
@@ -96,17 +89,10 @@ inline void sum_block(BlockPointers<T>& rows, const RowArguments& a, const int64
     fill_up<sums>(rows.vector[v], count);
   }
   if constexpr (with_grad) fill_up<sums>(rows.grad, count);
-  for (int r = 0; r < count; r += kRowsAtOnce<sums>) {
-    STONE_UNROLL
-    for (int v = 0; v < Layout::kVectors; ++v) {
-      fetch_ahead(rows.vector[v] + r, kRowsAtOnce<sums>, a.width[v], next.vector[v]);
-    }
-    if constexpr (with_grad) fetch_ahead(rows.grad + r, kRowsAtOnce<sums>, a.result_width, next.grad);
-    sum_rows<sums>(to, r, dim[0], [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
-      const RowPointers<T> at = rows.template row<Layout, with_grad>(row);
-      add_terms<Layout, with_grad>(sum, read_entries<Layout, with_grad>(at, read));
-    });
-  }
+  sum_rows<sums>(to, count, dim[0], far, [&](const auto& read, int r, Wide* sum) __attribute__((always_inline)) {
+    const RowPointers<T> row = rows.template row<Layout, with_grad>(r);
+    add_terms<Layout, with_grad>(sum, read_entries<Layout, with_grad>(row, read, ahead));
+  });
   if constexpr (kSeparate<Layout>) {
     for (int r = 0; r < count; ++r) {
       block.moment[1][r] = dot(rows.vector[1][r], rows.vector[1][r], dim[1]);
@@ -125,14 +111,14 @@ template <class Layout, class T>
   }
   const int64_t step = block_rows(a.width[0], sizeof(T), Layout::kVectors + 1);
   const bool far = streams(end - begin, a.width[0], sizeof(T));
+  const Ahead ahead = next_rows<Layout>(a, step);
   const BlockFunction values = suited<Layout>(functions, a, info);
   RowBlock block{};
   BlockPointers<T> rows;
   for (int64_t first = begin; first < end; first += step) {
     const int count = static_cast<int>(end - first < step ? end - first : step);
     find_rows<Layout>(a, info, first, count, rows, block);
-    const NextBlock next = far && first + step < end ? find_next<Layout>(a, step) : NextBlock{};
-    sum_block<Layout, T, false>(rows, a, dim, next, count, block);
+    sum_block<Layout, T, false>(rows, dim, far && first + step < end, ahead, count, block);
     values(block, a.guard, count);
     T* result = static_cast<T*>(a.result) + first * a.result_width;
     if (info.gives_number || info.time_out) {
@@ -164,6 +150,7 @@ template <class Layout, class T, bool with_grad>
   }
   const int64_t step = block_rows(a.width[0], sizeof(T), 2 * Layout::kVectors + 1);
   const bool far = streams(end - begin, a.width[0], sizeof(T));
+  const Ahead ahead = next_rows<Layout>(a, step);
   const BlockFunction gradients = suited<Layout>(functions, a, info);
   RowBlock block{};
   BlockPointers<T> rows;
@@ -174,8 +161,7 @@ template <class Layout, class T, bool with_grad>
     for (int r = 0; with_grad && r < count; ++r) {
       rows.grad[r] = grads + r * a.result_width + leading;
     }
-    const NextBlock next = far && first + step < end ? find_next<Layout>(a, step) : NextBlock{};
-    sum_block<Layout, T, with_grad>(rows, a, dim, next, count, block);
+    sum_block<Layout, T, with_grad>(rows, dim, far && first + step < end, ahead, count, block);
     if (info.time_out || info.gives_number) {
       double* dots = block.dot[info.gives_number ? 0 : Layout::kBasis];
       for (int r = 0; r < count; ++r) {

@@ -15,6 +15,12 @@ struct RowPointers {
   const T* grad;
 };
 
+// How many elements further rows lie that are read later, of each vector and of the gradient.
+struct Ahead {
+  int64_t vector[kMaxVectors];
+  int64_t grad;
+};
+
 template <class Layout>
 STONE_FUNCTION Wide basis_of(Wide x, Wide y) {
   return Layout::kOfX == 0.0 ? y : (Layout::kOfX > 0.0 ? x + y : y - x);
@@ -30,12 +36,12 @@ struct RowEntries {
 };
 
 template <class Layout, bool with_grad, class T, class Read>
-STONE_FUNCTION RowEntries read_entries(const RowPointers<T>& row, const Read& read) {
+STONE_FUNCTION RowEntries read_entries(const RowPointers<T>& row, const Read& read, const Ahead& ahead = {}) {
   RowEntries e{};
-  e.x = read(row.vector[0]);
-  if constexpr (Layout::kVectors > 1 && !kSeparate<Layout>) e.y = read(row.vector[1]);
-  if constexpr (Layout::kVectors > 2) e.v = read(row.vector[2]);
-  if constexpr (with_grad) e.grad = read(row.grad);
+  e.x = read(row.vector[0], ahead.vector[0]);
+  if constexpr (Layout::kVectors > 1 && !kSeparate<Layout>) e.y = read(row.vector[1], ahead.vector[1]);
+  if constexpr (Layout::kVectors > 2) e.v = read(row.vector[2], ahead.vector[2]);
+  if constexpr (with_grad) e.grad = read(row.grad, ahead.grad);
   return e;
 }
 

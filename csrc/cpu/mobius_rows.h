@@ -107,6 +107,8 @@ void mobius_forward(const MobiusArguments& arguments, int64_t begin, int64_t end
   const MobiusGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 3);
   const bool far = streams(end - begin, dim, sizeof(T));
+  const int64_t x_ahead = next_block(arguments.map, 0, dim, step);
+  const int64_t y_ahead = next_block(arguments.map, 1, dim, step);
   const auto values = shares_number(arguments.map, 2) ? mobius_values<true> : mobius_values<false>;
   MobiusPointers<T> rows;
   MobiusBlock block{};
@@ -117,14 +119,10 @@ void mobius_forward(const MobiusArguments& arguments, int64_t begin, int64_t end
     find_pair(rows, arguments, first, count);
     fill_up<3>(rows.x, count);
     fill_up<3>(rows.y, count);
-    const bool next = far && first + step < end;
-    for (int r = 0; r < count; r += kRowsAtOnce<3>) {
-      fetch_ahead(rows.x + r, kRowsAtOnce<3>, dim, next ? next_block(arguments.map, 0, dim, step) : 0);
-      fetch_ahead(rows.y + r, kRowsAtOnce<3>, dim, next ? next_block(arguments.map, 1, dim, step) : 0);
-      sum_rows<3>(to, r, dim, [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
-        add_squares(sum, read(rows.x[row]), read(rows.y[row]));
-      });
-    }
+    sum_rows<3>(to, count, dim, far && first + step < end,
+                [&](const auto& read, int r, Wide* sum) __attribute__((always_inline)) {
+                  add_squares(sum, read(rows.x[r], x_ahead), read(rows.y[r], y_ahead));
+                });
     values(block, guards, whole_vectors(count));
     for (int r = 0; r < count; ++r) {
       combine_sum(static_cast<T*>(arguments.z) + (first + r) * dim, block.of_sum[r], block.of_x[r], rows.x[r],
@@ -139,6 +137,8 @@ void mobius_backward(const MobiusArguments& arguments, int64_t begin, int64_t en
   const MobiusGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 5);
   const bool far = streams(end - begin, dim, sizeof(T));
+  const int64_t x_ahead = next_block(arguments.map, 0, dim, step);
+  const int64_t y_ahead = next_block(arguments.map, 1, dim, step);
   auto* grad_c = static_cast<typename Compute<T>::type*>(arguments.grad_c);
   const auto gradients = shares_number(arguments.map, 2) ? mobius_gradients<true> : mobius_gradients<false>;
   MobiusPointers<T> rows;
@@ -154,18 +154,14 @@ void mobius_backward(const MobiusArguments& arguments, int64_t begin, int64_t en
     fill_up<5>(rows.x, count);
     fill_up<5>(rows.y, count);
     fill_up<5>(rows.grad, count);
-    const bool next = far && first + step < end;
-    for (int r = 0; r < count; r += kRowsAtOnce<5>) {
-      fetch_ahead(rows.x + r, kRowsAtOnce<5>, dim, next ? next_block(arguments.map, 0, dim, step) : 0);
-      fetch_ahead(rows.y + r, kRowsAtOnce<5>, dim, next ? next_block(arguments.map, 1, dim, step) : 0);
-      fetch_ahead(rows.grad + r, kRowsAtOnce<5>, dim, next ? step * dim : 0);
-      sum_rows<5>(to, r, dim, [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
-        const Wide x = read(rows.x[row]), y = read(rows.y[row]), grad = read(rows.grad[row]);
-        add_squares(sum, x, y);
-        sum[3] += grad * x;
-        sum[4] += grad * y;
-      });
-    }
+    sum_rows<5>(to, count, dim, far && first + step < end,
+                [&](const auto& read, int r, Wide* sum) __attribute__((always_inline)) {
+                  const Wide x = read(rows.x[r], x_ahead), y = read(rows.y[r], y_ahead);
+                  const Wide grad = read(rows.grad[r], step * dim);
+                  add_squares(sum, x, y);
+                  sum[3] += grad * x;
+                  sum[4] += grad * y;
+                });
     gradients(block, guards, whole_vectors(count));
     write_numbers(grad_c + first, block.curvature, count);
     for (int r = 0; r < count; ++r) {

@@ -76,14 +76,11 @@ void radial_forward(const RadialArguments& arguments, int64_t begin, int64_t end
       rows.x[r] = x + (first + r) * dim;
     }
     fill_up<1>(rows.x, count);
-    const int64_t ahead = far && first + step < end ? step * dim : 0;
-    for (int r = 0; r < count; r += kRowsAtOnce<1>) {
-      fetch_ahead(rows.x + r, kRowsAtOnce<1>, dim, ahead);
-      sum_rows<1>(to, r, dim, [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
-        const Wide entries = read(rows.x[row]);
-        sum[0] += entries * entries;
-      });
-    }
+    sum_rows<1>(to, count, dim, far && first + step < end,
+                [&](const auto& read, int r, Wide* sum) __attribute__((always_inline)) {
+                  const Wide entries = read(rows.x[r], step * dim);
+                  sum[0] += entries * entries;
+                });
     values(block, guards, whole_vectors(count));
     for (int r = 0; r < count; ++r) {
       scale(y + (first + r) * dim, block.factor[r], rows.x[r], dim);
@@ -114,16 +111,12 @@ void radial_backward(const RadialArguments& arguments, int64_t begin, int64_t en
     }
     fill_up<2>(rows.x, count);
     fill_up<2>(rows.grad, count);
-    const int64_t ahead = far && first + step < end ? step * dim : 0;
-    for (int r = 0; r < count; r += kRowsAtOnce<2>) {
-      fetch_ahead(rows.x + r, kRowsAtOnce<2>, dim, ahead);
-      fetch_ahead(rows.grad + r, kRowsAtOnce<2>, dim, ahead);
-      sum_rows<2>(to, r, dim, [&](const auto& read, int row, Wide* sum) __attribute__((always_inline)) {
-        const Wide entries = read(rows.x[row]);
-        sum[0] += entries * entries;
-        sum[1] += entries * read(rows.grad[row]);
-      });
-    }
+    sum_rows<2>(to, count, dim, far && first + step < end,
+                [&](const auto& read, int r, Wide* sum) __attribute__((always_inline)) {
+                  const Wide entries = read(rows.x[r], step * dim);
+                  sum[0] += entries * entries;
+                  sum[1] += entries * read(rows.grad[r], step * dim);
+                });
     gradients(block, guards, whole_vectors(count));
     write_numbers(grad_c + first, block.curvature, count);
     for (int r = 0; r < count; ++r) {

@@ -65,13 +65,11 @@ STONE_FUNCTION void write_totals(double* to, const Wide* parts) {
   }
 }
 
-// Sums over `dim` entries of the rows `first`, `first` + 1, ..., kRowsAtOnce<sums> of them, into to[s][row].
-// `add(read, row, sum)` adds the terms of one vector of a row to sum[0], ..., sum[sums - 1].
-template <int sums, class Add>
-STONE_FUNCTION void sum_rows(double* const* to, int first, int64_t dim, const Add& add) {
+template <int sums, bool far, class Add>
+STONE_FUNCTION void sum_group(double* const* to, int first, int64_t dim, const Add& add) {
   constexpr int rows = kRowsAtOnce<sums>;
   Wide part[sums][rows] = {};
-  for_wide(dim, [&](const auto& read) __attribute__((always_inline)) {
+  for_wide<far>(dim, [&](const auto& read) __attribute__((always_inline)) {
     STONE_UNROLL
     for (int r = 0; r < rows; ++r) {
       Wide sum[sums];
@@ -89,6 +87,19 @@ STONE_FUNCTION void sum_rows(double* const* to, int first, int64_t dim, const Ad
   STONE_UNROLL
   for (int s = 0; s < sums; ++s) {
     write_totals<rows>(to[s] + first, part[s]);
+  }
+}
+
+// Sums over `dim` entries of each of `count` rows, into to[s][row]. `add(read, row, sum)` adds the terms of one vector of
+// a row to sum[0], ..., sum[sums - 1]; with `far` it is to read what lies ahead too, while these rows are summed.
+template <int sums, class Add>
+STONE_FUNCTION void sum_rows(double* const* to, int count, int64_t dim, bool far, const Add& add) {
+  for (int first = 0; first < count; first += kRowsAtOnce<sums>) {
+    if (far) {
+      sum_group<sums, true>(to, first, dim, add);
+    } else {
+      sum_group<sums, false>(to, first, dim, add);
+    }
   }
 }
 

@@ -70,19 +70,6 @@ inline int64_t next_block(const RowMap& map, int operand, int64_t width, int64_t
   return map.depth == 1 ? map.stride[operand][0] * width * step : 0;
 }
 
-// Fetches rows of the next block while those of this one are read: what the hardware fetches ahead ends with a page, and
-// waits while scalars are worked out. An address beyond the array does no harm.
-template <class T>
-inline void fetch_ahead(const T* const* row, int rows, int64_t dim, int64_t ahead) {
-  const int64_t bytes = dim * static_cast<int64_t>(sizeof(T));
-  for (int r = 0; ahead != 0 && r < rows; ++r) {
-    const char* at = reinterpret_cast<const char*>(row[r] + ahead);
-    for (int64_t i = 0; i < bytes; i += 64) {
-      __builtin_prefetch(at + i);
-    }
-  }
-}
-
 template <class T, class U>
 inline double dot(const T* x, const U* y, int64_t dim) {
   // Two sums: each addition waits for the one before.

@@ -123,16 +123,39 @@ STONE_FUNCTION double sum_of_lanes(V v) {
 }
 STONE_FUNCTION double sum_of(Wide v) { return sum_of_lanes<kWide / 2>(v); }
 
-// Calls `step(read, i)` for each vector of a row: `read(x)` is its part of the row x, with zeros beyond the end.
-template <class Step>
+// A vector of a row: `read(x)` is that of the row x, with zeros beyond its end. With `far`, `read(x, ahead)` asks for what
+// lies `ahead` elements further too: what the hardware fetches ahead ends with a page, and an address beyond the array
+// does no harm.
+template <bool far>
+struct WholePart {
+  int64_t at;
+  template <class T>
+  STONE_FUNCTION Wide operator()(const T* x, int64_t ahead = 0) const {
+    if constexpr (far) __builtin_prefetch(x + at + ahead);
+    return read_wide(x + at);
+  }
+};
+
+template <bool far>
+struct LastPart {
+  int64_t at;
+  int64_t count;
+  template <class T>
+  STONE_FUNCTION Wide operator()(const T* x, int64_t ahead = 0) const {
+    if constexpr (far) __builtin_prefetch(x + at + ahead);
+    return read_part(x + at, count);
+  }
+};
+
+// Calls `step(read)` for each vector of a row.
+template <bool far = false, class Step>
 STONE_FUNCTION void for_wide(int64_t dim, const Step& step) {
   int64_t i = 0;
   for (; i + kWide <= dim; i += kWide) {
-    step([i](const auto* x) __attribute__((always_inline)) { return read_wide(x + i); });
+    step(WholePart<far>{i});
   }
   if (i < dim) {
-    const int64_t count = dim - i;
-    step([i, count](const auto* x) __attribute__((always_inline)) { return read_part(x + i, count); });
+    step(LastPart<far>{i, dim - i});
   }
 }
 
@@ -141,12 +164,11 @@ template <class Step>
 STONE_FUNCTION void map_wide(int64_t dim, const Step& step) {
   int64_t i = 0;
   for (; i + kWide <= dim; i += kWide) {
-    step([i](const auto* x) __attribute__((always_inline)) { return read_wide(x + i); },
-         [i](auto* y, Wide value) __attribute__((always_inline)) { write_wide(y + i, value); });
+    step(WholePart<false>{i}, [i](auto* y, Wide value) __attribute__((always_inline)) { write_wide(y + i, value); });
   }
   if (i < dim) {
     const int64_t count = dim - i;
-    step([i, count](const auto* x) __attribute__((always_inline)) { return read_part(x + i, count); },
+    step(LastPart<false>{i, count},
          [i, count](auto* y, Wide value) __attribute__((always_inline)) { write_part(y + i, value, count); });
   }
 }
