@@ -101,6 +101,8 @@ class CaseResult:
     noisy: bool
     samples: dict[str, list[float]] = field(repr=False)
     facts: dict[str, Any] = field(default_factory=dict)
+    commit: str | None = None
+    """Of an earlier run that a file holds; None for what is measured now."""
 
     def ratio(self, first: str, second: str) -> float:
         """Median over the rounds of the time of arm `first` over that of arm `second`."""

@@ -70,7 +70,7 @@ def _remark(result: CaseResult) -> str:
 def result_document(
     suites: dict[str, list[CaseResult]], machine: dict[str, Any], settings: Settings, load: float | None
 ) -> dict[str, Any]:
-    """Everything measured in JSON's own types; times in seconds.
+    """Everything measured in JSON's own types; times in seconds. A case of another commit than `machine` names its own.
 
     Args:
         suites: suite name -> its cases.
@@ -84,13 +84,17 @@ def result_document(
         "machine": machine,
         "load_before": load,
         "settings": asdict(settings),
-        "suites": {name: [_case(result) for result in results] for name, results in suites.items()},
+        "suites": {
+            name: [_case(result, machine.get("commit")) for result in results]
+            for name, results in suites.items()
+        },
     }
 
 
-def _case(result: CaseResult) -> dict[str, Any]:
+def _case(result: CaseResult, commit: str | None) -> dict[str, Any]:
     return {
         "case": result.name,
+        **({"commit": result.commit} if result.commit not in (None, commit) else {}),
         "rounds": result.rounds,
         "disturbed": result.disturbed,
         "noisy": result.noisy,

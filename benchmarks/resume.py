@@ -38,7 +38,8 @@ def earlier_results(path: Path, machine: dict[str, Any]) -> dict[str, list[CaseR
             raise OtherMachine(
                 f"{path} was measured with {name} {before}, this run has {name} {now}; choose another file"
             )
-    return {suite: [_result(case) for case in cases] for suite, cases in document["suites"].items()}
+    commit = document["machine"].get("commit")
+    return {suite: [_result(case, commit) for case in cases] for suite, cases in document["suites"].items()}
 
 
 def merged_results(
@@ -54,7 +55,7 @@ def merged_results(
     return earlier | {name: [*kept, new]}
 
 
-def _result(case: dict[str, Any]) -> CaseResult:
+def _result(case: dict[str, Any], commit: str | None) -> CaseResult:
     return CaseResult(
         name=case["case"],
         arms=[
@@ -73,6 +74,7 @@ def _result(case: dict[str, Any]) -> CaseResult:
         noisy=case["noisy"],
         samples={},
         facts=case.get("facts", {}),
+        commit=case.get("commit", commit),
     )
 
 

@@ -84,6 +84,18 @@ def test_results_go_on_in_the_same_file(tmp_path: Path) -> None:
         earlier_results(path, MACHINE)
 
 
+def test_results_of_another_commit_name_it(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    results: dict[str, list[CaseResult]] = {}
+    for commit, name in (("a", "bert"), ("b", "vit"), ("c", "rwkv")):
+        machine = MACHINE | {"commit": commit}
+        results = merged_results(earlier_results(path, machine), "zoo", measured(name))
+        path.write_text(json.dumps(result_document(results, machine, Settings(), 0.1)))
+    document = json.loads(path.read_text())
+    assert document["machine"]["commit"] == "c"
+    assert [case.get("commit") for case in document["suites"]["zoo"]] == ["a", "b", None]
+
+
 def test_only_what_is_wanted_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
