@@ -105,9 +105,14 @@ def at_most_squared(square: Tensor, limit: float) -> Tensor:
     return square.clamp_max(limit * limit) if limit < 1e154 else square
 
 
+def odds_of(u: float) -> float:
+    """`u^2 / (1 - u^2)`."""
+    return u * u / ((1 - u) * (1 + u))
+
+
 def odds_at_most(odds: Tensor, limit: float) -> Tensor:
     """The odds `u^2 / (1 - u^2)` of `min(u, limit)` from those of `u`."""
-    return odds.clamp_max(limit * limit / ((1 - limit) * (1 + limit))) if limit < 1 else odds
+    return odds.clamp_max(odds_of(limit)) if limit < 1 else odds
 
 
 def share_of_arc(t: Tensor, squared_length: Tensor) -> Tensor:

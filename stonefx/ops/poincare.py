@@ -110,8 +110,11 @@ def _stretched(
     max_radius: float,
 ) -> Tensor:
     """`tanh(r ||row||) row / ||row||` with `r = by * artanh(u) / u`, `u^2 = squares`, lengths times `sqrt(c)`."""
-    odds = a.odds_at_most(squares / (1 - squares).clamp_min(min_gap), atanh_limit)
-    stretch = by * a.artanhc_of_odds(odds) * a.shrink_to(atanh_limit, squares)
+    odds = squares / (1 - squares).clamp_min(min_gap)
+    if atanh_limit < 1:
+        odds = odds.where(squares <= atanh_limit * atanh_limit, a.odds_of(atanh_limit))
+        by = by * a.shrink_to(atanh_limit, squares)
+    stretch = by * a.artanhc_of_odds(odds)
     argument = stretch.square() * c * a.inner(row, row).clamp_min(min_norm * min_norm)
     k = stretch * a.tanhc(a.at_most_squared(argument, tanh_limit)) * a.shrink_to(tanh_limit, argument)
     return k * a.shrink_to(max_radius, c * k.square() * a.inner(row, row)) * row

@@ -5,6 +5,7 @@ import torch
 from operator_cases import DTYPES, requiring
 from row_cases import GUARDED, NAMES, agree, guards, overload, row_arguments
 from torch.library import opcheck
+from torch.nn import functional
 
 from stonefx.ops import ROW_FORMULAS
 
@@ -28,6 +29,35 @@ def test_values_and_gradients(name, dim):
         got = overload(f"{name}_backward")(grad, *args, **options)
         for one, other in zip(got, formula.gradients(grad, *args, **options), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_each_guard_alone(name):
+    """What one guard does must not depend on another that is off."""
+    formula, args = ROW_FORMULAS[name], row_arguments(name, batch=(41,))
+    for label, value in guards(name).items():
+        option = {label: value}
+        result = overload(name)(*args, **option)
+        torch.testing.assert_close(result, formula.evaluate(*args, **option), rtol=1e-12, atol=1e-13)
+        grad = torch.randn(result.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+        got = overload(f"{name}_backward")(grad, *args, **option)
+        for one, other in zip(got, formula.gradients(grad, *args, **option), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("r", [-40.0, -0.3, 0.0, 1e-9, 2.5, 1e4])
+def test_multiples_at_every_length(r):
+    """Scalar multiplication has a formula of its own forward: at 0, near it, near the boundary; any multiple."""
+    lengths = torch.tensor([0.0, 1e-30, 1e-9, 1e-3, 0.24, 0.26, 0.7, 0.999, 1 - 1e-6], dtype=torch.float64)
+    x = lengths[:, None] * functional.normalize(torch.arange(1.0, 6.0, dtype=torch.float64), dim=0)
+    formula, args = ROW_FORMULAS["mobius_scalar_mul"], (x, x.new_tensor(1.0), x.new_tensor(r))
+    agree(overload("mobius_scalar_mul")(*args), formula.evaluate(*args), 1e-13 + 1e-15 * abs(r))
+    grad = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    got = overload("mobius_scalar_mul_backward")(grad, *args)
+    expected = formula.gradients(grad, *args)
+    for one, other in zip(got, expected, strict=True):
+        assert torch.isfinite(one).all()
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9 * other.abs().max().item())
 
 
 # Rounding of the time component of a tangent vector's combination is bounded by its terms, not by the sum.

@@ -37,6 +37,11 @@ STONE_FUNCTION double odds_at(double limit) {
   return limit < 1.0 ? limit * limit / ((1.0 - limit) * (1.0 + limit)) : infinity();
 }
 
+// Whether the argument u of artanh is held at `limit`, u given as its square.
+STONE_FUNCTION bool held_below(double limit, double square_of_u) {
+  return (limit < 1.0) & (square_of_u > limit * limit);
+}
+
 // sinh(t d) / sinh(d) for d^2 = `square`.
 template <class S>
 STONE_FUNCTION S share_of_arc(const S& t, const S& square_of_d) {

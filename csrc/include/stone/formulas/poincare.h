@@ -3,7 +3,7 @@
 // Ganea et al. 2018; the arguments of artanh are given as odds u^2 / (1 - u^2), which do not lose digits near 1.
 #pragma once
 
-#include "stone/row_formula.h"
+#include "stone/mobius_scalar_mul.h"
 
 namespace STONE_NAMESPACE {
 
@@ -107,13 +107,11 @@ struct MobiusScalarMul {
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
-    const S squares = c * at_least(m[Layout::kXX], guard[1] * guard[1]);
-    const S odds = at_most(squares / at_least(1.0 - squares, guard[0]), odds_at(guard[2]));
-    const S stretch = s[1] * artanhc_of_odds(odds) * shrink_to(guard[2], squares);
-    const S argument = square(stretch) * squares;
-    const S limited = at_most(argument, guard[3] * guard[3]);
-    const S k = stretch * tanhc(limited) * shrink_to(guard[3], argument);
-    return {{k * shrink_to(guard[4], c * square(k) * m[Layout::kXX])}};
+    const double least = guard[1] * guard[1];
+    const S squares = c * at_least(m[Layout::kXX], least);
+    const S gap = at_least(1.0 - squares, guard[0]);
+    const StretchLimits limits{value_of(c) * least, guard[2], guard[3], guard[4]};
+    return {{tanh_of_multiple_over(s[1], c * m[Layout::kXX], squares, gap, limits)}};
   }
 };
 
@@ -127,8 +125,10 @@ struct MobiusMatvec {
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
     const S squares = c * at_least(m[Layout::kYY], guard[1] * guard[1]);
-    const S odds = at_most(squares / at_least(1.0 - squares, guard[0]), odds_at(guard[2]));
-    const S stretch = artanhc_of_odds(odds) * shrink_to(guard[2], squares);
+    const bool held = held_below(guard[2], value_of(squares));
+    const S odds = squares / at_least(1.0 - squares, guard[0]);
+    const S stretch = artanhc_of_odds(choose(held, chain(squares, odds_at(guard[2]), 0.0), odds)) *
+                      shrink_to(guard[2] < 1.0 ? guard[2] : infinity(), squares);
     const S argument = square(stretch) * c * at_least(m[Layout::kXX], guard[1] * guard[1]);
     const S limited = at_most(argument, guard[3] * guard[3]);
     const S k = stretch * tanhc(limited) * shrink_to(guard[3], argument);
