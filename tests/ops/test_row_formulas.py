@@ -47,7 +47,7 @@ def test_each_guard_alone(name):
 
 @pytest.mark.parametrize("r", [-40.0, -0.3, 0.0, 1e-9, 2.5, 1e4])
 def test_multiples_at_every_length(r):
-    """Scalar multiplication has a formula of its own forward: at 0, near it, near the boundary; any multiple."""
+    """Scalar multiplication composes no other formulas: at 0, near it, near the boundary; any multiple."""
     lengths = torch.tensor([0.0, 1e-30, 1e-9, 1e-3, 0.24, 0.26, 0.7, 0.999, 1 - 1e-6], dtype=torch.float64)
     x = lengths[:, None] * functional.normalize(torch.arange(1.0, 6.0, dtype=torch.float64), dim=0)
     formula, args = ROW_FORMULAS["mobius_scalar_mul"], (x, x.new_tensor(1.0), x.new_tensor(r))
