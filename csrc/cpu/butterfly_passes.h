@@ -34,6 +34,20 @@ inline void pass_within_vectors(C* to, const C* from, const C* coefficients, int
   }
 }
 
+template <int s>
+struct Stage {
+  static constexpr int value = s;
+};
+
+// Calls `step` for each stage that pairs entries of one vector of `lanes`, from the first.
+template <int lanes, int s = 0, class Step>
+STONE_FUNCTION void over_strides(const Step& step) {
+  if constexpr ((1 << s) < lanes) {
+    step(Stage<s>{});
+    over_strides<lanes, s + 1>(step);
+  }
+}
+
 // The coefficients of two stages, of the blocks that the entries i, i + stride, i + 2 stride, i + 3 stride form.
 template <class C>
 struct FourEntries {
@@ -118,10 +132,72 @@ inline void run_pass(C* to, const C* from, const C* coefficients, const Butterfl
   }
 }
 
+// Rows of four vectors: `together` of them through the stages within vectors and the two above, without leaving the
+// registers. The coefficients of the former are read where they are used, once for all these rows.
+template <class C, int together>
+STONE_FUNCTION void four_vectors(C* to, const C* from, const C* coefficients, const FourEntries<C>& four) {
+  using V = Vector<C>;
+  constexpr int lanes = kLanes<C>;
+  constexpr int width = 4 * lanes;
+  V x[together][4];
+  STONE_UNROLL
+  for (int k = 0; k < 4; ++k) {
+    STONE_UNROLL
+    for (int r = 0; r < together; ++r) {
+      x[r][k] = read(from + r * width + k * lanes);
+    }
+  }
+  over_strides<lanes>([&](auto stage) __attribute__((always_inline)) {
+    constexpr int s = decltype(stage)::value;
+    STONE_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      const V first = read(coefficients + 2 * s * width + k * lanes);
+      const V second = read(coefficients + (2 * s + 1) * width + k * lanes);
+      STONE_UNROLL
+      for (int r = 0; r < together; ++r) {
+        x[r][k] = first * x[r][k] + second * exchanged<(1 << s), C>(x[r][k]);
+      }
+    }
+  });
+  STONE_UNROLL
+  for (int r = 0; r < together; ++r) {
+    rotate(four.a[0], four.b[0], x[r][0], x[r][1]);
+    rotate(four.a[1], four.b[1], x[r][2], x[r][3]);
+    rotate(four.a[2], four.b[2], x[r][0], x[r][2]);
+    rotate(four.a[3], four.b[3], x[r][1], x[r][3]);
+    STONE_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      write(to + r * width + k * lanes, x[r][k]);
+    }
+  }
+}
+
+// A whole cycle of stages on rows of four vectors.
+template <class C>
+inline void pass_of_four_vectors(C* to, const C* from, const C* coefficients, int rows) {
+  constexpr int lanes = kLanes<C>;
+  constexpr int width = 4 * lanes;
+  const FourEntries<C> four = four_entries(coefficients + log2_of(lanes) * 2 * width, width, 0, lanes);
+  constexpr int together = kRegisters >= 32 ? 4 : 2;
+  int r = 0;
+  for (; r + together <= rows; r += together) {
+    four_vectors<C, together>(to + r * width, from + r * width, coefficients, four);
+  }
+  for (; r < rows; ++r) {
+    four_vectors<C, 1>(to + r * width, from + r * width, coefficients, four);
+  }
+}
+
 // All stages: `from` is read by the first pass only.
 template <class C>
 inline void run_stages(C* to, const C* from, void* arranged, const ButterflyPlan& plan, int rows) {
+  const bool in_registers = plan.width == 4 * kLanes<C>;
   for (int64_t stage = 0; stage < plan.stages;) {
+    if (in_registers && stage % plan.levels == 0 && plan.stages - stage >= plan.levels) {
+      pass_of_four_vectors(to, stage == 0 ? from : to, stage_at<C>(arranged, plan, stage), rows);
+      stage += plan.levels;
+      continue;
+    }
     const Pass pass = pass_at(plan, stage);
     run_pass(to, stage == 0 ? from : to, stage_at<C>(arranged, plan, stage), plan, pass, rows);
     stage += pass.count;

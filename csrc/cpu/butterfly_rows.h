@@ -2,6 +2,7 @@
 #pragma once
 
 #include "butterfly_block.h"
+#include "row_sums.h"
 #include "stone/expmap0.h"
 #include "stone/logmap0.h"
 
@@ -15,9 +16,19 @@ struct ScaleBlock {
 };
 
 // Not part of the loop over rows, whose own variables would keep it from becoming vector code.
-STONE_FUNCTION void scale_row(ScaleBlock& b, const RadialGuards& of_log, const RadialGuards& of_exp, int r) {
-  const double log = radial_factor<Logmap0>(b.before[r], b.c[r], of_log);
-  b.factor[r] = log * radial_factor<Expmap0>(log * log * b.after[r], b.c[r], of_exp);
+STONE_FUNCTION void scale_row(ScaleBlock& b, const RadialGuards& of_log, const RadialGuards& of_exp, double c, int r) {
+  const double log = radial_factor<Logmap0>(b.before[r], c, of_log);
+  b.factor[r] = log * radial_factor<Expmap0>(log * log * b.after[r], c, of_exp);
+}
+
+// With `shared` all rows have the curvature of the first.
+template <bool shared>
+inline void scale_rows(ScaleBlock& b, const RadialGuards& of_log, const RadialGuards& of_exp, int padded) {
+  const double c = b.c[0];
+#pragma omp simd
+  for (int r = 0; r < padded; ++r) {
+    scale_row(b, of_log, of_exp, shared ? c : b.c[r], r);
+  }
 }
 
 // exp0(B log0(x)) = factor * B x: the stages are linear, so that the logarithm's factor waits for the exponential's.
@@ -28,15 +39,15 @@ inline void scale_to_ball(const ButterflyArguments& arguments, const Block& bloc
   const RadialGuards of_log = arguments.log, of_exp = arguments.exp;
   ScaleBlock b{};
   read_numbers(b.c, arguments.c, arguments.map, 0, block.first_row, block.rows);
-  for (int r = 0; r < block.rows; ++r) {
-    b.before[r] = dot(x + r * dim, x + r * dim, dim);
-    b.after[r] = dot(image + r * dim, image + r * dim, dim);
-  }
-  const int padded = whole_vectors(block.rows);
-#pragma omp simd
-  for (int r = 0; r < padded; ++r) {
-    scale_row(b, of_log, of_exp, r);
-  }
+  double* const to[] = {b.before, b.after};
+  sum_rows<2>(to, block.rows, dim, false, [&](const auto& read, int r, Wide* sum) __attribute__((always_inline)) {
+    const int64_t at = (r < block.rows ? r : 0) * dim;
+    const Wide entries = read(x + at), images = read(image + at);
+    sum[0] += entries * entries;
+    sum[1] += images * images;
+  });
+  const auto scale_all = shares_number(arguments.map, 0) ? scale_rows<true> : scale_rows<false>;
+  scale_all(b, of_log, of_exp, whole_vectors(block.rows));
   for (int r = 0; r < block.rows; ++r) {
     scale(image + r * dim, b.factor[r], image + r * dim, dim);
   }

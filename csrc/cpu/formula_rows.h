@@ -100,6 +100,22 @@ inline void sum_block(BlockPointers<T>& rows, const int64_t* dim, bool far, cons
   }
 }
 
+// Numbers of the rows, `width` elements apart.
+template <class T>
+inline void write_column(T* to, int64_t width, const double* number, int count) {
+  using C = typename Compute<T>::type;
+  if (width == 1) {
+#pragma omp simd
+    for (int r = 0; r < count; ++r) {
+      to[r] = store<T>(static_cast<C>(number[r]));
+    }
+    return;
+  }
+  for (int r = 0; r < count; ++r) {
+    to[r * width] = store<T>(static_cast<C>(number[r]));
+  }
+}
+
 template <class Layout, class T>
 [[gnu::noinline]] void rows_forward(const RowArguments& a, const RowFormulaInfo& info, const BlockFunctions& functions,
                                     int64_t begin, int64_t end) {
@@ -122,10 +138,7 @@ template <class Layout, class T>
     values(block, a.guard, count);
     T* result = static_cast<T*>(a.result) + first * a.result_width;
     if (info.gives_number || info.time_out) {
-      const double* number = block.of[info.gives_number ? 0 : Layout::kBasis];
-      for (int r = 0; r < count; ++r) {
-        result[r * a.result_width] = store<T>(static_cast<typename Compute<T>::type>(number[r]));
-      }
+      write_column(result, a.result_width, block.of[info.gives_number ? 0 : Layout::kBasis], count);
     }
     for (int r = 0; r < count && !info.gives_number; ++r) {
       double of[3] = {};

@@ -6,15 +6,12 @@
 
 namespace STONE_NAMESPACE {
 
-#if defined(__AVX512F__)
-constexpr int kRegisters = 32;
-#else
-constexpr int kRegisters = 16;
-#endif
-
 // As many rows as leave a register for each of their sums, and some for what is read.
 template <int sums>
-constexpr int kRowsAtOnce = 4 * sums + 8 <= kRegisters && kWide >= 4 ? 4 : (2 * sums + 6 <= kRegisters ? 2 : 1);
+constexpr int kRowsAtOnce = sums == 1 && kWide >= 8                        ? 8
+                            : 4 * sums + 8 <= kRegisters && kWide >= 4 ? 4
+                            : 2 * sums + 6 <= kRegisters               ? 2
+                                                                       : 1;
 
 // Where lane i of `interleaved` has its first number: of each pair of groups of `apart` lanes the first, that of a, then
 // that of b, whose lanes are counted on from those of a.
@@ -51,16 +48,22 @@ STONE_FUNCTION auto folded(V v) {
   }
 }
 
+// The lanes of all rows in one vector: of each of its groups of `rows` lanes the sums are the totals.
+template <int rows>
+STONE_FUNCTION Wide gathered(const Wide* parts) {
+  if constexpr (rows == 1) {
+    return parts[0];
+  } else {
+    return interleaved<rows / 2>(gathered<rows / 2>(parts), gathered<rows / 2>(parts + rows / 2));
+  }
+}
+
 template <int rows>
 STONE_FUNCTION void write_totals(double* to, const Wide* parts) {
   if constexpr (rows == 1) {
     *to = sum_of(parts[0]);
   } else {
-    Wide whole = interleaved<1>(parts[0], parts[1]);
-    if constexpr (rows == 4) {
-      whole = interleaved<2>(whole, interleaved<1>(parts[2], parts[3]));
-    }
-    const auto totals = folded<rows, kWide>(whole);
+    const auto totals = folded<rows, kWide>(gathered<rows>(parts));
     memcpy(to, &totals, sizeof totals);
   }
 }

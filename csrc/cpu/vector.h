@@ -7,10 +7,13 @@ namespace STONE_NAMESPACE {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
+constexpr int kRegisters = 32;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
+constexpr int kRegisters = 16;
 #else
 constexpr int kVectorBytes = 16;
+constexpr int kRegisters = 16;
 #endif
 
 template <class C>

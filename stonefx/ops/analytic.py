@@ -110,6 +110,17 @@ def odds_of(u: float) -> float:
     return u * u / ((1 - u) * (1 + u))
 
 
+def asinh_of_quotient(n: Tensor, d: Tensor, limit: float = 1.0) -> Tensor:
+    """`asinh(u / sqrt(1 - u^2))`, which is `artanh(u)`, of the odds `n / d`; `u` is kept at `limit` if that is below 1.
+
+    It is kept there beyond the boundary too, where `d` is not above 0.
+    """
+    odds = n / d
+    if limit < 1:
+        odds = odds.where(n <= odds_of(limit) * d, odds_of(limit))
+    return asinh_of_square(odds)
+
+
 def odds_at_most(odds: Tensor, limit: float) -> Tensor:
     """The odds `u^2 / (1 - u^2)` of `min(u, limit)` from those of `u`."""
     return odds.clamp_max(odds_of(limit)) if limit < 1 else odds

@@ -87,15 +87,14 @@ def _dist(
     apart = c * a.inner(b, b)
     d = both + apart
     extra = _extra(d, min_denominator, denominator_offset)
-    odds = apart / (both + extra * (2 + extra / d))
-    return 2 * a.asinh_of_square(a.odds_at_most(odds, atanh_limit)) / c.sqrt()
+    rest = both + extra * (2 + extra / d)
+    return 2 * a.asinh_of_quotient(apart, rest, atanh_limit) / c.sqrt()
 
 
 def _dist0(x: Tensor, c: Tensor, *, min_gap: float, min_norm: float, atanh_limit: float) -> Tensor:
     """`2 / sqrt(c) artanh(sqrt(c) ||x||)`."""
     squares = c * a.inner(x, x).clamp_min(min_norm * min_norm)
-    odds = squares / (1 - squares).clamp_min(min_gap)
-    return 2 * a.asinh_of_square(a.odds_at_most(odds, atanh_limit)) / c.sqrt()
+    return 2 * a.asinh_of_quotient(squares, (1 - squares).clamp_min(min_gap), atanh_limit) / c.sqrt()
 
 
 def _stretched(

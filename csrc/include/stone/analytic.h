@@ -49,10 +49,20 @@ STONE_FUNCTION S asinhc(const S& w) {
 // asinh(u): its derivative in w is infinite at 0 and given as 0 there.
 template <class S>
 STONE_FUNCTION S asinh_of_square(const S& w) {
-  const double x = value_of(w);
-  const double u = sqrt(x);
-  const double slope = 0.5 / (u * sqrt(1.0 + x));
-  return chain(w, asinh_positive(u, x), u > 0.0 ? slope : 0.0);
+  const AsinhOfRoot a = asinh_of_root(value_of(w), 1.0);
+  return chain(w, a.value, a.product > 0.0 ? 0.5 / a.product : 0.0);
+}
+
+// asinh(u) of u^2 = n / d, the quotient kept at `limit` or less.
+template <class S>
+STONE_FUNCTION S asinh_of_quotient(const S& n, const S& d, double limit) {
+  const double x = value_of(n);
+  const double y = value_of(d);
+  const bool held = x > (limit < infinity() ? limit * y : infinity());
+  const AsinhOfRoot a = asinh_of_root(held ? limit : x, held ? 1.0 : y);
+  const double slope = 0.5 / (a.product * y);
+  const bool passes = !held & (a.product > 0.0);
+  return chain(n, d, a.value, passes ? y * slope : 0.0, passes ? -x * slope : 0.0);
 }
 
 template <class S>
@@ -61,13 +71,14 @@ struct OddAndEven {
   S even;  // cosh(u), cos(u)
 };
 
-// For u up to 700.
+// sinh(b) / u and cosh(b), b = min(u, limit), for limits up to 700.
 template <class S>
-STONE_FUNCTION OddAndEven<S> hyperbolic_pair(const S& w) {
+STONE_FUNCTION OddAndEven<S> hyperbolic_pair(const S& w, double limit) {
   const double x = value_of(w);
   const double u = sqrt(x);
-  const SinhAndCosh h = sinh_and_cosh(u);
-  const double odd = over(h.sinh, u);
+  const bool held = u > limit;
+  const SinhAndCosh h = sinh_over_and_cosh(held ? limit : u, u);
+  const double odd = h.sinh;
   double p = 2.2491658034764166106e-14;
   p = p * x + 5.3530146122738715331e-12;
   p = p * x + 9.6354263020929687596e-10;
@@ -76,8 +87,8 @@ STONE_FUNCTION OddAndEven<S> hyperbolic_pair(const S& w) {
   p = p * x + 0.0005952380952380952381;
   p = p * x + 0.016666666666666666667;
   p = p * x + 0.16666666666666666667;
-  const double slope = x < 0.5 ? p : (h.cosh - odd) / (2.0 * x);
-  return {chain(w, odd, slope), chain(w, h.cosh, 0.5 * odd)};
+  const double difference = ((held ? 0.0 : h.cosh) - odd) / (2.0 * x);
+  return {chain(w, odd, (x < 0.5) & !held ? p : difference), chain(w, h.cosh, held ? 0.0 : 0.5 * odd)};
 }
 
 // For u up to 1e5.

@@ -6,7 +6,7 @@
 namespace STONE_NAMESPACE {
 
 struct Logmap0 {
-  static STONE_FUNCTION double over(double u, double v) { return artanh(u) / v; }
+  static STONE_FUNCTION double over(double u, double v) { return artanh_over(u, v); }
 
   static STONE_FUNCTION Profile both(double u) { return {artanh(u), 1.0 / ((1.0 - u) * (1.0 + u))}; }
 

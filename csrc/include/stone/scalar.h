@@ -80,15 +80,26 @@ STONE_FUNCTION double tanh_over(double u, double v) {
   return e / ((e + 2.0) * v);
 }
 
-// log(numerator / denominator) / 2 for a quotient of at least 1; near 1 it is artanh(part / whole), where that is
+// Half a logarithm before its one division: half_log_of(whole number, w) with w = part / whole.
+struct HalfLog {
+  double exponent;
+  double part;
+  double whole;
+};
+
+// Of numerator / denominator, a quotient of at least 1; near 1 it is artanh(part / whole), where that is
 // (numerator - denominator) / (numerator + denominator) before rounding.
-STONE_FUNCTION double half_log(double numerator, double denominator, double part, double whole) {
+STONE_FUNCTION HalfLog reduced_half_log(double numerator, double denominator, double part, double whole) {
   // The quotient is 2^k m with m in [2/3, 3/2]: half its log is k log(2) / 2 + artanh((m - 1) / (m + 1)). The
   // difference of two numbers' bits is that of their binary logarithms, to a tenth.
   const uint64_t k = (to_bits(numerator) - to_bits(denominator) + 0x0008000000000000ULL) >> 52;
   const double exponent = from_bits(k | 0x4330000000000000ULL) - 4503599627370496.0;
   const double scaled = denominator * from_bits((k + 1023) << 52);
-  const double w = (k == 0 ? part : numerator - scaled) / (k == 0 ? whole : numerator + scaled);
+  return {exponent, k == 0 ? part : numerator - scaled, k == 0 ? whole : numerator + scaled};
+}
+
+// exponent log(2) / 2 + artanh(w), |w| <= 1/5.
+STONE_FUNCTION double half_log_of(double exponent, double w) {
   const double w2 = w * w;
   double p = 1.0 / 25.0;
   p = p * w2 + 1.0 / 23.0;
@@ -105,10 +116,38 @@ STONE_FUNCTION double half_log(double numerator, double denominator, double part
   return exponent * (0.5 * kLog2) + (w + w * w2 * p);
 }
 
+STONE_FUNCTION double half_log(double numerator, double denominator, double part, double whole) {
+  const HalfLog h = reduced_half_log(numerator, denominator, part, whole);
+  return half_log_of(h.exponent, h.part / h.whole);
+}
+
 // artanh(u) for u >= 0: infinite at 1, NaN beyond.
 STONE_FUNCTION double artanh(double u) {
   const double value = half_log(1.0 + u, 1.0 - u, u, 1.0);
   return u < 1.0 ? value : (u == 1.0 ? infinity() : not_a_number());
+}
+
+// artanh(u) / v by one division, for u >= 0 and v > 0.
+STONE_FUNCTION double artanh_over(double u, double v) {
+  const HalfLog h = reduced_half_log(1.0 + u, 1.0 - u, u, 1.0);
+  const double shared = 1.0 / (h.whole * v);
+  const double value = half_log_of(h.exponent, h.part * (v * shared)) * (h.whole * shared);
+  return u < 1.0 ? value : (u == 1.0 ? infinity() : not_a_number());
+}
+
+struct AsinhOfRoot {
+  double value;
+  double product;  // sqrt(n (n + d)): the derivatives are 1 / (2 product) for n and -n / (2 product d) for d
+};
+
+// asinh(sqrt(n / d)) for n >= 0, by one square root and one division: it is half the logarithm of
+// (sqrt(n) + sqrt(n + d))^2 / d, and that square is d + 2 (n + sqrt(n (n + d))). Infinite where d is 0, NaN below.
+STONE_FUNCTION AsinhOfRoot asinh_of_root(double n, double d) {
+  const double exact = sqrt(n * (n + d));
+  const double product = n > 1e150 ? n + 0.5 * d : exact;
+  const double part = 2.0 * (n + product);
+  const double value = half_log(d + part, d, part, 2.0 * d + part);
+  return {d > 0.0 ? value : (d == 0.0 ? infinity() : not_a_number()), product};
 }
 
 // asinh(u) for u >= 0, square = u^2: log1p(t) with t = u + u^2 / (1 + sqrt(1 + u^2)), which does not cancel for small u.
@@ -129,6 +168,14 @@ STONE_FUNCTION SinhAndCosh sinh_and_cosh(double u) {
   const double e = expm1_positive(u);
   const double small = e / (e + 1.0);
   return {0.5 * (e + small), 1.0 + 0.5 * e * small};
+}
+
+// sinh(u) / v, or 1 where v is 0, and cosh(u), by one division, for 0 <= u <= 700.
+STONE_FUNCTION SinhAndCosh sinh_over_and_cosh(double u, double v) {
+  const double e = expm1_positive(u);
+  const double shared = 1.0 / ((e + 1.0) * v);
+  const double small = v > 0.0 ? e * (v * shared) : e;
+  return {v > 0.0 ? 0.5 * (e + small) * ((e + 1.0) * shared) : 1.0, 1.0 + 0.5 * e * small};
 }
 
 }  // namespace STONE_NAMESPACE

@@ -5,10 +5,10 @@
 
 namespace STONE_NAMESPACE {
 
-// sinh(sqrt(c) d)^2 of two points.
+// sinh(sqrt(c) d)^2 of two points, times alpha beta.
 template <class S, class Layout>
-STONE_FUNCTION S klein_odds(const S* m, const S& c, const S& alpha, const S& beta) {
-  return c * (alpha * m[Layout::kBB] + c * square(m[Layout::kXB])) / (alpha * beta);
+STONE_FUNCTION S klein_odds(const S* m, const S& c, const S& alpha) {
+  return c * (alpha * m[Layout::kBB] + c * square(m[Layout::kXB]));
 }
 
 // Einstein addition. With s = x + y it is (sqrt(alpha) s + c<x,s> x / (1 + sqrt(alpha))) / (1 + c<x,y>), and
@@ -39,7 +39,7 @@ struct KleinDist {
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S alpha = gap(s[0], m[Layout::kXX], guard[0]);
     const S beta = gap(s[0], m[Layout::kYY], guard[0]);
-    return {{asinh_of_square(klein_odds<S, Layout>(m, s[0], alpha, beta)) / root(s[0])}};
+    return {{asinh_of_quotient(klein_odds<S, Layout>(m, s[0], alpha), alpha * beta, infinity()) * (1.0 / root(s[0]))}};
   }
 };
 
@@ -52,7 +52,7 @@ struct KleinGeodesic {
     const S c = s[0];
     const S alpha = gap(c, m[Layout::kXX], guard[0]);
     const S beta = gap(c, m[Layout::kYY], guard[0]);
-    const S odds = klein_odds<S, Layout>(m, c, alpha, beta);
+    const S odds = klein_odds<S, Layout>(m, c, alpha) / (alpha * beta);
     const S squared_length = odds * square(asinhc(odds));
     const S of_x = share_of_arc(1.0 - s[1], squared_length) * root(beta);
     const S of_y = share_of_arc(s[1], squared_length) * root(alpha);

@@ -43,8 +43,8 @@ struct LorentzExpmap0 {
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S u2 = s[0] * at_least(m[Layout::kXX], guard[0] * guard[0]);
-    const OddAndEven<S> h = hyperbolic_pair(at_most(u2, guard[1] * guard[1]));
-    return {{h.odd * shrink_to(guard[1], u2), h.even * (1.0 / root(s[0]))}};
+    const OddAndEven<S> h = hyperbolic_pair(u2, guard[1]);
+    return {{h.odd, h.even * (1.0 / root(s[0]))}};
   }
 };
 
@@ -70,9 +70,8 @@ struct LorentzExpmap {
     const S x_time = time_over(c * m[Layout::kXX]);
     const S v_time = c * m[Layout::kXY] / x_time;  // times sqrt(c)
     const S u2 = at_least(c * m[Layout::kYY] - square(v_time), 0.0);
-    const OddAndEven<S> h = hyperbolic_pair(at_most(u2, guard[0] * guard[0]));
-    const S of_v = h.odd * shrink_to(guard[0], u2);
-    return {{h.even, of_v, at_least(h.even * x_time + of_v * v_time, 1.0) * (1.0 / root(c))}};
+    const OddAndEven<S> h = hyperbolic_pair(u2, guard[0]);
+    return {{h.even, h.odd, at_least(h.even * x_time + h.odd * v_time, 1.0) * (1.0 / root(c))}};
   }
 };
 

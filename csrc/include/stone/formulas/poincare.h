@@ -80,8 +80,8 @@ struct PoincareDist {
     const S apart = c * m[Layout::kBB];
     const S d = both + apart;
     const S extra = denominator_extra(d, guard[1], guard[2]);
-    const S odds = apart * d / (d * both + extra * (2.0 * d + extra));
-    return {{asinh_of_square(at_most(odds, odds_at(guard[3]))) * (2.0 / root(c))}};
+    const S rest = d * both + extra * (2.0 * d + extra);
+    return {{asinh_of_quotient(apart * d, rest, odds_at(guard[3])) * (2.0 / root(c))}};
   }
 };
 
@@ -94,8 +94,7 @@ struct PoincareDist0 {
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
     const S squares = at_least(m[Layout::kXX], guard[1] * guard[1]);
-    const S odds = c * squares / gap(c, squares, guard[0]);
-    return {{asinh_of_square(at_most(odds, odds_at(guard[2]))) * (2.0 / root(c))}};
+    return {{asinh_of_quotient(c * squares, gap(c, squares, guard[0]), odds_at(guard[2])) * (2.0 / root(c))}};
   }
 };
 
