@@ -1,4 +1,4 @@
-"""Operators on rows: each against the libraries that have it, inductor on its plain formula, and a copy."""
+"""Operators on rows: each against the libraries that have it, inductor on its plain formula, and memory alone."""
 
 from __future__ import annotations
 
@@ -104,6 +104,21 @@ ROWWISE: dict[str, RowOperator] = {
 }
 
 
+def _rows_from_memory(*rows: Tensor) -> Tensor:
+    """What reading the operands costs alone."""
+    total = rows[0].sum()
+    for more in rows[1:]:
+        total = total + more.sum()
+    return total.expand(rows[0].shape[:-1])
+
+
+def _rows_through_memory(*rows: Tensor) -> Tensor:
+    """What reading the operands and writing one result costs alone."""
+    if len(rows) == 1:
+        return rows[0].clone()
+    return torch.add(*rows) if len(rows) == 2 else torch.addcmul(*rows)
+
+
 def rowwise_cases(device: str = "cpu", shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[Planned]:
     """Two cases an operator and shape, forward and with the backward."""
     for rows, dim in shapes:
@@ -124,5 +139,9 @@ def _case(title: str, name: str, rows: int, dim: int, grad: bool, device: str) -
             functions[f"{peer} eager"] = found
     if not functions:
         functions["plain eager"] = operator.plain
-    functions |= {"inductor": inductor(operator.plain), "stonefx": operator.own}
+    functions["inductor"] = inductor(operator.plain)
+    if not grad:
+        gives_rows = operator.own(*inputs).dim() == inputs[0].dim()
+        functions["memory alone"] = _rows_through_memory if gives_rows else _rows_from_memory
+    functions["stonefx"] = operator.own
     return case(title, functions, operator.own, inputs, grad, device)

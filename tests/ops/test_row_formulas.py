@@ -1,5 +1,7 @@
 """Every operator of row formulas against its reference: values, gradients, dtypes, shapes, guards."""
 
+import math
+
 import pytest
 import torch
 from operator_cases import DTYPES, requiring
@@ -58,6 +60,24 @@ def test_multiples_at_every_length(r):
     for one, other in zip(got, expected, strict=True):
         assert torch.isfinite(one).all()
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["poincare_dist", "poincare_dist0"])
+def test_distances_at_every_length(name):
+    """Near the origin, near the boundary, on it and beyond: infinite there, unless artanh is held at its limit."""
+    lengths = torch.tensor([0.0, 1e-140, 1e-9, 0.3, 1 - 1e-12, 1.0, 1.5], dtype=torch.float64)
+    x = lengths[:, None] * torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    formula, one = ROW_FORMULAS[name], x.new_tensor(1.0)
+    args = (x, one) if name == "poincare_dist0" else (torch.zeros_like(x), x, one)
+    result = overload(name)(*args)
+    expected = [0.0, 2e-140, 2e-9, 2 * math.atanh(0.3), 2 * math.atanh(1 - 1e-12), math.inf, math.inf]
+    torch.testing.assert_close(result, x.new_tensor(expected), rtol=1e-5, atol=0)
+    torch.testing.assert_close(result[:4], x.new_tensor(expected[:4]), rtol=1e-15, atol=0)
+    held = overload(name)(*args, atanh_limit=0.9)
+    torch.testing.assert_close(held, formula.evaluate(*args, atanh_limit=0.9), rtol=1e-15, atol=0)
+    assert (held[4:] == held[4]).all() and math.isclose(held[4].item(), 2 * math.atanh(0.9), rel_tol=1e-15)
+    for grad in overload(f"{name}_backward")(torch.ones_like(held), *args, atanh_limit=0.9):
+        assert grad.isfinite().all()
 
 
 # Rounding of the time component of a tangent vector's combination is bounded by its terms, not by the sum.
