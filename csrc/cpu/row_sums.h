@@ -13,8 +13,8 @@ constexpr int kRowsAtOnce = sums == 1 && kWide >= 8                        ? 8
                             : 2 * sums + 6 <= kRegisters               ? 2
                                                                        : 1;
 
-// Where lane i of `interleaved` has its first number: of each pair of groups of `apart` lanes the first, that of a, then
-// that of b, whose lanes are counted on from those of a.
+// Where lane i of `interleaved` has its first number: of each pair of groups of `apart` lanes the first, that of a,
+// then that of b, whose lanes are counted on from those of a.
 template <int apart>
 constexpr int first_of(int i) {
   const bool of_b = i / apart % 2 != 0;
@@ -93,8 +93,8 @@ STONE_FUNCTION void sum_group(double* const* to, int first, int64_t dim, const A
   }
 }
 
-// Sums over `dim` entries of each of `count` rows, into to[s][row]. `add(read, row, sum)` adds the terms of one vector of
-// a row to sum[0], ..., sum[sums - 1]; with `far` it is to read what lies ahead too, while these rows are summed.
+// Sums over `dim` entries of each of `count` rows, into to[s][row]. `add(read, row, sum)` adds the terms of one vector
+// of a row to sum[0], ..., sum[sums - 1]; with `far` it is to read what lies ahead too, while these rows are summed.
 template <int sums, class Add>
 STONE_FUNCTION void sum_rows(double* const* to, int count, int64_t dim, bool far, const Add& add) {
   for (int first = 0; first < count; first += kRowsAtOnce<sums>) {

@@ -150,8 +150,8 @@ STONE_FUNCTION AsinhOfRoot asinh_of_root(double n, double d) {
   return {d > 0.0 ? value : (d == 0.0 ? infinity() : not_a_number()), product};
 }
 
-// asinh(u) for u >= 0, square = u^2: log1p(t) with t = u + u^2 / (1 + sqrt(1 + u^2)), which does not cancel for small u.
-// The square must not overflow.
+// asinh(u) for u >= 0, square = u^2: log1p(t) with t = u + u^2 / (1 + sqrt(1 + u^2)), which does not cancel for small
+// u. The square must not overflow.
 STONE_FUNCTION double asinh_positive(double u, double square) {
   const double whole = 1.0 + sqrt(1.0 + square);
   const double part = u * (whole + u);
