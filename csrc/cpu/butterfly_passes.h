@@ -6,6 +6,20 @@
 
 namespace STONE_NAMESPACE {
 
+template <int s>
+struct Stage {
+  static constexpr int value = s;
+};
+
+// Calls `step` for the stages 0 .. count - 1 of a cycle.
+template <int count, int s = 0, class Step>
+STONE_FUNCTION void over_stages(const Step& step) {
+  if constexpr (s < count) {
+    step(Stage<s>{});
+    over_stages<count, s + 1>(step);
+  }
+}
+
 // Stages 0 .. count - 1 of a cycle, within vectors. `to` may be `from`.
 template <class C, int count>
 inline void pass_within_vectors(C* to, const C* from, const C* coefficients, int64_t width, int rows) {
@@ -19,32 +33,12 @@ inline void pass_within_vectors(C* to, const C* from, const C* coefficients, int
     }
     for (int r = 0; r < rows; ++r) {
       V x = read(from + r * width + i);
-      x = first[0] * x + second[0] * exchanged<1, C>(x);
-      if constexpr (count > 1) {
-        x = first[1] * x + second[1] * exchanged<2, C>(x);
-      }
-      if constexpr (count > 2) {
-        x = first[2] * x + second[2] * exchanged<4, C>(x);
-      }
-      if constexpr (count > 3) {
-        x = first[3] * x + second[3] * exchanged<8, C>(x);
-      }
+      over_stages<count>([&](auto stage) __attribute__((always_inline)) {
+        constexpr int s = decltype(stage)::value;
+        x = first[s] * x + second[s] * exchanged<(1 << s), C>(x);
+      });
       write(to + r * width + i, x);
     }
-  }
-}
-
-template <int s>
-struct Stage {
-  static constexpr int value = s;
-};
-
-// Calls `step` for each stage that pairs entries of one vector of `lanes`, from the first.
-template <int lanes, int s = 0, class Step>
-STONE_FUNCTION void over_strides(const Step& step) {
-  if constexpr ((1 << s) < lanes) {
-    step(Stage<s>{});
-    over_strides<lanes, s + 1>(step);
   }
 }
 
@@ -147,7 +141,7 @@ STONE_FUNCTION void four_vectors(C* to, const C* from, const C* coefficients, co
       x[r][k] = read(from + r * width + k * lanes);
     }
   }
-  over_strides<lanes>([&](auto stage) __attribute__((always_inline)) {
+  over_stages<log2_of(lanes)>([&](auto stage) __attribute__((always_inline)) {
     constexpr int s = decltype(stage)::value;
     STONE_UNROLL
     for (int k = 0; k < 4; ++k) {

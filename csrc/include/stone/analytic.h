@@ -71,7 +71,7 @@ struct OddAndEven {
   S even;  // cosh(u), cos(u)
 };
 
-// sinh(b) / u and cosh(b), b = min(u, limit), for limits up to 700.
+// sinh(b) / u and cosh(b) with b = min(u, limit), for b up to 700.
 template <class S>
 STONE_FUNCTION OddAndEven<S> hyperbolic_pair(const S& w, double limit) {
   const double x = value_of(w);

@@ -45,9 +45,8 @@ STONE_FUNCTION bool held_below(double limit, double square_of_u) {
 // sinh(t d) / sinh(d) for d^2 = `square`.
 template <class S>
 STONE_FUNCTION S share_of_arc(const S& t, const S& square_of_d) {
-  constexpr double limit = 700.0;
-  const S part = at_most(t * t * square_of_d, limit * limit);
-  return t * hyperbolic_pair(part, limit).odd / hyperbolic_pair(at_most(square_of_d, limit * limit), limit).odd;
+  const S part = at_most(t * t * square_of_d, 490000.0);
+  return t * hyperbolic_pair(part, infinity()).odd / hyperbolic_pair(at_most(square_of_d, 490000.0), infinity()).odd;
 }
 
 }  // namespace STONE_NAMESPACE
