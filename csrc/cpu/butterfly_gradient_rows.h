@@ -3,6 +3,7 @@
 
 #include "butterfly_gradient_passes.h"
 #include "butterfly_rows.h"
+#include "chunks.h"
 
 namespace STONE_NAMESPACE {
 
@@ -174,18 +175,16 @@ void butterfly_backward(const ButterflyArguments& arguments, int64_t begin, int6
   const int64_t lines = block_lines<C>(plan, dim, passes + 2);
   const ButterflyScratch<C> scratch(memory, plan, passes, lines);
   const int64_t size = plan.stages * 2 * plan.width;
-  const int64_t rows_of_chunk = (arguments.rows + arguments.chunks - 1) / arguments.chunks;
-  for (int64_t chunk = begin; chunk < end; ++chunk) {
-    double* total = static_cast<double*>(arguments.partial) + chunk * size;
+  for (int64_t index = begin; index < end; ++index) {
+    double* total = static_cast<double*>(arguments.partial) + index * size;
     for (int64_t i = 0; i < size; ++i) {
       total[i] = 0.0;
       scratch.gradient[i] = 0;
     }
-    const int64_t first = chunk * rows_of_chunk * dim;
-    const int64_t last = (arguments.rows < (chunk + 1) * rows_of_chunk ? arguments.rows * dim
-                                                                       : (chunk + 1) * rows_of_chunk * dim);
+    const Chunk chunk = chunk_at(index, arguments.chunks, arguments.rows);
+    const int64_t last = chunk.last * dim;
     int64_t since = 0;
-    for (int64_t at = first; at < last; at += lines * plan.width) {
+    for (int64_t at = chunk.first * dim; at < last; at += lines * plan.width) {
       const Block block = block_at<T>(plan, dim, at, last, lines);
       butterfly_block_backward<T>(arguments, plan, block, passes, scratch);
       since += block.rows;

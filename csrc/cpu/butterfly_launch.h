@@ -4,20 +4,14 @@
 #include <algorithm>
 #include <memory>
 
+#include "fresh_pages.h"
 #include "kernels.h"
 #include "register.h"
 
 namespace stone {
 
-// A chunk sums its own gradient of the weight or bias: enough chunks to share out, of enough rows to be worth their memory.
-constexpr int64_t kRowsOfChunk = 256;
-constexpr int64_t kMostChunks = 32;
 // Short rows share lines of at most this many entries.
 constexpr int64_t kShortestLine = 16;
-
-inline int64_t chunks_of(int64_t rows) {
-  return std::clamp<int64_t>((rows + kRowsOfChunk - 1) / kRowsOfChunk, 1, kMostChunks);
-}
 
 inline void run_butterfly(launch::Direction direction, ButterflyArguments arguments, const launch::Tensor& x) {
   const ButterflyKernels& kernel = *kernels().butterfly;
@@ -26,16 +20,16 @@ inline void run_butterfly(launch::Direction direction, ButterflyArguments argume
   arguments.arranged = arranged.mutable_data_ptr();
   kernel.arrange(arguments);
   const int64_t bytes = kernel.scratch_bytes(arguments, direction == launch::Direction::kBackward);
-  const auto with_scratch = [&](auto run) {
-    return [&arguments, run, bytes](int64_t begin, int64_t end) {
-      const std::unique_ptr<std::max_align_t[]> scratch(
-          new std::max_align_t[static_cast<size_t>(bytes) / sizeof(std::max_align_t) + 1]);
-      run(arguments, begin, end, scratch.get());
-    };
+  const auto scratch = [bytes] {
+    return std::make_unique_for_overwrite<std::max_align_t[]>(static_cast<size_t>(bytes) / sizeof(std::max_align_t) + 1);
   };
   if (direction == launch::Direction::kForward) {
     const int64_t grain = 32768 / arguments.dim + 1;
-    const auto work = with_scratch(kernel.forward);
+    const auto work = [&](int64_t begin, int64_t end) {
+      const auto memory = scratch();
+      over_pieces(arguments, arguments.rows, begin, end,
+                  [&](int64_t first, int64_t last) { kernel.forward(arguments, first, last, memory.get()); });
+    };
     if (arguments.rows <= grain) {
       work(0, arguments.rows);
     } else {
@@ -43,11 +37,15 @@ inline void run_butterfly(launch::Direction direction, ButterflyArguments argume
     }
     return;
   }
-  arguments.chunks = chunks_of(arguments.rows);
+  arguments.chunks = portable::count_chunks(arguments.rows);
   const launch::Tensor partial = launch::new_tensor({arguments.chunks, arguments.stages, 2, width},
                                                     launch::ScalarType::Double, x);
   arguments.partial = partial.mutable_data_ptr();
-  const auto work = with_scratch(kernel.backward);
+  const auto work = [&](int64_t begin, int64_t end) {
+    const auto memory = scratch();
+    over_chunks(arguments, begin, end,
+                [&](int64_t first, int64_t last) { kernel.backward(arguments, first, last, memory.get()); });
+  };
   if (arguments.chunks == 1) {
     work(0, 1);
   } else {

@@ -1,5 +1,6 @@
 // The operators on the CPU: rows in parallel on torch's own threads.
 #include "butterfly_launch.h"
+#include "fresh_pages.h"
 #include "kernels.h"
 #include "linear_launch.h"
 #include "register.h"
@@ -21,12 +22,13 @@ template <class Kernel, class Arguments>
 void over_rows(Kernel kernel, const Arguments& arguments, int64_t rows) {
   const int64_t dim = row_length(arguments);
   const int64_t grain = kGrainElements / (dim > 0 ? dim : 1) + 1;
+  const auto work = [&](int64_t begin, int64_t end) { kernel(arguments, begin, end); };
   if (rows <= grain) {
-    kernel(arguments, 0, rows);
+    work(0, rows);
     return;
   }
   torch::stable::parallel_for(
-      0, rows, grain, [&](int64_t begin, int64_t end) { kernel(arguments, begin, end); });
+      0, rows, grain, [&](int64_t begin, int64_t end) { over_pieces(arguments, rows, begin, end, work); });
 }
 
 struct Cpu {

@@ -1,6 +1,7 @@
 // What follows the product in poincare_linear, forward and backward, over rows of any element type.
 #pragma once
 
+#include "chunks.h"
 #include "rows.h"
 #include "stone/poincare_linear.h"
 
@@ -147,16 +148,15 @@ void poincare_linear_backward(const PoincareLinearArguments& arguments, int64_t 
   const T* bias = static_cast<const T*>(arguments.bias);
   const int64_t step = block_rows(out, sizeof(T), 3);
   const double bb = bias == nullptr ? 0.0 : dot(bias, bias, out);
-  const int64_t rows_of_chunk = (arguments.rows + arguments.chunks - 1) / arguments.chunks;
   PoincareLinearBlock block{};
-  for (int64_t chunk = begin; chunk < end; ++chunk) {
-    double* total = arguments.partial + chunk * out;
+  for (int64_t index = begin; index < end; ++index) {
+    const Chunk chunk = chunk_at(index, arguments.chunks, arguments.rows);
+    double* total = arguments.partial + index * out;
     for (int64_t i = 0; bias != nullptr && i < out; ++i) {
       total[i] = 0.0;
     }
-    const int64_t last = (chunk + 1) * rows_of_chunk < arguments.rows ? (chunk + 1) * rows_of_chunk : arguments.rows;
-    for (int64_t first = chunk * rows_of_chunk; first < last; first += step) {
-      const int count = static_cast<int>(last - first < step ? last - first : step);
+    for (int64_t first = chunk.first; first < chunk.last; first += step) {
+      const int count = static_cast<int>(chunk.last - first < step ? chunk.last - first : step);
       read_numbers(block.c, arguments.c, arguments.map, 0, first, count);
       for (int r = 0; r < count; ++r) {
         const T* x = static_cast<const T*>(arguments.x) + (first + r) * in;
