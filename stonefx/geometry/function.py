@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from stonefx.ops.curvature import number, operand
 from .bounds import ALL, Bounds
 
 _is_compiling = torch.compiler.is_compiling
+# The abstract one, which is slow to ask, last: it has the numbers of numpy.
+_NUMBERS = (int, float, torch.SymInt, torch.SymFloat, numbers.Real)
 
 
 class Function:
@@ -31,7 +34,7 @@ class Function:
     tensor(1.0986)
     """
 
-    __slots__ = ("_call", "_direct", "_guards", "_name", "_numbers")
+    __slots__ = ("_call", "_direct", "_guards", "_labels", "_name", "_numbers")
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Function:
         self._name = name
         self._numbers = numbers
         self._guards = {dtype: dict(guards(of_dtype)) for dtype, of_dtype in ALL.items()}
+        self._labels = [a.name for a in getattr(torch.ops.stone, operator).default._schema.arguments]
         self._call = Caller(operator)
         self._direct = native.direct_call(operator, [label == "c" for label in numbers], self._guards)
 
@@ -50,6 +54,7 @@ class Function:
         """Run it.
 
         Raises:
+            TypeError: points that are no tensors, or numbers that are neither numbers nor tensors.
             ValueError: a number that is not finite, or a curvature that is not positive.
             RuntimeError: operands that do not fit.
         """
@@ -57,8 +62,14 @@ class Function:
             result = self._direct(*operands, **options)
             if result is not NotImplemented:
                 return result
+        # The short way takes nothing but tensors and numbers, so only the long one has to look.
         x = operands[0]
         first = len(operands) - len(self._numbers)
+        if not all(_is_tensor(each) for each in operands[:first]):
+            raise not_tensors(self._name, **dict(zip(self._labels, operands[:first], strict=False)))
+        for label, value in zip(self._numbers, operands[first:], strict=True):
+            if not is_number(value):
+                raise not_a_number(self._name, label, value)
         tensors = [
             operand(self._name, x, value) if label == "c" else number(self._name, label, x, value)
             for label, value in zip(self._numbers, operands[first:], strict=True)
@@ -66,3 +77,37 @@ class Function:
         # The operator refuses other dtypes, and says so.
         guards = self._guards.get(x.dtype, self._guards[torch.float32])
         return self._call(*operands[:first], *tensors, **{**guards, **options})
+
+
+def _is_tensor(given: Any) -> bool:
+    return isinstance(given, Tensor) or hasattr(type(given), "__torch_function__")
+
+
+def is_number(given: Any) -> bool:
+    """Whether it is a tensor or a number, which a symbolic one of the compiler is too."""
+    return isinstance(given, _NUMBERS) or _is_tensor(given)
+
+
+def not_tensors(function: str, **given: Any) -> TypeError:
+    """What to say where one of the operands, named by its keyword, is no tensor.
+
+    >>> print(not_tensors("dist", x=torch.zeros(2), y=[0.5, 0.0]))
+    dist: expected y to be a tensor, got list; convert it, for instance with torch.as_tensor(y)
+    """
+    label, wrong = next((label, each) for label, each in given.items() if not _is_tensor(each))
+    remedy = "give the tensor" if wrong is None else f"convert it, for instance with torch.as_tensor({label})"
+    return TypeError(f"{function}: expected {label} to be a tensor, got {type(wrong).__name__}; {remedy}")
+
+
+def not_a_number(function: str, label: str, given: Any) -> TypeError:
+    """What to say where the curvature, or another number of the row, is neither a number nor a tensor.
+
+    >>> print(not_a_number("dist", "c", "1"))
+    dist: expected c to be a number or a tensor, got '1' (str); give a float, or torch.as_tensor(...) of an array
+    """
+    kind = type(given).__name__
+    shown = kind if given is None else f"{given!r:.60} ({kind})"
+    return TypeError(
+        f"{function}: expected {label} to be a number or a tensor, got {shown}; give a float, or torch.as_tensor(...) "
+        "of an array"
+    )

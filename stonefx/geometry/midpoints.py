@@ -1,63 +1,170 @@
-"""Weighted midpoints: sums of points, and what brings a sum back to its model. The sums are float64."""
+"""Weighted midpoints: sums of points, and what brings a sum back to its model. The sums are float64.
+
+Without points, or with weights that are all 0, a midpoint is the origin. Weights are not looked at, since that would
+wait for the device: one below 0 goes into the sums as it is, and where these are then no multiple of a point, the
+result means nothing.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stonefx.ops.calling import Caller
+from stonefx.ops.checks import FLOATING, shape, show
 from stonefx.ops.curvature import operand
 
-from .bounds import bounds
+from .bounds import of
+from .function import is_number, not_a_number, not_tensors
 
 _CONFORMAL_FACTOR = Caller("conformal_factor")
 _LORENTZ_PROJECT = Caller("lorentz_project")
 _PROJECT = Caller("project")
 
 
-def _prepare(
-    function: str, points: Tensor, weights: Tensor | None, c: float | Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Points, weights `[*batch, n, 1]` and the curvature of the points and of the result, in float64."""
+class _Sides(NamedTuple):
+    """Points `[*batch, n, dim]`, weights `[*batch, n, 1]`, and the curvature of points and of results, in float64."""
+
+    points: Tensor
+    shares: Tensor
+    of_points: Tensor
+    curvature: Tensor
+
+
+def _prepare(function: str, points: Tensor, weights: Tensor | None, c: float | Tensor) -> _Sides:
+    if not isinstance(points, Tensor) or not (weights is None or isinstance(weights, Tensor)):
+        raise not_tensors(function, points=points, **({} if weights is None else {"weights": weights}))
     if points.dim() < 2:
         raise ValueError(
             f"{function}: points must be [*batch, n, dim], got {list(points.shape)}; stack the points of one "
             "midpoint along dimension -2"
         )
-    curvature = operand(function, points, c)
-    of_points = curvature.unsqueeze(-2) if curvature.dim() else curvature
+    _check_dtype(function, "points", points)
+    curvature = _curvature(function, points, c)
     wide = points.double()
-    shares = torch.ones_like(wide[..., :1]) if weights is None else weights.double().unsqueeze(-1)
-    return wide, shares, of_points, curvature.to(device=points.device, dtype=torch.float64)
+    shares = torch.ones_like(wide[..., :1]) if weights is None else _shares(function, points, weights)
+    of_points = curvature.unsqueeze(-2) if curvature.dim() else curvature
+    return _Sides(wide, shares, of_points, curvature)
 
 
-def _into_ball(row: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
-    return _PROJECT(row, c, eps=1 - bounds(dtype).radius).to(dtype)
+def _check_dtype(function: str, label: str, x: Tensor) -> None:
+    if x.dtype not in FLOATING:
+        raise RuntimeError(
+            f"{function}: {label} must be float32, float64, bfloat16 or float16, got {show(x.dtype)}; convert them, "
+            f"for instance with {label}.float()"
+        )
+
+
+def _curvature(function: str, points: Tensor, c: float | Tensor) -> Tensor:
+    if not is_number(c):
+        raise not_a_number(function, "c", c)
+    curvature = operand(function, points, c)
+    _check_dtype(function, "c", curvature)
+    wanted = (*points.shape[:-2], 1)
+    if curvature.dim() and not (curvature.shape[-1] == 1 and _fits(curvature.shape, wanted)):
+        raise RuntimeError(
+            f"{function}: c must be 0-dim or broadcast to [*batch, 1] = {list(wanted)}, got {shape(curvature)} with "
+            f"points {shape(points)}; a curvature for each midpoint needs a last dimension of 1: c.unsqueeze(-1)"
+        )
+    _check_device(function, "c", points, curvature)
+    return curvature.to(device=points.device, dtype=torch.float64)
+
+
+def _shares(function: str, points: Tensor, weights: Tensor) -> Tensor:
+    if weights.dtype.is_complex or (weights.dtype.is_floating_point and weights.dtype not in FLOATING):
+        raise RuntimeError(
+            f"{function}: weights must be real numbers, for instance float32 or float64, got {show(weights.dtype)}; "
+            "convert them with weights.float()"
+        )
+    wanted = tuple(points.shape[:-1])
+    # More batches than the points have are welcome: several midpoints of the same points.
+    if not _fits(weights.shape[-1:], wanted[-1:]) or not _broadcasts(weights.shape[:-1], wanted[:-1]):
+        raise RuntimeError(
+            f"{function}: weights must broadcast with [*batch, n] = {list(wanted)}, got {shape(weights)} with points "
+            f"{shape(points)}; give each point one weight, in the order of dimension -2"
+        )
+    _check_device(function, "weights", points, weights)
+    return weights.double().unsqueeze(-1)
+
+
+def _fits(given: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape broadcasts to the one wanted."""
+    pairs = zip(reversed(given), reversed(wanted), strict=False)
+    return len(given) <= len(wanted) and all(size in (1, extent) for size, extent in pairs)
+
+
+def _broadcasts(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes broadcast with each other."""
+    return all(a == b or 1 in (a, b) for a, b in zip(reversed(one), reversed(other), strict=False))
+
+
+def _check_device(function: str, label: str, points: Tensor, other: Tensor) -> None:
+    if other.device != points.device and not (other.dim() == 0 and other.device.type == "cpu"):
+        raise RuntimeError(
+            f"{function}: points and {label} must be on one device, got {points.device} and {other.device}; move one "
+            "of them with .to()"
+        )
+
+
+def _nonzero(x: Tensor) -> Tensor:
+    """A divisor, or operand of a root, that is 1 where it would be 0: values and gradients stay finite."""
+    return torch.where(x > 0, x, 1.0)
+
+
+def _length(shares: Tensor, times: Tensor, velocities: Tensor) -> Tensor:
+    """The Minkowski length `sqrt(T^2 - ||sum w t v||^2)`, `T = sum w t`, of a sum of vectors `(t, t v)` of length 1.
+
+    Far out `T^2` and what is taken from it agree in all digits, so the length is computed as
+    `sqrt(T (sum w / t + sum w t ||v - mean||^2))`, whose terms are not negative: `1 - ||v||^2 = 1 / t^2`, and the mean
+    of `||v||^2` is the square of the mean plus the variance.
+
+    Args:
+        shares: `w`, `[*batch, n, 1]`.
+        times: `t`, `[*batch, n, 1]`, at least 1.
+        velocities: `v`, `[*batch, n, dim]`.
+    """
+    masses = shares * times
+    total = _nonzero(masses.sum(-2))
+    # The variance is the same about any centre, so the centre needs no gradient. What is taken off corrects the
+    # rounding of the centre: 1e-16 is much where a time is 1e16 (the corrected two-pass algorithm, Chan et al. 1983).
+    centre = ((masses * velocities).sum(-2) / total).detach().unsqueeze(-2)
+    apart = velocities - centre
+    moments = masses * apart
+    squares = (moments * apart).sum(dim=(-2, -1)).unsqueeze(-1)
+    spread = squares - moments.sum(-2).square().sum(-1, keepdim=True) / total
+    return total.sqrt() * _nonzero((shares / times).sum(-2) + spread).sqrt()
+
+
+def _into_ball(row: Tensor, c: Tensor, like: Tensor) -> Tensor:
+    return _PROJECT(row, c, eps=1 - of(like).radius).to(like.dtype)
 
 
 def gyromidpoint(points: Tensor, weights: Tensor | None, c: float | Tensor) -> Tensor:
     """`sum w g x / (D + sqrt(D^2 - c ||sum w g x||^2))`, `D = sum w (g - 1)`, `g` the conformal factor."""
     wide, shares, of_points, curvature = _prepare("gyromidpoint", points, weights, c)
-    factor = _CONFORMAL_FACTOR(wide, of_points, min_gap=bounds(points.dtype).gap).unsqueeze(-1)
+    factor = _CONFORMAL_FACTOR(wide, of_points, min_gap=of(points).gap).unsqueeze(-1)
+    times = factor - 1  # (g - 1, sqrt(c) g x) is the point of the hyperboloid
+    length = _length(shares, times, of_points.sqrt() * wide * (factor / times))
     total = (shares * factor * wide).sum(-2)
-    time = (shares * (factor - 1)).sum(-2)
-    squares = time.square() - curvature * total.square().sum(-1, keepdim=True)
-    return _into_ball(total / (time + squares.clamp_min(1e-300).sqrt()), curvature, points.dtype)
+    return _into_ball(total / ((shares * times).sum(-2) + length), curvature, points)
 
 
 def einstein_midpoint(points: Tensor, weights: Tensor | None, c: float | Tensor) -> Tensor:
     """`sum w g x / sum w g`, `g = 1 / sqrt(1 - c ||x||^2)`."""
     wide, shares, of_points, curvature = _prepare("einstein_midpoint", points, weights, c)
-    factor = _CONFORMAL_FACTOR(wide, of_points, min_gap=bounds(points.dtype).gap).unsqueeze(-1)
+    factor = _CONFORMAL_FACTOR(wide, of_points, min_gap=of(points).gap).unsqueeze(-1)
     gamma = shares * (0.5 * factor).sqrt()
-    return _into_ball((gamma * wide).sum(-2) / gamma.sum(-2), curvature, points.dtype)
+    total = gamma.sum(-2)
+    return _into_ball((gamma * wide).sum(-2) / torch.where(total == 0, 1.0, total), curvature, points)
 
 
 def centroid(points: Tensor, weights: Tensor | None, c: float | Tensor) -> Tensor:
     """`s / sqrt(-c <s, s>)`, `s = sum w x`."""
     wide, shares, of_points, curvature = _prepare("centroid", points, weights, c)
-    total = (shares * _LORENTZ_PROJECT(wide, of_points)).sum(-2)
-    time, space = total[..., :1], total[..., 1:]
-    squares = time.square() - space.square().sum(-1, keepdim=True)
-    scaled = total / (curvature * squares.clamp_min(1e-300)).sqrt()
-    return _LORENTZ_PROJECT(scaled, curvature).to(points.dtype)
+    lifted = _LORENTZ_PROJECT(wide, of_points)
+    time, space = lifted[..., :1], lifted[..., 1:]
+    length = _length(shares, of_points.sqrt() * time, space / time)
+    return _LORENTZ_PROJECT((shares * lifted).sum(-2) / length, curvature).to(points.dtype)

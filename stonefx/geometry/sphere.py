@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stonefx.ops.checks import shape
 from stonefx.ops.curvature import operand
 
-from .function import Function
+from .function import Function, is_number, not_a_number, not_tensors
 
 __all__ = ["cdist", "dist", "expmap", "geodesic", "logmap", "project"]
 
@@ -87,6 +88,7 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1, 1]`.
 
     Raises:
+        TypeError: `x` or `y` is no tensor, or `c` neither a number nor a tensor.
         ValueError: a Python float `c` is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
@@ -94,7 +96,23 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     >>> cdist(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
     tensor([[1.5708, 3.1416]])
     """
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        raise not_tensors("cdist", x=x, y=y)
+    for label, points in (("x", x), ("y", y)):
+        if points.dim() < 2:
+            raise RuntimeError(
+                f"cdist: {label} must be [*batch, points, dim] with at least two dimensions, got {shape(points)}; use "
+                f"{label}.unsqueeze(0)"
+            )
+    if not is_number(c):
+        raise not_a_number("cdist", "c", c)
     curvature = operand("cdist", x, c)
+    # One of fewer dimensions, or with one for each point, would broadcast along the columns without a word.
+    if curvature.dim() and (curvature.shape[-1:] != (1,) or curvature.shape[-2:-1] not in ((), (1,))):
+        raise RuntimeError(
+            f"cdist: c must be 0-dim or broadcast to [*batch, 1, 1], got {shape(curvature)} with x {shape(x)} and y "
+            f"{shape(y)}; give one curvature for each pair of sets of points"
+        )
     return _DIST(x.unsqueeze(-2), y.unsqueeze(-3), curvature.unsqueeze(-1) if curvature.dim() else curvature)
 
 

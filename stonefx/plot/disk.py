@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Model = Literal["klein", "poincare"]
+DISKS = ("klein", "poincare")
 TITLES = {"klein": "Klein", "poincare": "Poincaré", "lorentz": "Lorentz"}
 COLORS = ("#2f5d8c", "#c8553d", "#4f8a5b", "#8a5a9e", "#c9972c", "#3c8f98", "#a8476b", "#6b6b6b")
 BOUNDARY = "#2b2b2b"
@@ -39,23 +42,69 @@ def in_model(points: Tensor, model: Model, c: float) -> Tensor:
     return poincare.to_klein(points, c) if model == "klein" else points
 
 
+def curvature(c: Any) -> float:
+    """A curvature as a float: a number, or a tensor or array of one number.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: it is not positive and finite.
+
+    >>> curvature(torch.tensor(0.5))
+    0.5
+    """
+    if not isinstance(c, numbers.Real) and getattr(c, "shape", None) != ():
+        shape = f" of shape {list(c.shape)}" if hasattr(c, "shape") else ""
+        raise TypeError(f"expected c to be a number, or a 0-dim tensor, got {type(c).__name__}{shape}")
+    value = float(c)
+    if not 0 < value < math.inf:
+        raise ValueError(f"expected a curvature c > 0, got {value!r}")
+    return value
+
+
+def disk_models(show: Any) -> list[Model]:
+    """The disk models to show, given as one name or several.
+
+    Raises:
+        ValueError: another name, or none.
+
+    >>> disk_models("klein"), disk_models(("klein", "poincare"))
+    (['klein'], ['klein', 'poincare'])
+    """
+    names: list[Any] = list(show) if isinstance(show, Iterable) and not isinstance(show, str) else [show]
+    wrong = [name for name in names if name not in DISKS]
+    if wrong or not names:
+        hint = "; compare_models draws the hyperboloid" if "lorentz" in wrong else ""
+        got = repr(wrong[0]) if wrong else "none"
+        raise ValueError(f"expected show to name disks, 'klein' or 'poincare', got {got}{hint}")
+    return names
+
+
+def one_disk(show: Any) -> Model:
+    """The disk model to show, where there is one picture.
+
+    Raises:
+        ValueError: another name, or several.
+    """
+    if not isinstance(show, str):
+        raise ValueError(f"expected show to be one disk, 'klein' or 'poincare', got {show!r}")
+    return disk_models(show)[0]
+
+
 def checked(points: Any, model: str, c: float, name: str = "points") -> Tensor:
     """Points of a model as float64 points of the Poincaré disk, `[n, 2]`.
 
     Args:
         points: `[n, 2]` in the Klein or Poincaré disk, `[n, 3]` on the hyperboloid, with the time first.
         model: "klein", "poincare" or "lorentz".
-        c: curvature.
+        c: curvature, positive.
         name: what messages call the points.
 
     Raises:
         TypeError: `points` is no floating tensor.
-        ValueError: wrong model, curvature or shape, or a point that does not lie in the model.
+        ValueError: wrong model or shape, or a point that does not lie in the model.
     """
     if model not in TITLES:
         raise ValueError(f"expected model to be one of {', '.join(map(repr, TITLES))}, got {model!r}")
-    if not (isinstance(c, int | float) and 0 < c < float("inf")):
-        raise ValueError(f"expected a curvature c > 0, got {c!r}")
     if not isinstance(points, Tensor) or not points.is_floating_point():
         got = points.dtype if isinstance(points, Tensor) else type(points).__name__
         raise TypeError(f"expected {name} to be a floating tensor, got {got}")
@@ -105,6 +154,7 @@ def panels(models: Sequence[str], axes: Any, size: float = 4.2) -> tuple[Figure,
     """A figure with one panel a model, or the axes that were given.
 
     Raises:
+        TypeError: what was given is no axes.
         ValueError: another number of axes than of models.
     """
     if axes is None:
@@ -113,11 +163,19 @@ def panels(models: Sequence[str], axes: Any, size: float = 4.2) -> tuple[Figure,
         )
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
         return figure, list(made[0])
-    given = list(axes) if isinstance(axes, Sequence) or hasattr(axes, "__len__") else [axes]
+    # pyplot.subplots(2, 2) gives a square of them
+    rows = axes.flatten() if hasattr(axes, "flatten") else axes
+    given = list(rows) if isinstance(rows, Sequence) or hasattr(rows, "__len__") else [rows]
     if len(given) != len(models):
         raise ValueError(
             f"expected {len(models)} axes, one for each of {', '.join(models)}, got {len(given)}"
         )
+    for each in given:
+        if not hasattr(each, "add_collection"):
+            raise TypeError(
+                f"expected axes of matplotlib, such as those of pyplot.subplots(1, {len(models)}), got "
+                f"{type(each).__name__}"
+            )
     return given[0].figure, given
 
 

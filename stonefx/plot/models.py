@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -10,7 +10,18 @@ from torch import Tensor
 
 from stonefx.geometry import poincare
 
-from .disk import BOUNDARY, COLORS, TITLES, checked, draw_segments, empty_disk, in_model, pyplot, segments
+from .disk import (
+    BOUNDARY,
+    COLORS,
+    TITLES,
+    checked,
+    curvature,
+    draw_segments,
+    empty_disk,
+    in_model,
+    pyplot,
+    segments,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,14 +33,14 @@ def compare_models(
     model: Literal["klein", "poincare", "lorentz"] = "poincare",
     c: float = 1.0,
     labels: Sequence[Any] | None = None,
-    edges: Tensor | Sequence[tuple[int, int]] | None = None,
+    edges: Tensor | Iterable[tuple[int, int]] | None = None,
 ) -> Figure:
     """Draw points in the Klein disk, the Poincaré disk and on the hyperboloid, side by side.
 
     Args:
         points: `[n, 2]` in the Klein or Poincaré disk, or `[n, 3]` on the hyperboloid with the time first.
         model: the model that `points` are coordinates of.
-        c: curvature, positive.
+        c: curvature, a positive number or 0-dim tensor.
         labels: a class for each point; each class has its colour and its line in the legend.
         edges: pairs of indices, drawn as geodesics.
 
@@ -38,7 +49,7 @@ def compare_models(
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: `points` is no floating tensor.
+        TypeError: `points` is no floating tensor, `c` no number, or `edges` no pairs of indices.
         ValueError: wrong shapes, a point outside the model, an index out of range, a wrong number of labels.
 
     >>> import torch
@@ -46,6 +57,7 @@ def compare_models(
     >>> [axes.get_title() for axes in figure.axes]
     ['Klein', 'Poincaré', 'Lorentz']
     """
+    c = curvature(c)
     ball = checked(points, model, c)
     if labels is not None and len(labels) != len(ball):
         raise ValueError(f"expected {len(ball)} labels, one a point, got {len(labels)}")
@@ -104,15 +116,29 @@ def _hyperboloid(axes: Any, ball: Tensor, pairs: Tensor, c: float) -> None:
     axes.locator_params(nbins=4)
 
 
-def index_pairs(edges: Tensor | Sequence[tuple[int, int]] | None, count: int) -> Tensor:
+def index_pairs(edges: Tensor | Iterable[tuple[int, int]] | None, count: int) -> Tensor:
     """Edges as indices `[n, 2]`.
 
+    Args:
+        edges: a tensor or array `[n, 2]`, or any iterable of pairs.
+        count: how many points there are.
+
     Raises:
-        ValueError: not pairs, or an index out of range.
+        TypeError: no iterable of pairs of integers.
+        ValueError: wrong shapes, or an index out of range.
     """
-    if edges is None or len(edges) == 0:
+    if edges is None:
         return torch.zeros(0, 2, dtype=torch.long)
-    pairs = torch.as_tensor(edges).cpu()
+    try:
+        # An array goes over as a whole; a set or an iterator has no shape.
+        pairs = torch.as_tensor(edges if hasattr(edges, "shape") else [tuple(pair) for pair in edges]).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"expected edges to be pairs of indices, such as [(0, 1), (0, 2)], got {edges!r:.80} "
+            f"({type(edges).__name__})"
+        ) from error
+    if pairs.shape[:1] == (0,):
+        return torch.zeros(0, 2, dtype=torch.long)
     if pairs.dim() != 2 or pairs.shape[1] != 2 or pairs.is_floating_point():
         raise ValueError(
             f"expected edges of shape [n, 2] holding indices, got {list(pairs.shape)}, {pairs.dtype}"

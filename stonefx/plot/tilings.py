@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stonefx.geometry import lorentz, poincare
 
-from .disk import Model, draw_segments, empty_disk, panels, segments
+from .disk import Model, draw_segments, empty_disk, one_disk, panels, segments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,12 +36,15 @@ def tessellation(p: int, q: int, *, layers: int = 3, show: Model = "poincare", a
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: `(p - 2) (q - 2) <= 4`, so that the tiling is not hyperbolic; or more than 20,000 polygons.
+        TypeError: `axes` are no axes.
+        ValueError: `(p - 2) (q - 2) <= 4`, so that the tiling is not hyperbolic; more than 20,000 polygons; or a model
+            to show that is no disk.
 
     >>> figure = tessellation(7, 3, layers=1)
     >>> len(figure.axes[0].collections[0].get_paths())
     8
     """
+    show = one_disk(show)
     tiles, rings = polygons(p, q, layers)
     figure, (panel,) = panels([show], axes, size=5.0)
     empty_disk(panel, show, 1.0)

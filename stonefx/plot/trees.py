@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from .disk import Model, checked, draw_segments, empty_disk, in_model, panels, segments
+from .disk import Model, checked, curvature, draw_segments, empty_disk, in_model, one_disk, panels, segments
 from .models import index_pairs
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def tree(
     embedding: Tensor,
-    edges: Tensor | Sequence[tuple[int, int]],
+    edges: Tensor | Iterable[tuple[int, int]],
     *,
     model: Literal["klein", "poincare", "lorentz"] = "poincare",
     c: float = 1.0,
@@ -30,9 +30,9 @@ def tree(
 
     Args:
         embedding: `[n, 2]` in the Klein or Poincaré disk, or `[n, 3]` on the hyperboloid with the time first.
-        edges: pairs of indices, `[m, 2]`.
+        edges: pairs of indices, `[m, 2]` or any iterable of pairs.
         model: the model that `embedding` is in.
-        c: curvature, positive.
+        c: curvature, a positive number or 0-dim tensor.
         names: what to write beside the nodes.
         root: the node of depth 0; nodes that no edge path reaches from it are grey.
         show: the disk model to show.
@@ -43,18 +43,25 @@ def tree(
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: `embedding` is no floating tensor.
-        ValueError: wrong shapes, a point outside the model, an index out of range, a wrong number of names.
+        TypeError: `embedding` is no floating tensor, `c` no number, `edges` no pairs or `axes` no axes.
+        ValueError: wrong shapes, a point outside the model, an index out of range, a wrong number of names, no node
+            at all, or a model to show that is no disk.
 
     >>> import torch
     >>> figure = tree(torch.tensor([[0.0, 0.0], [0.6, 0.0], [-0.6, 0.0]]), [(0, 1), (0, 2)])
     >>> len(figure.axes[0].collections)
     2
     """
+    c = curvature(c)
+    show = one_disk(show)
     ball = checked(embedding, model, c, "embedding")
     pairs = index_pairs(edges, len(ball))
     if names is not None and len(names) != len(ball):
         raise ValueError(f"expected {len(ball)} names, one a node, got {len(names)}")
+    if len(ball) == 0:
+        raise ValueError(
+            "expected at least one node to draw, got an embedding of shape " + str(list(embedding.shape))
+        )
     if not 0 <= root < len(ball):
         raise ValueError(f"expected root to be a node, 0 to {len(ball) - 1}, got {root}")
     figure, (panel,) = panels([show], axes, size=5.0)

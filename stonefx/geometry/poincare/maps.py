@@ -51,7 +51,8 @@ def logmap0(y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     """Map points of the ball to tangent vectors at the origin, the inverse of `expmap0`.
 
     `artanh(min(u, 1 - eps)) y / u` with `u = sqrt(c) ||y||` (Ganea et al. 2018, equation 9); `eps` is that of the
-    dtype, so points on the boundary or beyond it give long but finite vectors.
+    dtype, so points on the boundary or beyond it give finite vectors, `8.32 / sqrt(c)` long in float32, 18.4 in
+    float64, 2.77 in bfloat16 and 3.81 in float16, for a distance of twice that; `cdist` tells points farther apart.
 
     Args:
         y: points, `[*batch, dim]`, float32, float64, bfloat16 or float16.

@@ -16,18 +16,25 @@ def project(x: Tensor, c: float | Tensor = 1.0, eps: float | None = None) -> Ten
 
     Args:
         x: any rows, `[*batch, dim]`.
-        eps: the margin; by default 4e-3 for float32 and float16, 1e-5 for float64, 2^-6 for bfloat16.
+        eps: the margin, in [0, 1); by default 4e-3 for float32 and float16, 1e-5 for float64, 2^-6 for bfloat16.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
         ValueError: a Python float `c` is not positive and finite.
-        RuntimeError: wrong or different dtypes, shapes or devices.
+        RuntimeError: wrong or different dtypes, shapes or devices, or an `eps` outside [0, 1).
 
     >>> import torch
     >>> project(torch.tensor([3.0, 4.0]))
     tensor([0.5976, 0.7968])
     """
-    return _PROJECT(x, c) if eps is None else _PROJECT(x, c, eps=eps)
+    if eps is None:
+        return _PROJECT(x, c)
+    if eps >= 1:  # the operator refuses what is below 0
+        raise RuntimeError(
+            f"project: eps must be in [0, 1), got {eps}; rows are shortened to (1 - eps) / sqrt(c), so leave it out or "
+            "give a small margin such as 1e-3"
+        )
+    return _PROJECT(x, c, eps=eps)
 
 
 def to_lorentz(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
