@@ -3,6 +3,7 @@
 
 #include "cdist.h"
 #include "cdist_kernels.h"
+#include "fresh_pages.h"
 
 namespace stone {
 
@@ -33,12 +34,22 @@ void over_pairs(Kernel kernel, const CdistArguments& arguments, int64_t units, i
   units <= grain ? run(0, units) : torch::stable::parallel_for(0, units, grain, run);
 }
 
+// A tile is a small part of many rows: all rows are mapped before the first.
+void map_distances(const CdistArguments& arguments) {
+  const Targets targets = targets_of(arguments);
+  const int64_t rows = arguments.batch * arguments.rows;
+  if (fresh(targets, rows)) {
+    torch::stable::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) { map_rows(targets, begin, end); });
+  }
+}
+
 struct Cpu {
   static void cdist(launch::Direction direction, const CdistArguments& arguments, const launch::Tensor& /*x*/) {
     const CdistKernels& table = cdist_kernels();
     const int64_t down = table.tiles(arguments.rows), across = table.tiles(arguments.columns);
     const int64_t entries = arguments.rows * arguments.columns * arguments.dim;
     if (direction == launch::Direction::kForward) {
+      map_distances(arguments);
       over_pairs(table.forward, arguments, arguments.batch * down * across, entries / (down * across));
     } else {
       over_pairs(table.backward, arguments, arguments.batch * (down + across), 2 * entries / (down + across));

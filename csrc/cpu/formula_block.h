@@ -7,7 +7,7 @@
 
 namespace STONE_NAMESPACE {
 
-constexpr int kMaxSlots = kMaxMoments + 2;  // moments, and the times of x and y where they are read
+constexpr int kMaxSlots = kMaxMoments + 2;  // moments, and the times of x and y or a refined length
 
 // Numbers of the rows of a block, a row of this table for each.
 struct RowBlock {
@@ -102,6 +102,37 @@ STONE_FUNCTION void row_gradients(RowBlock& block, const BlockConstants<Formula>
   for (int i = 0; i < Sizes::kScalars; ++i) {
     block.scalar_gradient[i][r] = g.quantity[Sizes::kMoments + i];
   }
+}
+
+template <class Formula>
+STONE_FUNCTION double reach_of_row(const RowBlock& block, int r) {
+  using Sizes = Slots<Formula>;
+  const RowInput<Formula> input = read_row<Formula, false>(block, {}, r);
+  return Formula::reach(input.quantity, input.quantity + Sizes::kMoments);
+}
+
+// What is to be summed anew for the rows that reach beyond `near`; false where none does.
+template <class Formula>
+bool block_refinements(RowBlock& block, Refinement* refinements, double near, int count) {
+  using Sizes = Slots<Formula>;
+  double* const length = block.moment[Sizes::Layout::kMoments];
+  double far = 0.0;
+  const int padded = whole_vectors(count);
+#pragma omp simd reduction(+ : far)
+  for (int r = 0; r < padded; ++r) {
+    far += is_far(reach_of_row<Formula>(block, r), near) ? 1.0 : 0.0;
+    length[r] = -1.0;
+  }
+  if (far == 0.0) {
+    return false;
+  }
+  for (int r = 0; r < count; ++r) {
+    const RowInput<Formula> input = read_row<Formula, false>(block, {}, r);
+    refinements[r] = is_far(reach_of_row<Formula>(block, r), near)
+                         ? Formula::refinement(input.quantity, input.quantity + Sizes::kMoments)
+                         : Refinement{};
+  }
+  return true;
 }
 
 // With `shared` all rows have the numbers of the first.

@@ -10,11 +10,22 @@ namespace STONE_NAMESPACE {
 
 using BlockFunction = void (*)(RowBlock&, const double* guard, int count);
 
-// A formula over a block: for numbers that each row has of its own, and for numbers that all rows share.
+// A formula over a block: for numbers that each row has of its own, and for numbers that all rows share. The third is
+// null for a formula that refines nothing.
 struct BlockFunctions {
   BlockFunction own;
   BlockFunction shared;
+  bool (*refinements)(RowBlock&, Refinement*, double near, int count);
 };
+
+template <class Formula>
+constexpr auto refinements_of() -> decltype(BlockFunctions::refinements) {
+  if constexpr (kRefines<Formula>) {
+    return block_refinements<Formula>;
+  } else {
+    return nullptr;
+  }
+}
 
 template <class Layout>
 inline BlockFunction suited(const BlockFunctions& functions, const RowArguments& a, const RowFormulaInfo& info) {
@@ -100,6 +111,28 @@ inline void sum_block(BlockPointers<T>& rows, const int64_t* dim, bool far, cons
   }
 }
 
+// Sums the lengths that the moments of rows far out do not hold.
+template <class Layout, class T>
+inline void refine_block(const BlockPointers<T>& rows, int64_t dim, const BlockFunctions& functions, int count,
+                         RowBlock& block) {
+  Refinement refinements[kBlock];
+  if (functions.refinements == nullptr || !functions.refinements(block, refinements, kNear<T>, count)) {
+    return;
+  }
+  for (int r = 0; r < count; ++r) {
+    const Refinement to = refinements[r];
+    if (to.scale > 0.0) {
+      Wide sum = {};
+      for_wide(dim, [&](const auto& read) __attribute__((always_inline)) {
+        const RowEntries e = read_entries<Layout, false>(rows.template row<Layout, false>(r), read);
+        const Wide entries = to.of_x * e.x + to.of_b * basis_of<Layout>(e.x, e.y);
+        sum += entries * entries;
+      });
+      block.moment[Layout::kMoments][r] = to.scale * sum_of(sum);
+    }
+  }
+}
+
 // Numbers of the rows, `width` elements apart.
 template <class T>
 inline void write_column(T* to, int64_t width, const double* number, int count) {
@@ -135,6 +168,7 @@ template <class Layout, class T>
     const int count = static_cast<int>(end - first < step ? end - first : step);
     find_rows<Layout>(a, info, first, count, rows, block);
     sum_block<Layout, T, false>(rows, dim, far && first + step < end, ahead, count, block);
+    refine_block<Layout>(rows, dim[0], functions, count, block);
     values(block, a.guard, count);
     T* result = static_cast<T*>(a.result) + first * a.result_width;
     if (info.gives_number || info.time_out) {
@@ -175,6 +209,7 @@ template <class Layout, class T, bool with_grad>
       rows.grad[r] = grads + r * a.result_width + leading;
     }
     sum_block<Layout, T, with_grad>(rows, dim, far && first + step < end, ahead, count, block);
+    refine_block<Layout>(rows, dim[0], functions, count, block);
     if (info.time_out || info.gives_number) {
       double* dots = block.dot[info.gives_number ? 0 : Layout::kBasis];
       for (int r = 0; r < count; ++r) {

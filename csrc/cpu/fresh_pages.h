@@ -49,6 +49,11 @@ inline Targets targets_of(const PoincareLinearArguments& arguments) {
           target(arguments.grad_x, arguments.in, arguments.element)};
 }
 
+// Forward only.
+inline Targets targets_of(const CdistArguments& arguments) {
+  return {target(arguments.result, arguments.columns, arguments.element)};
+}
+
 inline Targets targets_of(const AddTimeArguments& arguments) {
   return {target(arguments.y, arguments.dim + (arguments.grad == nullptr), arguments.element)};
 }

@@ -107,6 +107,32 @@ struct RowOnDevice {
       }
     }
   }
+
+  // Keeps the moments, and sums the length that those of a row far out do not hold. Every thread of the block must
+  // call it.
+  __device__ void keep(const double* sums, const RowGroup& group, int64_t count) {
+#pragma unroll
+    for (int m = 0; m < Layout::kMoments; ++m) {
+      quantity[m] = sums[m];
+    }
+    if constexpr (portable::kRefines<Formula>) {
+      const double* scalars = quantity + Sizes::kMoments;
+      const bool far = portable::is_far(Formula::reach(quantity, scalars), portable::kNear<T>);
+      const portable::Refinement to = Formula::refinement(quantity, scalars);
+      double length[1] = {};
+      for (int64_t i = group.lane; i < (far ? count : 0); i += group.lanes) {
+        const Packs p = packs(i);
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+          const double x = p.entry(0, e);
+          const double entry = to.of_x * x + to.of_b * basis_of<Layout>(x, p.entry(1, e));
+          length[0] += entry * entry;
+        }
+      }
+      group.sum(length);
+      quantity[Layout::kMoments] = far ? to.scale * length[0] : -1.0;
+    }
+  }
 };
 
 template <class Formula, class T, bool aligned>
@@ -127,12 +153,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     double sums[Layout::kMoments] = {};
     row.add(sums, a, group, active ? packs : 0, nullptr);
     group.sum(sums);
+    row.keep(sums, group, active ? packs : 0);
     if (!active) {
       continue;
-    }
-#pragma unroll
-    for (int m = 0; m < Layout::kMoments; ++m) {
-      row.quantity[m] = sums[m];
     }
     const auto result =
         Formula::template of<double>(row.quantity, row.quantity + Sizes::kMoments, a.guard);
@@ -180,12 +203,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     double sums[Layout::kMoments + (with_grad ? Layout::kBasis : 0)] = {};
     row.add(sums, a, group, active ? packs : 0, grad + Row::kLeading);
     group.sum(sums);
+    row.keep(sums, group, active ? packs : 0);
     if (!active) {
       continue;
-    }
-#pragma unroll
-    for (int m = 0; m < Layout::kMoments; ++m) {
-      row.quantity[m] = sums[m];
     }
     double dot[Sizes::kResults];
     if constexpr (with_grad) {

@@ -83,8 +83,8 @@ def cos(w: Tensor) -> Tensor:
 
 def root(w: Tensor) -> Tensor:
     """`sqrt(w)` whose derivative at 0 is given as 0."""
-    positive = w > 0
-    return torch.where(positive, torch.where(positive, w, 1.0).sqrt(), 0.0)
+    zero = w <= 0  # NaN is passed on
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, w).sqrt())
 
 
 def asinh_of_square(w: Tensor) -> Tensor:

@@ -21,7 +21,11 @@ from .row_formula import RowFormula
 
 
 class _Points(NamedTuple):
-    """Two points: times and their difference, times `sqrt(c)`, and `sinh(sqrt(c) d / 2)^2`."""
+    """Two points: times and their difference, times `sqrt(c)`, and `sinh(sqrt(c) d / 2)^2`.
+
+    The latter is `c ||x / (1 + x_time) - y / (1 + y_time)||^2 (1 + x_time) (1 + y_time) / 4`, whose terms far from
+    the origin cancel least.
+    """
 
     x: Tensor
     y: Tensor
@@ -37,7 +41,8 @@ def _points(p: Tensor, q: Tensor, c: Tensor) -> _Points:
     b = y - x
     x_time, y_time = (1 + c * a.inner(x, x)).sqrt(), (1 + c * a.inner(y, y)).sqrt()
     time_difference = c * (2 * a.inner(x, b) + a.inner(b, b)) / (x_time + y_time)
-    half = (0.25 * (c * a.inner(b, b) - time_difference.square())).clamp_min(0)
+    apart = (time_difference * x - (1 + x_time) * b) / ((1 + x_time).sqrt() * (1 + y_time).sqrt())
+    half = 0.25 * c * a.inner(apart, apart)
     return _Points(x, y, b, x_time, y_time, time_difference, half)
 
 
@@ -69,7 +74,8 @@ def _expmap(x: Tensor, v: Tensor, c: Tensor, *, max_argument: float) -> Tensor:
     point, tangent = x[..., 1:], v[..., 1:]
     x_time = (1 + c * a.inner(point, point)).sqrt()
     v_time = c * a.inner(point, tangent) / x_time
-    u2 = (c * a.inner(tangent, tangent) - v_time.square()).clamp_min(0)
+    along = tangent - v_time / (1 + x_time) * point
+    u2 = c * a.inner(along, along)
     bounded = a.at_most_squared(u2, max_argument)
     of_x, of_v = a.cosh(bounded), a.sinhc(bounded) * a.shrink_to(max_argument, u2)
     time = (of_x * x_time + of_v * v_time).clamp_min(1) / c.sqrt()

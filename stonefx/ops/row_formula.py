@@ -86,10 +86,9 @@ class RowFormula:
         return batch if self.gives_number else (*batch, width + self.time_out - self.time_in)
 
     def evaluate(self, *operands: Tensor, **guards: float) -> Tensor:
-        """The reference, in the dtype that it computes in."""
+        """The reference, computed in float64 for every dtype, as the kernels compute what a row has in numbers."""
         x = operands[0]
-        dtype = batching.compute_dtype(x)
-        converted = [operand.to(device=x.device, dtype=dtype) for operand in operands]
+        converted = [operand.to(device=x.device, dtype=torch.float64) for operand in operands]
         result = self.reference(*converted, **{**self.defaults, **guards})
         return (result.squeeze(-1) if self.gives_number else result).to(x.dtype)
 
@@ -97,15 +96,15 @@ class RowFormula:
         """Gradients of the reference, for vectors as if none broadcast and for the numbers of each row."""
         x, count = operands[0], len(self.vectors)
         batch = self.check(operands, guards)
-        dtype = batching.compute_dtype(x)
         whole = [
-            operand.to(device=x.device, dtype=dtype).expand(*batch, operand.shape[-1] if index < count else 1)
+            operand.to(device=x.device, dtype=torch.float64).expand(*batch, operand.shape[-1] if index < count else 1)
             for index, operand in enumerate(operands)
         ]
         with torch.enable_grad():
             pull = torch.func.vjp(lambda *inputs: self.evaluate(*inputs, **guards), *whole)[1]
-            grads = pull(grad.to(dtype))
-        return tuple(g.to(x.dtype) if index < count else g for index, g in enumerate(grads))
+            grads = pull(grad.to(torch.float64))
+        of_scalars = batching.compute_dtype(x)
+        return tuple(g.to(x.dtype if index < count else of_scalars) for index, g in enumerate(grads))
 
     def operator(self) -> Operator:
         """Everything that `library.declare` needs."""

@@ -20,6 +20,8 @@ EXPORTED = (
     "lorentz_inner",
     "lorentz_transport",
     "poincare_to_lorentz",
+    "lorentz_expmap",
+    "lorentz_dist",
 )
 SHAPES = [(70, 3), (40, 64), (9, 131), (3, 2056)]
 
@@ -31,10 +33,23 @@ def addresses(tensors, count):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", EXPORTED)
 def test_formula_kernels(kernels, name, shape):  # noqa: F811
+    check(kernels, name, shape, 1.0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ["lorentz_transport", "lorentz_expmap", "lorentz_dist"])
+def test_far_rows_next_to_near_ones(kernels, name, shape):  # noqa: F811
+    check(kernels, name, shape, 10000.0)
+
+
+def check(kernels, name, shape, scale):  # noqa: F811
+    """Every third row multiplied by `scale`."""
     formula, (rows, dim) = ROW_FORMULAS[name], shape
     options = dict.fromkeys(formula.guards, 0.25)
     for dtype in (torch.float32, torch.float16):
         args = row_arguments(name, torch.float64, batch=(rows,), dim=dim)
+        for vector in args[: len(formula.vectors)]:
+            vector[::3] *= scale
         count = len(formula.vectors)
         args = [a.to(dtype) if i < count else a for i, a in enumerate(args)]
         vectors, scalars = args[:count], args[count:]

@@ -55,3 +55,12 @@ def test_rows_are_those_of_smaller_calls(name):
     ]
     for got, expected in zip(whole, map(torch.cat, zip(*parts, strict=True)), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-16)
+
+
+def test_distances_are_those_of_smaller_calls():
+    x, y = (0.05 * torch.randn(2050, 3, generator=generator().manual_seed(i)) for i in range(2))
+    points = x.expand(2, -1, -1)
+    whole = ops.poincare_cdist(points, y)
+    assert whole.nbytes >= LARGE
+    parts = [ops.poincare_cdist(rows, y) for rows in points.split(500, dim=1)]
+    assert torch.equal(whole, torch.cat(parts, dim=1))

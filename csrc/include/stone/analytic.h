@@ -12,7 +12,7 @@ namespace STONE_NAMESPACE {
 // Below this the derivative (g(w) - f(w)) / (2 w) cancels and its series is taken.
 constexpr double kSeries = 0.0625;
 
-STONE_FUNCTION double over(double numerator, double u) { return u > 0.0 ? numerator / u : 1.0; }
+STONE_FUNCTION double over(double numerator, double u) { return u == 0.0 ? 1.0 : numerator / u; }
 
 // tanh(u) / u.
 template <class S>

@@ -38,13 +38,13 @@ STONE_FUNCTION S tanh_of_multiple_over(const S& r, const S& length, const S& squ
   const double over_tanh = (e + 2.0) * u;
   const bool exceeds = e * own > limits.radius * over_tanh;
   const double ratio = (exceeds ? limits.radius : e) / (exceeds ? own : over_tanh);
-  const double value = u > 0.0 ? (times < 0.0 ? -ratio : ratio) : times;
+  const double value = u == 0.0 ? times : (times < 0.0 ? -ratio : ratio);
 
   // With a = artanh(u) / u, a function of the odds, and T(z) = tanh(sqrt(z)) / sqrt(z), this is r a T(r^2 a^2 u^2).
   const bool clamped = (product > limits.tanh) | exceeds;
   const double inverse = 1.0 / (e + 2.0);
   const double slope = (clamped | (product > 20.0)) ? 0.0 : 4.0 * (e + 1.0) * inverse * inverse;
-  const double a = u > 0.0 ? angle / u : 1.0;
+  const double a = u == 0.0 ? 1.0 : angle / u;
   const double part = g / (x + g);  // 1 / (1 + odds)
   const double a_series = 0.5 * Logmap0::derivative_series(1.0 - part) * part * part;
   const double a_difference = (1.0 - a * part) * g / (2.0 * x);

@@ -5,6 +5,11 @@
 //   kInfo                                its name, operands and guards, as the operator's schema has them
 //   of(moments, scalars, guards)         its coefficients, for S = double and S = Dual
 // and, where it reads the time components of x, or of x and y, themselves, kTimes = 1 or 2: they follow the moments.
+//
+// The moments of points far from the origin cancel. A formula that minds also has
+//   reach(moments, scalars)              how far: the relative error of `of` grows with its square root
+//   refinement(moments, scalars)         scale * ||of_x x + of_b b||^2, the squared length that the moments stand for
+// The latter is summed from the entries where the reach is large, and follows the moments; elsewhere -1 does.
 #pragma once
 
 #include "stone/analytic.h"
@@ -12,6 +17,28 @@
 #include "stone/types.h"
 
 namespace STONE_NAMESPACE {
+
+struct Refinement {
+  double of_x;
+  double of_b;
+  double scale;  // 0: not needed
+};
+
+// The reach up to which a row of an element type has its digits from the moments alone.
+template <class T>
+constexpr double kNear = 17592186044416.0;  // 2^44: errors up to 2^-27
+template <>
+inline constexpr double kNear<double> = 16.0;
+
+// Beyond 1e180 the squares of what is summed would overflow.
+STONE_FUNCTION bool is_far(double reach, double near) { return (reach > near) & (reach < 1e180); }
+
+// The length from the moments, or what was summed for it.
+template <class S>
+STONE_FUNCTION S refined(const S& of_moments, const S& summed) {
+  const double value = value_of(summed);
+  return at_least(chain(of_moments, value < 0.0 ? value_of(of_moments) : value, 1.0), 0.0);
+}
 
 // sqrt(c) times the time component of the point of the hyperboloid over x, from c ||x||^2.
 template <class S>

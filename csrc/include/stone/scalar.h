@@ -71,7 +71,7 @@ STONE_FUNCTION TanhAndSlope tanh_over_and_slope(double u) {
   const double shared = 1.0 / ((e + 2.0) * u);
   const double inverse = shared * u;
   const double slope = 4.0 * (e + 1.0) * inverse * inverse;
-  return {u > 0.0 ? e * shared : 1.0, u > 20.0 ? 0.0 : slope};
+  return {u == 0.0 ? 1.0 : e * shared, u > 20.0 ? 0.0 : slope};
 }
 
 // tanh(u) / v for u >= 0 by one division: those and square roots are what formulas of rows wait for.
@@ -132,7 +132,7 @@ STONE_FUNCTION double artanh_over(double u, double v) {
   const HalfLog h = reduced_half_log(1.0 + u, 1.0 - u, u, 1.0);
   const double shared = 1.0 / (h.whole * v);
   const double value = half_log_of(h.exponent, h.part * (v * shared)) * (h.whole * shared);
-  return u < 1.0 ? value : (u == 1.0 ? infinity() : not_a_number());
+  return u < 1.0 ? (v == infinity() ? 0.0 : value) : (u == 1.0 ? infinity() : not_a_number());
 }
 
 struct AsinhOfRoot {
@@ -141,13 +141,14 @@ struct AsinhOfRoot {
 };
 
 // asinh(sqrt(n / d)) for n >= 0, by one square root and one division: it is half the logarithm of
-// (sqrt(n) + sqrt(n + d))^2 / d, and that square is d + 2 (n + sqrt(n (n + d))). Infinite where d is 0, NaN below.
+// (sqrt(n) + sqrt(n + d))^2 / d, and that square is d + 2 (n + sqrt(n (n + d))). Infinite where n / d is or is beyond
+// 1e307; NaN for 0 / 0 and where d < 0.
 STONE_FUNCTION AsinhOfRoot asinh_of_root(double n, double d) {
-  const double exact = sqrt(n * (n + d));
-  const double product = n > 1e150 ? n + 0.5 * d : exact;
+  const double root = sqrt(n * 0x1p400 * (n + d));  // n (n + d) alone might underflow
+  const double product = n > 1e90 ? n + 0.5 * d : root * 0x1p-200;
   const double part = 2.0 * (n + product);
   const double value = half_log(d + part, d, part, 2.0 * d + part);
-  return {d > 0.0 ? value : (d == 0.0 ? infinity() : not_a_number()), product};
+  return {d >= 0.0 ? (n > 1e307 * d ? infinity() : value) : not_a_number(), product};
 }
 
 // asinh(u) for u >= 0, square = u^2: log1p(t) with t = u + u^2 / (1 + sqrt(1 + u^2)), which does not cancel for small
@@ -170,12 +171,16 @@ STONE_FUNCTION SinhAndCosh sinh_and_cosh(double u) {
   return {0.5 * (e + small), 1.0 + 0.5 * e * small};
 }
 
-// sinh(u) / v, or 1 where v is 0, and cosh(u), by one division, for 0 <= u <= 700.
+// sinh(u) / v, or 1 where v is 0, and cosh(u), by one division, for 0 <= u <= 700 and v >= u.
 STONE_FUNCTION SinhAndCosh sinh_over_and_cosh(double u, double v) {
   const double e = expm1_positive(u);
-  const double shared = 1.0 / ((e + 1.0) * v);
-  const double small = v > 0.0 ? e * (v * shared) : e;
-  return {v > 0.0 ? 0.5 * (e + small) * ((e + 1.0) * shared) : 1.0, 1.0 + 0.5 * e * small};
+  const double held = e < 1e17 ? e : 1e17;  // e / (e + 1) is 1 from there on, and (e + 1) v might overflow
+  const double whole = held + 1.0;
+  const double bounded = v < 1e280 ? v : 1e280;
+  const double shared = 1.0 / (whole * bounded);
+  const double part = held * (bounded * shared);
+  const double small = v == 0.0 ? e : part;
+  return {v == 0.0 ? 1.0 : 0.5 * (e + small) * (whole * shared), 1.0 + 0.5 * e * small};
 }
 
 }  // namespace STONE_NAMESPACE

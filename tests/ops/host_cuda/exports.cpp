@@ -29,6 +29,7 @@ constexpr RunFormula kRunFormula[] = {
     run_formula<portable::Expmap>,       run_formula<portable::PoincareDist>,      run_formula<portable::KleinAdd>,
     run_formula<portable::KleinDist>,    run_formula<portable::SphereDist>,        run_formula<portable::MobiusMatvec>,
     run_formula<portable::LorentzInner>, run_formula<portable::LorentzTransport>, run_formula<portable::PoincareToLorentz>,
+    run_formula<portable::LorentzExpmap>, run_formula<portable::LorentzDist>,
 };
 
 }  // namespace

@@ -6,6 +6,9 @@
 
 namespace STONE_NAMESPACE {
 
+// The product of the squared times of two points, times c.
+STONE_FUNCTION double reach_of(double c, double xx, double yy) { return (1.0 + c * xx) * (1.0 + c * yy); }
+
 // sinh(sqrt(c) d / 2)^2 of two points, from the differences of their space components; and what it is made of.
 template <class S>
 struct LorentzPoints {
@@ -21,9 +24,24 @@ STONE_FUNCTION LorentzPoints<S> lorentz_points(const S* m, const S& c) {
   p.x_time = time_over(c * m[Layout::kXX]);
   p.y_time = time_over(c * m[Layout::kYY]);
   p.time_difference = c * (2.0 * m[Layout::kXB] + m[Layout::kBB]) / (p.x_time + p.y_time);
-  p.half = at_least(0.25 * (c * m[Layout::kBB] - square(p.time_difference)), 0.0);
+  p.half = refined(0.25 * (c * m[Layout::kBB] - square(p.time_difference)), m[Layout::kMoments]);
   return p;
 }
+
+// `half` of two points is c ||x / (1 + x_time) - y / (1 + y_time)||^2 (1 + x_time) (1 + y_time) / 4, times as above.
+template <class Layout>
+struct RefinedPoints {
+  static STONE_FUNCTION double reach(const double* m, const double* s) {
+    return reach_of(s[0], m[Layout::kXX], m[Layout::kYY]);
+  }
+  static STONE_FUNCTION Refinement refinement(const double* m, const double* s) {
+    const double c = s[0];
+    const double x_time = time_over(c * m[Layout::kXX]), y_time = time_over(c * m[Layout::kYY]);
+    const double difference = c * (2.0 * m[Layout::kXB] + m[Layout::kBB]) / (x_time + y_time);
+    const double inverse = 0.5 / (sqrt(1.0 + x_time) * sqrt(1.0 + y_time));
+    return {difference * inverse, -(1.0 + x_time) * inverse, c};
+  }
+};
 
 struct LorentzInner {
   using Layout = Tangent;
@@ -59,7 +77,8 @@ struct LorentzLogmap0 {
   }
 };
 
-// cosh(u) x + sinh(u) / u v, u = sqrt(c <v, v>), with the v0 that makes v tangent at x.
+// cosh(u) x + sinh(u) / u v, u = sqrt(c <v, v>), with the v0 that makes v tangent at x: <v, v> is the squared length of
+// v - c <x, v>_space / (x_time (1 + x_time)) x.
 struct LorentzExpmap {
   using Layout = Tangent;
   static constexpr RowFormulaInfo kInfo{
@@ -69,14 +88,21 @@ struct LorentzExpmap {
     const S c = s[0];
     const S x_time = time_over(c * m[Layout::kXX]);
     const S v_time = c * m[Layout::kXY] / x_time;  // times sqrt(c)
-    const S u2 = at_least(c * m[Layout::kYY] - square(v_time), 0.0);
+    const S u2 = refined(c * m[Layout::kYY] - square(v_time), m[Layout::kMoments]);
     const OddAndEven<S> h = hyperbolic_pair(u2, guard[0]);
     return {{h.even, h.odd, at_least(h.even * x_time + h.odd * v_time, 1.0) * (1.0 / root(c))}};
+  }
+  static STONE_FUNCTION double reach(const double* m, const double* s) {
+    return reach_of(s[0], m[Layout::kXX], m[Layout::kXX]);
+  }
+  static STONE_FUNCTION Refinement refinement(const double* m, const double* s) {
+    const double x_time = time_over(s[0] * m[Layout::kXX]);
+    return {-s[0] * m[Layout::kXY] / (x_time * (1.0 + x_time)), 1.0, s[0]};
   }
 };
 
 // u / sinh(u) (y - cosh(u) x), u = sqrt(c) d(x, y).
-struct LorentzLogmap {
+struct LorentzLogmap : RefinedPoints<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
   static constexpr RowFormulaInfo kInfo{"lorentz_logmap", 2, {"x", "y"}, 1, {"c"}, false, true, true, 0, {}};
   template <class S>
@@ -88,7 +114,7 @@ struct LorentzLogmap {
 };
 
 // arcosh(-c <x, y>) / sqrt(c), the argument kept at `min_argument` or more.
-struct LorentzDist {
+struct LorentzDist : RefinedPoints<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
   static constexpr RowFormulaInfo kInfo{
       "lorentz_dist", 2, {"x", "y"}, 1, {"c"}, true, true, false, 1, {"min_argument"}};
@@ -111,7 +137,7 @@ struct LorentzProject {
 };
 
 // (sinh((1 - t) u) x + sinh(t u) y) / sinh(u), u = sqrt(c) d(x, y).
-struct LorentzGeodesic {
+struct LorentzGeodesic : RefinedPoints<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
   static constexpr RowFormulaInfo kInfo{
       "lorentz_geodesic", 2, {"x", "y"}, 2, {"c", "t"}, false, true, true, 0, {}};
@@ -126,7 +152,7 @@ struct LorentzGeodesic {
 };
 
 // v + c <y, v> / (1 + cosh(sqrt(c) d(x, y))) (x + y), with the v0 that makes v tangent at x.
-struct LorentzTransport {
+struct LorentzTransport : RefinedPoints<Transport> {
   using Layout = Transport;
   static constexpr RowFormulaInfo kInfo{
       "lorentz_transport", 3, {"x", "y", "v"}, 1, {"c"}, false, true, true, 0, {}};
