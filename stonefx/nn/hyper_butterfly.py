@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stonefx import ops
 from stonefx.geometry import poincare
 
+from .arguments import size
 from .hyperbolic import HyperbolicLayer, radius
 
 
@@ -30,7 +31,9 @@ class HyperButterflyLayer(HyperbolicLayer):
     Shapes: points `[*batch, dim]` to points `[*batch, dim]`.
 
     Raises:
-        ValueError: `dim` is not a power of two, `num_layers` is negative, or the curvature is not positive and finite.
+        TypeError: a size is not an integer, the curvature is not a number, or the points are not a tensor.
+        ValueError: `dim` is not a power of two, `num_layers` is negative, the curvature is not positive and finite, the
+            dtype cannot hold it, or it is a tensor that requires a gradient.
         RuntimeError: points of another dtype, size or device.
 
     >>> layer = HyperButterflyLayer(8, 3, curvature=0.5)
@@ -51,12 +54,14 @@ class HyperButterflyLayer(HyperbolicLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(curvature, learn_curvature, device, dtype)
+        dim, num_layers = (
+            size("HyperButterflyLayer", "dim", dim),
+            size("HyperButterflyLayer", "num_layers", num_layers),
+        )
         if dim < 2 or dim & (dim - 1) != 0:
             raise ValueError(
                 f"HyperButterflyLayer: dim must be a power of two, 2 or more, got {dim}; pad the points with zeros"
             )
-        if num_layers < 0:
-            raise ValueError(f"HyperButterflyLayer: num_layers must be 0 or more, got {num_layers}")
         self.dim = dim
         self.num_layers = num_layers
         self.weight = nn.Parameter(torch.empty(num_layers, dim // 2, 2, device=device, dtype=dtype))
@@ -64,9 +69,15 @@ class HyperButterflyLayer(HyperbolicLayer):
 
     def reset_parameters(self) -> None:
         """Draw every block as a rotation by an angle uniform over the circle."""
+        super().reset_parameters()
         with torch.no_grad():
             angle = torch.rand_like(self.weight[..., 0]) * (2 * math.pi)
             self.weight.copy_(torch.stack((angle.cos(), angle.sin()), -1))
+
+    @property
+    def coordinates(self) -> int:
+        """See `HyperbolicLayer`."""
+        return self.dim
 
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""

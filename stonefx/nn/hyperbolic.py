@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from stonefx.ops import checks
+
+from . import arguments
+from . import curvature as curvatures
 
 
 def radius(dtype: torch.dtype) -> float:
@@ -25,14 +32,23 @@ class HyperbolicLayer(nn.Module):
 
     Under autocast a layer computes in the dtype of its parameters: bfloat16 has too few digits near the boundary.
 
+    A curvature outside the interval in which layers stay finite (`curvature.interval`: `[2^-48, 2^48]`, in float16 its
+    normal numbers, in float64 `[2^-256, 2^256]`) is taken to be at its end, whatever an optimizer, a conversion to
+    another dtype or a loaded state brings. No gradient passes there, as in torch.clamp: from beyond the end, weight
+    decay or a new value leads back.
+
     Args:
         curvature: `c > 0`, of the space of curvature `-c`.
         learn_curvature: whether `log_curvature` is a parameter, so that `c` stays positive under any optimizer.
+        device, dtype: of the parameters.
 
     Raises:
-        ValueError: the curvature is not positive and finite.
+        TypeError: the curvature is not a number, or the layers do not compute in the dtype.
+        ValueError: the curvature is not positive and finite, is not in the interval of the dtype, or is a tensor that
+            requires a gradient.
     """
 
+    weight: Tensor
     log_curvature: Tensor | None
     fixed_curvature: Tensor | None
 
@@ -44,42 +60,79 @@ class HyperbolicLayer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < curvature < math.inf:
-            raise ValueError(
-                f"{type(self).__name__}: the curvature must be positive and finite, got {curvature}; the space has "
-                "curvature -c"
-            )
+        dtype = dtype or torch.get_default_dtype()
+        self.initial_curvature = curvatures.check(type(self).__name__, curvature, dtype)
         self.learn_curvature = learn_curvature
-        value = torch.tensor(curvature, device=device, dtype=dtype or torch.get_default_dtype())
-        self.register_parameter("log_curvature", nn.Parameter(value.log()) if learn_curvature else None)
+        value = torch.empty((), device=device, dtype=dtype)
+        self.register_parameter("log_curvature", nn.Parameter(value) if learn_curvature else None)
         self.register_buffer("fixed_curvature", None if learn_curvature else value)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew and set the curvature given to the constructor; needed after `to_empty`."""
+        if self.log_curvature is not None:
+            self.log_curvature.fill_(math.log(self.initial_curvature))
+        if self.fixed_curvature is not None:
+            self.fixed_curvature.fill_(self.initial_curvature)
 
     @property
     def curvature(self) -> Tensor:
-        """`c`, 0-dim."""
+        """`c`, 0-dim; a learned one is float32 in a layer of a half type."""
         if self.log_curvature is not None:
-            return self.log_curvature.exp()
+            return curvatures.held_exp(self.log_curvature)
         assert self.fixed_curvature is not None
         return self.fixed_curvature
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map points `[*batch, in]` to points `[*batch, out]`."""
-        device = x.device.type
-        if torch.is_autocast_enabled(device):
+        """Map points `[*batch, in]` to points `[*batch, out]`.
+
+        Raises:
+            TypeError: `x` is not a tensor.
+            RuntimeError: points of another dtype, size or device.
+        """
+        weight = self.weight
+        device = weight.device.type
+        # There is no autocast on some devices, meta among them, and torch refuses to be asked about it.
+        autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        arguments.points(type(self).__name__, x, self.coordinates, weight, converts=autocasts)
+        if autocasts:
             with torch.autocast(device, enabled=False):
-                return self.map_points(x.to(next(self.parameters()).dtype))
+                return self.map_points(x.to(weight.dtype))
         return self.map_points(x)
+
+    @property
+    def coordinates(self) -> int:
+        """How many numbers a point of the input has."""
+        raise TypeError(f"{type(self).__name__} is not a layer: it defines no coordinates")
 
     def map_points(self, x: Tensor) -> Tensor:
         """The layer itself, on points of the dtype of its parameters, without autocast."""
         raise TypeError(f"{type(self).__name__} is not a layer: it defines no map_points")
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> HyperbolicLayer:
+        before = self.fixed_curvature
+        super()._apply(fn, recurse)
+        # A learned curvature is held where it is used; a fixed one here, so that a forward does not pay for it.
+        if (
+            before is not None
+            and self.fixed_curvature is not None
+            and before.dtype != self.fixed_curvature.dtype
+        ):
+            self._hold()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        if self.fixed_curvature is not None:
+            self._hold()
+
+    @torch.no_grad()
+    def _hold(self) -> None:
+        assert self.fixed_curvature is not None
+        if self.fixed_curvature.dtype in checks.FLOATING:
+            self.fixed_curvature.clamp_(*curvatures.interval(self.fixed_curvature.dtype))
+
     def _shown_curvature(self) -> str:
         learned = ", learn_curvature=True" if self.learn_curvature else ""
-        return f"{float(self.curvature.detach()):g}{learned}"
-
-
-def xavier(out_features: int, in_features: int, **factory: object) -> nn.Parameter:
-    """A weight that keeps the length of tangent vectors on average, `[out, in]`."""
-    weight = torch.empty(out_features, in_features, **factory)  # type: ignore[call-overload]
-    return nn.Parameter(nn.init.xavier_uniform_(weight))
+        value = self.curvature.detach()
+        return f"{'unknown' if value.is_meta else format(float(value), 'g')}{learned}"

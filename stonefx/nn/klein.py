@@ -26,7 +26,9 @@ class KleinLayer(PoincareLinear):
     Shapes: points `[*batch, input_dim]` to points `[*batch, output_dim]`.
 
     Raises:
-        ValueError: the curvature is not positive and finite.
+        TypeError: a size or the curvature is not a number, or the points are not a tensor.
+        ValueError: the curvature is not positive and finite, the dtype cannot hold it, or it is a tensor that requires
+            a gradient.
         RuntimeError: points of another dtype, size or device.
 
     >>> layer = KleinLayer(128, 64)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from stonefx import ops
 
-from .hyperbolic import HyperbolicLayer, xavier
+from .arguments import number, size
+from .hyperbolic import HyperbolicLayer
 
 _OFFSET = 1.1
 
@@ -36,7 +37,9 @@ class LorentzLinear(HyperbolicLayer):
     Shapes: points `[*batch, 1 + in_features]` to points `[*batch, 1 + out_features]`, time first.
 
     Raises:
-        ValueError: the curvature or the scale is not positive and finite, or there is no such form.
+        TypeError: a size, the curvature or the scale is not a number, or the points are not a tensor.
+        ValueError: the curvature or the scale is not positive and finite, the dtype cannot hold the curvature, it is a
+            tensor that requires a gradient, or there is no such form.
         RuntimeError: points of another dtype, size or device.
 
     >>> layer = LorentzLinear(8, 4)
@@ -62,19 +65,35 @@ class LorentzLinear(HyperbolicLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(c, learn_curvature, device, dtype)
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features = size("LorentzLinear", "in_features", in_features)
+        self.out_features = size("LorentzLinear", "out_features", out_features)
         if form not in ("project", "rescale"):
             raise ValueError(f"LorentzLinear: expected form 'project' or 'rescale', got {form!r}")
-        if not 0 < scale < math.inf:
+        self.initial_scale = number("LorentzLinear", "scale", scale)
+        if not 0 < self.initial_scale < math.inf:
             raise ValueError(f"LorentzLinear: scale must be positive and finite, got {scale}")
         self.form = form
         rows = out_features + (form == "rescale")
-        self.weight = xavier(rows, in_features + 1, device=device, dtype=dtype)
-        zeros = torch.zeros(rows, device=device, dtype=dtype)
-        self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
-        log_scale = torch.tensor(math.log(scale), device=device, dtype=dtype or torch.get_default_dtype())
+        self.weight = nn.Parameter(torch.empty(rows, in_features + 1, device=device, dtype=dtype))
+        vector = torch.empty(rows, device=device, dtype=dtype)
+        self.register_parameter("bias", nn.Parameter(vector) if bias else None)
+        log_scale = torch.empty((), device=device, dtype=dtype)
         self.register_parameter("log_scale", nn.Parameter(log_scale) if form == "rescale" else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw a weight that keeps the length of vectors on average; no bias, the scale given to the constructor."""
+        super().reset_parameters()
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        if self.log_scale is not None:
+            nn.init.constant_(self.log_scale, math.log(self.initial_scale))
+
+    @property
+    def coordinates(self) -> int:
+        """See `HyperbolicLayer`."""
+        return 1 + self.in_features
 
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from stonefx import ops
 from stonefx.geometry import poincare
 
-from .hyperbolic import HyperbolicLayer, radius, xavier
+from .arguments import size
+from .hyperbolic import HyperbolicLayer, radius
 
 
 class PoincareLinear(HyperbolicLayer):
@@ -30,7 +31,9 @@ class PoincareLinear(HyperbolicLayer):
     Shapes: points `[*batch, in_features]` to points `[*batch, out_features]`.
 
     Raises:
-        ValueError: the curvature is not positive and finite.
+        TypeError: a size or the curvature is not a number, or the points are not a tensor.
+        ValueError: the curvature is not positive and finite, the dtype cannot hold it, or it is a tensor that requires
+            a gradient.
         RuntimeError: points of another dtype, size or device.
 
     >>> layer = PoincareLinear(8, 4, c=0.5)
@@ -53,11 +56,24 @@ class PoincareLinear(HyperbolicLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(c, learn_curvature, device, dtype)
-        self.in_features = in_features
-        self.out_features = out_features
-        self.weight = xavier(out_features, in_features, device=device, dtype=dtype)
-        zeros = torch.zeros(out_features, device=device, dtype=dtype)
-        self.register_parameter("bias", nn.Parameter(zeros) if bias else None)
+        self.in_features = size(type(self).__name__, "in_features", in_features)
+        self.out_features = size(type(self).__name__, "out_features", out_features)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
+        vector = torch.empty(out_features, device=device, dtype=dtype)
+        self.register_parameter("bias", nn.Parameter(vector) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw a weight that keeps the length of tangent vectors on average; the bias is 0."""
+        super().reset_parameters()
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def coordinates(self) -> int:
+        """See `HyperbolicLayer`."""
+        return self.in_features
 
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""
