@@ -139,7 +139,8 @@ def einstein_midpoint(points: Tensor, weights: Tensor | None = None, c: float | 
 
     Args:
         points: `[*batch, n, dim]`.
-        weights: `[*batch, n]` or broadcasting to that, at least 0 and not all 0; by default all 1.
+        weights: `[*batch, n]` or broadcasting to that, at least 0 (not looked at); by default all 1. The midpoint
+            without points, or with weights that are all 0, is the origin.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:

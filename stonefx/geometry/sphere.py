@@ -117,7 +117,8 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
 
 
 def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
-    """Put rows on the sphere: `x / (sqrt(c) ||x||)`. 0 has no nearest point and stays 0.
+    """Put rows on the sphere: `x / (sqrt(c) ||x||)`. 0 has no nearest point and stays 0, with gradient
+    0.
 
     Args:
         x: any rows, `[*batch, dim]`.

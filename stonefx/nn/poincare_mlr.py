@@ -76,7 +76,7 @@ class PoincareMLR(HyperbolicLayer):
         p = ops.expmap0(self.offset, c, tanh_limit=math.atanh(limit))
         normals = (1 - c * p.square().sum(-1, keepdim=True)) * self.weight
         # Far outside the ball the product with the normals and the square of the length are beyond the dtype.
-        return ops.poincare_mlr(poincare.project(x, c), p, normals, c, min_alpha=1 - limit**2)
+        return ops.poincare_mlr(poincare.project(x, c, eps=1 - limit), p, normals, c, min_alpha=1 - limit**2)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

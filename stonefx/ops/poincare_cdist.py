@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -104,7 +105,9 @@ def poincare_cdist(
 
 def _by_products(x: Tensor, y: Tensor, c: Tensor, min_alpha: float, guards: Guards) -> Tensor:
     check_operands(_NAME, x, y, c, min_alpha=min_alpha, **guards._asdict())
-    with torch.autocast(x.device.type, enabled=False):
+    device = x.device.type
+    # Meta tensors have no autocast to leave.
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         dtype = batching.compute_dtype(x)
         product = x.to(dtype) @ y.to(dtype).mT
     return EPILOGUE(product, x, y, c, min_alpha=min_alpha, **guards._asdict())

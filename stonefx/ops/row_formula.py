@@ -97,7 +97,9 @@ class RowFormula:
         x, count = operands[0], len(self.vectors)
         batch = self.check(operands, guards)
         whole = [
-            operand.to(device=x.device, dtype=torch.float64).expand(*batch, operand.shape[-1] if index < count else 1)
+            operand.to(device=x.device, dtype=torch.float64).expand(
+                *batch, operand.shape[-1] if index < count else 1
+            )
             for index, operand in enumerate(operands)
         ]
         with torch.enable_grad():

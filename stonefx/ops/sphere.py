@@ -9,7 +9,7 @@ from . import analytic as a
 from .library import declare
 from .row_formula import RowFormula
 
-_TINY = 1e-30
+_TINY = 1e-300
 
 
 def _squared_half_tangent(x: Tensor, y: Tensor) -> Tensor:
@@ -49,8 +49,10 @@ def _geodesic(x: Tensor, y: Tensor, c: Tensor, t: Tensor) -> Tensor:
 
 
 def _project(x: Tensor, c: Tensor) -> Tensor:
-    """`x / (sqrt(c) ||x||)`; 0 stays 0."""
-    return x / (c * a.inner(x, x).clamp_min(_TINY)).sqrt()
+    """`x / (sqrt(c) ||x||)`; 0 stays 0, with gradient 0."""
+    squares = a.inner(x, x)
+    zero = squares < _TINY
+    return torch.where(zero, 0.0, 1 / (c * torch.where(zero, 1.0, squares)).sqrt()) * x
 
 
 FORMULAS = (

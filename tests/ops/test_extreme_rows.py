@@ -7,7 +7,7 @@ import torch
 from operator_cases import overload
 
 from stonefx import ops
-from stonefx.geometry import lorentz, poincare
+from stonefx.geometry import lorentz, poincare, sphere
 
 ONE = torch.tensor(1.0)
 
@@ -75,3 +75,32 @@ def test_nan_in_a_row_is_passed_on(name):
     scalars = (ONE, torch.tensor(0.5)) if name == "mobius_scalar_mul" else (ONE,)
     got = overload(f"{name}_forward")(double(0.0, math.nan, 0.5), *scalars)
     assert got[1:].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("length", [1.0001, 3.16, 1e3, 1e6, 1e15, 1e30])
+def test_sums_of_points_outside_the_ball_stay_inside(dtype, length):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(500, 8, dtype=dtype, generator=generator) for _ in range(2))
+    x, y = length * x / x.norm(dim=-1, keepdim=True), 0.5 * y / y.norm(dim=-1, keepdim=True)
+    for a, b in ((x, y), (y, x), (x, 0 * y), (x, x), (x, -x)):
+        assert (poincare.mobius_add(a, b).double().norm(dim=-1) < 1).all()
+    torch.testing.assert_close(
+        poincare.mobius_add(y.double(), 0 * y.double()), y.double(), rtol=1e-15, atol=0
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_projection_of_zero_onto_the_sphere_has_no_gradient(dtype):
+    x = torch.zeros(2, 3, dtype=dtype)
+    x[1, 0] = 1e-7
+    x.requires_grad_()
+    y = sphere.project(x)
+    assert y[0].tolist() == [0.0, 0.0, 0.0]
+    assert y[1].tolist() == [1.0, 0.0, 0.0]
+    assert torch.autograd.grad(y[0].sum(), x)[0][0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_products_on_meta():
+    x = torch.empty(3, 4, device="meta")
+    assert poincare.cdist(x, x, mode="fast").shape == (3, 3)

@@ -5,6 +5,7 @@
 // which do not cancel for opposite or nearly opposite points as the printed form does.
 #pragma once
 
+#include "stone/dual.h"
 #include "stone/scalar.h"
 #include "stone/types.h"
 
@@ -80,7 +81,9 @@ STONE_FUNCTION MobiusProjection mobius_projection(const MobiusFactors& f, double
                                                   double max_radius) {
   MobiusProjection p;
   p.xy = 0.5 * (ss - xx - yy);
-  p.zz = f.of_sum * f.of_sum * ss + f.of_x * (f.of_sum * (ss + xx - yy) + f.of_x * xx);
+  const double by_sum = f.of_sum * f.of_sum * ss, by_x = f.of_x * f.of_x * xx;
+  // Of points outside the ball large terms cancel: what rounding may add to the length is counted in.
+  p.zz = by_sum + f.of_x * f.of_sum * (ss + xx - yy) + by_x + 16.0 * kRounding * (by_sum + by_x);
   const double scaled = sqrt(c * p.zz);
   p.holds = scaled > max_radius;
   p.shrink = p.holds ? max_radius / scaled : 1.0;

@@ -97,7 +97,8 @@ def centroid(points: Tensor, weights: Tensor | None = None, c: float | Tensor = 
 
     Args:
         points: `[*batch, n, 1 + dim]`.
-        weights: `[*batch, n]` or broadcasting to that, at least 0 and not all 0; by default all 1.
+        weights: `[*batch, n]` or broadcasting to that, at least 0 (not looked at); by default all 1. The centroid
+            without points, or with weights that are all 0, is the origin.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:

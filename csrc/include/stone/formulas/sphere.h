@@ -67,13 +67,14 @@ struct SphereGeodesic {
   }
 };
 
-// x / (sqrt(c) ||x||); 0 stays 0.
+// x / (sqrt(c) ||x||); 0 stays 0, with gradient 0.
 struct SphereProject {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{"sphere_project", 1, {"x"}, 1, {"c"}, false, false, false, 0, {}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* /*guard*/) {
-    return {{1.0 / root(s[0] * at_least(m[Layout::kXX], kTiny))}};
+    const S inverse = 1.0 / root(s[0] * at_least(m[Layout::kXX], kTiny));
+    return {{choose(value_of(m[Layout::kXX]) < kTiny, chain(inverse, 0.0, 0.0), inverse)}};
   }
 };
 
