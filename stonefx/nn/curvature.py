@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ from stonefx.ops import checks
 from .arguments import number
 
 
-@cache
 def interval(dtype: torch.dtype) -> tuple[float, float]:
     """The least and the largest curvature of a layer in `dtype`.
 
@@ -88,12 +86,10 @@ def held_exp(log: Tensor) -> Tensor:
     >>> held_exp(torch.tensor(-200.0)) > 0
     tensor(True)
     """
-    least, largest = _logarithms(log.dtype)
     wide = log.float() if log.dtype in (torch.bfloat16, torch.float16) else log
-    return wide.clamp(least, largest).exp()
+    return wide.clamp(*_LOGARITHMS[log.dtype]).exp()
 
 
-@cache
-def _logarithms(dtype: torch.dtype) -> tuple[float, float]:
-    least, largest = interval(dtype)
-    return math.log(least), math.log(largest)
+_LOGARITHMS = {
+    dtype: (math.log(interval(dtype)[0]), math.log(interval(dtype)[1])) for dtype in checks.FLOATING
+}
