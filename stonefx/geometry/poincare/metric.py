@@ -70,8 +70,8 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, mode: Mode = "accura
     is `2 / sqrt(c) * artanh(sqrt(c) ||-x + y||)` (Ganea et al. 2018, equation 7) with all digits of near points.
     Norms are formed in float64; `1 - c ||x||^2` is kept at 2^-52 or more, so points of the ball are at most
     `74.9 / sqrt(c)` apart in every dtype, where `dist` reaches 34.7 in float32 and less in half types. Rows far beyond
-    the boundary may be infinitely far apart: project them first. The gradient of coincident points is 0. No `[n, m, dim]`
-    temporary is made.
+    the boundary may be infinitely far apart: project them first. The gradient of coincident points is 0. No
+    `[n, m, dim]` temporary is made.
 
     Args:
         x: points, `[*batch, n, dim]`, float32, float64, bfloat16 or float16.
