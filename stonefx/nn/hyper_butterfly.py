@@ -62,7 +62,7 @@ class HyperButterflyLayer(HyperbolicLayer):
             raise ValueError(
                 f"HyperButterflyLayer: dim must be a power of two, 2 or more, got {dim}; pad the points with zeros"
             )
-        self.dim = dim
+        self.dim = self.coordinates = dim
         self.num_layers = num_layers
         self.weight = nn.Parameter(torch.empty(num_layers, dim // 2, 2, device=device, dtype=dtype))
         self.reset_parameters()
@@ -73,11 +73,6 @@ class HyperButterflyLayer(HyperbolicLayer):
         with torch.no_grad():
             angle = torch.rand_like(self.weight[..., 0]) * (2 * math.pi)
             self.weight.copy_(torch.stack((angle.cos(), angle.sin()), -1))
-
-    @property
-    def coordinates(self) -> int:
-        """See `HyperbolicLayer`."""
-        return self.dim
 
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""

@@ -49,6 +49,7 @@ class HyperbolicLayer(nn.Module):
     """
 
     weight: Tensor
+    coordinates: int  # of a point of the input
     log_curvature: Tensor | None
     fixed_curvature: Tensor | None
 
@@ -99,11 +100,6 @@ class HyperbolicLayer(nn.Module):
             with torch.autocast(device, enabled=False):
                 return self.map_points(x.to(weight.dtype))
         return self.map_points(x)
-
-    @property
-    def coordinates(self) -> int:
-        """How many numbers a point of the input has."""
-        raise TypeError(f"{type(self).__name__} is not a layer: it defines no coordinates")
 
     def map_points(self, x: Tensor) -> Tensor:
         """The layer itself, on points of the dtype of its parameters, without autocast."""

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from stonefx import ops
 
-from .arguments import number, size
-from .hyperbolic import HyperbolicLayer
+from .affine import AffineLayer
+from .arguments import number
 
 _OFFSET = 1.1
 
 
-class LorentzLinear(HyperbolicLayer):
+class LorentzLinear(AffineLayer):
     """A linear map of all coordinates, whose result is made a point: `stonefx.ops.lorentz_linear`.
 
     In the form "project" `W x + b` is the space part, and its time makes it a point: the layer of Hypformer (Yang et
@@ -49,7 +49,6 @@ class LorentzLinear(HyperbolicLayer):
     torch.Size([3, 5])
     """
 
-    bias: nn.Parameter | None
     log_scale: nn.Parameter | None
 
     def __init__(
@@ -64,19 +63,14 @@ class LorentzLinear(HyperbolicLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(c, learn_curvature, device, dtype)
-        self.in_features = size("LorentzLinear", "in_features", in_features)
-        self.out_features = size("LorentzLinear", "out_features", out_features)
+        times = (1, int(form == "rescale"))
+        super().__init__(in_features, out_features, times, c, bias, learn_curvature, device, dtype)
         if form not in ("project", "rescale"):
             raise ValueError(f"LorentzLinear: expected form 'project' or 'rescale', got {form!r}")
         self.initial_scale = number("LorentzLinear", "scale", scale)
         if not 0 < self.initial_scale < math.inf:
             raise ValueError(f"LorentzLinear: scale must be positive and finite, got {scale}")
         self.form = form
-        rows = out_features + (form == "rescale")
-        self.weight = nn.Parameter(torch.empty(rows, in_features + 1, device=device, dtype=dtype))
-        vector = torch.empty(rows, device=device, dtype=dtype)
-        self.register_parameter("bias", nn.Parameter(vector) if bias else None)
         log_scale = torch.empty((), device=device, dtype=dtype)
         self.register_parameter("log_scale", nn.Parameter(log_scale) if form == "rescale" else None)
         self.reset_parameters()
@@ -84,16 +78,8 @@ class LorentzLinear(HyperbolicLayer):
     def reset_parameters(self) -> None:
         """Draw a weight that keeps the length of vectors on average; no bias, the scale given to the constructor."""
         super().reset_parameters()
-        nn.init.xavier_uniform_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
         if self.log_scale is not None:
             nn.init.constant_(self.log_scale, math.log(self.initial_scale))
-
-    @property
-    def coordinates(self) -> int:
-        """See `HyperbolicLayer`."""
-        return 1 + self.in_features
 
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -102,7 +88,4 @@ class LorentzLinear(HyperbolicLayer):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, c={self._shown_curvature()}, "
-            f"bias={self.bias is not None}" + (f", form={self.form!r}" if self.form != "project" else "")
-        )
+        return super().extra_repr() + (f", form={self.form!r}" if self.form != "project" else "")

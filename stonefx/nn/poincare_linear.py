@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stonefx import ops
 from stonefx.geometry import poincare
 
-from .arguments import size
-from .hyperbolic import HyperbolicLayer, radius
+from .affine import AffineLayer
+from .hyperbolic import radius
 
 
-class PoincareLinear(HyperbolicLayer):
+class PoincareLinear(AffineLayer):
     """`y = (W (*) x) (+) expmap0(b)`: the Möbius linear layer (Ganea et al. 2018, section 3.2).
 
     Points on the boundary or beyond it are taken to be where `logmap0` puts them, just inside; results are projected
@@ -43,8 +43,6 @@ class PoincareLinear(HyperbolicLayer):
     True
     """
 
-    bias: nn.Parameter | None
-
     def __init__(
         self,
         in_features: int,
@@ -55,25 +53,8 @@ class PoincareLinear(HyperbolicLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(c, learn_curvature, device, dtype)
-        self.in_features = size(type(self).__name__, "in_features", in_features)
-        self.out_features = size(type(self).__name__, "out_features", out_features)
-        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
-        vector = torch.empty(out_features, device=device, dtype=dtype)
-        self.register_parameter("bias", nn.Parameter(vector) if bias else None)
+        super().__init__(in_features, out_features, (0, 0), c, bias, learn_curvature, device, dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw a weight that keeps the length of tangent vectors on average; the bias is 0."""
-        super().reset_parameters()
-        nn.init.xavier_uniform_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    @property
-    def coordinates(self) -> int:
-        """See `HyperbolicLayer`."""
-        return self.in_features
 
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -88,11 +69,4 @@ class PoincareLinear(HyperbolicLayer):
             matvec_limit=limit,
             min_denominator=1e-15,
             project_limit=limit,
-        )
-
-    def extra_repr(self) -> str:
-        """What `print` shows."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, c={self._shown_curvature()}, "
-            f"bias={self.bias is not None}"
         )

@@ -53,7 +53,7 @@ class PoincareMLR(HyperbolicLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(c, learn_curvature, device, dtype)
-        self.in_features = size("PoincareMLR", "in_features", in_features)
+        self.in_features = self.coordinates = size("PoincareMLR", "in_features", in_features)
         self.num_classes = size("PoincareMLR", "num_classes", num_classes)
         self.weight = nn.Parameter(torch.empty(num_classes, in_features, device=device, dtype=dtype))
         self.offset = nn.Parameter(torch.empty(num_classes, in_features, device=device, dtype=dtype))
@@ -64,11 +64,6 @@ class PoincareMLR(HyperbolicLayer):
         super().reset_parameters()
         nn.init.xavier_uniform_(self.weight)
         nn.init.zeros_(self.offset)
-
-    @property
-    def coordinates(self) -> int:
-        """See `HyperbolicLayer`."""
-        return self.in_features
 
     def map_points(self, x: Tensor) -> Tensor:
         """See the class."""
