@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stonefx.ops.calling import Caller
-from stonefx.ops.checks import FLOATING, shape, show
+from stonefx.ops.checks import FLOATING, broadcasts_to, shape, show
 from stonefx.ops.curvature import operand
 
 from .bounds import of
@@ -64,7 +64,7 @@ def _curvature(function: str, points: Tensor, c: float | Tensor) -> Tensor:
     curvature = operand(function, points, c)
     _check_dtype(function, "c", curvature)
     wanted = (*points.shape[:-2], 1)
-    if curvature.dim() and not (curvature.shape[-1] == 1 and _fits(curvature.shape, wanted)):
+    if curvature.dim() and not broadcasts_to(curvature.shape, wanted):
         raise RuntimeError(
             f"{function}: c must be 0-dim or broadcast to [*batch, 1] = {list(wanted)}, got {shape(curvature)} with "
             f"points {shape(points)}; a curvature for each midpoint needs a last dimension of 1: c.unsqueeze(-1)"
@@ -81,19 +81,13 @@ def _shares(function: str, points: Tensor, weights: Tensor) -> Tensor:
         )
     wanted = tuple(points.shape[:-1])
     # More batches than the points have are welcome: several midpoints of the same points.
-    if not _fits(weights.shape[-1:], wanted[-1:]) or not _broadcasts(weights.shape[:-1], wanted[:-1]):
+    if not broadcasts_to(weights.shape[-1:], wanted[-1:]) or not _broadcasts(weights.shape[:-1], wanted[:-1]):
         raise RuntimeError(
             f"{function}: weights must broadcast with [*batch, n] = {list(wanted)}, got {shape(weights)} with points "
             f"{shape(points)}; give each point one weight, in the order of dimension -2"
         )
     _check_device(function, "weights", points, weights)
     return weights.double().unsqueeze(-1)
-
-
-def _fits(given: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether a shape broadcasts to the one wanted."""
-    pairs = zip(reversed(given), reversed(wanted), strict=False)
-    return len(given) <= len(wanted) and all(size in (1, extent) for size, extent in pairs)
 
 
 def _broadcasts(one: Sequence[int], other: Sequence[int]) -> bool:

@@ -56,6 +56,12 @@ def same_device(operator: str, labels: str, x: torch.Tensor, y: torch.Tensor) ->
         )
 
 
+def broadcasts_to(given: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape broadcasts to the one wanted."""
+    pairs = zip(reversed(given), reversed(wanted), strict=False)
+    return len(given) <= len(wanted) and all(size == 1 or size == extent for size, extent in pairs)
+
+
 def curvature(
     operator: str,
     c: torch.Tensor,
@@ -70,12 +76,7 @@ def curvature(
     of the row that is given as a curvature is.
     """
     floating(operator, label, c)
-    fits = c.dim() <= len(batch) + 1
-    if fits and c.dim() > 0:
-        fits = c.shape[-1] == 1
-        for size, extent in zip(reversed(c.shape[:-1]), reversed(batch), strict=False):
-            fits = fits and (size == 1 or size == extent)
-    if not fits:
+    if c.dim() > 0 and not broadcasts_to(c.shape, (*batch, 1)):
         expected = "[" + ", ".join(str(size) for size in (*batch, 1)) + "]"
         raise RuntimeError(
             f"stone::{operator}: {label} must be 0-dim or broadcast to [*batch, 1] = {expected}, got {shape(c)}; "
