@@ -26,6 +26,8 @@ class Choice:
         terms: how the parts are computed.
         seconds: predicted.
         parameters: entries of the matrices, those of the terms too.
+        reads: for "map" and "source": the features that the matrix reads, of the level or of the source; None for a map
+            that is emitted as the graph has it.
     """
 
     kind: str
@@ -35,6 +37,22 @@ class Choice:
     cut: Tree | None = None
     seconds: float = 0.0
     parameters: int = 0
+    reads: range | None = None
+
+    @property
+    def inputs(self) -> int:
+        """How many features a map reads."""
+        return self.level.width if self.reads is None else len(self.reads)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a map reads a part of the features only, so that a slice comes before it."""
+        return self.reads is not None and len(self.reads) < self.base_width
+
+    @property
+    def base_width(self) -> int:
+        """The features of what a map is applied to."""
+        return self.terms[0].top.width
 
     def flat(self) -> list[Choice]:
         """This choice and all within it, from the bottom."""
@@ -73,14 +91,18 @@ def own_seconds(choice: Choice, costs: Costs) -> float:
         found = single_source(level)
         assert found is not None
         source, moves = found
-        applied = costs.linear(costs.rows(source), source.width, top.width)
+        applied = costs.linear(costs.rows(source), choice.inputs, top.width) + _cut_seconds(choice, costs)
         return applied + sum(costs.move(move, top.width) for move in moves)
-    return _map_seconds(choice, path, costs)
+    return _map_seconds(choice, path, costs) + _cut_seconds(choice, costs)
+
+
+def _cut_seconds(choice: Choice, costs: Costs) -> float:
+    return costs.view() if choice.is_cut else 0.0
 
 
 def _map_seconds(choice: Choice, path: Sequence[Element], costs: Costs) -> float:
     level, top = choice.level, choice.top
-    rows, inputs, outputs = costs.rows(level), level.width, top.width
+    rows, inputs, outputs = costs.rows(level), choice.inputs, top.width
     convolve = next((element for element in path if isinstance(element, Convolve)), None)
     if convolve is not None:
         made = _rows_made(level, top, costs)
@@ -96,6 +118,8 @@ def _map_seconds(choice: Choice, path: Sequence[Element], costs: Costs) -> float
         return costs.elementwise(rows, outputs)
     if all(isinstance(element, Pick) for element in path):
         return costs.view()
+    if choice.reads is None:
+        return costs.elementwise(rows, outputs)
     return costs.linear(rows, inputs, outputs)
 
 
@@ -107,17 +131,17 @@ def _rows_made(level: Tree, top: Tree, costs: Costs) -> int:
     return costs.rows(level)
 
 
-def entries(level: Tree, top: Tree, path: Sequence[Element]) -> int:
+def entries(inputs: int, outputs: int, path: Sequence[Element]) -> int:
     """Entries of the one matrix, or kernel, of a way."""
     convolve = next((element for element in path if isinstance(element, Convolve)), None)
     if convolve is not None:
-        return level.width // _groups(convolve, path) * top.width * convolve.volume
-    return 0 if all(isinstance(each, Shift | Scale | Pick) for each in path) else level.width * top.width
+        return inputs // _groups(convolve, path) * outputs * convolve.volume
+    return 0 if all(isinstance(each, Shift | Scale | Pick) for each in path) else inputs * outputs
 
 
 def _groups(convolve: Convolve, path: Sequence[Element]) -> int:
-    """The groups that a convolution keeps: with nothing but shifts and scales behind it, its own."""
-    keeps = path[0] is convolve and all(isinstance(each, Shift | Scale) for each in path[1:])
+    """The groups that a convolution keeps: with nothing but shifts and scales around it, its own."""
+    keeps = all(each is convolve or isinstance(each, Shift | Scale) for each in path)
     return convolve.groups if keeps else 1
 
 

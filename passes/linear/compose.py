@@ -17,7 +17,7 @@ from torch import fx
 from ..rewrite import val
 from .elements import Apply, Convolve, Deviation, Element, Pick, Scale, Shift, Structure
 from .emit import Emitter
-from .groups import ungrouped, untransposed
+from .groups import by_group, ungrouped, untransposed
 from .paths import path_between
 from .tree import Tree
 
@@ -38,7 +38,8 @@ class Composition:
         self, emit: Emitter, width: int, bias: fx.Node | None = None, constants: bool = True
     ) -> None:
         self.emit = emit
-        self.width = width
+        self.inputs = self.width = width
+        self.columns = range(width)  # the features of `x` that `weight` has columns for
         self.weight: fx.Node | None = None  # None: the identity, times `scale`
         self.scale: fx.Node | float | None = None
         self.bias = bias
@@ -89,13 +90,35 @@ class Composition:
         self._embedding = (start, self.width)
         self.width = width
 
-    def matrix(self) -> fx.Node:
-        """`W`: `[out, in]`, or `[out, in, places]` behind a convolution."""
+    def matrix(self, reads: range | None = None) -> fx.Node:
+        """`W`: `[out, in]`, or `[out, in, places]` behind a convolution.
+
+        Args:
+            reads: the only features of `x` that the way reads, which get the columns; None for all.
+        """
         self._spread()
         if self.weight is None:
             eye = self._eye(self.width)
             self.weight = self._rows_times(eye, self.scale) if self.scale is not None else eye
-        return self.weight
+        reads = range(self.inputs) if reads is None else reads
+        if reads == self.columns:
+            return self.weight
+        if len(self.columns) < self.inputs:
+            self._widen()
+        return self.emit(aten.slice.Tensor, self.weight, 1, reads.start, reads.stop, reads.step)
+
+    def _widen(self) -> None:
+        """Give the features that were not picked columns of zeros."""
+        assert self.weight is not None
+        places = self.columns
+        picked = self.emit(
+            aten.slice.Tensor, self._eye(self.inputs), 0, places.start, places.stop, places.step
+        )
+        if val(self.weight).dim() == 2:
+            self.weight = self.emit(aten.mm.default, self.weight, picked)
+        else:
+            self.weight = self.emit(aten.einsum.default, "oip,ij->ojp", [self.weight, picked])
+        self.columns = range(self.inputs)
 
     def _eye(self, width: int) -> fx.Node:
         return self.emit(aten.eye.default, width, dtype=torch.float64, device=val(self.emit.anchor).device)
@@ -152,11 +175,16 @@ class Composition:
             kernel = untransposed(emit, kernel, element)
         self.convolve, self.grouped = element, element.groups > 1
         matrix = self.weight
-        if matrix is not None or self.scale is not None or self.bias is not None:
+        if matrix is not None:
             kernel = ungrouped(emit, kernel, element)
             self.grouped = False
         if self.bias is not None:
-            self.bias = emit(aten.mv.default, emit(aten.sum.dim_IntList, kernel, [2]), self.bias)
+            weights = emit(aten.sum.dim_IntList, kernel, [2])
+            if self.grouped:
+                weights = emit(aten.mul.Tensor, weights, by_group(emit, self.bias, element))
+                self.bias = emit(aten.sum.dim_IntList, weights, [1])
+            else:
+                self.bias = emit(aten.mv.default, weights, self.bias)
         if matrix is not None:
             inputs = int(val(matrix).shape[1])
             rows = emit(
@@ -167,8 +195,9 @@ class Composition:
             kernel = emit(aten.permute.default, product, [0, 2, 1])
         elif self.scale is not None:
             by = self.scale
-            column = emit(aten.reshape.default, by, [1, -1, 1]) if isinstance(by, fx.Node) else by
-            kernel = emit(aten.mul.Tensor, kernel, column)
+            if isinstance(by, fx.Node) and val(by).numel() > 1:
+                by = emit(aten.unsqueeze.default, by_group(emit, by, element), 2)
+            kernel = emit(aten.mul.Tensor, kernel, by)
         self.weight, self.scale, self.width = kernel, None, element.outputs
 
     def _densify(self) -> None:
@@ -231,8 +260,12 @@ class Composition:
             return emit(aten.slice.Tensor, node, 0, element.start, element.stop, element.step)
 
         self._densify()
-        self.weight = part(self.matrix())
-        self.scale = None
+        if self.weight is not None:
+            self.weight = part(self.weight)
+        else:  # what is not picked is never read
+            self.columns = self.columns[element.start : element.stop : element.step]
+            if isinstance(self.scale, fx.Node) and val(self.scale).numel() > 1:
+                self.scale = part(self.scale)
         self.bias = None if self.bias is None else part(self.bias)
         self.width = len(chosen)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..arguments import is_operator
 from .cost import Machine
-from .elements import Convolve, Element, Pick, Scale, Shift
+from .elements import Convolve, Element, Pick, Scale, Shift, Structure
 from .tree import Tree
 from .values import Value
 
@@ -99,6 +99,8 @@ class Costs:
             return self.elementwise(rows, outputs)
         if all(isinstance(element, Pick) for element in elements):
             return self.view()
+        if all(isinstance(element, Structure) for element in elements):
+            return self.elementwise(rows, outputs)
         return self.linear(rows, inputs, outputs)
 
     def as_it_stands(self, tree: Tree) -> float:

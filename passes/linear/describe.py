@@ -59,8 +59,8 @@ class Subject:
     def rewritten(self, site: Site, read: Sequence[fx.Node]) -> Site:
         """The site once its region was rewritten, reading the given weights."""
         plan = self.decision.plan
-        widths = [each.cut.width if each.cut is not None else each.level.width for each in plan.maps()]
-        widths += [each.level.width for each in plan.maps() if each.cut is not None]
+        widths = [each.cut.width if each.cut is not None else each.inputs for each in plan.maps()]
+        widths += [each.inputs for each in plan.maps() if each.cut is not None]
         widths += [1 for each in plan.flat() if each.kind in ("move", "sum")]
         return replace(
             site,
@@ -168,9 +168,8 @@ def _border(level: Tree) -> str:
 
 
 def _piece(choice: Choice) -> list[int]:
-    start = choice.terms[0].level if choice.kind == "source" else choice.level
     middle = [] if choice.cut is None else [choice.cut.width]
-    return [start.width, *middle, choice.top.width]
+    return [choice.inputs, *middle, choice.top.width]
 
 
 def _chained(pieces: Sequence[Sequence[int]]) -> str:

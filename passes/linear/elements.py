@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,11 @@ class Pick:
     stop: int
     step: int = 1
 
+    @property
+    def sources(self) -> list[tuple[int, ...]]:
+        """For each feature made, the features that it reads."""
+        return [(place,) for place in range(self.start, self.stop, self.step)]
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -113,11 +118,13 @@ class Structure:
 
     Args:
         inputs, outputs: the widths.
+        sources: for each feature made, the features that it reads.
         matrix: emits the matrix, `[outputs, inputs]` in float64.
     """
 
     inputs: int
     outputs: int
+    sources: Sequence[tuple[int, ...]] = field(compare=False, repr=False)
     matrix: Callable[[Emitter], fx.Node] = field(compare=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .choices import Choice
-from .elements import Convolve, Element, Pick, Scale, Shift, mixes
+from .elements import Convolve, Element, Pick, Scale, Shift, Structure, mixes
 from .paths import elements_between
 from .tree import Tree
 
@@ -23,18 +23,18 @@ def plan_flops(plan: Choice) -> int:
     total = 0
     for each in plan.maps():
         path = elements_between(each.level, each.top)
-        rows, inputs, outputs = each.level.value.rows(), each.level.width, each.top.width
+        rows, inputs, outputs = each.level.value.rows(), each.inputs, each.top.width
         if each.cut is not None:
             total += 2 * rows * each.cut.width * (inputs + outputs)
         elif each.kind == "source":
             source = each.terms[0].level
-            total += 2 * source.value.rows() * source.width * outputs
+            total += 2 * source.value.rows() * inputs * outputs
         elif any(isinstance(element, Convolve) for element in path):
             convolve = next(element for element in path if isinstance(element, Convolve))
-            groups = convolve.groups if path[0] is convolve and sum(map(mixes, path)) == 1 else 1
+            groups = convolve.groups if sum(map(mixes, path)) == 1 else 1
             made = each.top.value.rows()
             total += 2 * made * (inputs // groups) * convolve.volume * outputs
-        elif any(map(mixes, path)):
+        elif each.reads is not None and any(map(mixes, path)):
             total += 2 * rows * inputs * outputs
     return total
 
@@ -44,5 +44,5 @@ def flops_of(elements: Sequence[Element], rows: int, inputs: int, outputs: int) 
     for element in elements:
         if isinstance(element, Convolve):
             return 2 * rows * inputs // element.groups * element.volume * outputs
-    plain = all(isinstance(element, Shift | Scale | Pick) for element in elements)
+    plain = all(isinstance(element, Shift | Scale | Pick | Structure) for element in elements)
     return 0 if plain else 2 * rows * inputs * outputs

@@ -24,6 +24,16 @@ def ungrouped(emit: Emitter, kernel: fx.Node, element: Convolve) -> fx.Node:
     return emit(aten.reshape.default, emit(aten.mul.Tensor, split, mask), [outputs, groups * inputs, volume])
 
 
+def by_group(emit: Emitter, vector: fx.Node, element: Convolve) -> fx.Node:
+    """One entry a feature read, `[in]`, laid out for the kernel's rows: `[1 or out, in / groups]`."""
+    groups = element.groups
+    if groups == 1:
+        return emit(aten.reshape.default, vector, [1, -1])
+    split = emit(aten.reshape.default, vector, [groups, 1, element.inputs // groups])
+    spread = emit(aten.expand.default, split, [groups, element.outputs // groups, element.inputs // groups])
+    return emit(aten.reshape.default, spread, [element.outputs, element.inputs // groups])
+
+
 def untransposed(emit: Emitter, kernel: fx.Node, element: Convolve) -> fx.Node:
     """`[in, out / groups, places]` as `[out, in / groups, places]`."""
     groups, volume = element.groups, element.volume

@@ -45,6 +45,13 @@ def _by_feature(emit: Emitter, target: Any, node: fx.Node, other: fx.Node | floa
     return emit.call(target, {"self": node, "other": other})
 
 
+def added(emit: Emitter, left: fx.Node, right: fx.Node) -> fx.Node:
+    """The sum of two values of one shape."""
+    if is_row_major(val(right)):
+        return _by_feature(emit, aten.add.Tensor, left, right)
+    return emit.call(aten.add.Tensor, {"self": left, "other": right})
+
+
 def _along(emit: Emitter, vector: fx.Node, held: Held, name: str) -> fx.Node:
     """A vector of features, shaped so that it broadcasts along the feature axis."""
     node, axis = held
@@ -63,6 +70,7 @@ def feature_map(
     read: list[fx.Node],
     own: Matrix | None,
     own_bias: fx.Node | None,
+    reads: range | None = None,
 ) -> Held:
     """Apply a matrix, or a convolution, to the features.
 
@@ -74,6 +82,7 @@ def feature_map(
         read: gets the weight and the bias that the map reads.
         own: a weight of the graph that is the matrix as it is.
         own_bias: a weight of the graph that is the bias as it is.
+        reads: the features that were cut out of what the composition is of, where it is not all of them.
     """
     node, axis = held
     dtype = val(node).dtype
@@ -84,9 +93,9 @@ def feature_map(
     convolves = images and not emit.fuses
     name = merged_name(weights, "weight")
     if composition.convolve is not None:
-        weight = _kernel(emit, composition, composition.convolve, dtype, name)
+        weight = _kernel(emit, composition, composition.convolve, dtype, name, reads)
     else:
-        weight = _weight(emit, composition, own, dtype, name, spatial if convolves else 0)
+        weight = _weight(emit, composition, own, dtype, name, spatial if convolves else 0, reads)
     bias = own_bias
     if bias is None and composition.bias is not None:
         bias = emit.fold(emit.rounded(composition.bias, dtype), merged_name(weights, "bias"))
@@ -122,7 +131,13 @@ def _pixels(emit: Emitter, node: fx.Node, weight: fx.Node, bias: fx.Node | None)
 
 
 def _weight(
-    emit: Emitter, composition: Composition, own: Matrix | None, dtype: torch.dtype, name: str, spatial: int
+    emit: Emitter,
+    composition: Composition,
+    own: Matrix | None,
+    dtype: torch.dtype,
+    name: str,
+    spatial: int,
+    reads: range | None,
 ) -> fx.Node:
     """The matrix in the dtype of the map, with `spatial` trailing axes of size 1."""
     if own is not None and val(own.node).dtype == dtype:
@@ -135,7 +150,7 @@ def _weight(
         if own.transposed:
             node = emit(aten.t.default, node)
     else:
-        node = emit.rounded(composition.matrix(), dtype)
+        node = emit.rounded(composition.matrix(reads), dtype)
     if spatial:
         node = _row_major(emit, emit(aten.reshape.default, node, [*val(node).shape, *[1] * spatial]))
     return emit.fold(node, name)
@@ -148,10 +163,15 @@ def linear(emit: Emitter, node: fx.Node, weight: fx.Node, bias: fx.Node | None) 
 
 
 def _kernel(
-    emit: Emitter, composition: Composition, convolve: Convolve, dtype: torch.dtype, name: str
+    emit: Emitter,
+    composition: Composition,
+    convolve: Convolve,
+    dtype: torch.dtype,
+    name: str,
+    reads: range | None,
 ) -> fx.Node:
     """The kernel in the layout of the convolution: `[out, in / groups, *kernel]`, or transposed."""
-    kernel = emit.rounded(composition.matrix(), dtype)
+    kernel = emit.rounded(composition.matrix(reads), dtype)
     outputs, inputs, _ = (int(size) for size in val(kernel).shape)
     if convolve.transposed:
         groups = convolve.groups if composition.grouped else 1
@@ -233,18 +253,19 @@ def pair_map(
     read: list[fx.Node],
     own: Sequence[Matrix | None],
     own_bias: fx.Node | None,
+    reads: range | None,
 ) -> Held:
     """Apply two matrices in a row: as one low-rank pair where the features lie last."""
     node, axis = held
     first, second = compositions
     if axis != val(node).dim() - 1:
         first.bias = None  # the second composition holds it already
-        held = feature_map(emit, held, first, weights[0], read, own[0], None)
+        held = feature_map(emit, held, first, weights[0], read, own[0], None, reads)
         return feature_map(emit, held, second, weights[1], read, own[1], own_bias)
     dtype = val(node).dtype
     factors = [
-        _weight(emit, each, matrix, dtype, merged_name(names, "weight"), 0)
-        for each, matrix, names in zip(compositions, own, weights, strict=True)
+        _weight(emit, each, matrix, dtype, merged_name(names, "weight"), 0, part)
+        for each, matrix, names, part in zip(compositions, own, weights, (reads, None), strict=True)
     ]
     bias = own_bias
     if bias is None and second.bias is not None:

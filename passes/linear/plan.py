@@ -10,6 +10,7 @@ level above `u`, the least time to have what `u` contributes to `p` is
                       sum of best(child, p) + additions at w(p)      a sum, or a join, is taken apart
                       one map source -> p )                          all of u comes from one source
 
+A map may stand for a way only where all that it makes depends on all that it reads, as `dependence` says.
 and `best(root, root)` is the plan. One map `u -> p` is a dense matrix or, through a level in between, two factors.
 On a chain this is the matrix-chain problem, solved exactly.
 """
@@ -21,7 +22,8 @@ from dataclasses import replace
 
 from .choices import Choice, better, entries, own_seconds
 from .costs import Costs
-from .elements import Convolve, Element, Shift, mixes
+from .dependence import part_of_source, part_read, stays_as_it_is
+from .elements import Convolve, Element, Pick, Shift, mixes
 from .paths import cuts, elements_between, single_source
 from .tree import Tree
 
@@ -37,35 +39,39 @@ class Planner:
     def __init__(self, tree: Tree, costs: Costs) -> None:
         self.tree = tree
         self.costs = costs
-        self._best: dict[tuple[Tree, Tree], Choice] = {}
+        self._best: dict[tuple[Tree, Tree], Choice | None] = {}
 
     def plan(self) -> Choice:
         """The plan of the whole region."""
-        return self.best(self.tree, self.tree)
+        return self.computed(self.tree)
 
-    def best(self, level: Tree, top: Tree) -> Choice:
-        """The best way to have what `level` contributes to `top`; `level is top` computes the level itself."""
+    def computed(self, level: Tree) -> Choice:
+        """The best way to compute a level itself."""
+        found = self.best(level, level)
+        assert found is not None
+        return found
+
+    def best(self, level: Tree, top: Tree) -> Choice | None:
+        """The best way to have what `level` contributes to `top`; None where no map may stand for the way there."""
         if (level, top) not in self._best:
             found: Choice | None = None
             for candidate in self._candidates(level, top):
-                if found is None or better(candidate, found):
+                if candidate is not None and (found is None or better(candidate, found)):
                     found = candidate
-            assert found is not None
             self._best[level, top] = found
         return self._best[level, top]
 
-    def _candidates(self, level: Tree, top: Tree) -> list[Choice]:
-        found: list[Choice] = []
+    def _candidates(self, level: Tree, top: Tree) -> list[Choice | None]:
+        found: list[Choice | None] = []
         path = elements_between(level, top)
         if level.is_leaf:
             return [self._mapped(Choice("given", level, level), level, top, path)]
         if level is not top:
-            found.append(self._mapped(self.best(level, level), level, top, path))
+            found.append(self._mapped(self.computed(level), level, top, path))
         if level.is_map and self._may_pend(level, path):
             found.append(self.best(level.children[0], top))
         elif level.move is not None and _may_move(level, top, path):
-            inner = self.best(level.children[0], top)
-            found.append(self._around("move", level, top, (inner,)))
+            found.append(self._around("move", level, top, (self.best(level.children[0], top),)))
         elif level.is_sum or (level.joins and any(map(mixes, path))):
             terms = tuple(self.best(child, top) for child in level.children)
             found.append(self._around("sum", level, top, terms))
@@ -87,25 +93,45 @@ class Planner:
         # A constant below a border of zeros is no constant behind it.
         return not (above[0].pads and any(isinstance(element, Shift) for element in level.elements))
 
-    def _around(self, kind: str, level: Tree, top: Tree, terms: tuple[Choice, ...]) -> Choice:
+    def _around(self, kind: str, level: Tree, top: Tree, parts: tuple[Choice | None, ...]) -> Choice | None:
+        terms = tuple(part for part in parts if part is not None)
+        if len(terms) < len(parts):
+            return None
         return self._priced(
             Choice(kind, level, top, terms, parameters=sum(term.parameters for term in terms))
         )
 
-    def _from_source(self, level: Tree, top: Tree, source: Tree) -> Choice:
+    def _from_source(self, level: Tree, top: Tree, source: Tree) -> Choice | None:
+        reads = part_of_source(level, top, source)
+        if reads is None:
+            return None
         given = Choice("given", source, source)
-        return self._priced(Choice("source", level, top, (given,), parameters=source.width * top.width))
+        parameters = len(reads) * top.width
+        return self._priced(Choice("source", level, top, (given,), parameters=parameters, reads=reads))
 
-    def _mapped(self, base: Choice, level: Tree, top: Tree, path: Sequence[Element]) -> Choice:
+    def _mapped(self, base: Choice, level: Tree, top: Tree, path: Sequence[Element]) -> Choice | None:
         """`base` computes the level; one map, or a pair of factors, takes it to `top`."""
         if level is top:
             return base
-        size = entries(level, top, path)
-        chosen = self._priced(Choice("map", level, top, (base,), parameters=base.parameters + size))
+        if stays_as_it_is(level, top) or all(isinstance(element, Pick) for element in path):
+            return self._priced(Choice("map", level, top, (base,), parameters=base.parameters))
+        reads = part_read(level, top)
+        if reads is None:
+            return None
+        size = entries(len(reads), top.width, path)
+        chosen = self._priced(
+            Choice("map", level, top, (base,), parameters=base.parameters + size, reads=reads)
+        )
         if size and not any(isinstance(element, Convolve) for element in path):
             for cut in cuts(level, top):
-                factors = base.parameters + cut.width * (level.width + top.width)
-                candidate = self._priced(Choice("map", level, top, (base,), cut, parameters=factors))
+                # What lies between the factors must be read whole, as only what goes in can be cut.
+                inner = part_read(level, cut)
+                if inner is None or part_read(cut, top) != range(cut.width):
+                    continue
+                factors = base.parameters + cut.width * (len(inner) + top.width)
+                candidate = self._priced(
+                    Choice("map", level, top, (base,), cut, parameters=factors, reads=inner)
+                )
                 if better(candidate, chosen):
                     chosen = candidate
         return chosen

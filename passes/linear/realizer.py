@@ -13,8 +13,8 @@ from ..shapes import same_sizes
 from .choices import Choice
 from .compose import Composition
 from .elements import Apply, Element, Pick, Shift, weights_of
-from .emit import Emitter
-from .maps import Held, elementwise_map, feature_map, pair_map
+from .emit import Emitter, Unrealizable
+from .maps import Held, added, elementwise_map, feature_map, pair_map
 from .norms import emit_bare
 from .paths import elements_between, path_between, single_source
 from .sources import compose_source
@@ -66,34 +66,63 @@ class Realizer:
     ) -> Held:
         level, top = choice.level, choice.top
         path = elements_between(level, top)
-        if path and not extra and all(isinstance(element, Pick) for element in path):
-            return self._picked(held, path)
+        weights = [weight for element in path for weight in weights_of(element)]
+        if choice.reads is None:
+            return self._plus(self._fixed(held, level, top, path), extra, weights)
         plain = sink is None and not extra
         again = _as_it_was(held, level, top, limit) if plain else None
         if again is not None:
-            self.read += [weight for element in path for weight in weights_of(element)]
+            self.read += weights
             return self.emit.call_as(*again), held[1]
-        weights = [weight for element in path for weight in weights_of(element)]
+        if choice.is_cut:
+            held = self._picked(held, choice.reads)
         if choice.cut is not None:
             first = self._composed(level, choice.cut, limit, None)
             second = self._composed(choice.cut, top, limit, first.bias)
             self._exchange(second, sink, extra)
             own = _own_bias(choice.cut, top, limit) if plain and first.bias is None else None
-            return self._pair(held, (level, choice.cut, top), first, second, own)
+            return self._pair(held, choice, first, second, own)
         composition = Composition(self.emit, level.width).follow(level, top, limit)
         self._exchange(composition, sink, extra)
         if composition.weight is None:
             return elementwise_map(self.emit, held, composition, weights, self.read)
         own = _own_bias(level, top, limit) if plain else None
-        return feature_map(self.emit, held, composition, weights, self.read, _own_matrix(level, top), own)
+        matrix = _own_matrix(level, top)
+        return feature_map(self.emit, held, composition, weights, self.read, matrix, own, choice.reads)
 
-    def _picked(self, held: Held, path: Sequence[Element]) -> Held:
+    def _fixed(self, held: Held, level: Tree, top: Tree, path: Sequence[Element]) -> Held:
+        """A selection, or another fixed map of the features, as the graph has it."""
+        if all(isinstance(element, Pick) for element in path):
+            for element in path:
+                assert isinstance(element, Pick)
+                held = self._picked(held, range(element.start, element.stop, element.step))
+            return held
+        again = _as_it_was(held, level, top, top)
+        if again is None:
+            raise Unrealizable(
+                f"{top.value.node.name!r} can only be computed on values of the shape that it had"
+            )
+        target, args, kwargs = again
+        made = val(top.value.node)
+        if any(result.alias_info is not None for result in target._schema.returns):
+            return self.emit.call_as(*again), held[1]
+        # Its value is known, and working it out could fix sizes that may vary.
+        return self.emit.insert(
+            target, args, kwargs, made.new_empty_strided(made.shape, made.stride())
+        ), held[1]
+
+    def _picked(self, held: Held, places: range) -> Held:
         node, axis = held
-        for element in path:
-            assert isinstance(element, Pick)
-            place = {"dim": axis, "start": element.start, "end": element.stop, "step": element.step}
-            node = self.emit.call(aten.slice.Tensor, {"self": node, **place})
-        return node, axis
+        place = {"dim": axis, "start": places.start, "end": places.stop, "step": places.step}
+        return self.emit.call(aten.slice.Tensor, {"self": node, **place}), axis
+
+    def _plus(self, held: Held, extra: Sequence[fx.Node], weights: Sequence[fx.Node]) -> Held:
+        """Constants of other terms, added by an operation of their own."""
+        if not extra:
+            return held
+        above = Composition(self.emit, int(val(held[0]).shape[held[1]]))
+        self._exchange(above, None, extra)
+        return elementwise_map(self.emit, held, above, weights, self.read)
 
     def _exchange(
         self, composition: Composition, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
@@ -112,18 +141,19 @@ class Realizer:
     def _pair(
         self,
         held: Held,
-        levels: tuple[Tree, Tree, Tree],
+        choice: Choice,
         first: Composition,
         second: Composition,
         own_bias: fx.Node | None,
     ) -> Held:
-        level, cut, top = levels
+        level, cut, top = choice.level, choice.cut, choice.top
+        assert cut is not None
         names = [
             [weight for element in elements_between(*ends) for weight in weights_of(element)]
             for ends in ((level, cut), (cut, top))
         ]
         matrices = [_own_matrix(level, cut), _own_matrix(cut, top)]
-        return pair_map(self.emit, held, (first, second), names, self.read, matrices, own_bias)
+        return pair_map(self.emit, held, (first, second), names, self.read, matrices, own_bias, choice.reads)
 
     def _from_source(
         self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
@@ -135,10 +165,12 @@ class Realizer:
         composition = compose_source(self.emit, level, source).follow(level, top, limit)
         weights = [w for each in reversed(list(level.walk())) for e in each.elements for w in weights_of(e)]
         weights += [w for e in elements_between(level, top) for w in weights_of(e)]
-        composition.matrix()
         self._exchange(composition, sink, extra)
         held = self.emit_choice(choice.terms[0], source)
-        held = feature_map(self.emit, held, composition, weights, self.read, None, None)
+        if choice.is_cut:
+            assert choice.reads is not None
+            held = self._picked(held, choice.reads)
+        held = feature_map(self.emit, held, composition, weights, self.read, None, None, choice.reads)
         for move in moves:
             held = self._replay(move, held, top.width)
         return held
@@ -176,7 +208,7 @@ class Realizer:
             held[host] = self.emit_choice(terms[host], limit, sink, extra)
         total, axis = held[0]
         for place in range(1, len(terms)):
-            total = self.emit.call(aten.add.Tensor, {"self": total, "other": held[place][0]})
+            total = added(self.emit, total, held[place][0])
         return total, axis
 
     def _join(self, choice: Choice) -> Held:
@@ -215,6 +247,8 @@ def _as_it_was(held: Held, level: Tree, top: Tree, limit: Tree) -> tuple[Any, An
 def _own_matrix(level: Tree, top: Tree) -> Matrix | None:
     """The only matrix on a way, where nothing scales, picks or embeds its features: it need not be computed anew."""
     elements = elements_between(level, top)
+    while elements and isinstance(elements[0], Pick):  # what is picked before it is all that it reads
+        del elements[0]
     matrices = [element.matrix for element in elements if isinstance(element, Apply)]
     others = [element for element in elements if not isinstance(element, Apply | Shift)]
     embedded = any(parent.joins for parent, _ in path_between(level, top))

@@ -126,7 +126,32 @@ def _structure(node: fx.Node, source: fx.Node, axis: int) -> Maps | None:
     rank = val(source).dim()
     if val(node).dtype != val(source).dtype:
         return None
-    return Maps(node, Value(source, axis), (Structure(inputs, outputs, _matrix(node, inputs, rank, axis)),))
+    sources = (
+        _windows(node, inputs, outputs) if packet(node) is aten.avg_pool1d else _places(node, inputs, axis)
+    )
+    matrix = _matrix(node, inputs, rank, axis)
+    return Maps(node, Value(source, axis), (Structure(inputs, outputs, sources, matrix),))
+
+
+def _places(node: fx.Node, inputs: int, axis: int) -> list[tuple[int, ...]]:
+    """Where each feature comes from: what the operator makes of the features' own numbers, counted from 1."""
+    given = dict(named_arguments(node))
+    shape = [1] * val(node).dim()
+    shape[axis] = inputs
+    given["self"] = torch.arange(1, inputs + 1, dtype=torch.float64, device="cpu").reshape(shape)
+    if packet(node) is aten.expand:
+        given["size"] = [*shape[:axis], int(val(node).shape[axis]), *shape[axis + 1 :]]
+    numbers = node.target(**given).flatten().tolist()  # type: ignore[operator]
+    return [(int(number) - 1,) if number else () for number in numbers]
+
+
+def _windows(node: fx.Node, inputs: int, outputs: int) -> list[tuple[int, ...]]:
+    """The features that each average is taken of."""
+    given = named_arguments(node)
+    (size,), (padding,) = given["kernel_size"], given["padding"]
+    (step,) = given["stride"] or (size,)
+    starts = [place * step - padding for place in range(outputs)]
+    return [tuple(range(max(start, 0), min(start + size, inputs))) for start in starts]
 
 
 def _matrix(node: fx.Node, inputs: int, rank: int, axis: int) -> Callable[[Any], fx.Node]:

@@ -43,7 +43,7 @@ def _combined(
     combine: Callable[[list[fx.Node]], fx.Node],
     joins: bool = False,
 ) -> Composition:
-    result = Composition(emit, terms[0].width)
+    result = Composition(emit, terms[0].inputs)
     result.weight = combine([term.matrix() for term in terms])
     result.width = level.width
     biases = [term.bias for term in terms]
