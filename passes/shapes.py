@@ -75,8 +75,15 @@ def _dense(value: torch.Tensor, order: Iterable[int]) -> bool:
 
 
 def hint(size: Size, otherwise: int) -> int:
-    """The example value of a size; `otherwise` where it depends on data and has none."""
-    if isinstance(size, torch.SymInt):
-        known = size.node.hint
-        return otherwise if known is None else int(known)
-    return size
+    """The example value of a size; where it depends on data and has none, that of `otherwise` for each such number."""
+    if not isinstance(size, torch.SymInt):
+        return size
+    known = size.node.hint
+    if known is not None:
+        return int(known)
+    formula, environment = size.node.expr, size.node.shape_env
+    # The name is that of newer releases of torch.
+    examples = getattr(environment, "backed_var_to_val", None) or getattr(environment, "var_to_val", {})
+    return max(
+        0, int(formula.subs({symbol: examples.get(symbol, otherwise) for symbol in formula.free_symbols}))
+    )

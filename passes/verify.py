@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
+from .evaluation import Evaluation, example
 from .rewrite import Site, val
 
 # A rewrite may be this much less accurate than the original spelling itself is before its bound matters: near
 # a cancellation no spelling can hold a fixed bound, and the original is what the user accepted.
 SLACK = 4.0
+# Results of this size need no probes of another scale: no finite type is near its limits there.
+_USUAL = (2.0**-4, 2.0**8)
 
 
 class Verifier:
     """Checks rewritten sites on probes.
+
+    A site is compared with the original on values of unit scale; where its results are far from that, on values of the
+    scale that brings them back, so that weights that a type can hold and whose product it cannot are found; and with
+    single entries NaN or infinite, which must reach the same results.
 
     Args:
         values: the real tensor behind each weight placeholder, by node name.
@@ -31,47 +39,84 @@ class Verifier:
         self, before: fx.GraphModule, after: fx.GraphModule, sites: Iterable[Site]
     ) -> dict[str, str]:
         """Measure every rewritten site; return the keys of those outside their bound, with the reason."""
+        old, new = Evaluation(before, self.values), Evaluation(after, self.values)
         failed = {}
         for site in sites:
             if site.status == "rewritten" and site.output:
-                reason = self.check(before, after, site)
+                reason = self._checked(old, new, site)
                 if reason:
                     failed[site.key] = reason
         return failed
 
-    @torch.no_grad()
     def check(self, before: fx.GraphModule, after: fx.GraphModule, site: Site) -> str | None:
         """Set the errors of a site; return why it must be undone, or None."""
-        old, new = nodes_by_name(before), nodes_by_name(after)
-        inputs = self.inputs(site, old)
-        site.original_error = site.max_error = 0.0
-        for name, replacement in ((site.output, site.replacement), *((name, name) for name in site.also)):
-            problem = self._compare(before, after, (old[name], new[replacement]), inputs, site)
-            if problem:
-                return problem
-        return None
+        return self._checked(Evaluation(before, self.values), Evaluation(after, self.values), site)
 
-    def _compare(
-        self,
-        before: fx.GraphModule,
-        after: fx.GraphModule,
-        nodes: tuple[fx.Node, fx.Node],
-        inputs: Mapping[str, Any],
-        site: Site,
-    ) -> str | None:
-        original = evaluate(before, nodes[0], inputs)
+    @torch.no_grad()
+    def _checked(self, old: Evaluation, new: Evaluation, site: Site) -> str | None:
+        site.original_error = site.max_error = 0.0
+        trial = _Trial(old, new, site)
+        generator = torch.Generator(device="cpu").manual_seed(self.seed)
+        inputs = self._inputs(site, old, generator)
+        problem = trial.compare(inputs)
+        scale = _scale(trial.largest, inputs) if site.probes is None else 1.0
+        if not problem and scale != 1.0:
+            scaled = {name: _times(value, scale) for name, value in inputs.items()}
+            problem = trial.compare(scaled, f" times {scale:.0e}")
+        for planted, turns in ((math.nan, _turns(inputs)), (math.inf, 1)):
+            for turn in range(turns):
+                problem = problem or trial.spread(_planted(inputs, planted, turn, generator), planted)
+        return f"verification: {problem}" if problem else None
+
+    def _inputs(self, site: Site, graph: Evaluation, generator: torch.Generator) -> dict[str, Any]:
+        """Symbolic sizes at their example, every tensor that is no weight from the site's probes."""
+        free = [name for name in site.inputs if name not in self.values and is_tensor(graph.nodes[name])]
+        fakes = [val(graph.nodes[name]) for name in free]
+        probes = site.probes(generator) if site.probes else [random_like(fake, generator) for fake in fakes]
+        values: dict[str, Any] = {
+            name: probe.to(fake.device) for name, fake, probe in zip(free, fakes, probes, strict=True)
+        }
+        for name in site.inputs:
+            if not is_tensor(graph.nodes[name]):
+                values[name] = example(graph.nodes[name].meta["val"])
+        return values
+
+
+class _Trial:
+    """Runs of one site and of its original on the same inputs."""
+
+    def __init__(self, old: Evaluation, new: Evaluation, site: Site) -> None:
+        self.old, self.new, self.site = old, new, site
+        self.before = [site.output, *site.also]
+        self.after = [site.replacement, *site.also]
+        self.largest = 0.0  # of the exact results
+        self.problem: str | None = None  # of the folded weights
+
+    def compare(self, inputs: Mapping[str, Any], where: str = "") -> str | None:
+        """Why the site is wrong on some inputs, whose place `where` says."""
+        originals = self.old.compute(self.before, inputs)
         try:
-            rewritten = evaluate(after, nodes[1], inputs)
+            came = self.new.compute(self.after, inputs, watch=self._watch)
         except Exception as raised:  # whatever it is, the original gave a value
-            return f"verification: the rewritten region raised {type(raised).__name__}: {raised}"
-        exact = evaluate(before, nodes[0], {k: double(v) for k, v in inputs.items()}, exact=True)
+            return f"the rewritten region raised {type(raised).__name__}: {raised}"
+        if self.problem:
+            return self.problem
+        exact = self.old.compute(self.before, inputs, exact=True)
+        problems = map(self._difference, originals, came, exact, [where] * len(came))
+        return next(filter(None, problems), None)
+
+    def _difference(
+        self, original: torch.Tensor, rewritten: torch.Tensor, exact: torch.Tensor, where: str
+    ) -> str | None:
+        site = self.site
         if rewritten.shape != original.shape or rewritten.dtype != original.dtype:
             return (
-                f"verification: the original gives {original.dtype} {list(original.shape)}, "
+                f"the original gives {original.dtype} {list(original.shape)}, "
                 f"the rewritten region {rewritten.dtype} {list(rewritten.shape)}"
             )
         if bool((rewritten.isnan() & ~original.isnan()).any()):
-            return "verification: NaN where the original has none"
+            return "NaN where the original has none"
+        self.largest = max(self.largest, _largest(exact))
         error = relative_error(rewritten, exact, site.error_norm)
         site.max_error = max(site.max_error or 0.0, error)
         # Where the original breaks down and exact arithmetic does not, it excuses nothing.
@@ -81,34 +126,84 @@ class Verifier:
         allowed = max(site.bound or 0.0, SLACK * accepted)
         if error <= allowed:
             return None
-        return f"verification: relative error {error:.2e} on the probes, allowed {allowed:.2e}"
+        return f"relative error {error:.2e} on the probes{where}, allowed {allowed:.2e}"
 
-    def inputs(self, site: Site, nodes: Mapping[str, fx.Node]) -> dict[str, Any]:
-        """Weights as they are, symbolic sizes at their hint, every other input from the site's probes."""
-        generator = torch.Generator().manual_seed(self.seed)
-        free = [name for name in site.inputs if name not in self.values and is_tensor(nodes[name])]
-        probes = (
-            site.probes(generator) if site.probes else [random_like(val(nodes[n]), generator) for n in free]
-        )
-        values: dict[str, Any] = {
-            name: probe.to(val(nodes[name]).device) for name, probe in zip(free, probes, strict=True)
-        }
-        for name in site.inputs:
-            if not is_tensor(nodes[name]):
-                values[name] = hint(nodes[name].meta["val"])
-        for name, node in nodes.items():
-            if node.op != "placeholder" or name in values:
-                continue
-            if name in self.values:
-                values[name] = self.values[name].detach()
-            elif not is_tensor(node) and "val" in node.meta:
-                values[name] = hint(node.meta["val"])
-        return values
+    def spread(self, inputs: Mapping[str, Any], planted: float) -> str | None:
+        """Why the site is wrong about which results a NaN or an infinity reaches."""
+        originals, came = self.old.compute(self.before, inputs), self.new.compute(self.after, inputs)
+        for original, rewritten in zip(originals, came, strict=True):
+            # An infinity may well cancel in fewer operations; a NaN may not be lost.
+            differs = ~rewritten.isfinite() & original.isfinite()
+            lost = rewritten.isfinite() & ~original.isfinite() & math.isnan(planted)
+            if bool((differs | lost).any()):
+                verb = "does not reach" if bool(lost.any()) else "reaches"
+                count = int((differs | lost).sum())
+                return f"an entry of the input that is {planted} {verb} {count} results as in the original"
+        return None
+
+    def _watch(self, node: fx.Node, value: Any, values: Mapping[fx.Node, Any]) -> None:
+        """Note folded weights that their dtype does not hold, such as products that overflow or vanish."""
+        if node.name in self.old.nodes or len(node.all_input_nodes) != 1:
+            return
+        source = values[node.all_input_nodes[0]]
+        if source.dtype != torch.float64 or value.dtype == torch.float64 or not value.is_floating_point():
+            return
+        error = relative_error(value, source, "tensor")
+        if error > torch.finfo(value.dtype).eps:
+            self.problem = self.problem or (
+                f"the folded weights go up to {_largest(source):.1e}, which {value.dtype} holds with a relative error "
+                f"of {error:.1e}"
+            )
 
 
-def nodes_by_name(module: fx.GraphModule) -> dict[str, fx.Node]:
-    """The nodes of a graph by name."""
-    return {node.name: node for node in module.graph.nodes}
+def _planted(
+    inputs: Mapping[str, Any], planted: float, turn: int, generator: torch.Generator
+) -> dict[str, Any]:
+    """The inputs, one of them with a planted entry at each place of its first axis; they take turns."""
+    values = dict(inputs)
+    names = [name for name, value in inputs.items() if _plantable(value)]
+    for position, name in enumerate(names):
+        rows = inputs[name].clone(memory_format=torch.contiguous_format).reshape(len(inputs[name]), -1)
+        chosen = torch.arange(len(rows), device="cpu")[
+            (torch.arange(len(rows), device="cpu") + turn) % len(names) == position
+        ]
+        places = torch.randint(rows.shape[1], (len(chosen),), generator=generator, device="cpu")
+        rows[chosen, places] = planted
+        values[name] = rows.reshape(inputs[name].shape)
+    return values
+
+
+def _turns(inputs: Mapping[str, Any]) -> int:
+    """How often to plant, so that a few entries of every input have been tried."""
+    rows = [len(value) for value in inputs.values() if _plantable(value)]
+    return min(4, max(1, math.ceil(4 * len(rows) / min(rows)))) if rows else 0
+
+
+def _plantable(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.dim() > 0
+        and value.numel() > 0
+    )
+
+
+def _scale(largest: float, inputs: Mapping[str, Any]) -> float:
+    """What to multiply the inputs by to bring results of a size back to 1, as far as their dtype goes."""
+    dtypes = [value.dtype for value in inputs.values() if _plantable(value)]
+    if not dtypes or largest == 0 or _USUAL[0] <= largest <= _USUAL[1]:
+        return 1.0
+    least = max(torch.finfo(dtype).tiny for dtype in dtypes) ** 0.5
+    return min(max(1 / largest, least), 1 / least)
+
+
+def _times(value: Any, scale: float) -> Any:
+    return value * scale if _plantable(value) else value
+
+
+def _largest(value: torch.Tensor) -> float:
+    """The largest finite magnitude."""
+    return float(value.abs().nan_to_num(nan=0.0, posinf=0.0).max()) if value.numel() else 0.0
 
 
 def is_tensor(node: fx.Node) -> bool:
@@ -116,22 +211,12 @@ def is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor)
 
 
-def hint(size: Any) -> Any:
-    """A symbolic size's example value, read without adding a guard."""
-    return size.node.hint if isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool) else size
-
-
-def double(value: Any) -> Any:
-    """A floating tensor in float64, anything else as it is."""
-    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-
 def random_like(fake: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A normal (or, for integers, 0-or-1) tensor of a fake tensor's shape at its hints, on the CPU."""
-    shape = [hint(size) for size in fake.shape]
+    """A normal (or, for integers, 0-or-1) tensor of a fake tensor's shape at its examples, on the CPU."""
+    shape = [example(size) for size in fake.shape]
     if fake.is_floating_point():
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(fake.dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(fake.dtype)
+        return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(fake.dtype)
+    return torch.randint(0, 2, shape, generator=generator, device="cpu").to(fake.dtype)
 
 
 def relative_error(value: torch.Tensor, exact: torch.Tensor, norm: str) -> float:
@@ -150,43 +235,3 @@ def relative_error(value: torch.Tensor, exact: torch.Tensor, norm: str) -> float
     else:
         error, scale = error.max(), scale.max()
     return float(torch.where(error == 0, 0.0, error / scale.clamp_min(torch.finfo(torch.float64).tiny)).max())
-
-
-def evaluate(
-    module: fx.GraphModule, root: fx.Node, values: Mapping[str, Any], *, exact: bool = False
-) -> torch.Tensor:
-    """Compute one node of a graph from the named values, running only what it needs.
-
-    With `exact`, floating dtypes that the region asks for become float64.
-    """
-    done: dict[fx.Node, Any] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        if node in done:
-            stack.pop()
-        elif node.name in values:
-            done[node] = values[node.name]
-        elif missing := [needed for needed in node.all_input_nodes if needed not in done]:
-            stack.extend(missing)
-        else:
-            done[node] = run(module, node, done, exact)
-    return done[root]
-
-
-def run(module: fx.GraphModule, node: fx.Node, done: Mapping[fx.Node, Any], exact: bool) -> Any:
-    """Run one node on computed values."""
-    if node.op == "get_attr":
-        value = getattr(module, str(node.target))
-        return double(value) if exact else value
-    if node.op != "call_function":
-        raise ValueError(f"a region reads {node.op} {node.name!r}, which is not among its inputs")
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), done.__getitem__)
-    if exact:
-        args, kwargs = fx.node.map_aggregate((args, kwargs), widen)
-    return node.target(*args, **kwargs)  # type: ignore[operator]
-
-
-def widen(value: Any) -> Any:
-    """float64 in place of any narrower floating dtype."""
-    return torch.float64 if isinstance(value, torch.dtype) and value.is_floating_point else value

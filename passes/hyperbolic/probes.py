@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import fx
 
+from ..evaluation import example
 from ..rewrite import Probe, is_weight
-from ..shapes import hint
 from .algebra import Algebra
 from .forms import Form
 from .maps import Match
@@ -69,7 +69,7 @@ def _norms(match: Match, node: fx.Node, position: int) -> tuple[float, ...]:
 
 
 def _shape(node: fx.Node) -> list[int]:
-    return [hint(size, 4) for size in node.meta["val"].shape]
+    return [example(size) for size in node.meta["val"].shape]
 
 
 def _rows(node: fx.Node, norms: Sequence[float], reach: float) -> Callable[[torch.Generator], torch.Tensor]:

@@ -1,8 +1,8 @@
 """Which features a way through a region reads: a rewrite must not make a result depend on any other.
 
 `0 * NaN` is NaN, so a matrix reads every feature that it has a column for, and every row of it reads all of them. A
-selection, a permutation or a border of zeros written as a matrix would spread a NaN to where it never was. So one matrix
-may stand for a way only if all that the way makes depends on all that it reads; what it does not read is cut off first.
+selection, a permutation or a border of zeros written as a matrix would spread a NaN to where it never was. So one
+matrix may stand for a way only if all that the way makes depends on all that it reads; the rest is cut off first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .elements import Convolve, Element, Pick, Scale, Shift, Structure
 from .paths import path_between
 from .tree import Tree
 
-# For each feature that a way makes those that it depends on, of the features that it starts from: as bits of an integer.
+# For each feature that a way makes those that it depends on, of the features that it starts from: bits of an integer.
 Dependence = tuple[int, ...]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from graphs import trace
 from torch import fx
 
+import stonefx
 from stonefx.passes.pipeline import run_named, run_verified
 from stonefx.passes.rewrite import Context, RewriteError, Site
 from stonefx.passes.verify import Verifier, relative_error
@@ -108,6 +110,78 @@ def test_a_value_that_overflows_is_undone() -> None:
     _, sites, _ = verified(overflowing)
     assert [site.status for site in sites] == ["refused", "refused"]
     assert "relative error inf" in sites[0].reason
+
+
+def columns(*kept: float) -> Callable[[fx.Graph, fx.Node], fx.Node]:
+    """`x * 2` as a product with a matrix of the given columns, which reads all of them."""
+
+    def change(graph: fx.Graph, node: fx.Node) -> fx.Node:
+        width = len(kept)
+        eye = graph.call_function(aten.eye.default, (width,))
+        matrix = graph.call_function(aten.mul.Tensor, (eye, 2.0))
+        return graph.call_function(aten.mm.default, (node.args[0], matrix))
+
+    return change
+
+
+def test_an_entry_that_reaches_more_results_is_undone() -> None:
+    _, sites, _ = verified(columns(1.0, 1.0, 1.0))
+    assert sites[0].status == "refused"
+    assert "an entry of the input that is nan reaches" in sites[0].reason
+
+
+def test_an_entry_that_is_lost_is_undone() -> None:
+    def cleaned(graph: fx.Graph, node: fx.Node) -> fx.Node:
+        return graph.call_function(aten.nan_to_num.default, (right(graph, node),))
+
+    _, sites, _ = verified(cleaned)
+    assert sites[0].status == "refused"
+    assert "an entry of the input that is nan does not reach" in sites[0].reason
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("size", [1e-25, 1e-5, 1.0, 1e3, 1e20])
+def test_weights_whose_product_their_dtype_does_not_hold_are_left_apart(
+    size: float, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(6, 64, bias=False), torch.nn.Linear(64, 3, bias=False)]
+    model = torch.nn.Sequential(*layers).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(size)
+    model = model.to(dtype)
+    info, held = torch.finfo(dtype), [weight.abs().max().item() for weight in model.parameters()]
+    if not all(info.tiny < value < info.max for value in held):
+        pytest.skip("the dtype does not hold the weights themselves")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stonefx.StonefxWarning)
+        fast = stonefx.optimize(model, torch.ones(2, 6, dtype=dtype))
+    product = (model[1].weight.double() @ model[0].weight.double()).detach()
+    fits = (product.to(dtype).double() - product).abs().max() <= info.eps * product.abs().max()
+    (site,) = fast.report.sites
+    assert (site.status == "rewritten") == bool(fits), site.reason
+    if not fits:
+        assert "the folded weights go up to" in site.reason
+
+
+def test_probes_of_the_scale_of_the_weights_find_what_unit_probes_do_not() -> None:
+    """Results of 1e-44 are a few steps of float32 from 0, so that on values of unit scale anything goes."""
+
+    def off(graph: fx.Graph, node: fx.Node) -> fx.Node:
+        return graph.call_function(aten.mul.Tensor, (node.args[0], 1.2e-44))
+
+    graph = trace(lambda _, x: x * 1e-44, torch.ones(4, 3))
+    (site,) = run_verified(Scale(off), graph, Context(), Verifier({}))
+    assert site.status == "refused"
+    assert "on the probes times 1e+19" in site.reason
+
+
+def test_a_default_device_does_not_move_the_probes() -> None:
+    graph = trace(model, torch.ones(4, 3))
+    with torch.device("meta"):
+        sites = run_verified(Scale(right), graph, Context(), Verifier({}))
+    assert [site.status for site in sites] == ["rewritten", "rewritten"]
 
 
 def test_another_dtype_is_undone() -> None:
