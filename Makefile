@@ -1,8 +1,11 @@
 # make demo, make test: from a fresh clone; the first run makes .venv, a later one installs nothing.
+# TORCH=2.14.1 does the same with another release of torch, in an environment and a build folder of its own.
 PYTHON ?= python3
 WORKERS ?= 2
+TORCH ?=
 
-VENV := .venv
+VENV := .venv$(if $(TORCH),-torch-$(TORCH))
+BUILD := $(if $(TORCH),--config-settings=build-dir=build/torch-$(TORCH))
 BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 # The install in place lists modules when it is made, so a module that comes, goes or moves asks for a new one.
@@ -41,14 +44,16 @@ install: $(INSTALLED)
 
 $(VENV)/.requirements: requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	sed '$(if $(TORCH),s/^torch==.*/torch==$(TORCH)/)' requirements-dev.txt > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r $(VENV)/requirements.txt
 	touch $@
 
 # No build isolation: an isolated build would download a second torch.
 $(INSTALLED): $(VENV)/.requirements $(SOURCES)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(BIN)/python .ci/kernels.py
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps $(BUILD) -e .
 	rm -f $(VENV)/.installed*
 	touch $@
 
 clean:
-	rm -rf build $(VENV)
+	rm -rf build .venv .venv-torch-*

@@ -1,5 +1,6 @@
 # libstonefx_cuda: built where nvcc is found and torch is a CUDA build; STONEFX_CUDA=1 demands it, =0 leaves it out.
-# STONEFX_CUDA_ARCHITECTURES: such as "80-real;90" (the default: machine code for both, PTX of 9.0 for what follows).
+# STONEFX_CUDA_ARCHITECTURES: such as "80-real;90". The default is the cards that are here; where there is none, machine
+# code for 8.0 and 9.0 and PTX of 9.0 for what follows. Every architecture more takes minutes on few cores.
 set(STONE_CUDA_COMPILER "")
 set(STONE_CUDA_ARCHITECTURES)
 
@@ -23,9 +24,13 @@ if(stone_cuda STREQUAL "0" OR NOT STONE_NVCC OR (stone_cuda STREQUAL "auto" AND 
 endif()
 
 set(STONE_CUDA_ARCHITECTURES "80-real;90")
+if(STONE_TORCH_CARDS)
+  set(STONE_CUDA_ARCHITECTURES ${STONE_TORCH_CARDS})
+endif()
 if(DEFINED ENV{STONEFX_CUDA_ARCHITECTURES} AND NOT "$ENV{STONEFX_CUDA_ARCHITECTURES}" STREQUAL "")
   set(STONE_CUDA_ARCHITECTURES "$ENV{STONEFX_CUDA_ARCHITECTURES}")
 endif()
+message(STATUS "stonefx: CUDA library for ${STONE_CUDA_ARCHITECTURES}")
 set(CMAKE_CUDA_COMPILER "${STONE_NVCC}")
 set(CMAKE_CUDA_ARCHITECTURES "${STONE_CUDA_ARCHITECTURES}")
 enable_language(CUDA)

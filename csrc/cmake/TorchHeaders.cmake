@@ -14,6 +14,13 @@ if(stone_torch_failed)
       "stonefx needs torch to build, and ${Python_EXECUTABLE} cannot import it. Install torch, then build without "
       "isolation, so that the build sees it:\n    pip install --no-build-isolation .\n${stone_torch_error}")
 endif()
+# The cards of this machine, such as 90-real.
+execute_process(
+  COMMAND
+    "${Python_EXECUTABLE}" -c
+    "import torch; cards = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}; print(*(f'{a}{b}-real' for a, b in sorted(cards)), sep=';')"
+  OUTPUT_VARIABLE STONE_TORCH_CARDS
+  ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
 string(REPLACE "\n" ";" stone_torch_facts "${stone_torch_facts}")
 list(POP_FRONT stone_torch_facts STONE_TORCH_VERSION STONE_TORCH_HAS_CUDA STONE_TORCH_LIBRARY_DIR)
 set(STONE_TORCH_INCLUDES ${stone_torch_facts})
