@@ -26,7 +26,7 @@ def part_read(level: Tree, top: Tree) -> range | None:
     elements = [element for parent, _ in path for element in parent.elements]
     keeps_groups = all(isinstance(each, Scale | Shift | Convolve) for each in elements)
     if keeps_groups and sum(isinstance(each, Convolve) for each in elements) == 1:
-        return range(level.width)
+        return range(level.width)  # it stays a convolution in groups
     return _part(_follow(_identity(level.width), level, top), level.width)
 
 
@@ -50,8 +50,6 @@ def _selects(element: Element) -> bool:
 
 
 def _part(found: Dependence, width: int) -> range | None:
-    if found == _identity(width):
-        return range(width)
     reads = found[0]
     if not reads or any(row != reads for row in found):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -55,6 +56,8 @@ def mismatch(program: Program, door: str, inner: str = "eager") -> str | None:
             ]
             if program.train:
                 break
+        else:
+            problems += [spread(program, first.inputs, fast)]
         problems += [problem_of_sites(reports)]
     return next((problem for problem in problems if problem), None)
 
@@ -163,6 +166,28 @@ class Expected:
                     f"{self.scale[index]:.2e}, own rounding {own:.2e}, bounds {sum(bounds):.1e})"
                 )
         return None
+
+
+def spread(program: Program, inputs: Tensors, fast: Callable[..., object]) -> str | None:
+    """What is wrong with which results the NaN and the infinities reach that are planted in the inputs."""
+    generator = torch.Generator().manual_seed(program.seed)
+    for planted in (math.nan, math.inf):
+        given = [x.clone() for x in inputs]
+        for x in given:
+            if x.is_floating_point() and x.numel():
+                place = [int(torch.randint(size, (), generator=generator)) for size in x.shape]
+                x[tuple(place)] = planted
+        expected = run(program.module(), given, False)
+        came = run(copy.deepcopy(fast) if isinstance(fast, nn.Module) else fast, given, False)
+        for index, (want, got) in enumerate(zip(expected, came, strict=False)):
+            if not want.is_floating_point():
+                continue
+            more = ~got.isfinite() & want.isfinite()
+            less = got.isfinite() & want.isnan() & math.isnan(planted)
+            if (more | less).any():
+                verb = "reaches" if more.any() else "does not reach"
+                return f"{planted} in the inputs {verb} {int((more | less).sum())} entries of result {index} as in eager"
+    return None
 
 
 def run(module: Callable[..., object], inputs: Tensors, train: bool, parameters: bool = True) -> Tensors:
