@@ -116,6 +116,17 @@ def value_of(tree: Tree, sizes: Mapping[str, Any]) -> Any:
     return result
 
 
+def renamed(tree: Tree, names: Mapping[str, str]) -> Tree:
+    """A tree over other symbols.
+
+    >>> renamed(["mul", 2, "s0"], {"s0": "s7"})
+    ['mul', 2, 's7']
+    """
+    if isinstance(tree, list):
+        return [tree[0], *(renamed(operand, names) for operand in tree[1:])]
+    return names[tree] if isinstance(tree, str) else tree
+
+
 def check(tree: Any, where: str, symbols: Collection[str], depth: int = 0) -> Any:
     """The tree itself, where it is one over these symbols.
 

@@ -21,7 +21,7 @@ from ..passes.shapes import hint
 from ..tracing.state import restored_state
 from . import schema
 from .calls import Call, path_document
-from .expressions import check, tree_of, value_of
+from .expressions import check, renamed, tree_of, value_of
 from .graphs import input_nodes
 
 # Sizes that stand for one that no example is known of.
@@ -42,7 +42,9 @@ class Inputs:
 def inputs_document(program: Program) -> dict[str, Any]:
     """What each input of a saved graph is, in the order of `input_nodes`, and an example of every symbolic size."""
     capture = program.capture
-    symbols = set(capture.checks.symbols)
+    known = _known_sizes(program)
+    # The graph's own symbols, which may have other names than those of the call.
+    symbols = {str(size.node.expr): name for name, size in known.items()}
     rows = []
     for node in input_nodes(program)[0]:
         name = str(node.target) if node.op == "get_attr" else node.name
@@ -61,7 +63,7 @@ def inputs_document(program: Program) -> dict[str, Any]:
                     "stride": [_tree(stride, symbols) for stride in fake.stride()],
                 }
             )
-    return {"inputs": rows, "hints": _hints(program)}
+    return {"inputs": rows, "hints": _hints(program, known)}
 
 
 def read_inputs(document: Any, hints: Any, call: Call, source: nn.Module) -> tuple[Inputs, FakeTensorMode]:
@@ -172,28 +174,39 @@ def _value(tree: Any, symbols: Mapping[str, Any]) -> Any:
         raise schema.Malformed(f"a size: {type(error).__name__}: {error}") from error
 
 
-def _tree(size: Any, symbols: set[str]) -> Any:
+def _tree(size: Any, symbols: Mapping[str, str]) -> Any:
     """A size of a fake tensor as a tree over the symbols of the call, else as its example."""
     if isinstance(size, torch.SymInt):
         formula = size.node.expr
-        if {str(symbol) for symbol in formula.free_symbols} <= symbols:
+        if {str(symbol) for symbol in formula.free_symbols} <= symbols.keys():
             with contextlib.suppress(TypeError):
-                return tree_of(PythonPrinter().doprint(formula))
+                return renamed(tree_of(PythonPrinter().doprint(formula)), symbols)
         return hint(size, 2)
     return size
 
 
-def _hints(program: Program) -> dict[str, int]:
+def _known_sizes(program: Program) -> dict[str, torch.SymInt]:
+    """The graph's own value of each symbolic size of the call that one of its inputs has."""
     capture = program.capture
-    known: dict[str, int] = {}
+    found: dict[str, torch.SymInt] = {}
     for node in program.module.graph.find_nodes(op="placeholder"):
         value = node.meta.get("val")
-        for size in value.shape if isinstance(value, torch.Tensor) else [value]:
-            if isinstance(size, torch.SymInt) and size.node.hint is not None:
-                known[str(size.node.expr)] = int(size.node.hint)
-    guards = [tree_of(guard) for guard in capture.checks.guards]
-    found = {name: known[name] for name in capture.checks.symbols if name in known}
-    for name in capture.checks.symbols:
+        for name, (path, dim) in capture.checks.symbols.items():
+            if capture.arguments.get(node.name) == path:
+                size = value.shape[dim]
+            elif capture.sizes.get(node.name) == (path, dim):
+                size = value
+            else:
+                continue
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                found[name] = size
+    return found
+
+
+def _hints(program: Program, known: Mapping[str, torch.SymInt]) -> dict[str, int]:
+    guards = [tree_of(guard) for guard in program.capture.checks.guards]
+    found = {name: hint(size, 2) for name, size in known.items()}
+    for name in program.capture.checks.symbols:
         if name not in found:
             # Nothing reads this argument; any size will do that the conditions on it alone allow.
             found[name] = next((size for size in _TRIED if _holds(guards, {name: size})), 2)

@@ -88,14 +88,14 @@ def load(
             f"in the file; pass a {saved.model} made by that code: stonefx.load(path, model)"
         )
 
-    def part(name: str, kind: str) -> OptimizedModule:
+    def part(name: str, source: nn.Module) -> OptimizedModule:
         with _damage_named(path):
-            # The class is there for its name, which the optimized module shows.
-            source = fill(type(kind, (nn.Module,), {})(), saved.table, saved.tensors, name)
+            fill(source, saved.table, saved.tensors, name)
             return part_of(saved.parts[name], source, known, trusted)
 
     if model is None:
-        return part("", saved.model)
+        # The class is there for its name, which the optimized module shows.
+        return part("", type(saved.model, (nn.Module,), {})())
     return _into(model, saved, part)
 
 
@@ -133,7 +133,7 @@ def _damage_named(path: Any) -> Iterator[None]:
         ) from error
 
 
-def _into(model: nn.Module, saved: _Saved, part: Callable[[str, str], OptimizedModule]) -> PartlyOptimizedModule:
+def _into(model: nn.Module, saved: _Saved, part: Callable[[str, nn.Module], OptimizedModule]) -> PartlyOptimizedModule:
     path = saved.path
     if type(model).__name__ != saved.model:
         raise TypeError(
@@ -141,8 +141,8 @@ def _into(model: nn.Module, saved: _Saved, part: Callable[[str, str], OptimizedM
         )
     source = copy.deepcopy(model)
     for name in saved.parts:
-        kind = type(_submodule(source, name, path)).__name__
-        source.set_submodule(name, part(name, kind))
+        # The submodule stays behind its part, which answers with its attributes.
+        source.set_submodule(name, part(name, _emptied(_submodule(source, name, path))))
     inside = tuple(f"{name}." for name in saved.parts)
     wanted = {name for name, _ in _tensors(source) if not name.startswith(inside)}
     names = [entry.name for entry in saved.table if not entry.name.startswith(inside)]
@@ -174,6 +174,15 @@ def _submodule(model: nn.Module, name: str, path: Any) -> nn.Module:
             "arguments of the saved one"
         )
     return found
+
+
+def _emptied(model: nn.Module) -> nn.Module:
+    """A module whose weights were taken away."""
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name in [name for name, tensor in table.items() if tensor is not None]:
+                del table[name]
+    return model
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:

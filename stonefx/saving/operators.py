@@ -57,6 +57,11 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     _ENTER: torch.amp.autocast_mode._enter_autocast,
     _EXIT: torch.amp.autocast_mode._exit_autocast,
 }
+# Operators on graphs, which are bodies among their arguments and graphs of listed operators again.
+_HIGHER_ORDER: dict[str, Any] = {
+    f"higher_order.{name}": getattr(torch.ops.higher_order, name)
+    for name in ("autograd_function_apply", "tag_activation_checkpoint", "cond")
+}
 _LARGEST_POWER = 8
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia")
 
@@ -69,7 +74,13 @@ def name_of(target: Any) -> str | None:
     """
     if isinstance(target, OpOverload):
         return str(target)
-    return next((name for name, function in _FUNCTIONS.items() if function is target), None)
+    known = {**_FUNCTIONS, **_HIGHER_ORDER}
+    return next((name for name, function in known.items() if function is target), None)
+
+
+def is_higher_order(target: Any) -> bool:
+    """Whether an operator takes bodies."""
+    return any(target is known for known in _HIGHER_ORDER.values())
 
 
 def operator(name: Any, where: str, trusted: Collection[str] = ()) -> Callable[..., Any]:
@@ -91,6 +102,8 @@ def operator(name: Any, where: str, trusted: Collection[str] = ()) -> Callable[.
     """
     if schema.text(name, where) in _FUNCTIONS:
         return _FUNCTIONS[name]
+    if name in _HIGHER_ORDER:
+        return _HIGHER_ORDER[name]  # type: ignore[no-any-return]
     namespace, _, rest = name.partition(".")
     is_operator = re.fullmatch(r"\w+\.\w+\.\w+", name, re.ASCII) is not None
     if not is_operator or not _is_listed(namespace, rest, trusted):
@@ -120,6 +133,10 @@ def check_call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], wher
     """
     if isinstance(target, OpOverload):
         _check_operator(target, args, kwargs, where)
+    elif is_higher_order(target):
+        # Which of its operands are bodies it looks at itself; there is nothing else among them that could run.
+        if not all(map(_is_operand, args)) or not all(map(_is_option, kwargs.values())):
+            raise schema.expected(f"bodies, values and options of {name_of(target)}", [*args, *kwargs], where)
     elif not _fits_function(name_of(target), args) or kwargs:
         raise schema.expected(f"arguments of {name_of(target)}", [*args, *kwargs], where)
 
@@ -226,6 +243,18 @@ def _fits_function(name: str | None, args: Sequence[Any]) -> bool:
         and all(map(_is_value, flat))
         and any(isinstance(leaf, fx.Node) for leaf in flat)
     )
+
+
+def _is_operand(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_operand, value))
+    return value is None or _is_value(value)
+
+
+def _is_option(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_option, value))
+    return value is None or _is_number(value) or (type(value) is str and bool(_WORD.fullmatch(value)))
 
 
 def _is_value(value: Any) -> bool:

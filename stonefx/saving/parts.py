@@ -15,7 +15,7 @@ from ..runtime import FoldSplit
 from . import schema
 from .calls import Call, call_document
 from .classes import Classes
-from .graphs import calls_of, graph_of, input_nodes
+from .graphs import graph_document, graph_of, input_nodes
 from .inputs import inputs_document, propagate, read_inputs
 
 
@@ -32,7 +32,7 @@ def part_document(part: OptimizedModule) -> dict[str, Any]:
         "read": program.read,
         "call": call_document(program.capture),
         **inputs_document(program),
-        "graph": calls_of(program.module, input_nodes(program)[1]),
+        "graph": graph_document(program.module, input_nodes(program)[1]),
         "report": part.report.to_json(),
     }
 
@@ -57,7 +57,10 @@ def part_of(
     inner = schema.word(record["inner"], "the inner compiler", INNERS)
     call = Call(record["call"], classes)
     inputs, mode = read_inputs(record["inputs"], record["hints"], call, source)
-    module, placeholders = graph_of([*inputs.values], record["graph"], "the graph", trusted)
+    module = graph_of(record["graph"], "the graph", trusted)
+    placeholders = module.graph.find_nodes(op="placeholder")
+    if len(placeholders) != len(inputs.values):
+        raise schema.expected(f"{len(inputs.values)} inputs", len(placeholders), "the graph")
     for node in placeholders:
         node.meta["val"] = inputs.values[node.name]
     if inner != "eager":

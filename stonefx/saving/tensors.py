@@ -143,7 +143,7 @@ def fill(
     """Register the named tensors in a module, making the submodules on the way; returns the module.
 
     Args:
-        module: empty.
+        module: has no weights; submodules that are missing on the way are made.
         table: entries of any modules.
         tensors: see `restored`.
         below: only those whose name starts with this path, which is left out of the names.

@@ -238,9 +238,10 @@ def _bytes(payload: Any, where: str) -> bytes:
 
 def _device(payload: Any, where: str) -> torch.device:
     kind, index = schema.items(payload, where, 2)
+    kind = schema.identifier(kind, where)
     if index is not None:
         index = schema.integer(index, where, 0, 127)
     try:
-        return torch.device(schema.text(kind, where), index) if index is not None else torch.device(kind)
+        return torch.device(kind) if index is None else torch.device(kind, index)
     except RuntimeError as error:
         raise schema.expected("a device of torch", payload, where) from error
