@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import inspect
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +18,7 @@ from ..tracing.arguments import children, rebuild
 from .codegen import Body, build
 
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+_CALLED = re.compile(r"\b(?:abs|float|int|math|max|min|round)\b(?=[(.])")
 UNREADABLE = (AttributeError, TypeError, KeyError, IndexError, ValueError)
 
 
@@ -100,11 +104,11 @@ class Call:
             yield f"not {self.body.constant(torch.is_autocast_enabled, 'is_autocast_enabled')}({device!r})"
         for path, (kind, keys) in checks.containers.items():
             # The signature itself makes *args a tuple and **kwargs a dict.
-            yield f"type({path}) is {self.body.constant(kind, kind.__name__)}"
+            yield f"{self.function('type')}({path}) is {self.body.constant(kind, kind.__name__)}"
             if issubclass(kind, tuple | list):
-                yield f"len({path}) == {len(keys)}"
+                yield f"{self.function('len')}({path}) == {len(keys)}"
             elif issubclass(kind, Mapping):
-                yield f"tuple({path}) == {self.literal(keys)}"
+                yield f"{self.function('tuple')}({path}) == {self.literal(keys)}"
         for path, value in checks.constants.items():
             if value is None or value is True or value is False or isinstance(value, type):
                 yield f"{path} is {self.literal(value)}"
@@ -117,16 +121,26 @@ class Call:
             yield f"{path}.dtype is {self.literal(check.dtype)}"
             if self.checks_device:
                 yield f"{path}.device.type == {check.device_type!r}"
-            yield f"len({shape} := {path}.shape) == {len(check.sizes)}"
+            yield f"{self.function('len')}({shape} := {path}.shape) == {len(check.sizes)}"
             for dim, size in enumerate(check.sizes):
                 if (path, dim) in bound:
                     yield f"({bound[path, dim]} := {shape}[{dim}]) >= 0"
                 elif isinstance(size, int):
                     yield f"{shape}[{dim}] == {size}"
                 elif size is not None:
-                    derived.append(f"{shape}[{dim}] == ({size})")
+                    derived.append(f"{shape}[{dim}] == ({self.arithmetic(size)})")
         yield from derived
-        yield from (f"({guard})" for guard in checks.guards)
+        yield from (f"({self.arithmetic(guard)})" for guard in checks.guards)
+
+    def function(self, name: str) -> str:
+        """A builtin, or `math`, under a name that no parameter of forward hides."""
+        found = getattr(builtins, name, math)
+        hidden = found is math or name in self.capture.signature.parameters
+        return self.body.constant(found, name) if hidden else name
+
+    def arithmetic(self, expression: str) -> str:
+        """An expression over sizes, whose functions no parameter of forward hides."""
+        return _CALLED.sub(lambda name: self.function(name[0]), expression)
 
     def literal(self, value: Any) -> str:
         """A value as an expression."""

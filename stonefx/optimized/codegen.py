@@ -145,7 +145,7 @@ def _format(body: Body, names: Mapping[fx.Node, str], value: Any) -> str:
         return "{" + ", ".join(f"{k!r}: {_format(body, names, v)}" for k, v in value.items()) + "}"
     if isinstance(value, slice):
         parts = (value.start, value.stop, value.step)
-        return f"slice({', '.join(_format(body, names, part) for part in parts)})"
+        return f"{body.constant(slice, 'slice')}({', '.join(_format(body, names, part) for part in parts)})"
     return body.constant(value, str(value) if isinstance(value, torch.dtype) else type(value).__name__)
 
 

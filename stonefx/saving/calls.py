@@ -5,10 +5,19 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from torch import fx
+import torch
+from torch import fx, nn
 
-from ..capture import Capture, Checks, TensorCheck
-from .values import decode, encode
+from ..capture import Capture, Checks, Output, Path, TensorCheck, Weight
+from ..optimized import weight
+from ..tracing.arguments import walk
+from ..tracing.results import VIEWS
+from . import schema
+from .classes import Classes, reference
+from .expressions import check, is_symbol, source_of, tree_of
+from .values import decode, encode, key_document, key_of
+
+_KINDS = {kind.name: kind for kind in type(inspect.Parameter.POSITIONAL_ONLY)}
 
 
 def call_document(capture: Capture) -> dict[str, Any]:
@@ -17,55 +26,192 @@ def call_document(capture: Capture) -> dict[str, Any]:
     Raises:
         TypeError: a default or constant argument, or a class of a container, cannot be found by another process.
     """
+    checks = capture.checks
     return {
         "signature": [_parameter(parameter) for parameter in capture.signature.parameters.values()],
-        "output": encode(capture.output),
         "training": capture.training,
         "aliases": capture.aliases,
-        "tensors": [
-            [encode(path), encode(check.dtype), check.device_type, list(check.sizes)]
-            for path, check in capture.checks.tensors.items()
-        ],
         "containers": [
-            [encode(path), encode(kind), encode(keys)]
-            for path, (kind, keys) in capture.checks.containers.items()
+            [path_document(path), reference(kind), [key_document(key) for key in keys]]
+            for path, (kind, keys) in checks.containers.items()
         ],
-        "constants": [[encode(path), encode(value)] for path, value in capture.checks.constants.items()],
-        "symbols": [[name, encode(path), dim] for name, (path, dim) in capture.checks.symbols.items()],
-        "guards": list(capture.checks.guards),
+        "tensors": [
+            [path_document(path), encode(check.dtype), check.device_type, [*map(_size, check.sizes)]]
+            for path, check in checks.tensors.items()
+        ],
+        "constants": [[path_document(path), encode(value)] for path, value in checks.constants.items()],
+        "symbols": [[name, path_document(path), dim] for name, (path, dim) in checks.symbols.items()],
+        "guards": [tree_of(guard) for guard in checks.guards],
+        "result": encode(capture.output, _writer(checks)),
     }
 
 
-def call_of(document: dict[str, Any]) -> Capture:
-    """A capture without graph, weights and arguments, for `dataclasses.replace` to fill in.
+def path_document(path: Path) -> list[Any]:
+    """A place in a call in JSON's own types."""
+    return [path.parameter, [[kind, key_document(key)] for kind, key in path.steps]]
+
+
+class Call:
+    """The call that `call_document` wrote.
+
+    Args:
+        document: in JSON's own types.
+        classes: those that it may name.
 
     Raises:
-        ImportError: a class that the call names cannot be imported here.
+        Malformed: the document is none of `call_document`'s.
+        ValueError: a class or function is not there, or may not be used; the message names it.
     """
-    checks = Checks(
-        tensors={
-            decode(path): TensorCheck(decode(dtype), device_type, tuple(sizes))
-            for path, dtype, device_type, sizes in document["tensors"]
-        },
-        containers={
-            decode(path): (decode(kind), decode(keys)) for path, kind, keys in document["containers"]
-        },
-        constants={decode(path): decode(value) for path, value in document["constants"]},
-        symbols={name: (decode(path), dim) for name, path, dim in document["symbols"]},
-        guards=tuple(document["guards"]),
-    )
-    return Capture(
-        module=fx.GraphModule({}, fx.Graph()),
-        weights={},
-        aliases=dict(document["aliases"]),
-        constants={},
-        arguments={},
-        sizes={},
-        output=decode(document["output"]),
-        checks=checks,
-        training=document["training"],
-        signature=inspect.Signature([_restored(parameter) for parameter in document["signature"]]),
-    )
+
+    def __init__(self, document: Any, classes: Classes) -> None:
+        keys = "signature training aliases containers tensors constants symbols guards result".split()
+        record = schema.record(document, "the call", keys)
+        self.classes = classes
+        self.signature = self._signature(record["signature"])
+        self.containers: dict[Path, tuple[type, tuple[Any, ...]]] = {}
+        for row in schema.items(record["containers"], "a container"):
+            place, name, held = schema.items(row, "a container", 3)
+            kind = classes.container(name, "a container")
+            found = tuple(key_of(key, "a container") for key in schema.items(held, "a container"))
+            self._add(self.containers, self.path(place, "a container"), (kind, found))
+        self.symbols = self._symbols(record["symbols"])
+        self.tensors: dict[Path, TensorCheck] = {}
+        for row in schema.items(record["tensors"], "an argument"):
+            place, dtype, device, sizes = schema.items(row, "an argument", 4)
+            shape = tuple(self._size(size) for size in schema.items(sizes, "an argument"))
+            made = TensorCheck(
+                _dtype(dtype), schema.identifier(device, "the device of an argument"), shape
+            )
+            self._add(self.tensors, self.path(place, "an argument"), made)
+        self.constants: dict[Path, Any] = {}
+        for row in schema.items(record["constants"], "a constant"):
+            place, value = schema.items(row, "a constant", 2)
+            self._add(
+                self.constants, self.path(place, "a constant"), decode(value, "a constant", classes)
+            )
+        for name, (path, dim) in self.symbols.items():
+            if path not in self.tensors or dim >= len(self.tensors[path].sizes):
+                raise schema.expected("a size of an argument", f"{path}.shape[{dim}]", f"the size {name}")
+        self.guards = [
+            check(guard, "a condition", self.symbols) for guard in schema.items(record["guards"], "the conditions")
+        ]
+        self.training = schema.flag(record["training"], "the training flag")
+        self.aliases = _names(record["aliases"], "the other names of weights")
+        self.result = decode(record["result"], "the result", classes, self._read)
+
+    def capture(self) -> Capture:
+        """A capture without graph, weights and arguments, for `dataclasses.replace` to fill in."""
+        checks = Checks(
+            tensors=self.tensors,
+            containers=self.containers,
+            constants=self.constants,
+            symbols=self.symbols,
+            guards=tuple(map(source_of, self.guards)),
+        )
+        return Capture(
+            module=fx.GraphModule({}, fx.Graph()),
+            weights={},
+            aliases=self.aliases,
+            constants={},
+            arguments={},
+            sizes={},
+            output=self.result,
+            checks=checks,
+            training=self.training,
+            signature=self.signature,
+        )
+
+    def check_result(self, outputs: int, source: nn.Module) -> None:
+        """Raise `Malformed` where the result holds an output that the graph has not, or a weight that is not there.
+
+        Args:
+            outputs: how many the graph has.
+            source: holds the weights.
+        """
+        for _, leaf in walk(self.result, Path("result")):
+            if isinstance(leaf, Output) and leaf.index >= outputs:
+                raise schema.expected(f"one of {outputs} outputs", leaf.index, "the result")
+            if isinstance(leaf, Weight):
+                try:
+                    weight(source, leaf.name)
+                except AttributeError as error:
+                    raise schema.expected("a weight of the model", leaf.name, "the result") from error
+
+    def path(self, document: Any, where: str) -> Path:
+        """A place in the call: a parameter, and steps into containers that hold what is there.
+
+        The generated call writes it as source, so nothing stands in it but names and keys that were looked at.
+
+        Raises:
+            Malformed: there is no such place.
+        """
+        parameter, steps = schema.items(document, where, 2)
+        path = Path(schema.word(parameter, where, self.signature.parameters))
+        for step in schema.items(steps, where):
+            kind, key = schema.items(step, where, 2)
+            key = key_of(key, where)
+            container, keys = self.containers.get(path, (None, ()))
+            by_item = container is not None and issubclass(container, dict | list | tuple)
+            if kind != ("item" if by_item else "attr") or not any(_same(key, known) for known in keys):
+                raise schema.expected(f"a place inside of {path}", step, where)
+            path = path.then(kind, key if by_item else schema.identifier(key, where))
+        return path
+
+    def _read(self, kind: str, payload: Any, where: str) -> Any:
+        if kind == "output":
+            return Output(schema.integer(payload, where, 0))
+        if kind == "weight":
+            return Weight(schema.text(payload, where))
+        if kind == "path":
+            place, view = schema.items(payload, where, 2)
+            path = self.path(place, where)
+            if path not in self.tensors:
+                raise schema.expected("a tensor among the arguments", str(path), where)
+            return path if view is None else path.then("attr", schema.word(view, where, VIEWS))
+        raise schema.expected("a part of a result", {kind: payload}, where)
+
+    def _signature(self, document: Any) -> inspect.Signature:
+        parameters = []
+        for row in schema.items(document, "the signature"):
+            name, kind, *default = schema.items(row, "the signature")
+            if len(default) > 1 or name == "self":
+                raise schema.expected("a parameter of forward", row, "the signature")
+            made = inspect.Parameter(
+                schema.identifier(name, "the signature"), _KINDS[schema.word(kind, "the signature", _KINDS)]
+            )
+            if default:
+                value = decode(default[0], "a default", self.classes)
+                try:
+                    made = made.replace(default=value)
+                except ValueError as error:
+                    raise schema.Malformed(f"the signature: {error}") from error
+            parameters.append(made)
+        try:
+            return inspect.Signature(parameters)
+        except ValueError as error:
+            raise schema.Malformed(f"the signature: {error}") from error
+
+    def _symbols(self, document: Any) -> dict[str, tuple[Path, int]]:
+        found: dict[str, tuple[Path, int]] = {}
+        for row in schema.items(document, "the sizes"):
+            name, place, dim = schema.items(row, "the sizes", 3)
+            if not is_symbol(schema.text(name, "the sizes")) or name in {*found, *self.signature.parameters}:
+                raise schema.expected("a new name for a size, such as s0", name, "the sizes")
+            found[name] = self.path(place, "the sizes"), schema.integer(dim, "the sizes", 0)
+        if len({*found.values()}) != len(found):
+            raise schema.expected("a size of its own for each name", list(found), "the sizes")
+        return found
+
+    def _size(self, document: Any) -> int | str | None:
+        if document is None:
+            return None
+        tree = check(document, "a size", self.symbols)
+        return schema.integer(tree, "a size", 0) if isinstance(tree, int) else source_of(tree)
+
+    def _add(self, table: dict[Path, Any], path: Path, value: Any) -> None:
+        if path in table:
+            raise schema.expected("each argument once", str(path), "the call")
+        table[path] = value
 
 
 def _parameter(parameter: inspect.Parameter) -> list[Any]:
@@ -73,7 +219,38 @@ def _parameter(parameter: inspect.Parameter) -> list[Any]:
     return named if parameter.default is parameter.empty else [*named, encode(parameter.default)]
 
 
-def _restored(document: list[Any]) -> inspect.Parameter:
-    name, kind, *default = document
-    made = inspect.Parameter(name, inspect._ParameterKind[kind])
-    return made.replace(default=decode(default[0])) if default else made
+def _size(size: int | str | None) -> Any:
+    return None if size is None else tree_of(size)
+
+
+def _writer(checks: Checks) -> Any:
+    def write(value: Any) -> tuple[str, Any] | None:
+        if isinstance(value, Output):
+            return "output", value.index
+        if isinstance(value, Weight):
+            return "weight", value.name
+        if isinstance(value, Path):
+            if value in checks.tensors:
+                return "path", [path_document(value), None]
+            # A view of an argument, such as x.mT.
+            return "path", [path_document(Path(value.parameter, value.steps[:-1])), value.steps[-1][1]]
+        return None
+
+    return write
+
+
+def _dtype(document: Any) -> torch.dtype:
+    dtype = decode(document, "the dtype of an argument")
+    if not isinstance(dtype, torch.dtype):
+        raise schema.expected("a dtype", document, "an argument")
+    return dtype
+
+
+def _names(document: Any, where: str) -> dict[str, str]:
+    if type(document) is not dict:
+        raise schema.expected("an object of names", document, where)
+    return {name: schema.text(other, where) for name, other in document.items()}
+
+
+def _same(key: Any, known: Any) -> bool:
+    return type(key) is type(known) and bool(key == known)

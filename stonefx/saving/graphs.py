@@ -1,135 +1,160 @@
-"""A rewritten graph in the format of `torch.export`, without weights, and back."""
+"""A rewritten graph as data: calls of listed operators in their order, and what comes out; and back."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
-from torch import fx, nn
+from torch import fx
 
-from ..capture import Path
-from ..optimized import Program, weight
-from ..passes.shapes import hint
+from ..capture import CaptureError, from_dynamo
+from ..optimized import Program
+from . import schema
+from .operators import check_call, is_higher_order, name_of, operator
+from .values import decode, encode
 
-# What an input of a saved graph is: a weight by its name, or a value of the call.
-Role = str | Path
+# Of a body that is in the graph language, and not Dynamo's own.
+_READY = "stonefx body"
+_MOST_INPUTS = 10**6
 
 
-def graph_inputs(program: Program) -> dict[str, Role]:
-    """What each input of a saved graph is, by the graph's own name for it, in the order of the saved inputs.
+def input_nodes(program: Program) -> tuple[list[fx.Node], dict[fx.Node, int]]:
+    """What a saved graph takes, in order: placeholders, then tensors that the graph holds itself.
 
-    A size is read off the argument that has it, which is an input for that reason alone where nothing else reads it.
+    Returns:
+        The first node of each input, and for every node that stands for one the number of the input.
     """
-    roles: dict[str, Role] = dict(program.names)
-    roles |= dict(program.capture.arguments.items())
-    for path, _ in program.capture.sizes.values():
-        if path not in roles.values():
-            roles[f"sized {path}"] = path
-    return roles
+    graph = program.module.graph
+    nodes = list(graph.find_nodes(op="placeholder"))
+    numbers = {node: number for number, node in enumerate(nodes)}
+    first: dict[Any, int] = {}
+    for node in graph.find_nodes(op="get_attr"):
+        if node.target in program.names:
+            if node.target not in first:
+                first[node.target] = len(nodes)
+                nodes.append(node)
+            numbers[node] = first[node.target]
+    return nodes, numbers
 
 
-def graph_bytes(program: Program, model: nn.Module) -> bytes:
-    """Write a program's graph as a `torch.export` archive whose inputs are those of `graph_inputs`.
+def graph_document(module: fx.GraphModule, given: Mapping[fx.Node, int]) -> dict[str, Any]:
+    """The calls of a graph, in its order, and its results.
+
+    A value is named by its number: the inputs come first, then each call has the next one. The bodies of a
+    higher-order operator, such as a checkpoint, are graphs among its arguments.
 
     Args:
-        program: the program.
-        model: holds the weights.
+        module: the graph.
+        given: the number of each placeholder and tensor attribute.
 
     Raises:
-        TypeError: the graph holds something that torch.export has no notation for; the message has torch's reason.
+        TypeError: a node has no notation; the message names it and says what to do.
     """
-    roles = graph_inputs(program)
-    nodes = {node.name: node for node in program.module.graph.find_nodes(op="placeholder")}
-    values, dynamic = [], []
-    for name, role in roles.items():
-        fake = nodes[name].meta["val"] if name in nodes else None
-        if isinstance(role, Path):
-            values.append(_example(program, role, fake))
-            symbolic = program.capture.checks.tensors[role].sizes
-            dynamic.append(
-                {dim: torch.export.Dim.AUTO for dim, s in enumerate(symbolic) if not isinstance(s, int)}
-            )
-        else:
-            values.append(weight(model, role).detach())
-            dynamic.append({})
-    stream = io.BytesIO()
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            exported = torch.export.export(
-                _Flat(program, list(roles)), (values,), dynamic_shapes={"values": dynamic}
-            )
-            # The example inputs are the weights, which are saved once, elsewhere.
-            exported.example_inputs = None
-            torch.export.save(exported, stream)
-    except Exception as error:
-        raise TypeError(
-            f"torch.export cannot write the graph of this model: {type(error).__name__}: {error}. Keep the original "
-            "model and its state_dict, and call stonefx.optimize on it after loading"
-        ) from error
-    return stream.getvalue()
+    numbers = dict(given)
+    inputs = 1 + max(numbers.values(), default=-1)
+
+    def write(value: Any) -> tuple[str, Any] | None:
+        if not isinstance(value, fx.Node):
+            return None
+        if value in numbers:
+            return "node", numbers[value]
+        body = getattr(module, str(value.target), None) if value.op == "get_attr" else None
+        if not isinstance(body, fx.GraphModule):
+            raise TypeError(f"it takes {value.name}, which is no value of the graph")
+        return "body", _body_document(body)
+
+    calls = []
+    for node in module.graph.nodes:
+        if node in numbers or node.op in ("placeholder", "output", "get_attr"):
+            continue
+        try:
+            if node.op != "call_function" or (name := name_of(node.target)) is None:
+                raise TypeError("it is no operator")
+            check_call(node.target, node.args, node.kwargs, name)
+            args = [encode(_plain(value), write) for value in node.args]
+            kwargs = [[key, encode(_plain(value), write)] for key, value in node.kwargs.items()]
+        except (TypeError, schema.Malformed, CaptureError) as error:
+            raise TypeError(
+                f"cannot save the call of {node.target} in the graph of this model: {error}. Keep the original model "
+                "and its state_dict, and call stonefx.optimize on it after loading"
+            ) from error
+        numbers[node] = inputs + len(calls)
+        calls.append([name, args, kwargs])
+    outputs = module.graph.output_node().args[0]
+    results = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return {"inputs": inputs, "calls": calls, "results": [encode(_plain(value), write) for value in results]}
 
 
-def graph_of(archive: bytes, inputs: int) -> fx.GraphModule:
-    """Read a graph that `graph_bytes` wrote.
+def graph_of(document: Any, where: str, trusted: Collection[str] = (), depth: int = 0) -> fx.GraphModule:
+    """The graph that `graph_document` wrote, with placeholders `input_0`, `input_1` and so on.
+
+    Every value is read behind the call that makes it, since a number names an earlier one; names of values are made
+    here and not read.
 
     Args:
-        archive: the bytes.
-        inputs: how many tensors the graph takes.
+        document: see `graph_document`.
+        where: what it is, for errors.
+        trusted: namespaces of operators besides those of torch and stonefx.
+        depth: how many bodies it stands in.
 
     Raises:
-        ValueError: the archive is damaged, or this version of torch does not read it.
+        Malformed: the document is none of `graph_document`'s.
+        ValueError: an operator is not there or not trusted; the message names it.
     """
-    try:
-        module = torch.export.load(io.BytesIO(archive)).graph_module
-    except Exception as error:
-        raise ValueError(
-            f"torch {torch.__version__} cannot read the saved graph: {type(error).__name__}: {error}"
-        ) from error
-    found = len(module.graph.find_nodes(op="placeholder"))
-    if found != inputs:
-        raise ValueError(f"the saved graph takes {found} tensors, expected {inputs}; the file is damaged")
-    return module
+    depth = schema.below(depth, where)
+    record = schema.record(document, where, ("inputs", "calls", "results"))
+    graph = fx.Graph()
+    bodies: dict[str, fx.GraphModule] = {}
+    count = schema.integer(record["inputs"], where, 0, _MOST_INPUTS)
+    nodes = [graph.placeholder(f"input_{number}") for number in range(count)]
+
+    def read(kind: str, payload: Any, where: str) -> fx.Node:
+        if kind != "node":
+            raise schema.expected("a constant or a value of the graph", {kind: payload}, where)
+        return nodes[schema.integer(payload, where, 0, len(nodes) - 1)]
+
+    def read_body(kind: str, payload: Any, where: str) -> fx.Node:
+        if kind != "body":
+            return read(kind, payload, where)
+        name = f"body_{len(bodies)}"
+        bodies[name] = graph_of(payload, where, trusted, depth)
+        bodies[name].meta[_READY] = True
+        return graph.get_attr(name)
+
+    for position, call in enumerate(schema.items(record["calls"], where)):
+        at = f"{where}, call {position}"
+        name, args, kwargs = schema.items(call, at, 3)
+        target = operator(name, at, trusted)
+        reader = read_body if is_higher_order(target) else read
+        positional = tuple(decode(value, at, None, reader) for value in schema.items(args, at))
+        named = {}
+        for pair in schema.items(kwargs, at):
+            key, value = schema.items(pair, at, 2)
+            named[schema.identifier(key, at)] = decode(value, at, None, read)
+        check_call(target, positional, named, at)
+        nodes.append(graph.call_function(target, positional, named))
+    results = [decode(value, where, None, read) for value in schema.items(record["results"], where)]
+    if not all(_is_result(value, depth > 1) for value in results):
+        raise schema.expected("values of the graph as its results", record["results"], where)
+    graph.output(tuple(results))
+    return fx.GraphModule(bodies, graph)
 
 
-def _example(program: Program, path: Path, fake: torch.Tensor | None) -> torch.Tensor:
-    """A tensor with the metadata that an argument had at capture; its values are never read."""
-    check = program.capture.checks.tensors[path]
-    if fake is None:
-        sizes = [size if isinstance(size, int) else 2 for size in check.sizes]
-        return torch.empty(sizes, dtype=check.dtype, device=check.device_type)
-    sizes, strides = ([hint(size, 2) for size in of] for of in (fake.shape, fake.stride()))
-    return torch.empty_strided(sizes, strides, dtype=fake.dtype, device=fake.device)
+def _is_result(value: Any, nested: bool) -> bool:
+    if nested and isinstance(value, list | tuple):
+        return all(_is_result(item, nested) for item in value)
+    return value is None or type(value) in (int, float, bool, fx.Node)
 
 
-class _Flat(nn.Module):
-    """A program's graph over one list of tensors: the weights are inputs like the others."""
-
-    def __init__(self, program: Program, names: list[str]) -> None:
-        super().__init__()
-        # As a submodule the graph would bring its own tensors into the exported program.
-        self.__dict__["_program"] = program
-        self.names = names
-
-    def forward(self, values: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        program: Program = self.__dict__["_program"]
-        given: dict[str, Any] = dict(zip(self.names, values, strict=True))
-        holders = {role: given[name] for name, role in graph_inputs(program).items()}
-        for name, (path, dim) in program.capture.sizes.items():
-            given[name] = holders[path].shape[dim]
-        return tuple(_Interpreter(program.module, given).run())
+def _body_document(body: fx.GraphModule) -> dict[str, Any]:
+    """The body of a higher-order operator, which Dynamo wrote, in the graph language."""
+    module = body if _READY in body.meta else from_dynamo(body)
+    placeholders = module.graph.find_nodes(op="placeholder")
+    return graph_document(module, {node: number for number, node in enumerate(placeholders)})
 
 
-class _Interpreter(fx.Interpreter):
-    """Runs a graph whose placeholders and own tensors are given by name."""
-
-    def __init__(self, module: fx.GraphModule, given: Mapping[str, Any]) -> None:
-        super().__init__(module)
-        self.given = given
-
-    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self.given[target]
-
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self.given[target] if target in self.given else super().get_attr(target, args, kwargs)
+def _plain(value: Any) -> Any:
+    """The lists of a graph, which cannot be changed, as plain ones."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return tuple(_plain(item) for item in value) if type(value) is tuple else value

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,20 +14,52 @@ from torch import nn
 
 from ..optimized import OptimizedModule, PartlyOptimizedModule, owner
 from ..report import Report
-from .file import Contents, read
-from .parts import part_of
-from .tensors import Entry, fill, restored
+from . import schema
+from .classes import Classes
+from .file import read
+from .parts import part_of, report_of
+from .tensors import Entry, fill, restored, table_of
+
+_KEYS = "version torch model whole training tensors report parts".split()
 
 
-def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
+@dataclass(frozen=True)
+class _Saved:
+    """A file whose outermost parts were looked at."""
+
+    path: Any
+    model: str
+    whole: bool
+    training: frozenset[str]
+    table: list[Entry]
+    tensors: dict[str, torch.Tensor]
+    report: Report
+    parts: dict[str, Any]
+
+
+def load(
+    path: str | os.PathLike[str],
+    model: nn.Module | None = None,
+    *,
+    classes: Iterable[Any] = (),
+    operators: Iterable[str] = (),
+) -> nn.Module:
     """Read a model that `stonefx.save` wrote; it is called, moved and trained as the saved one.
 
-    Load only files that you trust: the graph is read by `torch.export`, and classes that the file names are imported.
+    A file is data: loading runs nothing that it says and imports nothing that it names. The graph may call operators
+    out of a list, all of which compute with tensors and numbers; it can take time and memory, as any model can. Among
+    arguments and results a file may name containers of Python and torch; named tuples, dataclasses and results of
+    transformers whose modules are imported already, as long as they have no code that runs when one is made; and the
+    classes that are passed here.
 
     Args:
         path: the file.
         model: only for a model that was optimized submodule by submodule, whose own forward is Python code: a model
             made by that code. It is copied, and its weights are replaced by the saved ones.
+        classes: further classes and functions that arguments and results may hold. Their code runs as the model
+            makes them.
+        operators: namespaces of further operators that the graph may call, such as "torchvision"; the library that
+            brings them must be imported.
 
     Returns:
         A module that takes the arguments of the original and has its parameter names and `.report`. Other attributes
@@ -33,90 +67,122 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, was not written by `save`, has an unknown version, or its graph cannot be read
-            by this torch.
+        ValueError: the file is damaged, was not written by `save`, has an unknown version, or needs a class, an
+            operator or a device that is not there or was not named; the message says which.
         TypeError: `model` is missing, is not needed, or is not the model that was saved.
-        ImportError: a class among the arguments or in the result cannot be imported here.
-        RuntimeError: the weights were on a device that is not there.
 
     >>> load("/nowhere/model.safetensors")
     Traceback (most recent call last):
     ...
     FileNotFoundError: there is no file /nowhere/model.safetensors; expected one that stonefx.save wrote
     """
+    known, trusted = Classes(classes), frozenset([operators] if isinstance(operators, str) else operators)
     contents = read(path)
-    document = contents.document
-    table = [Entry(*row[:-1], tuple(row[-1])) for row in document["tensors"]]  # type: ignore[call-arg]
-    tensors = restored(table, contents.tensors)
-    if document["whole"]:
-        if model is not None:
-            raise TypeError(
-                f"{path} holds a whole {document['model']}; leave out the model: stonefx.load(path)"
-            )
-        return _part("", document["model"], contents, table, tensors)
-    if model is None:
+    with _damage_named(path):
+        saved = _saved(path, contents.document, contents.tensors)
+    if saved.whole and model is not None:
+        raise TypeError(f"{path} holds a whole {saved.model}; leave out the model: stonefx.load(path)")
+    if not saved.whole and model is None:
         raise TypeError(
-            f"{path} holds optimized submodules of a {document['model']}, whose own forward is Python code and not "
-            f"in the file; pass a {document['model']} made by that code: stonefx.load(path, model)"
+            f"{path} holds optimized submodules of a {saved.model}, whose own forward is Python code and not "
+            f"in the file; pass a {saved.model} made by that code: stonefx.load(path, model)"
         )
-    return _into(model, path, contents, table, tensors)
+
+    def part(name: str, source: nn.Module) -> OptimizedModule:
+        with _damage_named(path):
+            fill(source, saved.table, saved.tensors, name)
+            return part_of(saved.parts[name], source, known, trusted)
+
+    if model is None:
+        # The class is there for its name, which the optimized module shows.
+        return part("", type(saved.model, (nn.Module,), {})())
+    return _into(model, saved, part)
 
 
-def _part(
-    name: str, kind: str, contents: Contents, table: Sequence[Entry], tensors: Mapping[str, torch.Tensor]
-) -> OptimizedModule:
-    # The class is there for its name, which the optimized module shows.
-    source = fill(type(kind, (nn.Module,), {})(), table, tensors, name)
-    return part_of(contents.document["parts"][name], contents.graphs[name], source)
+def _saved(path: Any, document: Any, tensors: Mapping[str, torch.Tensor]) -> _Saved:
+    record = schema.record(document, "the document", _KEYS)
+    whole, parts = schema.flag(record["whole"], "whole"), record["parts"]
+    if type(parts) is not dict or (whole and parts.keys() != {""}) or (not whole and "" in parts):
+        raise schema.expected("the optimized parts by name", parts, "the parts")
+    table = table_of(record["tensors"])
+    return _Saved(
+        path,
+        schema.identifier(record["model"], "the class of the model"),
+        whole,
+        frozenset(schema.names(record["training"], "the modules in training")),
+        table,
+        restored(table, tensors),
+        report_of(record["report"]),
+        parts,
+    )
 
 
-def _into(
-    model: nn.Module,
-    path: Any,
-    contents: Contents,
-    table: Sequence[Entry],
-    tensors: Mapping[str, torch.Tensor],
-) -> PartlyOptimizedModule:
-    document = contents.document
-    if type(model).__name__ != document["model"]:
+@contextlib.contextmanager
+def _damage_named(path: Any) -> Iterator[None]:
+    """Whatever a document that `save` did not write leads to, as one error that says so."""
+    try:
+        yield
+    except schema.Malformed as error:
+        raise ValueError(f"{path} is damaged or no file that stonefx.save wrote: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:
+        # What is not looked for above, such as generated code that Python refuses.
+        raise ValueError(
+            f"{path} is damaged or no file that stonefx.save wrote: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _into(model: nn.Module, saved: _Saved, part: Callable[[str, nn.Module], OptimizedModule]) -> PartlyOptimizedModule:
+    path = saved.path
+    if type(model).__name__ != saved.model:
         raise TypeError(
-            f"{path} holds submodules of a {document['model']}, got a {type(model).__name__} to put them in"
+            f"{path} holds submodules of a {saved.model}, got a {type(model).__name__} to put them in"
         )
     source = copy.deepcopy(model)
-    for name in document["parts"]:
-        kind = type(_submodule(source, name, path)).__name__
-        source.set_submodule(name, _part(name, kind, contents, table, tensors))
-    inside = tuple(f"{name}." for name in document["parts"])
+    for name in saved.parts:
+        # The submodule stays behind its part, which answers with its attributes.
+        source.set_submodule(name, part(name, _emptied(_submodule(source, name, path))))
+    inside = tuple(f"{name}." for name in saved.parts)
     wanted = {name for name, _ in _tensors(source) if not name.startswith(inside)}
-    saved = [entry.name for entry in table if not entry.name.startswith(inside)]
-    if wanted != {*saved}:
+    names = [entry.name for entry in saved.table if not entry.name.startswith(inside)]
+    if wanted != {*names}:
         raise TypeError(
-            f"the given {document['model']} is not the one in {path}: only the file has "
-            f"{sorted({*saved} - wanted) or 'nothing'}, only the model has {sorted(wanted - {*saved}) or 'nothing'}; "
+            f"the given {saved.model} is not the one in {path}: only the file has "
+            f"{sorted({*names} - wanted) or 'nothing'}, only the model has {sorted(wanted - {*names}) or 'nothing'}; "
             "make it with the arguments of the saved one"
         )
-    for name in saved:
+    for name in names:
         place, leaf = owner(source, name)
-        if place[leaf].shape != tensors[name].shape:
+        if place[leaf].shape != saved.tensors[name].shape:
             raise TypeError(
-                f"{name!r} of the given {document['model']} has shape {list(place[leaf].shape)}, and in {path} "
-                f"{list(tensors[name].shape)}; make the model with the arguments of the saved one"
+                f"{name!r} of the given {saved.model} has shape {list(place[leaf].shape)}, and in {path} "
+                f"{list(saved.tensors[name].shape)}; make the model with the arguments of the saved one"
             )
-        place[leaf] = tensors[name]
+        place[leaf] = saved.tensors[name]
     for name, module in source.named_modules():
         if not isinstance(module, OptimizedModule) and not name.startswith(inside):
-            module.training = name in document["training"]
-    return PartlyOptimizedModule(source, Report.from_json(document["report"]))
+            module.training = name in saved.training
+    return PartlyOptimizedModule(source, saved.report)
 
 
 def _submodule(model: nn.Module, name: str, path: Any) -> nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError as error:
+    found = dict(model.named_modules(remove_duplicate=False)).get(name)
+    if found is None:
         raise TypeError(
             f"the given {type(model).__name__} has no submodule {name!r}, which {path} holds; make it with the "
             "arguments of the saved one"
-        ) from error
+        )
+    return found
+
+
+def _emptied(model: nn.Module) -> nn.Module:
+    """A module whose weights were taken away."""
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name in [name for name, tensor in table.items() if tensor is not None]:
+                del table[name]
+    return model
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -1,80 +1,101 @@
-"""An optimized module as a document and a graph archive, and back."""
+"""An optimized module as a document, and back."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from ..capture import Path, Weight
 from ..optimized import OptimizedModule, Program, program_of
+from ..options import INNERS
 from ..report import Report
 from ..runtime import FoldSplit
-from .calls import call_document, call_of
-from .graphs import graph_bytes, graph_inputs, graph_of
-from .values import decode, encode
+from . import schema
+from .calls import Call, call_document
+from .classes import Classes
+from .graphs import graph_document, graph_of, input_nodes
+from .inputs import inputs_document, propagate, read_inputs
 
 
 def part_document(part: OptimizedModule) -> dict[str, Any]:
-    """All of an optimized module but its graph and weights.
+    """All of an optimized module but its weights.
 
     Raises:
-        TypeError: an argument or result has no notation in the file.
+        TypeError: an operator, argument or result has no notation in the file.
     """
     program = program_of(part)
-    inputs = [
-        [encode(role if isinstance(role, Path) else Weight(role)), name in program.rows]
-        for name, role in graph_inputs(program).items()
-    ]
     return {
         "inner": program.inner,
         "holder": program.holder,
         "read": program.read,
-        "inputs": inputs,
         "call": call_document(program.capture),
+        **inputs_document(program),
+        "graph": graph_document(program.module, input_nodes(program)[1]),
         "report": part.report.to_json(),
     }
 
 
-def part_graph(part: OptimizedModule) -> bytes:
-    """The graph of an optimized module as an archive of `torch.export`."""
-    return graph_bytes(program_of(part), part)
-
-
-def part_of(document: dict[str, Any], archive: bytes, source: nn.Module) -> OptimizedModule:
-    """The optimized module of a document and an archive.
+def part_of(
+    document: Any, source: nn.Module, classes: Classes, trusted: Collection[str] = ()
+) -> OptimizedModule:
+    """The optimized module of a document.
 
     Args:
         document: see `part_document`.
-        archive: see `part_graph`.
         source: a module with the weights, which becomes the optimized module's own.
+        classes: those that the document may name.
+        trusted: namespaces of operators that it may call besides those of torch and stonefx.
 
     Raises:
-        ImportError: a class among the arguments or in the result cannot be imported here.
-        ValueError: the archive cannot be read.
+        Malformed: the document is none of `part_document`'s.
+        ValueError: a class or operator is not there or may not be used; the message names it.
     """
-    roles = [decode(role) for role, _ in document["inputs"]]
-    module = graph_of(archive, len(roles))
-    placeholders = [node.name for node in module.graph.find_nodes(op="placeholder")]
-    named = dict(zip(placeholders, roles, strict=True))
-    weights = {name: role.name for name, role in named.items() if isinstance(role, Weight)}
+    keys = "inner holder read call inputs hints graph report".split()
+    record = schema.record(document, "the model", keys)
+    inner = schema.word(record["inner"], "the inner compiler", INNERS)
+    call = Call(record["call"], classes)
+    inputs, mode = read_inputs(record["inputs"], record["hints"], call, source)
+    module = graph_of(record["graph"], "the graph", trusted)
+    placeholders = module.graph.find_nodes(op="placeholder")
+    if len(placeholders) != len(inputs.values):
+        raise schema.expected(f"{len(inputs.values)} inputs", len(placeholders), "the graph")
+    for node in placeholders:
+        node.meta["val"] = inputs.values[node.name]
+    if inner != "eager":
+        propagate(module, inputs, mode, {check.device_type for check in call.tensors.values()})
+    results = module.graph.output_node().args[0]
+    call.check_result(len(results), source)
     capture = replace(
-        call_of(document["call"]),
+        call.capture(),
         module=module,
-        weights=weights,
-        arguments={name: role for name, role in named.items() if isinstance(role, Path)},
+        weights=inputs.weights,
+        arguments=inputs.arguments,
+        sizes=inputs.sizes,
     )
-    rows = zip(placeholders, document["inputs"], strict=True)
     program = Program(
         capture=capture,
-        split=FoldSplit(None, [], list(range(len(roles))), []),
-        inner=document["inner"],
-        names=weights,
-        read=document["read"],
-        rows=frozenset(name for name, (_, row_major) in rows if row_major),
-        holder=document["holder"],
+        split=FoldSplit(None, [], list(range(len(placeholders))), []),
+        inner=inner,
+        names=inputs.weights,
+        read=schema.names(record["read"], "the folded weights"),
+        rows=frozenset(inputs.rows),
+        holder=schema.text(record["holder"], "the folded weights"),
         has_original=False,
     )
     source.training = capture.training
-    return OptimizedModule(source, program, Report.from_json(document["report"]))
+    return OptimizedModule(source, program, report_of(record["report"]))
+
+
+def report_of(document: Any) -> Report:
+    """A report that was written as JSON text.
+
+    Raises:
+        Malformed: it is no report.
+    """
+    text = schema.text(document, "the report")
+    try:
+        return Report.from_json(text)
+    except Exception as error:
+        raise schema.Malformed(f"the report: {type(error).__name__}: {error}") from error

@@ -10,15 +10,15 @@ from torch import nn
 
 from ..optimized import LazyModule, OptimizedModule, PartlyOptimizedModule, has_hooks
 from .file import Contents, write
-from .parts import part_document, part_graph
+from .parts import part_document
 from .tensors import entries, stored
 
 
 def save(fast: nn.Module, path: str | os.PathLike[str]) -> Path:
     """Write an optimized model to one file, which `stonefx.load` reads in another process.
 
-    The file is a safetensors file: the weights under the names of the `state_dict`, the rewritten graph as a
-    `torch.export` archive, and how it is called. It appears at once or not at all. Of a model that was optimized
+    The file is a safetensors file: the weights under the names of the `state_dict`, the rewritten graph as data, how
+    it is called, and a checksum of all. It appears at once or not at all. Of a model that was optimized
     submodule by submodule it holds the submodules, and loading needs the model's code.
 
     Args:
@@ -50,8 +50,7 @@ def save(fast: nn.Module, path: str | os.PathLike[str]) -> Path:
         "report": fast.__dict__["report"].to_json(),
         "parts": {name: part_document(part) for name, part in parts.items()},
     }
-    archives = {name: part_graph(part) for name, part in parts.items()}
-    return write(path, Contents(document, stored(fast, table), archives))
+    return write(path, Contents(document, stored(fast, table)))
 
 
 def _parts(fast: nn.Module) -> dict[str, OptimizedModule]:

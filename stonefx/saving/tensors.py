@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+
+from . import schema
+
+
+_REGISTERED = ("parameter", "buffer", "scratch")
 
 
 @dataclass(frozen=True)
@@ -66,19 +72,69 @@ def stored(module: nn.Module, table: Sequence[Entry]) -> dict[str, torch.Tensor]
     return result
 
 
+def table_of(document: Any) -> list[Entry]:
+    """The entries that were written as lists.
+
+    Raises:
+        Malformed: they were not.
+    """
+    where = "the table of weights"
+    table = []
+    for row in schema.items(document, where):
+        name, tensor, kind, requires_grad, device, order = schema.items(row, where, 6)
+        parts = schema.text(name, where).split(".")
+        if not all(parts) or len(parts) > schema.DEPTH:
+            raise schema.expected("the name of a weight", name, where)
+        table.append(
+            Entry(
+                name,
+                schema.text(tensor, where),
+                schema.word(kind, where, _REGISTERED),
+                schema.flag(requires_grad, where),
+                schema.identifier(device, where),
+                tuple(schema.integer(dim, where, 0, 63) for dim in schema.items(order, where)),
+            )
+        )
+    if len({entry.name for entry in table}) != len(table):
+        raise schema.expected("each weight once", [entry.name for entry in table], where)
+    return table
+
+
 def restored(table: Sequence[Entry], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The parameters and buffers by name, one object where names share a tensor."""
+    """The parameters and buffers by name, one object where names share a tensor.
+
+    Raises:
+        Malformed: the table and the tensors do not fit.
+        ValueError: the device that a tensor was on is not there.
+    """
+    where = "the table of weights"
+    if {entry.tensor for entry in table} != tensors.keys():
+        raise schema.expected("one entry or more for each tensor", sorted(tensors), where)
     made: dict[str, torch.Tensor] = {}
     result = {}
     for entry in table:
         if entry.tensor not in made:
             value = tensors[entry.tensor]
-            value = value.permute([entry.order.index(dim) for dim in range(value.dim())])
-            made[entry.tensor] = (
-                nn.Parameter(value, entry.requires_grad) if entry.kind == "parameter" else value
-            )
+            if sorted(entry.order) != list(range(value.dim())):
+                raise schema.expected(f"an order of {value.dim()} dimensions", list(entry.order), where)
+            value = _moved(value.permute([entry.order.index(dim) for dim in range(value.dim())]), entry.device)
+            if entry.kind == "parameter":
+                if entry.requires_grad and not (value.is_floating_point() or value.is_complex()):
+                    raise schema.expected("a gradient for floating numbers only", entry.name, where)
+                value = nn.Parameter(value, entry.requires_grad)
+            made[entry.tensor] = value
         result[entry.name] = made[entry.tensor]
     return result
+
+
+def _moved(value: torch.Tensor, device: str) -> torch.Tensor:
+    try:
+        return value.to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"the weights were on a device of type {device!r}, which is not here: {error}; move the model to the CPU "
+            "before saving it"
+        ) from error
 
 
 def fill(
@@ -87,29 +143,37 @@ def fill(
     """Register the named tensors in a module, making the submodules on the way; returns the module.
 
     Args:
-        module: empty.
+        module: has no weights; submodules that are missing on the way are made.
         table: entries of any modules.
         tensors: see `restored`.
         below: only those whose name starts with this path, which is left out of the names.
+
+    Raises:
+        Malformed: a module cannot have a weight of such a name.
     """
     prefix = f"{below}." if below else ""
     for entry in table:
         if not entry.name.startswith(prefix):
             continue
-        *parents, leaf = entry.name.removeprefix(prefix).split(".")
-        holder = module
-        for part in parents:
-            if part not in holder._modules:
-                holder.add_module(part, nn.Module())
-            child = holder._modules[part]
-            assert child is not None
-            holder = child
-        value = tensors[entry.name]
-        if isinstance(value, nn.Parameter):
-            holder.register_parameter(leaf, value)
-        else:
-            holder.register_buffer(leaf, value, persistent=entry.kind == "buffer")
+        try:
+            _register(module, entry.name.removeprefix(prefix), tensors[entry.name], entry.kind == "buffer")
+        except KeyError as error:  # a name that modules have for something else
+            raise schema.expected("a name that a weight can have", entry.name, str(error)) from error
     return module
+
+
+def _register(module: nn.Module, name: str, value: torch.Tensor, persistent: bool) -> None:
+    *parents, leaf = name.split(".")
+    for part in parents:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        child = module._modules[part]
+        assert child is not None
+        module = child
+    if isinstance(value, nn.Parameter):
+        module.register_parameter(leaf, value)
+    else:
+        module.register_buffer(leaf, value, persistent=persistent)
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, str]]:

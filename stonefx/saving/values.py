@@ -1,116 +1,200 @@
-"""Constants, containers and paths of a call as JSON, and back."""
+"""Constants, containers and places in a call as JSON, and back."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ..capture import Output, Path, Weight
 from ..tracing.arguments import children
+from . import schema
+from .classes import Classes, make, reference
 
-_OF_TORCH = {
-    "dtype": torch.dtype,
-    "layout": torch.layout,
-    "memory_format": torch.memory_format,
+# What else may stand in a nest: to JSON, `(kind, payload)` or None; and from JSON, given the kind.
+Write = Callable[[Any], tuple[str, Any] | None]
+Read = Callable[[str, Any, str], Any]
+
+_KINDS: dict[type, str] = {
+    torch.dtype: "dtype",
+    torch.layout: "layout",
+    torch.memory_format: "memory_format",
 }
+_OF_TORCH = {
+    kind: {str(value).removeprefix("torch."): value for value in vars(torch).values() if type(value) is cls}
+    for cls, kind in _KINDS.items()
+}
+_FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
-def encode(value: Any) -> Any:
+def encode(value: Any, write: Write = lambda _: None) -> Any:
     """A value in JSON's own types; what JSON lacks is an object with one key that names the kind.
 
     Args:
-        value: a constant, a leaf of a result template (`Output`, `Path`, `Weight`), or such in tuples, lists, dicts
-            and dataclasses.
+        value: a constant, or such in tuples, lists, dicts, dataclasses and their kin.
+        write: the kind and payload of what else may stand there; None for what it does not know.
 
     Raises:
         TypeError: the value, or the class of a container, cannot be found again by another process.
 
-    >>> encode((1, torch.float32, {"x": Output(0)}))
-    {'tuple': [1, {'dtype': 'float32'}, {'dict': [['x', {'output': 0}]]}]}
+    >>> encode((1, torch.float32, {"x": 2.0}))
+    {'tuple': [1, {'dtype': 'float32'}, {'dict': [['x', 2.0]]}]}
     """
+    if (special := write(value)) is not None:
+        return dict([special])
     if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
         return value
-    for kind, (matches, to_json, _) in _KINDS.items():
-        if matches(value):
-            return {kind: to_json(value)}
+
+    def inner(item: Any) -> Any:
+        return encode(item, write)
+
+    cls = type(value)
+    if cls is float:
+        return {"float": str(value)}
+    if cls is complex:
+        return {"complex": [inner(value.real), inner(value.imag)]}
+    if cls is bytes:
+        return {"bytes": value.hex()}
+    if cls is tuple or cls is list:
+        return {cls.__name__: [inner(item) for item in value]}
+    if cls is dict:
+        return {"dict": [[key_document(key), inner(item)] for key, item in value.items()]}
+    if cls is torch.Size and all(type(size) is int for size in value):
+        return {"size": list(value)}
+    if cls is slice:
+        return {"slice": [inner(value.start), inner(value.stop), inner(value.step)]}
+    if cls is torch.device:
+        return {"device": [value.type, value.index]}
+    if cls in _KINDS:
+        return {_KINDS[cls]: str(value).removeprefix("torch.")}
+    if isinstance(value, enum.Enum):
+        return {"enum": [reference(cls), value.name]}
+    if children(value) is not None:
+        return {"container": _container(value, inner)}
+    if isinstance(value, type) or callable(value):
+        return {"object": reference(value)}
     raise TypeError(
-        f"cannot save {value!r} of type {type(value).__module__}.{type(value).__qualname__}; expected tensors, "
+        f"cannot save {value!r} of type {cls.__module__}.{cls.__qualname__}; expected tensors, "
         "numbers, strings, enums, classes and importable functions in tuples, lists, dicts and dataclasses"
     )
 
 
-def decode(document: Any) -> Any:
+def decode(document: Any, where: str, classes: Classes | None = None, read: Read | None = None, depth: int = 0) -> Any:
     """The value that `encode` wrote.
 
-    Raises:
-        ValueError: the document is none of `encode`'s.
-        ImportError: a class or function is not there any more; the message names it.
+    Args:
+        document: in JSON's own types.
+        where: what it is, for errors.
+        classes: those that it may name; None for no class at all.
+        read: the value of a kind and payload that `write` gave.
+        depth: how many levels of a nest it stands in.
 
-    >>> decode(encode((1, torch.float32, slice(2)))) == (1, torch.float32, slice(2))
+    Raises:
+        Malformed: the document is none of `encode`'s.
+        ValueError: a class or function is not there, or may not be used; the message names it.
+
+    >>> decode(encode((1, torch.float32, slice(2))), "the value") == (1, torch.float32, slice(2))
     True
     """
-    if not isinstance(document, dict):
+    if document is None or type(document) in (bool, int, str, float):
         return document
-    if len(document) != 1 or (kind := next(iter(document))) not in _KINDS:
-        raise ValueError(f"expected one of {', '.join(_KINDS)}, got {document!r}")
-    return _KINDS[kind][2](document[kind])
+    if type(document) is not dict or len(document) != 1:
+        raise schema.expected("a number, a string or an object of one key", document, where)
+    ((kind, payload),) = document.items()
+    depth = schema.below(depth, where)
+
+    def inner(item: Any) -> Any:
+        return decode(item, where, classes, read, depth)
+
+    def several(given: Any, count: int | None = None) -> list[Any]:
+        return [inner(item) for item in schema.items(given, where, count)]
+
+    match kind:
+        case "float":
+            return _FLOATS[schema.word(payload, where, _FLOATS)]
+        case "complex":
+            parts = several(payload, 2)
+            if not all(type(part) in (int, float) for part in parts):
+                raise schema.expected("two numbers", payload, where)
+            return complex(*parts)
+        case "bytes":
+            return _bytes(payload, where)
+        case "tuple":
+            return tuple(several(payload))
+        case "list":
+            return several(payload)
+        case "dict":
+            pairs = [schema.items(pair, where, 2) for pair in schema.items(payload, where)]
+            return _unique([(key_of(key, where), inner(item)) for key, item in pairs], where)
+        case "size":
+            return torch.Size([schema.integer(size, where, 0) for size in schema.items(payload, where)])
+        case "slice":
+            return slice(*several(payload, 3))
+        case "device":
+            return _device(payload, where)
+        case "dtype" | "layout" | "memory_format":
+            return _OF_TORCH[kind][schema.word(payload, where, _OF_TORCH[kind])]
+        case "enum" if classes is not None:
+            name, member = schema.items(payload, where, 2)
+            members = classes.enumeration(name, where)._member_map_
+            return members[schema.word(member, where, members)]
+        case "object" if classes is not None:
+            return classes.constant(payload, where)
+        case "container" if classes is not None:
+            return _made(payload, where, classes, inner)
+    if read is None:
+        raise schema.expected("a constant", document, where)
+    return read(kind, payload, where)
 
 
-def reference(found: Any) -> str:
-    """`module:qualified.name` of a class or function.
+def key_of(document: Any, where: str) -> Any:
+    """The key of a dict: a string, a number, or a tuple of such, whose `repr` is Python source for it.
 
     Raises:
-        TypeError: it is not found under that name, so that another process could not import it.
-
-    >>> reference(torch.nn.Linear)
-    'torch.nn.modules.linear:Linear'
+        Malformed: it is anything else.
     """
-    module = getattr(found, "__module__", None)
-    # Functions of torch have the qualified name of a class that is not there.
-    names = [getattr(found, "__qualname__", None), getattr(found, "__name__", None)]
-    for name in names if module != "__main__" else ():
-        with contextlib.suppress(ImportError):
-            if resolve(f"{module}:{name}") is found:
-                return f"{module}:{name}"
-    raise TypeError(
-        f"cannot save {found!r}: another process cannot import it as {names[0]} from {module}; define it at the top "
-        "level of a module that can be imported"
-    )
+    key = decode(document, where)
+    if not is_key(key):
+        raise schema.expected("a key that is a string, a number or a tuple of such", document, where)
+    return key
 
 
-def resolve(text: str) -> Any:
-    """The class or function that a `reference` names.
+def is_key(key: Any) -> bool:
+    """Whether a key's `repr` is Python source for it, as the generated call needs."""
+    if type(key) is tuple:
+        return all(map(is_key, key))
+    return key is None or type(key) in (bool, int, str, bytes) or (type(key) is float and math.isfinite(key))
+
+
+def key_document(key: Any) -> Any:
+    """The key of a dict in JSON's own types.
 
     Raises:
-        ImportError: there is none under that name.
+        TypeError: the generated call could not write it as source.
     """
-    module, _, name = text.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ImportError(
-            f"the saved model needs {name} of the module {module}, which cannot be imported here: {error}; make it "
-            "importable under that name"
-        ) from error
-    return found
+    if not is_key(key):
+        raise TypeError(
+            f"cannot save a dict with the key {key!r}; expected keys that are strings, numbers or tuples of such"
+        )
+    return encode(key)
 
 
-def _container(value: Any) -> dict[str, Any]:
-    items = [[kind, encode(key), encode(item)] for (kind, key), item in children(value) or ()]
-    document = {"class": reference(type(value)), "items": items}
+def _container(value: Any, inner: Callable[[Any], Any]) -> dict[str, Any]:
+    steps = children(value) or ()
+    document = {
+        "class": reference(type(value)),
+        "items": [[key_document(key), inner(item)] for (_, key), item in steps],
+    }
     if dataclasses.is_dataclass(value) and not isinstance(value, dict):
         return document
-    made = _make(document)
-    if type(made) is not type(value) or len(children(made) or ()) != len(items):
+    try:
+        made = make(type(value), [(key, item) for (_, key), item in steps])
+    except Exception as error:
+        made = error
+    if type(made) is not type(value) or len(children(made) or ()) != len(steps):
         raise TypeError(
             f"cannot save a {type(value).__qualname__}: it cannot be made again from its items; return a plain tuple, "
             "list, dict or dataclass"
@@ -118,75 +202,46 @@ def _container(value: Any) -> dict[str, Any]:
     return document
 
 
-def _make(document: dict[str, Any]) -> Any:
-    cls: Any = resolve(document["class"])
-    items = [(decode(key), decode(item)) for _, key, item in document["items"]]
-    if issubclass(cls, dict):
-        known: dict[Any, Any] = dict(items)
-        return cls(**known) if hasattr(cls, "__dataclass_fields__") else cls(known)
-    if issubclass(cls, (list, tuple)):
-        values = [item for _, item in items]
-        return cls(*values) if hasattr(cls, "_fields") else cls(values)
-    made = cls.__new__(cls)
-    for name, item in items:
-        # Fields were checked when the original was made; a frozen dataclass refuses plain assignment.
-        object.__setattr__(made, name, item)
+def _made(payload: Any, where: str, classes: Classes, inner: Callable[[Any], Any]) -> Any:
+    document = schema.record(payload, where, ("class", "items"))
+    cls = classes.container(document["class"], where)
+    pairs = [schema.items(pair, where, 2) for pair in schema.items(document["items"], where)]
+    items = [(key_of(key, where), inner(item)) for key, item in pairs]
+    known = _unique(items, where)
+    if issubclass(cls, list | tuple):
+        wanted: Any = range(len(items))
+    else:
+        wanted = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else None
+    complete = issubclass(cls, dict) or wanted is None or known.keys() == {*wanted}
+    if wanted is not None and not (complete and known.keys() <= {*wanted}):
+        raise schema.expected(f"the fields of a {cls.__name__}", list(known), where)
+    try:
+        made = make(cls, items)
+    except Exception as error:
+        raise schema.Malformed(f"{where}: a {cls.__name__} cannot be made of these items: {error}") from error
     return made
 
 
-def _exactly(kind: type) -> Callable[[Any], bool]:
-    return lambda value: type(value) is kind
+def _unique(pairs: list[tuple[Any, Any]], where: str) -> dict[Any, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise schema.expected("each key once", [key for key, _ in pairs], where)
+    return made
 
 
-def _instance(*kinds: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kinds)
+def _bytes(payload: Any, where: str) -> bytes:
+    try:
+        return bytes.fromhex(schema.text(payload, where))
+    except ValueError as error:
+        raise schema.expected("bytes in hexadecimal", payload, where) from error
 
 
-def _list(values: Any) -> list[Any]:
-    return [encode(value) for value in values]
-
-
-def _decoded(documents: Any) -> list[Any]:
-    return [decode(document) for document in documents]
-
-
-_Kind = tuple[Callable[[Any], bool], Callable[[Any], Any], Callable[[Any], Any]]
-
-# Kind: which values, to JSON, from JSON. The first that matches is taken.
-_KINDS: dict[str, _Kind] = {
-    "output": (_exactly(Output), lambda v: v.index, Output),
-    "weight": (_exactly(Weight), lambda v: v.name, Weight),
-    "path": (
-        _exactly(Path),
-        lambda v: [v.parameter, [[kind, encode(key)] for kind, key in v.steps]],
-        lambda d: Path(d[0], tuple((kind, decode(key)) for kind, key in d[1])),
-    ),
-    "float": (_exactly(float), str, float),
-    "complex": (
-        _exactly(complex),
-        lambda v: [encode(v.real), encode(v.imag)],
-        lambda d: complex(*_decoded(d)),
-    ),
-    "bytes": (_exactly(bytes), bytes.hex, bytes.fromhex),
-    "tuple": (_exactly(tuple), _list, lambda d: tuple(_decoded(d))),
-    "list": (_exactly(list), _list, _decoded),
-    "dict": (
-        _exactly(dict),
-        lambda v: [_list(item) for item in v.items()],
-        lambda d: {decode(key): decode(item) for key, item in d},
-    ),
-    "size": (_exactly(torch.Size), list, torch.Size),
-    "slice": (_exactly(slice), lambda v: _list([v.start, v.stop, v.step]), lambda d: slice(*_decoded(d))),
-    "device": (_exactly(torch.device), str, torch.device),
-    **{
-        name: (_exactly(kind), lambda v: str(v).removeprefix("torch."), lambda d: getattr(torch, d))
-        for name, kind in _OF_TORCH.items()
-    },
-    "enum": (
-        _instance(enum.Enum),
-        lambda v: [reference(type(v)), v.name],
-        lambda d: resolve(d[0])[d[1]],
-    ),
-    "object": (lambda v: isinstance(v, type) or callable(v), reference, resolve),
-    "container": (lambda v: children(v) is not None, _container, _make),
-}
+def _device(payload: Any, where: str) -> torch.device:
+    kind, index = schema.items(payload, where, 2)
+    kind = schema.identifier(kind, where)
+    if index is not None:
+        index = schema.integer(index, where, 0, 127)
+    try:
+        return torch.device(kind) if index is None else torch.device(kind, index)
+    except RuntimeError as error:
+        raise schema.expected("a device of torch", payload, where) from error

@@ -63,7 +63,7 @@ def result_template(
 
 
 # Dynamo leaves these out of the graph and takes them of the argument itself.
-_VIEWS = ("mT", "T", "mH", "H")
+VIEWS = ("mT", "T", "mH", "H")
 
 
 def attribute_views(result: Any, arguments: Mapping[str, Any], known: Iterable[int]) -> dict[int, Path]:
@@ -80,7 +80,7 @@ def attribute_views(result: Any, arguments: Mapping[str, Any], known: Iterable[i
         if not isinstance(value, torch.Tensor) or id(value) in known or not value._is_view():
             continue
         for path, argument in given:
-            names = _VIEWS if argument.dim() == 2 else _VIEWS[::2] if argument.dim() > 2 else ()
+            names = VIEWS if argument.dim() == 2 else VIEWS[::2] if argument.dim() > 2 else ()
             name = next((name for name in names if _same_view(value, getattr(argument, name))), None)
             if name is not None:
                 found[id(value)] = path.then("attr", name)
