@@ -64,9 +64,12 @@ def stone(
         options: see `stonefx.options.Options`.
         mode: a mode of inductor, such as "reduce-overhead".
 
+    A graph that the graph language cannot say is run by the inner compiler as Dynamo made it, and the report's notes
+    say why: that is no failure, whatever `on_error` is.
+
     Raises:
         TypeError: an unknown option.
-        CaptureError, RewriteError: an internal failure, with `on_error="raise"`.
+        RewriteError: a pass failed inside, with `on_error="raise"`.
         RequiredRewriteMissing: a required target was rewritten nowhere.
     """
     if unknown:
@@ -79,26 +82,40 @@ def stone(
             f"mode={mode!r} is inductor's, but the inner compiler is {chosen.inner!r}; drop one of them"
         )
     try:
-        return _compile(gm, example_inputs, chosen, mode)
-    except (CaptureError, RewriteError) as error:
+        module = from_dynamo(gm, example_inputs)
+    except CaptureError as error:
+        warning = f"stonefx rewrote nothing in this graph, which runs as torch.compile made it: {error}"
+        return _compile_original(gm, example_inputs, chosen, mode, error, warning)
+    try:
+        return _compile(module, example_inputs, chosen, mode)
+    except RewriteError as error:
         if chosen.on_error == "raise":
             raise
-        _REPORTS.append(
-            Report(
-                notes=[f"the original graph runs: {error}"],
-                backend=backend_facts("compile", chosen),
-            )
-        )
-        warnings.warn(
-            f"stonefx: this graph runs unrewritten, as on_error='eager' asks: {error}", StonefxWarning, 2
-        )
-        return compile_inner(gm, example_inputs, chosen.inner, mode)
+        warning = f"stonefx: this graph runs unrewritten, as on_error='eager' asks: {error}"
+        return _compile_original(gm, example_inputs, chosen, mode, error, warning)
+
+
+def _compile_original(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    options: Options,
+    mode: str | None,
+    error: Exception,
+    warning: str,
+) -> Callable[..., Any]:
+    """Hand Dynamo's own graph to the inner compiler; the report's notes and a warning say why."""
+    report = Report(
+        notes=[f"the original graph runs: {error}"], backend=backend_facts("compile", options)
+    )
+    _REPORTS.append(report)
+    check_required(report, options.require)
+    warnings.warn(warning, StonefxWarning, 3)
+    return compile_inner(gm, inputs, options.inner, mode)
 
 
 def _compile(
-    gm: fx.GraphModule, inputs: Sequence[Any], options: Options, mode: str | None
+    module: fx.GraphModule, inputs: Sequence[Any], options: Options, mode: str | None
 ) -> Callable[..., Any]:
-    module = from_dynamo(gm, inputs)
     placeholders = module.graph.find_nodes(op="placeholder")
     values = {
         node.name: value

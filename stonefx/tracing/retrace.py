@@ -13,7 +13,7 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .constants import check_constants, fake_constants, inline_scalars
-from .errors import capture_error
+from .errors import CaptureError, capture_error
 from .interpreter import Retrace
 from .metadata import carry_dynamo_meta
 from .mutation import remove_mutation
@@ -34,6 +34,17 @@ def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None)
     Raises:
         CaptureError: the graph holds something that the graph language cannot say.
     """
+    try:
+        return _retrace(gm, example_inputs)
+    except CaptureError:
+        raise
+    except Exception as error:
+        raise capture_error(
+            "the graph cannot be retraced", "Exclude this code with torch.compiler.disable, or report it.", "", error
+        ) from error
+
+
+def _retrace(gm: fx.GraphModule, example_inputs: Sequence[Any] | None) -> fx.GraphModule:
     fakes = _fake_inputs(gm, example_inputs)
     fake_mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None)
     devices = {"cpu"} | {fake.device.type for fake in fakes if isinstance(fake, torch.Tensor)}
