@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from .arguments import is_operator, named_arguments, packet
-from .regions import Regions, regions, storage
+from .regions import Regions, regions, storage, storages
 from .rewrite import Context, Site, val
 from .shapes import is_row_major, same_layout
 
@@ -100,9 +100,8 @@ def _returned(node: fx.Node) -> bool:
 
 def _seen_outside(node: fx.Node) -> bool:
     """Whether a caller gets hold of the memory of a node's value, through this node or a view of it."""
-    own = storage(node)
     results: list[Any] = node.graph.output_node().all_input_nodes
-    return any(storage(result) == own for result in results)
+    return any(storage(node) in storages(result) for result in results)
 
 
 def _fill_in_arguments(node: fx.Node) -> None:

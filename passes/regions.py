@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import get_plain_tensors
+from torch.utils import _pytree as pytree
 
 from .arguments import is_operator
 
@@ -56,13 +58,16 @@ def regions(graph: fx.Graph) -> Regions:
         if not grad:
             facts.no_grad.add(node)
         for written in written_operands(node):
-            facts.writers.setdefault(storage(written), []).append(node)
+            for memory in storages(written):
+                facts.writers.setdefault(memory, []).append(node)
     facts.writers.pop(0, None)
     return facts
 
 
 def written_operands(node: fx.Node) -> list[fx.Node]:
-    """The operands that an operator call writes to, by its schema."""
+    """The operands that a call writes to: by an operator's schema, or all that a call outside of it may write to."""
+    if "verbatim" in node.meta:
+        return node.all_input_nodes if _may_write(node) else []
     if not is_operator(node) or not node.target._schema.is_mutable:  # type: ignore[union-attr]
         return []
     written: list[fx.Node] = []
@@ -75,7 +80,32 @@ def written_operands(node: fx.Node) -> list[fx.Node]:
     return written
 
 
+_PURE = set(
+    "abs add and_ eq floordiv ge getitem gt invert le lshift lt matmul mod mul ne neg or_ pos pow rshift sub truediv xor "
+    "_get_data_attr".split()
+)
+_TORCH = (torch, torch.nn.functional, torch._C._nn, torch.linalg, torch.special, torch.fft, torch.Tensor)
+
+
+def _may_write(node: fx.Node) -> bool:
+    """Whether a call that is no operator's may write to its operands, by the names that torch has for those that do."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name in _PURE:
+        return False
+    known = node.op == "call_method" or any(getattr(holder, name, None) is node.target for holder in _TORCH)
+    # `inplace`, and the `training` of norms that count.
+    switched = any(value is True for value in (*node.args, *node.kwargs.values()))
+    return not known or name.endswith("_") or name == "__setitem__" or switched or "out" in node.kwargs
+
+
 def storage(node: fx.Node) -> int:
-    """A number for the memory behind a node's fake value; 0 where it has none."""
+    """A number for the memory behind a node's fake value; 0 where it is no tensor."""
     value = node.meta.get("val")
     return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else 0
+
+
+def storages(node: fx.Node) -> set[int]:
+    """Numbers for the memory behind a node's fake value: that of each tensor in it, and in what wraps tensors."""
+    tensors = [leaf for leaf in pytree.tree_leaves(node.meta.get("val")) if isinstance(leaf, torch.Tensor)]
+    parts = [part for tensor in tensors for part in get_plain_tensors(tensor, out=[])]
+    return {part.untyped_storage()._cdata for part in parts if isinstance(part, torch.Tensor)}

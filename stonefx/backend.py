@@ -17,6 +17,9 @@ from .passes.pipeline import RewriteError
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
 from .runtime import FreshFolds, split_folds
+from .tracing.errors import node_location
+from .tracing.names import is_gathered
+from .tracing.verbatim import is_verbatim
 
 _REPORTS: deque[Report] = deque(maxlen=64)
 
@@ -64,9 +67,12 @@ def stone(
         options: see `stonefx.options.Options`.
         mode: a mode of inductor, such as "reduce-overhead".
 
+    A graph that the graph language cannot say is run by the inner compiler as Dynamo made it, and the report's notes
+    say why: that is no failure, whatever `on_error` is.
+
     Raises:
         TypeError: an unknown option.
-        CaptureError, RewriteError: an internal failure, with `on_error="raise"`.
+        RewriteError: a pass failed inside, with `on_error="raise"`.
         RequiredRewriteMissing: a required target was rewritten nowhere.
     """
     if unknown:
@@ -79,26 +85,40 @@ def stone(
             f"mode={mode!r} is inductor's, but the inner compiler is {chosen.inner!r}; drop one of them"
         )
     try:
-        return _compile(gm, example_inputs, chosen, mode)
-    except (CaptureError, RewriteError) as error:
+        module = from_dynamo(gm, example_inputs, verbatim=True)
+    except CaptureError as error:
+        warning = f"stonefx rewrote nothing in this graph, which runs as torch.compile made it: {error}"
+        return _compile_original(gm, example_inputs, chosen, mode, error, warning)
+    try:
+        return _compile(module, example_inputs, chosen, mode)
+    except RewriteError as error:
         if chosen.on_error == "raise":
             raise
-        _REPORTS.append(
-            Report(
-                notes=[f"the original graph runs: {error}"],
-                backend=backend_facts("compile", chosen),
-            )
-        )
-        warnings.warn(
-            f"stonefx: this graph runs unrewritten, as on_error='eager' asks: {error}", StonefxWarning, 2
-        )
-        return compile_inner(gm, example_inputs, chosen.inner, mode)
+        warning = f"stonefx: this graph runs unrewritten, as on_error='eager' asks: {error}"
+        return _compile_original(gm, example_inputs, chosen, mode, error, warning)
+
+
+def _compile_original(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    options: Options,
+    mode: str | None,
+    error: Exception,
+    warning: str,
+) -> Callable[..., Any]:
+    """Hand Dynamo's own graph to the inner compiler; the report's notes and a warning say why."""
+    report = Report(
+        notes=[f"the original graph runs: {error}"], backend=backend_facts("compile", options)
+    )
+    _REPORTS.append(report)
+    check_required(report, options.require)
+    warnings.warn(warning, StonefxWarning, 3)
+    return compile_inner(gm, inputs, options.inner, mode)
 
 
 def _compile(
-    gm: fx.GraphModule, inputs: Sequence[Any], options: Options, mode: str | None
+    module: fx.GraphModule, inputs: Sequence[Any], options: Options, mode: str | None
 ) -> Callable[..., Any]:
-    module = from_dynamo(gm, inputs)
     placeholders = module.graph.find_nodes(op="placeholder")
     values = {
         node.name: value
@@ -106,6 +126,7 @@ def _compile(
         if isinstance(value, torch.Tensor) and "weight" in node.meta
     }
     report = rewrite_reported(module, values, options, grad=wants_gradients(module, inputs), door="compile")
+    report.notes += _left_alone(module)
     _REPORTS.append(report)
     check_required(report, options.require)
     warn_if_nothing(report)
@@ -122,10 +143,29 @@ def _compile(
     return _with_folds(compiled, fresh, split.weights, split.kept)
 
 
+def _left_alone(module: fx.GraphModule) -> list[str]:
+    """Notes on what no pass looked at."""
+    verbatim: dict[str, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        if is_verbatim(node):
+            verbatim.setdefault(node.meta["verbatim"], []).append(node)
+    notes = []
+    for why, nodes in verbatim.items():
+        location = next(filter(None, map(node_location, nodes)), "")
+        where = f", the first at {location}" if location else ""
+        notes.append(f"left as torch.compile made them: {len(nodes)} operation(s) {why}{where}")
+    gathered = [node.name for node in module.graph.find_nodes(op="placeholder") if is_gathered(node)]
+    if gathered:
+        notes.append(f"not folded, since FSDP gathers them for each call: {', '.join(gathered)}")
+    return notes
+
+
 def wants_gradients(module: fx.GraphModule, inputs: Sequence[Any]) -> bool:
     """Whether a gradient may flow through the graph: enabled around it or inside, and an input requires one."""
+    # What a transform of torch.func enables inside of itself is its own.
     enabled = torch.is_grad_enabled() or any(
-        node.target is torch._C._set_grad_enabled and node.args[0] for node in module.graph.nodes
+        node.target is torch._C._set_grad_enabled and node.args[0] and not is_verbatim(node)
+        for node in module.graph.nodes
     )
     return enabled and any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs)
 

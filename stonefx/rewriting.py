@@ -77,6 +77,7 @@ def check_required(report: Report, require: Iterable[str]) -> None:
         near = [site for site in report.sites if site.target == target]
         lines.append(f"{target}: " + ("no candidate was found" if not near else ""))
         lines += [f"  {site.status} at {site.source or site.module_path}: {site.reason}" for site in near]
+    lines += report.notes
     raise RequiredRewriteMissing(
         "expected a rewrite of every target in require, but these were rewritten nowhere:\n"
         + "\n".join(lines)

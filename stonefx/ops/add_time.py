@@ -11,6 +11,7 @@ from . import batching, checks
 from .calling import Caller
 from .curvature import operand
 from .library import Operator, declare
+from .sharding import Dimensions
 
 _NAME = "add_time"
 
@@ -76,6 +77,7 @@ OPERATOR = Operator(
     backward_fake=_backward_fake,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
+    dimensions=Dimensions(operands=("*d", "*1"), result="*t"),
 )
 declare(OPERATOR)
 CALL = Caller(_NAME)

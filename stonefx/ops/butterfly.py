@@ -10,6 +10,7 @@ from torch import Tensor
 from . import batching, checks
 from .calling import Caller
 from .library import Operator, declare
+from .sharding import Dimensions
 
 _NAME = "butterfly"
 
@@ -125,6 +126,7 @@ OPERATOR = Operator(
     backward_fake=_backward_fake,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
+    dimensions=Dimensions(operands=("*d", "sh2"), result="*d"),
 )
 declare(OPERATOR)
 _CALL = Caller(_NAME)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import batching, checks
 from .library import NO_LIMIT, Function, Operator
+from .sharding import Dimensions
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ def operator(
         backward_fake=backward_fake,
         vmap=vmap,
         backward_vmap=backward_vmap,
+        dimensions=Dimensions(operands=("*nd", "*md", "*11"), result="*nm", free="nm"),
     )
 
 

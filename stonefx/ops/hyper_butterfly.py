@@ -16,6 +16,7 @@ from .curvature import operand
 from .expmap0 import slope as tanh_slope
 from .library import NO_LIMIT, Operator, declare
 from .logmap0 import slope as atanh_slope
+from .sharding import Dimensions
 
 _NAME = "hyper_butterfly"
 _ARGUMENTS = (
@@ -119,6 +120,7 @@ OPERATOR = Operator(
     backward_fake=_backward_fake,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
+    dimensions=Dimensions(operands=("*d", "sh2", "*1"), result="*d"),
 )
 declare(OPERATOR)
 _CALL = Caller(_NAME)

@@ -12,7 +12,7 @@ from torch._C import DispatchKey, DispatchKeySet
 
 from stonefx import native
 
-from . import autograd, batching, transforms
+from . import autograd, batching, sharding, transforms
 
 LIBRARY = torch.library.Library("stone", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_contiguous_strides)
@@ -36,6 +36,7 @@ class Operator:
         backward: as for `autograd.register`; None where `name_backward` takes the gradient, the operands and the
             options, and gives a gradient for each operand, which is then summed over what broadcasting repeated.
         vmap, backward_vmap: `(operator, info, in_dims, *args, **kwargs) -> (results, out_dims)`.
+        dimensions: which of them may be split over processes.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Operator:
     backward_fake: Function
     vmap: Function
     backward_vmap: Function
+    dimensions: sharding.Dimensions
     backward: Function | None = None
 
 
@@ -56,7 +58,7 @@ _recorded: dict[str, Function] = {}
 
 
 def declare(operator: Operator) -> None:
-    """Define the three operators with their fakes, gradients and batching rules; kernels come from `load`."""
+    """Define the three operators with their fakes, gradients, batching and sharding rules; kernels come from `load`."""
     name = operator.name
     forward_twin, backward_twin = f"{name}_forward", f"{name}_backward"
     for each in (name, forward_twin):
@@ -74,6 +76,7 @@ def declare(operator: Operator) -> None:
     transforms.register(
         LIBRARY, backward_twin, backward_twin, double, operator.backward_vmap, operator.backward_reference
     )
+    sharding.register(name, operator.dimensions)
     _declared[name] = operator
 
 

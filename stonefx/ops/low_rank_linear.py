@@ -11,6 +11,7 @@ from torch.nn import functional
 from . import batching, checks
 from .calling import Caller
 from .library import LIBRARY, Operator, below_autocast, declare
+from .sharding import Dimensions
 
 _NAME = "low_rank_linear"
 
@@ -123,6 +124,7 @@ OPERATOR = Operator(
     backward=_backward,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
+    dimensions=Dimensions(operands=("*i", "ri", "or", "o"), result="*o", free="ior", added=(3,)),
 )
 declare(OPERATOR)
 _CALL = Caller(_NAME, autocasts=True)

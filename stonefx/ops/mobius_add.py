@@ -11,6 +11,7 @@ from . import batching, checks
 from .calling import Caller
 from .curvature import operand
 from .library import NO_LIMIT, Operator, declare
+from .sharding import Dimensions
 
 _NAME = "mobius_add"
 _ARGUMENTS = (
@@ -149,6 +150,7 @@ OPERATOR = Operator(
     backward_fake=_backward_fake,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
+    dimensions=Dimensions(operands=("*d", "*d", "*1"), result="*d"),
 )
 declare(OPERATOR)
 _CALL = Caller(_NAME)

@@ -14,6 +14,7 @@ from . import batching, checks
 from .calling import Caller
 from .cdist import Guards, ball_distances, ball_sides, check_operands, squares_of_products, widen
 from .library import NO_LIMIT, Operator, declare
+from .sharding import Dimensions
 
 _NAME = "poincare_cdist_epilogue"
 _ARGUMENTS = (
@@ -99,6 +100,7 @@ OPERATOR = Operator(
     backward_fake=_backward_fake,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
+    dimensions=Dimensions(operands=("*nm", "*nd", "*md", "*11"), result="*nm", free="nm"),
 )
 declare(OPERATOR)
 CALL = Caller(_NAME)

@@ -16,6 +16,7 @@ from torch import Tensor
 from . import batching, checks
 from .calling import Caller
 from .library import Operator, declare
+from .sharding import Dimensions
 
 _NAME = "poincare_hyperplanes"
 _ARGUMENTS = "Tensor product, Tensor x, Tensor offset, Tensor scale, Tensor c, *, float min_alpha=0"
@@ -146,6 +147,9 @@ OPERATOR = Operator(
     backward_fake=_backward_fake,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
+    dimensions=Dimensions(
+        operands=("*p", "*d", "p", "p", ""), result="*p", gradients=("*p", "*d", "p", "p", "*1"), free="p"
+    ),
 )
 declare(OPERATOR)
 _CALL = Caller(_NAME)

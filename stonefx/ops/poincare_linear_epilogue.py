@@ -19,6 +19,7 @@ from .library import NO_LIMIT, Operator, declare
 from .logmap0 import slope as atanh_slope
 from .mobius_add import backward_reference as mobius_add_backward
 from .mobius_add import reference as mobius_add_reference
+from .sharding import Dimensions
 
 _NAME = "poincare_linear_epilogue"
 GUARDS = (
@@ -199,6 +200,7 @@ OPERATOR = Operator(
     backward_fake=_backward_fake,
     vmap=_vmap,
     backward_vmap=_backward_vmap,
+    dimensions=Dimensions(operands=("*i", "*o", "o", "*1"), result="*o"),
 )
 declare(OPERATOR)
 CALL = Caller(_NAME)

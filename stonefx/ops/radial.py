@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import batching, checks
 from .library import NO_LIMIT, Operator
+from .sharding import Dimensions
 
 Profile = Callable[[Tensor], Tensor]
 
@@ -171,6 +172,7 @@ def operator(name: str, operand: str, limit_name: str, profile: Profile, slope: 
         backward_fake=backward_fake,
         vmap=vmap,
         backward_vmap=backward_vmap,
+        dimensions=Dimensions(operands=("*d", "*1"), result="*d"),
     )
 
 

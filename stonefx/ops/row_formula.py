@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import batching, checks
 from .library import NO_LIMIT, Operator
+from .sharding import Dimensions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,4 +152,5 @@ class RowFormula:
             backward_fake=backward_fake,
             vmap=vmap,
             backward_vmap=backward_vmap,
+            dimensions=Dimensions(operands=("*d",) * count + ("*1",) * len(self.scalars), result="*" if self.gives_number else "*d"),
         )

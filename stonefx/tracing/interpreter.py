@@ -8,20 +8,29 @@ from typing import Any
 import torch
 from torch import fx
 
+from .errors import capture_error, node_location
 from .located import Located
 from .opaque import copy_higher_order, is_higher_order
-from .regions import Region, find_regions, is_loader, run_region
+from .regions import Region, evaluate_region, find_regions, is_loader, run_region
+from .state import recording_paused
+from .subclasses import subclasses_in
+from .verbatim import Recording
 
 
 class Retrace(Located):
     """Run a Dynamo graph on fake tensors under `make_fx(pre_dispatch=True)`.
 
     Functorch regions, autocast and higher-order operators need more than to be called; each has its own step.
+
+    Args:
+        module: Dynamo's graph.
+        verbatim: copy what the graph language has no words for as it stands, instead of raising `CaptureError`.
     """
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, *, verbatim: bool) -> None:
         super().__init__(module)
         self._graph_module = module
+        self._verbatim = verbatim
         regions = find_regions(module.graph)
         self._region_at: dict[fx.Node, Region] = {region.nodes[0]: region for region in regions}
         self._in_region = {node for region in regions for node in region.nodes}
@@ -43,11 +52,49 @@ class Retrace(Located):
                 return copy_higher_order(node, *self.fetch_args_kwargs_from_env(node))
             if is_loader(node):
                 return None
+        if node.op in ("call_function", "call_method"):
+            return self._call(node)
         return super().evaluate(node)
+
+    def _call(self, node: fx.Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        recording = Recording()
+        found = subclasses_in(args, kwargs, node.meta.get("example_value"))
+        reads = f"on {found[0]}" if found else "on what recording does not see"
+        if not found:
+            last = recording.last()
+            try:
+                result = super().evaluate(node)
+                if recording.saw(result):
+                    return result
+            except Exception:
+                if not self._verbatim:
+                    raise
+            recording.forget_after(last)
+        if not self._verbatim:
+            raise capture_error(
+                f"`{node.format_node()}` works {reads}",
+                "Exclude this code with torch.compiler.disable.",
+                node_location(node),
+            )
+        with recording_paused():
+            result = super().evaluate(node)
+        return recording.copy(node, args, kwargs, result, reads)
 
     def _run_region(self, region: Region) -> None:
         values = [self.env[node] for node in region.inputs]
-        self.env.update(zip(region.outputs, run_region(self._graph_module, region, values), strict=True))
+        recording = Recording()
+        last = recording.last()
+        try:
+            results = run_region(self._graph_module, region, values)
+        except Exception:
+            if not self._verbatim:
+                raise
+            recording.forget_after(last)
+            with recording_paused():
+                results = evaluate_region(self._graph_module, region, values)
+            recording.copy_region(region, values, results)
+        self.env.update(zip(region.outputs, results, strict=True))
 
     def _enter_autocast(self, node: fx.Node) -> torch.autocast:
         # The bare function only records itself: the casts would be missing from every later fake value.

@@ -12,7 +12,8 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
-from .opaque import is_higher_order
+from .subclasses import plain_parts
+from .verbatim import is_opaque
 
 # The functional forms of these have no derivative, although the forms in place have one.
 _WITHOUT_DERIVATIVE = frozenset(
@@ -45,10 +46,10 @@ def remove_mutation(module: fx.GraphModule) -> int:
             continue
         aliases = [a for storage in storages(node.args[0]) for a in sharing[storage]]
         before = [a for a in aliases if position[a] < position[node]]
-        if not before or any(a.op in {"placeholder", "get_attr"} or is_higher_order(a) for a in before):
+        if not before or any(a.op in {"placeholder", "get_attr"} or is_opaque(a) for a in before):
             continue
         users = [user for a in before for user in a.users]
-        if any(position[user] > position[node] or is_higher_order(user) for user in users):
+        if any(position[user] > position[node] or is_opaque(user) for user in users):
             continue
         if node in without_grad and not all(a in without_grad for a in before):
             continue
@@ -94,10 +95,13 @@ def written_placeholders(graph: fx.Graph) -> set[fx.Node]:
 
 
 def storages(node: Any) -> set[int]:
-    """Identities of the storages that a node's fake value lives in."""
+    """Identities of the storages that a node's fake value, or the tensors that it wraps, live in."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
     return {
-        leaf.untyped_storage()._cdata for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)
+        part.untyped_storage()._cdata
+        for leaf in pytree.tree_leaves(value)
+        if isinstance(leaf, torch.Tensor)
+        for part in plain_parts(leaf)
     }
 
 

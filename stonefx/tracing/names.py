@@ -24,6 +24,15 @@ def is_model_state(node: fx.Node) -> bool:
     return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
 
 
+def is_gathered(node: fx.Node) -> bool:
+    """Whether a placeholder is a parameter that FSDP gathers for each call and frees behind it.
+
+    It keeps its identity and its version, and may come back at the same address: nothing shows that it was written.
+    """
+    source = getattr(node, "_dynamo_source", None)
+    return is_model_state(node) and source is not None and source.guard_source.is_fsdp_module()
+
+
 def plain_name(source: str) -> str:
     """The fully qualified name in a source: `L['self']._modules['a']._parameters['weight']` is `a.weight`.
 
@@ -48,11 +57,13 @@ def root_name(source: str) -> str:
 
 
 def weight_names(placeholders: list[fx.Node]) -> dict[fx.Node, str]:
-    """A distinct fully qualified name for each placeholder that is a parameter or buffer.
+    """A distinct fully qualified name for each placeholder that is a parameter or buffer which may be folded.
 
     Names that collide, because two models meet in one function, get the variable of their model before them.
     """
-    sources = {node: source_name(node) for node in placeholders if is_model_state(node)}
+    sources = {
+        node: source_name(node) for node in placeholders if is_model_state(node) and not is_gathered(node)
+    }
     names = {node: plain_name(source) for node, source in sources.items()}
     taken: dict[str, int] = {}
     for name in names.values():

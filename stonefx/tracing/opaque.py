@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from .errors import capture_error, node_location
 from .state import recording_paused
+from .subclasses import is_subclass
 
 
 def is_higher_order(node: fx.Node) -> bool:
@@ -61,7 +62,10 @@ def _fresh(value: Any) -> Any:
     """A fake tensor like `value` that no other trace has recorded: no leaf, since it is computed."""
     if not isinstance(value, torch.Tensor):
         return value
-    fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    if is_subclass(value):
+        fresh = value.detach()
+    else:
+        fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
     if not value.requires_grad:
         return fresh
     with torch.enable_grad():

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .constants import check_constants
 from .errors import capture_error, is_wrapped, node_location
 from .located import Located
 from .state import recording_paused
@@ -75,7 +76,8 @@ def run_region(module: fx.GraphModule, region: Region, values: Sequence[Any]) ->
         flat = make_fx(Located(body).run)(*values)
         flat.graph.eliminate_dead_code()
         flat.recompile()
-        wanted = [_requires_grad(value) for value in Located(body).run(*values)]
+        check_constants(flat)
+        wanted = [_requires_grad(value) for value in evaluate_region(module, region, values)]
     results = list(fx.Interpreter(flat).run(*values))
     for node, value, grad in zip(region.outputs, results, wanted, strict=True):
         if is_wrapped(value) or _requires_grad(value) != grad:
@@ -85,6 +87,11 @@ def run_region(module: fx.GraphModule, region: Region, values: Sequence[Any]) ->
                 node_location(node),
             )
     return results
+
+
+def evaluate_region(module: fx.GraphModule, region: Region, values: Sequence[Any]) -> list[Any]:
+    """Evaluate a region on fake `values` of its inputs, as it stands."""
+    return Located(_body(module, region)).run(*values)
 
 
 def _region(nodes: list[fx.Node]) -> Region:

@@ -13,14 +13,17 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .constants import check_constants, fake_constants, inline_scalars
-from .errors import capture_error
+from .errors import CaptureError, capture_error
 from .interpreter import Retrace
 from .metadata import carry_dynamo_meta
 from .mutation import remove_mutation
 from .state import restored_state
+from .subclasses import is_subclass, plain_parts
 
 
-def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> fx.GraphModule:
+def from_dynamo(
+    gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None, *, verbatim: bool = False
+) -> fx.GraphModule:
     """Retrace a graph of Dynamo's into functional pre-dispatch ATen with fake values, before autograd.
 
     The placeholders keep their order. Those that are parameters or buffers carry their fully qualified name
@@ -30,12 +33,26 @@ def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None)
     Args:
         gm: what a `torch.compile` backend receives.
         example_inputs: what it receives with it; read only where a placeholder has no fake tensor.
+        verbatim: copy what the graph language has no words for, such as nodes that touch tensor subclasses, as Dynamo
+            has it: such nodes are marked (`verbatim.is_verbatim`), and whatever takes Dynamo's graphs takes the result.
 
     Raises:
         CaptureError: the graph holds something that the graph language cannot say.
     """
-    fakes = _fake_inputs(gm, example_inputs)
-    fake_mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None)
+    try:
+        return _retrace(gm, example_inputs, verbatim)
+    except CaptureError:
+        raise
+    except Exception as error:
+        raise capture_error(
+            "the graph cannot be retraced", "Exclude this code with torch.compiler.disable, or report it.", "", error
+        ) from error
+
+
+def _retrace(gm: fx.GraphModule, example_inputs: Sequence[Any] | None, verbatim: bool) -> fx.GraphModule:
+    fakes = _fake_inputs(gm, example_inputs, verbatim)
+    parts = (part for fake in fakes if isinstance(fake, torch.Tensor) for part in plain_parts(fake))
+    fake_mode = next((part.fake_mode for part in parts if isinstance(part, FakeTensor)), None)
     devices = {"cpu"} | {fake.device.type for fake in fakes if isinstance(fake, torch.Tensor)}
     with (
         restored_state(devices),
@@ -43,7 +60,7 @@ def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None)
         torch._guards.tracing(None),
         fx_traceback.preserve_node_meta(),
     ):
-        traced = make_fx(Retrace(gm).run, pre_dispatch=True)(*fakes)
+        traced = make_fx(Retrace(gm, verbatim=verbatim).run, pre_dispatch=True)(*fakes)
     check_constants(traced)
     inline_scalars(traced)
     if fake_mode is not None:
@@ -55,18 +72,14 @@ def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None)
     return traced
 
 
-def _fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any] | None) -> list[Any]:
+def _fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any] | None, subclasses: bool) -> list[Any]:
     placeholders = gm.graph.find_nodes(op="placeholder")
     fakes = []
     for i, node in enumerate(placeholders):
         value = node.meta.get("example_value", node.meta.get("val"))
         if value is None and example_inputs is not None:
             value = example_inputs[i]
-        if isinstance(value, torch.Tensor) and type(value) not in (
-            FakeTensor,
-            torch.Tensor,
-            torch.nn.Parameter,
-        ):
+        if is_subclass(value) and not subclasses:
             raise capture_error(
                 f"the input `{node.name}` is a {type(value).__name__}, a tensor subclass",
                 "Pass plain tensors; tensor subclasses are not captured.",

@@ -1,0 +1,184 @@
+"""Checks for two processes: models in DDP, FSDP2 and tensor parallelism, optimized, compiled and as they are."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+
+import stonefx
+from stonefx import nn as snn
+
+warnings.simplefilter("ignore")
+MESH = init_device_mesh("cpu", (2,))
+RANK = MESH.get_rank()
+ROWS = 12
+INNERS = ("eager", "aot_eager", "inductor")
+
+
+class Chain(nn.Module):
+    """Two maps that merge. A class of its own, since Dynamo skips the forward of torch's own containers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 64), nn.Linear(64, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+class Model(nn.Module):
+    """A chain that merges, a part for tensor parallelism, and layers of the ball."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chain = Chain()
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 8)
+        self.ball = snn.PoincareLinear(8, 8)
+        self.turn = snn.HyperButterflyLayer(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.down(torch.relu(self.up(self.chain(x))))
+        return self.turn(self.ball(0.1 * torch.tanh(h)))
+
+
+def model() -> Model:
+    torch.manual_seed(1)
+    return Model().double()
+
+
+def rows() -> torch.Tensor:
+    return torch.randn(ROWS, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def mine(x: torch.Tensor) -> torch.Tensor:
+    return x[RANK * ROWS // 2 : (RANK + 1) * ROWS // 2]
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def agree(got: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(whole(got), expected, rtol=1e-9, atol=1e-12)
+
+
+def compiled(wrapped: nn.Module, inner: str) -> Callable[..., Any]:
+    torch._dynamo.reset()
+    return torch.compile(wrapped, backend="stone", options={"inner": inner})
+
+
+def train(wrapped: nn.Module, run: Callable[..., Any], of: Callable[..., torch.Tensor]) -> None:
+    """Two steps of a wrapped model against the same steps of the plain one on all rows."""
+    plain = model()
+    optimizers = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (plain, wrapped)]
+    for _ in range(2):
+        for each in optimizers:
+            each.zero_grad()
+        plain(rows()).square().mean().backward()
+        run(of(rows())).square().mean().backward()
+        for p, expected in zip(wrapped.parameters(), plain.parameters(), strict=True):
+            agree(p.grad, expected.grad)
+        for each in optimizers:
+            each.step()
+    for p, expected in zip(wrapped.parameters(), plain.parameters(), strict=True):
+        agree(p, expected)
+
+
+def infer(wrapped: nn.Module, run: Callable[..., Any], twin: nn.Module, of: Callable[..., torch.Tensor]) -> None:
+    """The values of a wrapped model and of its twin, also after their weights were changed in the ways users have."""
+    for each in (wrapped, twin):
+        each.eval()
+
+    def scale(module: nn.Module) -> None:
+        for p in module.parameters():
+            p.mul_(0.5)
+
+    def shift_own_part(module: nn.Module) -> None:
+        for p in module.parameters():
+            (p.to_local() if isinstance(p, DTensor) else p).add_(0.01)
+
+    def load(module: nn.Module) -> None:
+        module.load_state_dict({key: value * 1.5 for key, value in module.state_dict().items()})
+
+    def step(module: nn.Module) -> None:
+        optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+        for p in module.parameters():
+            p.grad = 0.1 * p.detach()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    with torch.no_grad():
+        agree(run(of(rows())), of(model()(rows())))
+        for change in (lambda module: None, scale, shift_own_part, load, step):
+            for each in {wrapped, twin}:
+                change(each)
+            agree(run(of(rows())), whole(twin(of(rows()))))
+
+
+def ddp() -> nn.Module:
+    return DistributedDataParallel(model())
+
+
+def fsdp() -> nn.Module:
+    sharded = model()
+    for part in (*sharded.chain.children(), sharded.up, sharded.down, sharded.ball, sharded.turn):
+        fully_shard(part, mesh=MESH)
+    return fully_shard(sharded, mesh=MESH)
+
+
+def fsdp_blocks() -> nn.Module:
+    sharded = model()
+    fully_shard(sharded.chain, mesh=MESH)
+    return fully_shard(sharded, mesh=MESH)
+
+
+def tensor_parallel() -> nn.Module:
+    return parallelize_module(model(), MESH, {"up": ColwiseParallel(), "down": RowwiseParallel()})
+
+
+WRAPPED = {
+    "ddp": (ddp, mine),
+    "fsdp": (fsdp, mine),
+    "fsdp of blocks": (fsdp_blocks, mine),
+    "tensor parallel": (tensor_parallel, lambda x: x),
+}
+
+
+def check_as_they_are() -> None:
+    for make, of in WRAPPED.values():
+        wrapped = make()
+        train(wrapped, wrapped, of)
+        wrapped = make()
+        infer(wrapped, wrapped, wrapped, of)
+
+
+def check_compiled() -> None:
+    for name, (make, of) in WRAPPED.items():
+        for inner in INNERS[:2]:
+            print(name, inner, flush=True)
+            wrapped = make()
+            infer(wrapped, compiled(wrapped, inner), make(), of)
+            wrapped = make()
+            train(wrapped, compiled(wrapped, inner), of)
+
+
+def check_optimized_inside_ddp() -> None:
+    plain = model()
+    fast = stonefx.optimize(copy.deepcopy(plain), rows())
+    parallel = DistributedDataParallel(fast)
+    agree(parallel(mine(rows())), mine(plain(rows())))
+    parallel(mine(rows())).square().mean().backward()
+    twin = stonefx.optimize(copy.deepcopy(plain), rows())
+    twin(rows()).square().mean().backward()
+    for p, expected in zip(fast.parameters(), twin.parameters(), strict=True):
+        agree(p.grad, expected.grad)
