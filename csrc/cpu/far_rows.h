@@ -32,10 +32,6 @@ constexpr FarFunctions far_functions() {
   }
 }
 
-// Layouts of two points have their difference; the others a point and a tangent vector.
-template <class Layout>
-constexpr bool kTwoPoints = requires { Layout::kXB; } && Layout::kOfX < 0.0;
-
 // A row taken apart along the farther point and across it.
 template <class Layout, class T, bool with_grad>
 struct FarRow {
@@ -50,17 +46,12 @@ struct FarRow {
   FarSums sums;
 
   FarRow(const RowPointers<T>& row, const RowBlock& block, int r, int64_t dim) {
-    sums = {};
-    if constexpr (kTwoPoints<Layout>) {
-      const double xx = block.moment[Layout::kXX][r], yy = block.moment[Layout::kYY][r];
-      const double excess = 2.0 * block.moment[Layout::kXB][r] + block.moment[Layout::kBB][r];
-      sums.second = excess > 0.0;
-      sums.far_squares = sums.second ? yy : xx;
-      sums.near_squares = sums.second ? xx : yy;
-      sums.excess = sums.second ? excess : -excess;
-    } else {
-      sums.far_squares = block.moment[Layout::kXX][r];
+    double moments[Layout::kMoments];
+    STONE_UNROLL
+    for (int m = 0; m < Layout::kMoments; ++m) {
+      moments[m] = block.moment[m][r];
     }
+    sums = begin_far<Layout>(moments);
     far = row.vector[sums.second ? 1 : 0];
     other[0] = row.vector[sums.second ? 0 : 1];
     if constexpr (Layout::kVectors > 2) other[1] = row.vector[2];

@@ -28,6 +28,25 @@ struct FarSums {
   double across[kMaxOthers];  // <a_0, a> of their parts across f
 };
 
+// Layouts of two points have their difference; the others a point and a tangent vector there.
+template <class Layout>
+constexpr bool kTwoPoints = requires { Layout::kXB; } && Layout::kOfX < 0.0;
+
+// What the moments of a row tell of its points.
+template <class Layout>
+STONE_FUNCTION FarSums begin_far(const double* moment) {
+  FarSums sums{};
+  sums.far_squares = moment[Layout::kXX];
+  if constexpr (kTwoPoints<Layout>) {
+    const double excess = 2.0 * moment[Layout::kXB] + moment[Layout::kBB];
+    sums.second = excess > 0.0;
+    sums.far_squares = moment[sums.second ? Layout::kYY : Layout::kXX];
+    sums.near_squares = moment[sums.second ? Layout::kXX : Layout::kYY];
+    sums.excess = sums.second ? excess : -excess;
+  }
+  return sums;
+}
+
 // The result along f and along the parts across f of the others, then its time; or the number, of[0].
 struct FarValues {
   double of[kMaxVectors];
