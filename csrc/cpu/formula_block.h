@@ -7,7 +7,7 @@
 
 namespace STONE_NAMESPACE {
 
-constexpr int kMaxSlots = kMaxMoments + 2;  // moments, and the times of x and y or a refined length
+constexpr int kMaxSlots = kMaxMoments + 2;  // moments, and the times of x and y
 
 // Numbers of the rows of a block, a row of this table for each.
 struct RowBlock {
@@ -111,26 +111,20 @@ STONE_FUNCTION double reach_of_row(const RowBlock& block, int r) {
   return Formula::reach(input.quantity, input.quantity + Sizes::kMoments);
 }
 
-// What is to be summed anew for the rows that reach beyond `near`; false where none does.
+// Tells which rows reach beyond `near`; false where none does.
 template <class Formula>
-bool block_refinements(RowBlock& block, Refinement* refinements, double near, int count) {
-  using Sizes = Slots<Formula>;
-  double* const length = block.moment[Sizes::Layout::kMoments];
-  double far = 0.0;
+bool block_far(const RowBlock& block, bool* far, double near, int count) {
+  double rows = 0.0;
   const int padded = whole_vectors(count);
-#pragma omp simd reduction(+ : far)
+#pragma omp simd reduction(+ : rows)
   for (int r = 0; r < padded; ++r) {
-    far += is_far(reach_of_row<Formula>(block, r), near) ? 1.0 : 0.0;
-    length[r] = -1.0;
+    rows += is_far(reach_of_row<Formula>(block, r), near) ? 1.0 : 0.0;
   }
-  if (far == 0.0) {
+  if (rows == 0.0) {
     return false;
   }
   for (int r = 0; r < count; ++r) {
-    const RowInput<Formula> input = read_row<Formula, false>(block, {}, r);
-    refinements[r] = is_far(reach_of_row<Formula>(block, r), near)
-                         ? Formula::refinement(input.quantity, input.quantity + Sizes::kMoments)
-                         : Refinement{};
+    far[r] = is_far(reach_of_row<Formula>(block, r), near);
   }
   return true;
 }

@@ -2,30 +2,20 @@
 // element type, whatever the formula.
 #pragma once
 
-#include "formula_block.h"
-#include "formula_vectors.h"
+#include "far_rows.h"
 #include "kernels.h"
 
 namespace STONE_NAMESPACE {
 
 using BlockFunction = void (*)(RowBlock&, const double* guard, int count);
 
-// A formula over a block: for numbers that each row has of its own, and for numbers that all rows share. The third is
-// null for a formula that refines nothing.
+// A formula over a block: for numbers that each row has of its own, and for numbers that all rows share; and over rows
+// that are far from the origin.
 struct BlockFunctions {
   BlockFunction own;
   BlockFunction shared;
-  bool (*refinements)(RowBlock&, Refinement*, double near, int count);
+  FarFunctions far;
 };
-
-template <class Formula>
-constexpr auto refinements_of() -> decltype(BlockFunctions::refinements) {
-  if constexpr (kRefines<Formula>) {
-    return block_refinements<Formula>;
-  } else {
-    return nullptr;
-  }
-}
 
 template <class Layout>
 inline BlockFunction suited(const BlockFunctions& functions, const RowArguments& a, const RowFormulaInfo& info) {
@@ -111,25 +101,47 @@ inline void sum_block(BlockPointers<T>& rows, const int64_t* dim, bool far, cons
   }
 }
 
-// Sums the lengths that the moments of rows far out do not hold.
-template <class Layout, class T>
-inline void refine_block(const BlockPointers<T>& rows, int64_t dim, const BlockFunctions& functions, int count,
-                         RowBlock& block) {
-  Refinement refinements[kBlock];
-  if (functions.refinements == nullptr || !functions.refinements(block, refinements, kNear<T>, count)) {
-    return;
-  }
-  for (int r = 0; r < count; ++r) {
-    const Refinement to = refinements[r];
-    if (to.scale > 0.0) {
-      Wide sum = {};
-      for_wide(dim, [&](const auto& read) __attribute__((always_inline)) {
-        const RowEntries e = read_entries<Layout, false>(rows.template row<Layout, false>(r), read);
-        const Wide entries = to.of_x * e.x + to.of_b * basis_of<Layout>(e.x, e.y);
-        sum += entries * entries;
-      });
-      block.moment[Layout::kMoments][r] = to.scale * sum_of(sum);
+// The numbers of one row.
+struct RowScalars {
+  double of[kMaxScalars];
+
+  RowScalars(const RowBlock& block, const RowFormulaInfo& info, int r) {
+    for (int s = 0; s < kMaxScalars; ++s) {
+      of[s] = s < info.scalars ? block.scalar[s][r] : 0.0;
     }
+  }
+};
+
+// The results of a row far out, in place of those that its moments gave.
+template <class Layout, class T>
+[[gnu::noinline]] void far_forward(const RowArguments& a, const RowFormulaInfo& info, const FarFunctions& functions,
+                                   const RowPointers<T>& pointers, const RowBlock& block, int r, T* result, int64_t dim) {
+  using C = typename Compute<T>::type;
+  const FarRow<Layout, T, false> row(pointers, block, r, dim);
+  const FarValues values = functions.values(row.sums, RowScalars(block, info, r).of, a.guard);
+  if (info.gives_number || info.time_out) {
+    result[0] = store<T>(static_cast<C>(info.gives_number ? values.of[0] : values.time));
+  }
+  if (!info.gives_number) {
+    combine_far<row.kOthers>(result + (info.time_out ? 1 : 0), values.of, row, dim);
+  }
+}
+
+template <class Layout, class T, bool with_grad>
+[[gnu::noinline]] void far_backward(const RowArguments& a, const RowFormulaInfo& info, const FarFunctions& functions,
+                                    const RowPointers<T>& pointers, RowBlock& block, int r, T* const* out, double grad,
+                                    int64_t dim) {
+  using C = typename Compute<T>::type;
+  const FarRow<Layout, T, with_grad> row(pointers, block, r, dim);
+  const FarGradients g = functions.gradients(row.sums, grad, RowScalars(block, info, r).of, a.guard);
+  for (int v = 0; v < Layout::kVectors; ++v) {
+    if (info.time_in) {
+      out[v][-1] = store<T>(static_cast<C>(0.0));
+    }
+    combine_far<row.kOthers>(out[v], g.of[v], row, dim);
+  }
+  for (int s = 0; s < info.scalars; ++s) {
+    block.scalar_gradient[s][r] = g.scalar[s];
   }
 }
 
@@ -147,6 +159,15 @@ inline void write_column(T* to, int64_t width, const double* number, int count) 
   for (int r = 0; r < count; ++r) {
     to[r * width] = store<T>(static_cast<C>(number[r]));
   }
+}
+
+// Layouts of which some formula minds how far out its rows are.
+template <class Layout>
+constexpr bool kMayReachFar = kTwoPoints<Layout> || (Layout::kBasis == 2 && Layout::kOfX == 0.0);
+
+template <class Layout, class T>
+inline bool find_distant(const FarFunctions& functions, const RowBlock& block, bool* distant, int count) {
+  return kMayReachFar<Layout> && functions.far != nullptr && functions.far(block, distant, kNear<T>, count);
 }
 
 template <class Layout, class T>
@@ -168,19 +189,30 @@ template <class Layout, class T>
     const int count = static_cast<int>(end - first < step ? end - first : step);
     find_rows<Layout>(a, info, first, count, rows, block);
     sum_block<Layout, T, false>(rows, dim, far && first + step < end, ahead, count, block);
-    refine_block<Layout>(rows, dim[0], functions, count, block);
     values(block, a.guard, count);
     T* result = static_cast<T*>(a.result) + first * a.result_width;
     if (info.gives_number || info.time_out) {
       write_column(result, a.result_width, block.of[info.gives_number ? 0 : Layout::kBasis], count);
     }
+    bool distant[kBlock] = {};
+    const bool any_far = find_distant<Layout, T>(functions.far, block, distant, count);
     for (int r = 0; r < count && !info.gives_number; ++r) {
       double of[3] = {};
       STONE_UNROLL
       for (int i = 0; i < Layout::kBasis; ++i) {
         of[i] = block.of[i][r];
       }
-      combine<Layout, T>(result + r * a.result_width + leading, of, rows.template row<Layout, false>(r), dim[0]);
+      if (!distant[r]) {
+        combine<Layout, T>(result + r * a.result_width + leading, of, rows.template row<Layout, false>(r), dim[0]);
+      }
+    }
+    if constexpr (kMayReachFar<Layout>) {
+      for (int r = 0; any_far && r < count; ++r) {
+        if (distant[r]) {
+          far_forward<Layout>(a, info, functions.far, rows.template row<Layout, false>(r), block, r,
+                              result + r * a.result_width, dim[0]);
+        }
+      }
     }
   }
 }
@@ -209,7 +241,8 @@ template <class Layout, class T, bool with_grad>
       rows.grad[r] = grads + r * a.result_width + leading;
     }
     sum_block<Layout, T, with_grad>(rows, dim, far && first + step < end, ahead, count, block);
-    refine_block<Layout>(rows, dim[0], functions, count, block);
+    bool distant[kBlock] = {};
+    const bool any_far = find_distant<Layout, T>(functions.far, block, distant, count);
     if (info.time_out || info.gives_number) {
       double* dots = block.dot[info.gives_number ? 0 : Layout::kBasis];
       for (int r = 0; r < count; ++r) {
@@ -231,6 +264,14 @@ template <class Layout, class T, bool with_grad>
           start[0] = store<T>(static_cast<C>(v < 2 && v < times ? block.time_gradient[v & 1][r] : 0.0));
         }
         out[v] = start + skipped;
+      }
+      if constexpr (kMayReachFar<Layout>) {
+        if (any_far && distant[r]) {
+          const double grad = info.time_out || info.gives_number ? static_cast<double>(load(grads[r * a.result_width])) : 0.0;
+          far_backward<Layout, T, with_grad>(a, info, functions.far, rows.template row<Layout, with_grad>(r), block, r,
+                                             out, grad, dim[0]);
+          continue;
+        }
       }
       combine_gradients<Layout, T, with_grad>(out, g, rows.template row<Layout, with_grad>(r), dim);
     }

@@ -11,7 +11,7 @@ template <class Formula>
 void forward(const RowArguments& a, int64_t begin, int64_t end) {
   using Layout = typename Formula::Layout;
   constexpr BlockFunctions values = {block_values<Formula, false>, block_values<Formula, true>,
-                                     refinements_of<Formula>()};
+                                     far_functions<Formula>()};
   switch (a.element) {
     case Element::kFloat32:
       return rows_forward<Layout, float>(a, Formula::kInfo, values, begin, end);
@@ -30,7 +30,7 @@ void backward(const RowArguments& a, int64_t begin, int64_t end) {
   constexpr bool with_grad = !Formula::kInfo.gives_number;
   constexpr int times = Slots<Formula>::kTimes;
   constexpr BlockFunctions gradients = {block_gradients<Formula, false>, block_gradients<Formula, true>,
-                                        refinements_of<Formula>()};
+                                        far_functions<Formula>()};
   switch (a.element) {
     case Element::kFloat32:
       return rows_backward<Layout, float, with_grad>(a, Formula::kInfo, times, gradients, begin, end);

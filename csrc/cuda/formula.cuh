@@ -2,6 +2,7 @@
 // the result. Every lane works out the coefficients of its row.
 #pragma once
 
+#include "far_row.cuh"
 #include "kernels.h"
 #include "row_group.cuh"
 #include "stone/broadcast.h"
@@ -108,30 +109,19 @@ struct RowOnDevice {
     }
   }
 
-  // Keeps the moments, and sums the length that those of a row far out do not hold. Every thread of the block must
-  // call it.
-  __device__ void keep(const double* sums, const RowGroup& group, int64_t count) {
+  __device__ void keep(const double* sums) {
 #pragma unroll
     for (int m = 0; m < Layout::kMoments; ++m) {
       quantity[m] = sums[m];
     }
-    if constexpr (portable::kRefines<Formula>) {
-      const double* scalars = quantity + Sizes::kMoments;
-      const bool far = portable::is_far(Formula::reach(quantity, scalars), portable::kNear<T>);
-      const portable::Refinement to = Formula::refinement(quantity, scalars);
-      double length[1] = {};
-      for (int64_t i = group.lane; i < (far ? count : 0); i += group.lanes) {
-        const Packs p = packs(i);
-#pragma unroll
-        for (int e = 0; e < N; ++e) {
-          const double x = p.entry(0, e);
-          const double entry = to.of_x * x + to.of_b * basis_of<Layout>(x, p.entry(1, e));
-          length[0] += entry * entry;
-        }
-      }
-      group.sum(length);
-      quantity[Layout::kMoments] = far ? to.scale * length[0] : -1.0;
+  }
+
+  // Whether the moments of a row far out do not hold its result.
+  __device__ bool is_far() const {
+    if constexpr (portable::kReachesFar<Formula>) {
+      return portable::is_far(Formula::reach(quantity, quantity + Sizes::kMoments), portable::kNear<T>);
     }
+    return false;
   }
 };
 
@@ -153,13 +143,30 @@ __global__ void __launch_bounds__(kThreads, 1)
     double sums[Layout::kMoments] = {};
     row.add(sums, a, group, active ? packs : 0, nullptr);
     group.sum(sums);
-    row.keep(sums, group, active ? packs : 0);
+    row.keep(sums);
+    T* out = static_cast<T*>(a.result) + index * a.result_width;
+    if constexpr (portable::kReachesFar<Formula>) {
+      const bool far = active && row.is_far();
+      if (__syncthreads_or(far)) {
+        const FarRow<Layout, T, false> apart(row.start, nullptr, row.quantity, far ? packs : 0, group);
+        if (far) {
+          const portable::FarValues values =
+              Formula::Far::values(apart.sums, row.quantity + Sizes::kMoments, a.guard);
+          if (group.lane == 0) {
+            out[0] = store<T>(static_cast<C>(Formula::kInfo.gives_number ? values.of[0] : values.time));
+          }
+          if constexpr (!Formula::kInfo.gives_number) {
+            apart.combine(out + Row::kLeading, values.of, packs, group);
+          }
+          continue;
+        }
+      }
+    }
     if (!active) {
       continue;
     }
     const auto result =
         Formula::template of<double>(row.quantity, row.quantity + Sizes::kMoments, a.guard);
-    T* out = static_cast<T*>(a.result) + index * a.result_width;
     if constexpr (Formula::kInfo.gives_number || Formula::kInfo.time_out) {
       if (group.lane == 0) {
         out[0] = store<T>(static_cast<C>(result.of[Formula::kInfo.gives_number ? 0 : Layout::kBasis]));
@@ -203,7 +210,37 @@ __global__ void __launch_bounds__(kThreads, 1)
     double sums[Layout::kMoments + (with_grad ? Layout::kBasis : 0)] = {};
     row.add(sums, a, group, active ? packs : 0, grad + Row::kLeading);
     group.sum(sums);
-    row.keep(sums, group, active ? packs : 0);
+    row.keep(sums);
+    T* out[Layout::kVectors];
+#pragma unroll
+    for (int v = 0; v < Layout::kVectors; ++v) {
+      out[v] = static_cast<T*>(a.grad_vector[v]) + index * a.width[v];
+    }
+    if constexpr (portable::kReachesFar<Formula>) {
+      const bool far = active && row.is_far();
+      if (__syncthreads_or(far)) {
+        const FarRow<Layout, T, with_grad> apart(row.start, grad + Row::kLeading, row.quantity, far ? packs : 0, group);
+        if (far) {
+          const double of_number = load(grad[0]);
+          const portable::FarGradients g =
+              Formula::Far::gradients(apart.sums, of_number, row.quantity + Sizes::kMoments, a.guard);
+          if (group.lane == 0) {
+#pragma unroll
+            for (int s = 0; s < Sizes::kScalars; ++s) {
+              static_cast<C*>(a.grad_scalar[s])[index] = static_cast<C>(g.scalar[s]);
+            }
+          }
+#pragma unroll
+          for (int v = 0; v < Layout::kVectors; ++v) {
+            if (group.lane == 0) {
+              out[v][0] = store<T>(static_cast<C>(0.0));
+            }
+            apart.combine(out[v] + Row::kSkipped, g.of[v], packs, group);
+          }
+          continue;
+        }
+      }
+    }
     if (!active) {
       continue;
     }
@@ -218,11 +255,6 @@ __global__ void __launch_bounds__(kThreads, 1)
       dot[Sizes::kResults - 1] = load(grad[0]);
     }
     const portable::RowGradients<Formula> g = portable::gradients_of_row<Formula>(row.quantity, dot, a.guard);
-    T* out[Layout::kVectors];
-#pragma unroll
-    for (int v = 0; v < Layout::kVectors; ++v) {
-      out[v] = static_cast<T*>(a.grad_vector[v]) + index * a.width[v];
-    }
     if (group.lane == 0) {
 #pragma unroll
       for (int s = 0; s < Sizes::kScalars; ++s) {

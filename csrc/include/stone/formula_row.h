@@ -15,15 +15,14 @@ constexpr int times_of() {
 }
 
 template <class Formula>
-constexpr bool kRefines = requires(const double* numbers) { Formula::refinement(numbers, numbers); };
+constexpr bool kReachesFar = requires(const double* numbers) { Formula::reach(numbers, numbers); };
 
-// How many numbers a formula takes and gives. Its quantities are moments, times where they are read or a length that is
-// refined, and scalars.
+// How many numbers a formula takes and gives. Its quantities are moments, times where they are read, and scalars.
 template <class Formula>
 struct Slots {
   using Layout = typename Formula::Layout;
   static constexpr int kTimes = times_of<Formula>();
-  static constexpr int kMoments = Layout::kMoments + kTimes + (kRefines<Formula> ? 1 : 0);
+  static constexpr int kMoments = Layout::kMoments + kTimes;
   static constexpr int kScalars = Formula::kInfo.scalars;
   static constexpr int kQuantities = kMoments + kScalars;
   static constexpr int kGuards = Formula::kInfo.guards;

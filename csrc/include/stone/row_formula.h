@@ -8,8 +8,7 @@
 //
 // The moments of points far from the origin cancel. A formula that minds also has
 //   reach(moments, scalars)              how far: the relative error of `of` grows with its square root
-//   refinement(moments, scalars)         scale * ||of_x x + of_b b||^2, the squared length that the moments stand for
-// The latter is summed from the entries where the reach is large, and follows the moments; elsewhere -1 does.
+//   Far                                  its values and gradients where that is large, from the sums of far_rows.h
 #pragma once
 
 #include "stone/analytic.h"
@@ -18,26 +17,22 @@
 
 namespace STONE_NAMESPACE {
 
-struct Refinement {
-  double of_x;
-  double of_b;
-  double scale;  // 0: not needed
-};
-
 // The reach up to which a row of an element type has its digits from the moments alone.
 template <class T>
 constexpr double kNear = 17592186044416.0;  // 2^44: errors up to 2^-27
 template <>
 inline constexpr double kNear<double> = 16.0;
 
-// Beyond 1e180 the squares of what is summed would overflow.
-STONE_FUNCTION bool is_far(double reach, double near) { return (reach > near) & (reach < 1e180); }
+// The reach is the product of the squared times of two points, times c; and times a number that keeps it from
+// overflowing.
+constexpr double kReachScale = 1e-150;
+STONE_FUNCTION double reach_of(double c, double xx, double yy) {
+  return ((1.0 + c * xx) * kReachScale) * ((1.0 + c * yy) * kReachScale);
+}
 
-// The length from the moments, or what was summed for it.
-template <class S>
-STONE_FUNCTION S refined(const S& of_moments, const S& summed) {
-  const double value = value_of(summed);
-  return at_least(chain(of_moments, value < 0.0 ? value_of(of_moments) : value, 1.0), 0.0);
+// Infinite and NaN entries are not far.
+STONE_FUNCTION bool is_far(double reach, double near) {
+  return (reach > near * kReachScale * kReachScale) & (reach < 1e308);
 }
 
 // sqrt(c) times the time component of the point of the hyperboloid over x, from c ||x||^2.

@@ -58,3 +58,14 @@ inline double __shfl_xor_sync(unsigned, double value, int offset) {
   __syncthreads();
   return other;
 }
+
+inline int __syncthreads_or(int predicate) {
+  stone::cuda::exchanged[threadIdx.x] = predicate;
+  __syncthreads();
+  int any = 0;
+  for (const double each : stone::cuda::exchanged) {
+    any |= each != 0.0;
+  }
+  __syncthreads();
+  return any;
+}

@@ -2,14 +2,12 @@
 // components: x0 = sqrt(1/c + ||x||^2); what is stored there is read by lorentz_inner alone.
 #pragma once
 
-#include "stone/row_formula.h"
+#include "stone/formulas/lorentz_far.h"
 
 namespace STONE_NAMESPACE {
 
-// The product of the squared times of two points, times c.
-STONE_FUNCTION double reach_of(double c, double xx, double yy) { return (1.0 + c * xx) * (1.0 + c * yy); }
-
-// sinh(sqrt(c) d / 2)^2 of two points, from the differences of their space components; and what it is made of.
+// sinh(sqrt(c) d / 2)^2 of two points, from the differences of their space components; and what it is made of. Its error
+// grows with their times, as `reach` says: beyond that lorentz_far.h takes the rows apart.
 template <class S>
 struct LorentzPoints {
   S x_time;  // times sqrt(c)
@@ -24,22 +22,14 @@ STONE_FUNCTION LorentzPoints<S> lorentz_points(const S* m, const S& c) {
   p.x_time = time_over(c * m[Layout::kXX]);
   p.y_time = time_over(c * m[Layout::kYY]);
   p.time_difference = c * (2.0 * m[Layout::kXB] + m[Layout::kBB]) / (p.x_time + p.y_time);
-  p.half = refined(0.25 * (c * m[Layout::kBB] - square(p.time_difference)), m[Layout::kMoments]);
+  p.half = at_least(0.25 * (c * m[Layout::kBB] - square(p.time_difference)), 0.0);
   return p;
 }
 
-// `half` of two points is c ||x / (1 + x_time) - y / (1 + y_time)||^2 (1 + x_time) (1 + y_time) / 4, times as above.
 template <class Layout>
-struct RefinedPoints {
+struct PointsReach {
   static STONE_FUNCTION double reach(const double* m, const double* s) {
     return reach_of(s[0], m[Layout::kXX], m[Layout::kYY]);
-  }
-  static STONE_FUNCTION Refinement refinement(const double* m, const double* s) {
-    const double c = s[0];
-    const double x_time = time_over(c * m[Layout::kXX]), y_time = time_over(c * m[Layout::kYY]);
-    const double difference = c * (2.0 * m[Layout::kXB] + m[Layout::kBB]) / (x_time + y_time);
-    const double inverse = 0.5 / (sqrt(1.0 + x_time) * sqrt(1.0 + y_time));
-    return {difference * inverse, -(1.0 + x_time) * inverse, c};
   }
 };
 
@@ -81,6 +71,7 @@ struct LorentzLogmap0 {
 // v - c <x, v>_space / (x_time (1 + x_time)) x.
 struct LorentzExpmap {
   using Layout = Tangent;
+  using Far = FarExpmap;
   static constexpr RowFormulaInfo kInfo{
       "lorentz_expmap", 2, {"x", "v"}, 1, {"c"}, false, true, true, 1, {"max_argument"}};
   template <class S>
@@ -88,22 +79,19 @@ struct LorentzExpmap {
     const S c = s[0];
     const S x_time = time_over(c * m[Layout::kXX]);
     const S v_time = c * m[Layout::kXY] / x_time;  // times sqrt(c)
-    const S u2 = refined(c * m[Layout::kYY] - square(v_time), m[Layout::kMoments]);
+    const S u2 = at_least(c * m[Layout::kYY] - square(v_time), 0.0);
     const OddAndEven<S> h = hyperbolic_pair(u2, guard[0]);
     return {{h.even, h.odd, at_least(h.even * x_time + h.odd * v_time, 1.0) * (1.0 / root(c))}};
   }
   static STONE_FUNCTION double reach(const double* m, const double* s) {
     return reach_of(s[0], m[Layout::kXX], m[Layout::kXX]);
   }
-  static STONE_FUNCTION Refinement refinement(const double* m, const double* s) {
-    const double x_time = time_over(s[0] * m[Layout::kXX]);
-    return {-s[0] * m[Layout::kXY] / (x_time * (1.0 + x_time)), 1.0, s[0]};
-  }
 };
 
 // u / sinh(u) (y - cosh(u) x), u = sqrt(c) d(x, y).
-struct LorentzLogmap : RefinedPoints<DifferenceAndInner> {
+struct LorentzLogmap : PointsReach<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
+  using Far = FarLogmap;
   static constexpr RowFormulaInfo kInfo{"lorentz_logmap", 2, {"x", "y"}, 1, {"c"}, false, true, true, 0, {}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* /*guard*/) {
@@ -114,8 +102,9 @@ struct LorentzLogmap : RefinedPoints<DifferenceAndInner> {
 };
 
 // arcosh(-c <x, y>) / sqrt(c), the argument kept at `min_argument` or more.
-struct LorentzDist : RefinedPoints<DifferenceAndInner> {
+struct LorentzDist : PointsReach<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
+  using Far = FarDist;
   static constexpr RowFormulaInfo kInfo{
       "lorentz_dist", 2, {"x", "y"}, 1, {"c"}, true, true, false, 1, {"min_argument"}};
   template <class S>
@@ -137,8 +126,9 @@ struct LorentzProject {
 };
 
 // (sinh((1 - t) u) x + sinh(t u) y) / sinh(u), u = sqrt(c) d(x, y).
-struct LorentzGeodesic : RefinedPoints<DifferenceAndInner> {
+struct LorentzGeodesic : PointsReach<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
+  using Far = FarGeodesic;
   static constexpr RowFormulaInfo kInfo{
       "lorentz_geodesic", 2, {"x", "y"}, 2, {"c", "t"}, false, true, true, 0, {}};
   template <class S>
@@ -152,8 +142,9 @@ struct LorentzGeodesic : RefinedPoints<DifferenceAndInner> {
 };
 
 // v + c <y, v> / (1 + cosh(sqrt(c) d(x, y))) (x + y), with the v0 that makes v tangent at x.
-struct LorentzTransport : RefinedPoints<Transport> {
+struct LorentzTransport : PointsReach<Transport> {
   using Layout = Transport;
+  using Far = FarTransport;
   static constexpr RowFormulaInfo kInfo{
       "lorentz_transport", 3, {"x", "y", "v"}, 1, {"c"}, false, true, true, 0, {}};
   template <class S>
