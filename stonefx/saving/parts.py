@@ -10,7 +10,7 @@ from torch import nn
 from ..capture import Path, Weight
 from ..optimized import OptimizedModule, Program, program_of
 from ..report import Report
-from ..runtime import FoldSplit
+from ..passes.hoist import FoldSplit
 from .calls import call_document, call_of
 from .graphs import graph_bytes, graph_inputs, graph_of
 from .values import decode, encode
