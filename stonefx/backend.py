@@ -11,12 +11,14 @@ import torch
 from torch import fx
 
 from .capture import CaptureError, from_dynamo
-from .inner import compile_inner, static_fake
+from .inner import compile_inner, compile_later, static_fake
+from .memory import unseen_writers
 from .options import Options
+from .passes.hoist import evaluate_folds, split_folds
 from .passes.pipeline import RewriteError
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
-from .runtime import FreshFolds, split_folds
+from .runtime import FreshFolds
 from .tracing.errors import node_location
 from .tracing.names import is_gathered
 from .tracing.verbatim import is_verbatim
@@ -90,7 +92,7 @@ def stone(
         warning = f"stonefx rewrote nothing in this graph, which runs as torch.compile made it: {error}"
         return _compile_original(gm, example_inputs, chosen, mode, error, warning)
     try:
-        return _compile(module, example_inputs, chosen, mode)
+        return _compile(gm, module, example_inputs, chosen, mode)
     except RewriteError as error:
         if chosen.on_error == "raise":
             raise
@@ -117,7 +119,7 @@ def _compile_original(
 
 
 def _compile(
-    module: fx.GraphModule, inputs: Sequence[Any], options: Options, mode: str | None
+    gm: fx.GraphModule, module: fx.GraphModule, inputs: Sequence[Any], options: Options, mode: str | None
 ) -> Callable[..., Any]:
     placeholders = module.graph.find_nodes(op="placeholder")
     values = {
@@ -125,7 +127,14 @@ def _compile(
         for node, value in zip(placeholders, inputs, strict=True)
         if isinstance(value, torch.Tensor) and "weight" in node.meta
     }
-    report = rewrite_reported(module, values, options, grad=wants_gradients(module, inputs), door="compile")
+    untraced = {
+        node.meta["weight"]: reason
+        for node in placeholders
+        if node.name in values and (reason := unseen_writers(values[node.name]))
+    }
+    report = rewrite_reported(
+        module, values, options, grad=wants_gradients(module, inputs), untraced=untraced, door="compile"
+    )
     report.notes += _left_alone(module)
     _REPORTS.append(report)
     check_required(report, options.require)
@@ -134,13 +143,23 @@ def _compile(
     kept = [inputs[index] for index in split.kept]
     if split.folds is None:
         return compile_inner(module, kept, options.inner, mode)
-    fresh = FreshFolds(split.folds)
-    examples = fresh([inputs[index] for index in split.weights])
+    fresh = FreshFolds(split.folds, lambda reason: _note_original(report, reason))
+    weights = [inputs[index] for index in split.weights]
+    examples = fresh(weights) or evaluate_folds(split.folds, weights)
     for node in module.graph.find_nodes(op="placeholder"):
         if "fold_input" in node.meta:
             node._dynamo_source = None
     compiled = compile_inner(module, kept + [static_fake(fold) for fold in examples], options.inner, mode)
-    return _with_folds(compiled, fresh, split.weights, split.kept)
+    original = compile_later(gm, options.inner, mode)
+    return _with_folds(compiled, original, fresh, split.weights, split.kept)
+
+
+def _note_original(report: Report, reason: str) -> None:
+    """Say, once, why folds of some weights are not used."""
+    note = f"the original graph runs while {reason}"
+    if note not in report.notes:
+        report.notes.append(note)
+        warnings.warn(f"stonefx: {note}", StonefxWarning, 2)
 
 
 def _left_alone(module: fx.GraphModule) -> list[str]:
@@ -171,10 +190,16 @@ def wants_gradients(module: fx.GraphModule, inputs: Sequence[Any]) -> bool:
 
 
 def _with_folds(
-    compiled: Callable[..., Any], fresh: FreshFolds, weights: Sequence[int], kept: Sequence[int]
+    compiled: Callable[..., Any],
+    original: Callable[..., Any],
+    fresh: FreshFolds,
+    weights: Sequence[int],
+    kept: Sequence[int],
 ) -> Callable[..., Any]:
     def run(*inputs: Any) -> Any:
         folds = fresh([inputs[index] for index in weights])
+        if folds is None:
+            return original(*inputs)
         return compiled(*[inputs[index] for index in kept], *folds)
 
     return run

@@ -28,6 +28,27 @@ def compile_inner(
     return {"eager": _eager, "aot_eager": _aot_eager, "inductor": _inductor}[inner](module, inputs, mode)
 
 
+def compile_later(module: fx.GraphModule, inner: str, mode: str | None = None) -> Compiled:
+    """Hand a graph of Dynamo's to what will run it at its first call, which may never come.
+
+    It is compiled as a function of its own: what a compiler then assumes of sizes becomes guards of its own, while the
+    guards of the call that the graph was made for can no longer change.
+
+    Args:
+        module: the graph as Dynamo made it.
+        inner, mode: as of `compile_inner`; without inductor the graph runs as it is.
+    """
+    if inner != "inductor":
+        return module.forward
+    varies = any(isinstance(_example(node), torch.SymInt) for node in module.graph.find_nodes(op="placeholder"))
+    compiled: Any = torch.compile(module, backend="inductor", dynamic=True if varies else None, mode=mode)
+    return compiled
+
+
+def _example(placeholder: fx.Node) -> Any:
+    return placeholder.meta.get("example_value", placeholder.meta.get("val"))
+
+
 def _eager(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -> Compiled:
     return module.forward
 
@@ -52,6 +73,9 @@ def _inductor(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -
     from torch._inductor import list_mode_options
     from torch._inductor.compile_fx import compile_fx
 
+    for node in module.graph.find_nodes(op="placeholder"):
+        # A graph whose inputs carry values is taken for an exported one, in which no size is an input.
+        node.meta.pop("val", None)
     compiled: Any = compile_fx(module, inputs, config_patches=list_mode_options(mode) if mode else None)
     return compiled
 

@@ -28,7 +28,13 @@ class RequiredRewriteMissing(RuntimeError):
 
 
 def rewrite_reported(
-    module: fx.GraphModule, values: Mapping[str, torch.Tensor], options: Options, *, grad: bool, door: str
+    module: fx.GraphModule,
+    values: Mapping[str, torch.Tensor],
+    options: Options,
+    *,
+    grad: bool,
+    door: str,
+    untraced: Mapping[str, str] | None = None,
 ) -> Report:
     """Rewrite a captured graph in place and return the report.
 
@@ -38,11 +44,16 @@ def rewrite_reported(
         options: which passes, and whether to verify.
         grad: gradients are wanted, so weights must not be folded.
         door: "compile", "optimize" or "explain", for the report.
+        untraced: weights whose memory may be written unseen, with the reason; these are not folded.
     """
     before, totals_before = graph_text(module), graph_totals(module)
     verifier = Verifier(values) if options.verify else None
     context = Context(
-        grad=grad, inner=options.inner, keep=options.keep, machine=machine_for(module, options.machine)
+        grad=grad,
+        inner=options.inner,
+        keep=options.keep,
+        untraced=untraced or {},
+        machine=machine_for(module, options.machine),
     )
     done = rewrite(module, options.passes, context, verifier)
     report = Report(

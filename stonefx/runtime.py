@@ -1,19 +1,20 @@
-"""Folded weights, kept fresh: hoisted out of a graph, evaluated once, and again whenever a weight changed."""
+"""Folded weights, kept fresh: evaluated once, again whenever a weight changed, and never where that would not show."""
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import fx
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from .passes.rewrite import is_weight
+from .fold_range import first_outside, with_magnitudes
+from .memory import holds_alone, unseen_writers
+from .passes.hoist import evaluate_folds
 
 
 class _Epoch:
@@ -56,154 +57,72 @@ def invalidate(model: torch.nn.Module | None = None) -> None:
     _Epoch.advance()
 
 
-@dataclass
-class FoldSplit:
-    """A graph whose fold expressions were hoisted.
-
-    Args:
-        folds: the graph that computes every fold from weights; None where nothing is folded.
-        weights: positions, among the original inputs, of the weights that `folds` reads.
-        kept: positions, among the original inputs, of the inputs that the remaining graph reads first.
-        names: names of the folds, which the remaining graph reads after those.
-    """
-
-    folds: fx.GraphModule | None
-    weights: list[int]
-    kept: list[int]
-    names: list[str]
-
-
-def split_folds(module: fx.GraphModule) -> FoldSplit:
-    """Hoist every node marked `meta["fold"]`, with all that it needs, out of a graph.
-
-    In place: each fold becomes a placeholder behind the others, and weights that only folds read go.
-
-    Raises:
-        ValueError: a fold reads something that is neither a weight nor a constant.
-    """
-    graph = module.graph
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    roots = [node for node in graph.nodes if "fold" in node.meta]
-    if not roots:
-        return FoldSplit(None, [], list(range(len(placeholders))), [])
-    needed = _closure(roots)
-    weights = [index for index, node in enumerate(placeholders) if node in needed]
-    unique = _without_copies(module, needed, roots)
-    folds = _fold_graph(module, _closure(list(unique)), list(unique))
-    names = []
-    for root, copies in unique.items():
-        names.append(copies[0].meta["fold"])
-        with graph.inserting_before(_first_operation(graph)):
-            operand = graph.placeholder(f"fold_{root.name}")
-        operand.meta = {"val": root.meta["val"], "fold_input": names[-1]}
-        for copy in copies:
-            copy.replace_all_uses_with(operand)
-    for node in reversed(list(graph.nodes)):
-        if node in needed and not node.users and node.op != "placeholder":
-            graph.erase_node(node)
-    unread = {index for index in weights if not placeholders[index].users}
-    for index in unread:
-        graph.erase_node(placeholders[index])
-    graph.lint()
-    module.recompile()
-    return FoldSplit(folds, weights, [i for i in range(len(placeholders)) if i not in unread], names)
-
-
-def _first_operation(graph: fx.Graph) -> fx.Node:
-    return next(node for node in graph.nodes if node.op != "placeholder")
-
-
-def _closure(roots: Sequence[fx.Node]) -> dict[fx.Node, None]:
-    needed: dict[fx.Node, None] = {}
-    stack = list(roots)
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            if node.op == "placeholder" and not is_weight(node):
-                raise ValueError(f"a fold reads {node.name!r}, which is not a weight")
-            needed[node] = None
-            stack.extend(node.all_input_nodes)
-    return needed
-
-
-def _without_copies(
-    module: fx.GraphModule, needed: Mapping[fx.Node, None], roots: Sequence[fx.Node]
-) -> dict[fx.Node, list[fx.Node]]:
-    """The folds that differ, each with all that compute the same: a layer applied twice is folded once."""
-    numbers: dict[Hashable, fx.Node] = {}
-    first: dict[fx.Node, fx.Node] = {}
-    for node in module.graph.nodes:
-        if node in needed:
-            args = fx.node.map_arg((node.args, node.kwargs), first.__getitem__)
-            own = node.name if node.op == "placeholder" else repr(args)
-            first[node] = numbers.setdefault((node.op, node.target, own), node)
-    unique: dict[fx.Node, list[fx.Node]] = {}
-    for root in roots:
-        unique.setdefault(first[root], []).append(root)
-    return unique
-
-
-def _fold_graph(
-    module: fx.GraphModule, needed: dict[fx.Node, None], roots: Sequence[fx.Node]
-) -> fx.GraphModule:
-    graph = fx.Graph()
-    env: dict[fx.Node, fx.Node] = {}
-    for node in module.graph.nodes:
-        if node in needed:
-            env[node] = graph.node_copy(node, env.__getitem__)
-    graph.output(tuple(env[root] for root in roots))
-    return fx.GraphModule(module, graph)
-
-
-def fold_sources(split: FoldSplit) -> list[list[int]]:
-    """For each fold, the positions in `split.weights` of the weights that it reads."""
-    if split.folds is None:
-        return []
-    placeholders = split.folds.graph.find_nodes(op="placeholder")
-    roots: Any = split.folds.graph.output_node().args[0]
-    return [[index for index, node in enumerate(placeholders) if node in _closure([root])] for root in roots]
-
-
-def evaluate_folds(folds: fx.GraphModule, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Compute every fold from the weights, without gradients, as ordinary tensors also in inference mode."""
-    with torch.inference_mode(False), torch.no_grad():
-        return folds(*(weight.detach() for weight in weights))
-
-
 class _Snapshot:
-    """Folds, and what the weights looked like when these were computed."""
+    """Folds, and what the weights looked like when these were computed.
 
-    __slots__ = ("epoch", "facts", "folds", "references", "storages")
+    Nothing here keeps a weight or its memory alive.
+    """
 
-    def __init__(
-        self, weights: Sequence[torch.Tensor], folds: tuple[torch.Tensor, ...], epoch: int, drop: Any
-    ):
+    __slots__ = ("epoch", "facts", "folds")
+
+    def __init__(self, weights: Sequence[torch.Tensor], epoch: int, drop: Callable[[Any], None]) -> None:
         self.epoch = epoch
-        self.references = [weakref.ref(weight, drop) for weight in weights]
-        # A weak reference keeps the storage's address from being used again, but not its memory.
-        self.storages = [StorageWeakRef(weight.untyped_storage()) for weight in weights]
-        self.facts = [_facts(weight) for weight in weights]
-        self.folds = folds
+        self.facts = [_facts(weight, drop) for weight in weights]
+        self.folds: tuple[torch.Tensor, ...] | None = None
 
     def is_fresh(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Whether no weight was exchanged or written, and none is held by somebody who could write it unseen.
+
+        Dtypes, sizes and strides are not asked for: Dynamo guards them.
+        """
         if self.epoch != _Epoch.number:
             return False
-        for weight, reference, facts in zip(weights, self.references, self.facts, strict=True):
-            if reference() is not weight or _facts(weight) != facts:
+        for weight, facts in zip(weights, self.facts, strict=True):
+            attributes, itself, version, data, reference, address, tensors, variables = facts
+            storage = weight.untyped_storage()
+            if (
+                (weight.__dict__ is not attributes if itself is None else itself() is not weight)
+                or weight._version != version
+                or weight.data_ptr() != data
+                or reference() is not storage
+                or not storage.resizable()
+                or torch._C._storage_Use_Count(address) != tensors
+                or sys.getrefcount(storage) != variables
+            ):
                 return False
         return True
 
 
-def _facts(weight: torch.Tensor) -> tuple[Any, ...]:
+def _facts(weight: torch.Tensor, drop: Callable[[Any], None]) -> tuple[Any, ...]:
     """What changes when a weight is written or its data replaced: see `invalidate` for what does not show."""
+    storage = weight.untyped_storage()
+    address = storage._cdata
     return (
+        *_identity(weight),
         weight._version,
-        weight.untyped_storage()._cdata,
         weight.data_ptr(),
-        weight.dtype,
-        weight.shape,
-        weight.stride(),
+        weakref.ref(storage, drop),
+        address,
+        torch._C._storage_Use_Count(address),
+        sys.getrefcount(storage),
     )
+
+
+def _identity(weight: torch.Tensor) -> tuple[dict[str, Any] | None, weakref.ref[torch.Tensor] | None]:
+    """The attribute dictionary of a weight, which no other tensor gets as long as it is held here.
+
+    A weak reference to the weight would keep `torch.utils.swap_tensors` from exchanging its contents; the dictionary is
+    exchanged along with them. Attributes that might lead back to the weight would keep it alive, and only then the
+    weak reference is taken.
+    """
+    attributes = weight.__dict__
+    if all(value is None or isinstance(value, str | int | float) for value in attributes.values()):
+        return attributes, None
+    return None, weakref.ref(weight)
+
+
+# While folds are evaluated, the weights are held a second time: nobody may ask then who holds them.
+_EVALUATING = threading.Lock()
 
 
 class FreshFolds:
@@ -211,32 +130,66 @@ class FreshFolds:
 
     One graph serves many instances of a module, so the folds are kept by the identity of the weights passed.
     Evaluating is serialised; a reader sees the old folds or the new ones, never a mixture.
+
+    Args:
+        folds: the graph that computes them from weights.
+        refuse: is told why the folds of some weights are not to be used.
     """
 
-    def __init__(self, folds: fx.GraphModule) -> None:
-        self.evaluate: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
-        self.evaluate = lambda weights: evaluate_folds(folds, weights)
+    def __init__(self, folds: fx.GraphModule, refuse: Callable[[str], None]) -> None:
+        self.names = [node.meta["weight"] for node in folds.graph.find_nodes(op="placeholder")]
+        self.count = len(folds.graph.output_node().args[0])  # type: ignore[arg-type]
+        self.folds, self.ranges = with_magnitudes(folds)
+        self.refuse = refuse
         self.snapshots: dict[tuple[int, ...], _Snapshot] = {}
-        self.lock = threading.Lock()
 
-    def __call__(self, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The folds of these weights as they are now."""
+    def __call__(self, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
+        """The folds of these weights as they are now; None where they are not to be used."""
         key = tuple(map(id, weights))
         snapshot = self.snapshots.get(key)
         if snapshot is not None and snapshot.is_fresh(weights):
             return snapshot.folds
         return self.refresh(key, weights)
 
-    def refresh(self, key: tuple[int, ...], weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Evaluate the folds and keep them, unless the weights have no counter to tell when they change."""
-        if any(weight.is_inference() for weight in weights):
-            return self.evaluate(weights)
-        with self.lock:
-            epoch = _Epoch.number
-            snapshot = _Snapshot(weights, (), epoch, lambda _, key=key: self.snapshots.pop(key, None))
-            folds = self.evaluate(weights)
-            # A write by another thread while the folds were computed shows here; then nothing is kept.
-            snapshot.folds = folds
-            if snapshot.is_fresh(weights):
-                self.snapshots[key] = snapshot
-            return folds
+    def refresh(self, key: tuple[int, ...], weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
+        """Evaluate the folds and keep them, unless a later write to the weights might not show."""
+        with _EVALUATING:
+            known = self.snapshots.get(key)
+            if known is not None and known.is_fresh(weights):  # another thread was here first
+                return known.folds
+            # Folds that were used until now are not given up for a thread that passes by.
+            if reason := self._untraced(weights, tries=1 if known is None else 4):
+                self.snapshots.pop(key, None)
+                self.refuse(reason)
+                return None
+            snapshot = _Snapshot(weights, _Epoch.number, lambda _, key=key: self.snapshots.pop(key, None))
+            folds, reason = self.evaluate(weights)
+            if reason:
+                self.refuse(reason)
+            else:
+                snapshot.folds = folds
+            # A write by another thread while the folds were computed shows here: they may be a mixture.
+            if not snapshot.is_fresh(weights):
+                self.snapshots.pop(key, None)
+                return None
+            self.snapshots[key] = snapshot
+            return snapshot.folds
+
+    def evaluate(self, weights: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], str]:
+        """The folds of these weights, and why they must not be used, which is empty if they may."""
+        values = evaluate_folds(self.folds, weights)
+        folds, magnitudes = values[: self.count], values[self.count :]
+        held = {weight.untyped_storage()._cdata for weight in weights}
+        # A fold that is a view of a weight would hold the weight's memory.
+        own = tuple(fold.clone() if fold.untyped_storage()._cdata in held else fold for fold in folds)
+        return own, first_outside(self.ranges, magnitudes)
+
+    def _untraced(self, weights: Sequence[torch.Tensor], tries: int) -> str:
+        """Why a write to one of the weights might not show; empty if it would."""
+        for name, weight in zip(self.names, weights, strict=True):
+            reason = unseen_writers(weight)
+            if not reason and not holds_alone(weight, tries):
+                reason = "another tensor, array or storage object holds its memory"
+            if reason:
+                return f"the weight {name!r} is not folded: {reason}"
+        return ""

@@ -58,6 +58,8 @@ def kept_or_changed(weights: Iterable[fx.Node], facts: Regions, context: Context
     for leaf in leaves(weights):
         if context.keeps(name_of(leaf)):
             return f"the weight {name_of(leaf)!r} is to be kept as it is"
+        if reason := context.untraced.get(name_of(leaf)):
+            return f"the weight {name_of(leaf)!r} is not folded: {reason}"
         writer = facts.writer(leaf)
         if writer is not None:
             return f"the weight {name_of(leaf)!r} is changed inside the graph by {call(writer)}{_at(writer)}"

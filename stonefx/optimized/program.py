@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from ..capture import Capture
 from ..passes.transpose import store_transposed
-from ..runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
+from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, split_folds
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
 from .codegen import Body, emit

@@ -10,8 +10,8 @@ from torch import nn
 
 from ..optimized import OptimizedModule, Program, program_of
 from ..options import INNERS
+from ..passes.hoist import FoldSplit
 from ..report import Report
-from ..runtime import FoldSplit
 from . import schema
 from .calls import Call, call_document
 from .classes import Classes

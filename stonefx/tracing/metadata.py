@@ -10,7 +10,7 @@ from torch._dynamo.source import AttrSource, LocalSource
 
 from .names import plain_name, source_name, weight_names
 
-_NODE_META = ("grapharg", "tensor_dict", "example_value")
+_NODE_META = ("tensor_dict", "example_value")
 
 
 def carry_dynamo_meta(old: fx.GraphModule, new: fx.GraphModule) -> None:
@@ -30,6 +30,9 @@ def carry_dynamo_meta(old: fx.GraphModule, new: fx.GraphModule) -> None:
         if source in weights:
             node.meta["weight"] = weights[source]
         _keep_requires_grad(source, node)
+    for node in new.graph.nodes:
+        # It holds a weak reference to an input, which `torch.utils.swap_tensors` forbids, and only Dynamo reads it.
+        node.meta.pop("grapharg", None)
     _rename(before, after)
     new.meta.update(old.meta)
     if hasattr(old, "_param_name_to_source"):

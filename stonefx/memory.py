@@ -1,0 +1,68 @@
+"""Who else may write the memory of a tensor, and whether that leaves a trace."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+
+
+def unseen_writers(weight: torch.Tensor) -> str:
+    """Why writes to the memory of a tensor may leave no trace on it; empty where they do.
+
+    These are lasting facts: memory that other processes may write, that torch did not allocate, or that is part of a
+    larger buffer, and tensors without a version counter. Another tensor, NumPy array or storage that holds the whole
+    memory may be gone at the next call; `holds_alone` tells of it.
+
+    >>> import numpy
+    >>> unseen_writers(torch.ones(3))
+    ''
+    >>> unseen_writers(torch.from_numpy(numpy.ones(3)))
+    'its memory came from NumPy, DLPack, a file or torch.load, or went to NumPy, so that others may write it; \
+the weights of copy.deepcopy(model) are its own'
+    """
+    if weight.is_inference():
+        return "it was made in inference mode, where no version counter tells of writes"
+    storage = weight.untyped_storage()
+    # Of memory on a GPU `is_shared` says nothing; what another process sent is not resizable.
+    if weight.device.type == "cpu" and storage.is_shared():
+        return "it lies in shared memory, which other processes may write"
+    if not storage.resizable():
+        return (
+            "its memory came from NumPy, DLPack, a file or torch.load, or went to NumPy, so that others may write it; "
+            "the weights of copy.deepcopy(model) are its own"
+        )
+    if storage.nbytes() > weight.numel() * weight.element_size() and _holders(weight) != _ALONE:
+        return "it is part of a larger buffer, which other tensors may write"
+    return ""
+
+
+def holds_alone(weight: torch.Tensor, tries: int = 1) -> bool:
+    """Whether no other tensor, array or storage object holds the memory of a tensor at the moment.
+
+    Args:
+        weight: the tensor.
+        tries: how often to look; in between, another thread that just looks as well may go on.
+
+    >>> weight = torch.ones(3)
+    >>> holds_alone(weight)
+    True
+    >>> alias = weight.numpy()
+    >>> holds_alone(weight)
+    False
+    """
+    for _ in range(tries - 1):
+        if _holders(weight) == _ALONE:
+            return True
+        time.sleep(0)
+    return _holders(weight) == _ALONE
+
+
+def _holders(weight: torch.Tensor) -> tuple[int, int]:
+    """How many tensors hold the storage of a tensor, and how many Python variables its storage object."""
+    storage = weight.untyped_storage()
+    return torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(storage)
+
+
+_ALONE = _holders(torch.empty(1))
