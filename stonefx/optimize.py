@@ -17,6 +17,7 @@ from .optimized import (
     OptimizedModule,
     PartlyOptimizedModule,
     Program,
+    as_part,
     make_program,
     row_major_arguments,
     run_preserved,
@@ -26,9 +27,10 @@ from .optimized import (
 )
 from .options import Options
 from .passes.linear.cost import Machine
-from .passes.pipeline import FOLDING, RewriteError
+from .passes.pipeline import FOLDING
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .tracing.subjects import check_subject, model_error
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -107,9 +109,12 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
     source = copy.deepcopy(_checked(model))
+    check_subject(source, args, kwargs)
     try:
         return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
     except CaptureError as error:
+        if own := model_error(source, args, kwargs):
+            raise own from None
         parts, skipped = _parts(source, args, kwargs, options, error)
         reports = {
             path: _rewrite(source.get_submodule(path), capture, options, "explain")[1]
@@ -126,13 +131,16 @@ def optimize_owned(
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
     spare = copy.deepcopy(source) if options.on_error == "eager" else source
     try:
+        check_subject(source, args, kwargs)
         try:
             capture = from_module(source, args, kwargs, dynamic=options.dynamic)
         except CaptureError as error:
+            if own := model_error(source, args, kwargs):
+                raise own from None
             result = _optimize_parts(source, args, kwargs, options, error)
         else:
             result = _optimize_captured(source, capture, options, (args, kwargs))
-    except (CaptureError, RewriteError) as error:
+    except Exception as error:
         if options.on_error == "raise":
             raise
         warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 3)
@@ -168,7 +176,7 @@ def _optimize_parts(
             # A part of a model is called with whatever sizes the data asks for.
             chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
         part = _optimize_captured(source.get_submodule(path), capture, chosen, (part_args, part_kwargs))
-        source.set_submodule(path, part)
+        source.set_submodule(path, as_part(part))
         reports[path] = part.report
     report = _merged(reports, error, skipped)
     fast = PartlyOptimizedModule(source, report)

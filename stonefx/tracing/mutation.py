@@ -80,7 +80,7 @@ def functional_form(node: fx.Node) -> tuple[OpOverload, tuple[Any, ...], dict[st
         return None
     overload, order = twin
     given: dict[int, Any] = dict(enumerate(node.args))
-    theirs = {i: argument for i, argument in zip(order, overload._schema.arguments, strict=True)}
+    theirs = dict(zip(order, overload._schema.arguments, strict=True))
     for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         if argument.name in node.kwargs:
             given[i] = node.kwargs[argument.name]
