@@ -10,12 +10,18 @@ from typing import Any
 import torch
 from torch import fx
 
-from .capture import CaptureError, from_dynamo
+from .capture import from_dynamo
 from .inner import compile_inner, static_fake
 from .options import Options
-from .passes.pipeline import RewriteError
 from .report import Report
-from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .rewriting import (
+    RequiredRewriteMissing,
+    StonefxWarning,
+    backend_facts,
+    check_required,
+    rewrite_reported,
+    warn_if_nothing,
+)
 from .runtime import FreshFolds, split_folds
 
 _REPORTS: deque[Report] = deque(maxlen=64)
@@ -78,9 +84,17 @@ def stone(
         raise TypeError(
             f"mode={mode!r} is inductor's, but the inner compiler is {chosen.inner!r}; drop one of them"
         )
+
+    def reported(report: Report) -> None:
+        _REPORTS.append(report)
+        check_required(report, chosen.require)
+        warn_if_nothing(report)
+
     try:
-        return _compile(gm, example_inputs, chosen, mode)
-    except (CaptureError, RewriteError) as error:
+        return compile_graph(gm, example_inputs, chosen, mode, reported)
+    except RequiredRewriteMissing:
+        raise
+    except Exception as error:
         if chosen.on_error == "raise":
             raise
         _REPORTS.append(
@@ -95,9 +109,22 @@ def stone(
         return compile_inner(gm, example_inputs, chosen.inner, mode)
 
 
-def _compile(
-    gm: fx.GraphModule, inputs: Sequence[Any], options: Options, mode: str | None
+def compile_graph(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    options: Options,
+    mode: str | None,
+    reported: Callable[[Report], None],
+    door: str = "compile",
 ) -> Callable[..., Any]:
+    """Rewrite one graph of Dynamo's and compile it, with folds that are kept while their weights stay as they are.
+
+    Args:
+        gm, inputs: what a backend of `torch.compile` receives.
+        options, mode: as of `stone`.
+        reported: called with the report before the inner compiler runs; it may raise.
+        door: for the report.
+    """
     module = from_dynamo(gm, inputs)
     placeholders = module.graph.find_nodes(op="placeholder")
     values = {
@@ -105,10 +132,7 @@ def _compile(
         for node, value in zip(placeholders, inputs, strict=True)
         if isinstance(value, torch.Tensor) and "weight" in node.meta
     }
-    report = rewrite_reported(module, values, options, grad=wants_gradients(module, inputs), door="compile")
-    _REPORTS.append(report)
-    check_required(report, options.require)
-    warn_if_nothing(report)
+    reported(rewrite_reported(module, values, options, grad=wants_gradients(module, inputs), door=door))
     split = split_folds(module)
     kept = [inputs[index] for index in split.kept]
     if split.folds is None:

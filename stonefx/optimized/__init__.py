@@ -3,7 +3,7 @@
 from .batches import with_free_batch
 from .layout import row_major_arguments
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, program_of
-from .parts import as_part
+from .parts import as_part, kept_tables
 from .program import Program, make_program
 from .weights import has_hooks, owner, weight
 from .whole import run_preserved, verify_whole
@@ -15,6 +15,7 @@ __all__ = [
     "Program",
     "as_part",
     "has_hooks",
+    "kept_tables",
     "make_program",
     "owner",
     "program_of",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..tracing.model_state import is_scripted
 from .module import OptimizedModule
 
 
@@ -59,3 +60,27 @@ def as_part(fast: OptimizedModule) -> OptimizedPart:
     part = own.__new__(own)
     object.__setattr__(part, "__dict__", source.__dict__)
     return part
+
+
+def kept_tables(model: nn.Module) -> Callable[[], None]:
+    """A function that gives a model back the weights and submodules that it has now.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2))
+    >>> restore = kept_tables(model)
+    >>> model[0] = nn.ReLU()
+    >>> restore(), model[0]
+    (None, Linear(in_features=2, out_features=2, bias=True))
+    """
+    tables = [
+        (table, dict(table))
+        for module in model.modules()
+        if not is_scripted(module)
+        for table in (module._parameters, module._buffers, module._modules)
+    ]
+
+    def restore() -> None:
+        for table, contents in tables:
+            table.clear()
+            table.update(contents)  # type: ignore[arg-type]
+
+    return restore
