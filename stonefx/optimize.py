@@ -33,6 +33,7 @@ from .passes.linear.cost import Machine
 from .passes.pipeline import FOLDING
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .tracing.opaque import inlined
 from .tracing.subjects import check_subject, model_error
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -289,8 +290,31 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     rows = row_major_arguments(capture, options.inner)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
     program = make_program(capture, options.inner, rows)
+    inference = inlined(capture.module)
+    if inference is not None:
+        # Folded weights are shared with the graph for gradients, so that nothing more is folded here.
+        kept = tuple(name for name in names if name not in FOLDING)
+        values |= program.folded(source)
+        found = rewrite_reported(inference, values, replace(options, passes=kept), grad=False, door=door)
+        program.use_without_gradients(inference)
+        report = _without_gradients(report, found, kept)
     report.weights = program.weights
     return program, report
+
+
+def _without_gradients(whole: Report, inside: Report, passes: Iterable[str]) -> Report:
+    """One report of the graph for gradients and of that without, which shows more of the same places."""
+    sites = [site for site in whole.sites if site.status == "rewritten" or site.pass_name not in passes]
+    notes = [
+        "custom functions and checkpoints are looked into in calls that want no gradient, and run whole in the others"
+    ]
+    return replace(
+        whole,
+        sites=sites + inside.sites,
+        after=inside.after,
+        totals_after=inside.totals_after,
+        notes=whole.notes + notes,
+    )
 
 
 def call_arguments(example_inputs: Any) -> Arguments:

@@ -28,6 +28,8 @@ class Call:
         weight: the expression for a weight that is returned as it is, by name.
         checks_device: the graph makes tensors on a fixed device, so the arguments must be on the captured one.
         plain_devices: devices on which autocast must be off.
+        training: the operations for a call that wants a gradient, where those are others.
+        wanted: the expression for whether a call wants one.
     """
 
     capture: Capture
@@ -35,10 +37,18 @@ class Call:
     weight: Callable[[str], str]
     checks_device: bool
     plain_devices: list[str]
+    training: Body | None = None
+    wanted: str = ""
 
     def source(self, name: str, prologue: list[str]) -> str:
         """The source of one function with the signature of the model's forward and `self` before it."""
         lines = [f"def {name}(self{self.parameters()}):", *indented(prologue), *indented(self.check())]
+        if self.training is not None:
+            lines.append(f"    if {self.wanted}:")
+            lines += indented(indented(self.training.lines))
+            lines.append(
+                f"        return {dataclasses.replace(self, body=self.training).result(self.capture.output)}"
+            )
         lines += indented(self.body.lines)
         lines.append(f"    return {self.result(self.capture.output)}")
         return "\n".join(lines)

@@ -58,7 +58,7 @@ def record(
         CaptureError: the model does not trace to one graph, stores into itself, or returns a number that
             depends on the batch size.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(inline_checkpoints=not model.training)
     call = _fresh_function()
     compiled = torch.compile(call, backend=recorder, fullgraph=True)
     args, kwargs = copied((args, dict(kwargs)))
@@ -120,13 +120,14 @@ def _with_history_of(original: torch.Tensor, copy: torch.Tensor) -> torch.Tensor
 class _Recorder:
     """A backend that keeps the retraced graph and the tensors of each run."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inline_checkpoints: bool) -> None:
+        self.inline_checkpoints = inline_checkpoints
         self.substitutes: Substitutes = {}
         self.graphs: list[fx.GraphModule] = []
         self.runs: list[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        graph = from_dynamo(gm, example_inputs)
+        graph = from_dynamo(gm, example_inputs, inline_checkpoints=self.inline_checkpoints)
         self.graphs.append(graph)
         written = written_placeholders(graph.graph)
         # Batch norm writes to its buffers without saying so in its schema, hence a copy of every buffer.

@@ -17,10 +17,13 @@ from .errors import capture_error
 from .interpreter import Retrace
 from .metadata import carry_dynamo_meta
 from .mutation import remove_mutation
+from .opaque import bodies
 from .state import restored_state
 
 
-def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> fx.GraphModule:
+def from_dynamo(
+    gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None, *, inline_checkpoints: bool = False
+) -> fx.GraphModule:
     """Retrace a graph of Dynamo's into functional pre-dispatch ATen with fake values, before autograd.
 
     The placeholders keep their order. Those that are parameters or buffers carry their fully qualified name
@@ -30,6 +33,7 @@ def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None)
     Args:
         gm: what a `torch.compile` backend receives.
         example_inputs: what it receives with it; read only where a placeholder has no fake tensor.
+        inline_checkpoints: look into checkpoints also where a gradient may be wanted, see `Retrace`.
 
     Raises:
         CaptureError: the graph holds something that the graph language cannot say.
@@ -43,15 +47,17 @@ def from_dynamo(gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None)
         torch._guards.tracing(None),
         fx_traceback.preserve_node_meta(),
     ):
-        traced = make_fx(Retrace(gm).run, pre_dispatch=True)(*fakes)
-    check_constants(traced)
-    inline_scalars(traced)
-    if fake_mode is not None:
-        fake_constants(traced, fake_mode)
-    carry_dynamo_meta(gm, traced)
-    remove_mutation(traced)
-    traced.graph.lint()
-    traced.recompile()
+        traced = make_fx(Retrace(gm, inline_checkpoints).run, pre_dispatch=True)(*fakes)
+    for graph in (*bodies(traced), traced):
+        check_constants(graph)
+        inline_scalars(graph)
+        if fake_mode is not None:
+            fake_constants(graph, fake_mode)
+        if graph is traced:
+            carry_dynamo_meta(gm, traced)
+        remove_mutation(graph)
+        graph.graph.lint()
+        graph.recompile()
     return traced
 
 
