@@ -31,7 +31,7 @@ from .optimized import (
 from .options import Options
 from .passes.linear.cost import Machine
 from .passes.pipeline import FOLDING
-from .report import Report
+from .report import Report, Totals, graph_text, graph_totals
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
 from .tracing.opaque import inlined
 from .tracing.subjects import check_subject, model_error
@@ -288,21 +288,25 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
+    unrewritten = inlined(capture.module)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
     program = make_program(capture, options.inner, rows)
     inference = inlined(capture.module)
-    if inference is not None:
+    if inference is not None and unrewritten is not None:
         # Folded weights are shared with the graph for gradients, so that nothing more is folded here.
         kept = tuple(name for name in names if name not in FOLDING)
         values |= program.folded(source)
         found = rewrite_reported(inference, values, replace(options, passes=kept), grad=False, door=door)
         program.use_without_gradients(inference)
-        report = _without_gradients(report, found, kept)
+        before = graph_text(unrewritten), graph_totals(unrewritten)
+        report = _without_gradients(report, found, kept, *before)
     report.weights = program.weights
     return program, report
 
 
-def _without_gradients(whole: Report, inside: Report, passes: Iterable[str]) -> Report:
+def _without_gradients(
+    whole: Report, inside: Report, passes: Iterable[str], before: str, totals_before: Totals
+) -> Report:
     """One report of the graph for gradients and of that without, which shows more of the same places."""
     sites = [site for site in whole.sites if site.status == "rewritten" or site.pass_name not in passes]
     notes = [
@@ -311,7 +315,9 @@ def _without_gradients(whole: Report, inside: Report, passes: Iterable[str]) -> 
     return replace(
         whole,
         sites=sites + inside.sites,
+        before=before,
         after=inside.after,
+        totals_before=totals_before,
         totals_after=inside.totals_after,
         notes=whole.notes + notes,
     )

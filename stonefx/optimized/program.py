@@ -15,6 +15,7 @@ from ..capture import Capture
 from ..passes.transpose import store_transposed
 from ..runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
 from ..tracing.functions import with_functions
+from ..tracing.opaque import traced_functions
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
 from .codegen import Body, emit
@@ -116,7 +117,13 @@ class Program:
                 return (
                     f"autocast is on for {device}, and hyperbolic maps were fused for the dtypes without it"
                 )
-        return self.capture.mismatch(args, kwargs) or "the arguments are not those of the captured call"
+        reason = self.capture.mismatch(args, kwargs)
+        if reason is None and (names := traced_functions(self.module)):
+            return (
+                f"a gradient is wanted, and {', '.join(dict.fromkeys(names))} was captured without its backward, since "
+                "neither a weight nor an example input required a gradient"
+            )
+        return reason or "the arguments are not those of the captured call"
 
     def adopt(self, source: nn.Module) -> nn.Module:
         """Give an owned model the folded weights and take those away that only folds read; in place."""
@@ -186,10 +193,12 @@ class Program:
         ]
         body = self._body(self.inference or self.module, inputs | in_rows, reserved)
         training, wanted = None, ""
-        if self.inference is not None and self.inner == "eager":
+        if traced_functions(self.module):
+            wanted = self._wanted(inputs, body)
+        elif self.inference is not None and self.inner == "eager":
+            wanted = self._wanted(inputs, body)
             training = self._body(self.module, inputs | in_rows, reserved | body.taken)
             training.lines[:0] = rows
-            wanted = self._wanted(inputs, body)
             body.constants |= training.constants
         body.lines[:0] = rows
         body.constants |= dict(tables.values())
@@ -199,8 +208,8 @@ class Program:
             returned.__getitem__,
             any(makes_tensors_on_a_device(graph) for graph in self.graphs),
             self.plain_devices(),
-            training,
             wanted,
+            training,
         )
         return build_functions(call, hook_tables(module))
 

@@ -6,11 +6,15 @@ gradient is wanted there is neither, so the body of each is kept beside it, see 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import fx
+from torch._dynamo.variables.base import VariableTracker
+from torch._dynamo.variables.misc import AutogradFunctionVariable
 from torch._functorch.autograd_function import autograd_function_apply
 from torch._higher_order_ops.wrap import tag_activation_checkpoint
 from torch.fx.experimental.proxy_tensor import track_tensor_tree
@@ -22,6 +26,40 @@ from .state import recording_paused
 # Of another release's operator the body may have another form; what has further settings is left alone.
 _KNOWN = frozenset({"non_differentiable_idx", "saved_for_backward_idx", "dirty_idx"})
 _BODY = "body without gradients"
+_TRACED = "custom functions traced into"
+
+
+@contextmanager
+def noted_functions() -> Iterator[list[str]]:
+    """The names of the custom functions that Dynamo traces into, since nothing that it traces requires a gradient.
+
+    Their backward is not in the graph, which is none for a call that wants a gradient. A function inside a `no_grad` of
+    the forward's own has none anyway.
+    """
+    names: list[str] = []
+    original, ambient = AutogradFunctionVariable.call_apply, torch.is_grad_enabled()
+
+    def call_apply(self: AutogradFunctionVariable, tx: Any, args: Any, kwargs: Any) -> Any:
+        required: list[bool] = []
+
+        def visit(value: VariableTracker) -> None:
+            if value.is_tensor() and value.requires_grad is not False:  # type: ignore[attr-defined]
+                required.append(True)
+
+        VariableTracker.visit(visit, (args, kwargs))
+        enabled = torch.is_grad_enabled()
+        if (enabled and not required) or (not enabled and not ambient):
+            names.append(self.fn_cls.__name__)
+        return original(self, tx, args, kwargs)
+
+    with patch.object(AutogradFunctionVariable, "call_apply", call_apply):
+        yield names
+
+
+def traced_functions(module: fx.GraphModule) -> list[str]:
+    """What `noted_functions` noted of a captured graph."""
+    names: list[str] = module.meta.setdefault(_TRACED, [])
+    return names
 
 
 def is_higher_order(node: fx.Node) -> bool:

@@ -17,6 +17,7 @@ from .errors import BatchDependentNumber, CaptureError, capture_error, exception
 from .isolation import no_side_effects, plain_dynamo, preserved_random_state
 from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
+from .opaque import noted_functions, traced_functions
 from .retrace import from_dynamo
 
 _serial = itertools.count()
@@ -63,7 +64,12 @@ def record(
     compiled = torch.compile(call, backend=recorder, fullgraph=True)
     args, kwargs = copied((args, dict(kwargs)))
     batched = _batched((args, kwargs), batch)
-    with preserved_random_state(model), plain_dynamo(), unchanged_attributes(model) as substitutes:
+    with (
+        preserved_random_state(model),
+        plain_dynamo(),
+        noted_functions() as functions,
+        unchanged_attributes(model) as substitutes,
+    ):
         recorder.substitutes = substitutes
         try:
             for tensor in batched:
@@ -83,6 +89,7 @@ def record(
             f"{type(model).__name__} ran without reaching the compiler",
             "Check that its forward computes with tensors and that TORCHDYNAMO_DISABLE is not set.",
         )
+    traced_functions(recorder.graphs[0]).extend(functions)
     variables = {"args": args, "kwargs": kwargs, "batched": batched}
     return Recording(recorder.graphs[0], *recorder.runs[0], variables, result)
 
