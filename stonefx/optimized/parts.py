@@ -44,8 +44,12 @@ class OptimizedPart(nn.Module):
         return self._fast.__reduce_ex__(protocol)
 
 
-def as_part(fast: OptimizedModule) -> OptimizedPart:
+def as_part(fast: OptimizedModule, like: nn.Module | None = None) -> OptimizedPart:
     """The module to put in the place of the one that `fast` was made of.
+
+    Args:
+        fast: the optimized module.
+        like: the submodule to take class and attributes of, where `fast` was read from a file and has only weights.
 
     >>> import stonefx
     >>> fast = stonefx.optimize(nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 8)).eval(), torch.ones(2, 8))
@@ -54,12 +58,26 @@ def as_part(fast: OptimizedModule) -> OptimizedPart:
     (True, 2, torch.Size([3, 8]))
     """
     source = fast.__dict__["_source"]
-    kind = type(source)
+    kind = type(like or source)
+    if like is not None:
+        for name, value in like.__dict__.items():
+            source.__dict__.setdefault(name, value)
     # The optimized module is kept by the class: in the shared `__dict__` the submodule would come to hold it, too.
     own = type(f"Optimized{kind.__name__}", (OptimizedPart, kind), {"_fast": fast})
     part = own.__new__(own)
     object.__setattr__(part, "__dict__", source.__dict__)
     return part
+
+
+def optimized_module(module: nn.Module) -> OptimizedModule | None:
+    """The optimized module that a module is or runs; None for any other module.
+
+    >>> optimized_module(nn.Linear(2, 2)) is None
+    True
+    """
+    if isinstance(module, OptimizedPart):
+        return module._fast
+    return module if isinstance(module, OptimizedModule) else None
 
 
 def kept_tables(model: nn.Module) -> Callable[[], None]:

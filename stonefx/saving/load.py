@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..optimized import OptimizedModule, PartlyOptimizedModule, owner
+from ..optimized import OptimizedModule, PartlyOptimizedModule, as_part, optimized_module, owner
 from ..report import Report
 from .file import Contents, read
 from .parts import part_of
@@ -84,8 +84,9 @@ def _into(
         )
     source = copy.deepcopy(model)
     for name in document["parts"]:
-        kind = type(_submodule(source, name, path)).__name__
-        source.set_submodule(name, _part(name, kind, contents, table, tensors))
+        original = _submodule(source, name, path)
+        part = _part(name, type(original).__name__, contents, table, tensors)
+        source.set_submodule(name, as_part(part, original))
     inside = tuple(f"{name}." for name in document["parts"])
     wanted = {name for name, _ in _tensors(source) if not name.startswith(inside)}
     saved = [entry.name for entry in table if not entry.name.startswith(inside)]
@@ -104,7 +105,7 @@ def _into(
             )
         place[leaf] = tensors[name]
     for name, module in source.named_modules():
-        if not isinstance(module, OptimizedModule) and not name.startswith(inside):
+        if optimized_module(module) is None and not name.startswith(inside):
             module.training = name in document["training"]
     return PartlyOptimizedModule(source, Report.from_json(document["report"]))
 
