@@ -15,9 +15,15 @@ from .inner import compile_inner, compile_later, static_fake
 from .memory import unseen_writers
 from .options import Options
 from .passes.hoist import evaluate_folds, split_folds
-from .passes.pipeline import RewriteError
 from .report import Report
-from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .rewriting import (
+    RequiredRewriteMissing,
+    StonefxWarning,
+    backend_facts,
+    check_required,
+    rewrite_reported,
+    warn_if_nothing,
+)
 from .runtime import FreshFolds
 from .tracing.errors import node_location
 from .tracing.names import is_gathered
@@ -86,14 +92,20 @@ def stone(
         raise TypeError(
             f"mode={mode!r} is inductor's, but the inner compiler is {chosen.inner!r}; drop one of them"
         )
+
+    def reported(report: Report) -> None:
+        _REPORTS.append(report)
+        check_required(report, chosen.require)
+        warn_if_nothing(report)
+
     try:
-        module = from_dynamo(gm, example_inputs, verbatim=True)
+        return compile_graph(gm, example_inputs, chosen, mode, reported)
+    except RequiredRewriteMissing:
+        raise
     except CaptureError as error:
         warning = f"stonefx rewrote nothing in this graph, which runs as torch.compile made it: {error}"
         return _compile_original(gm, example_inputs, chosen, mode, error, warning)
-    try:
-        return _compile(gm, module, example_inputs, chosen, mode)
-    except RewriteError as error:
+    except Exception as error:
         if chosen.on_error == "raise":
             raise
         warning = f"stonefx: this graph runs unrewritten, as on_error='eager' asks: {error}"
@@ -109,18 +121,30 @@ def _compile_original(
     warning: str,
 ) -> Callable[..., Any]:
     """Hand Dynamo's own graph to the inner compiler; the report's notes and a warning say why."""
-    report = Report(
-        notes=[f"the original graph runs: {error}"], backend=backend_facts("compile", options)
-    )
+    report = Report(notes=[f"the original graph runs: {error}"], backend=backend_facts("compile", options))
     _REPORTS.append(report)
     check_required(report, options.require)
     warnings.warn(warning, StonefxWarning, 3)
     return compile_inner(gm, inputs, options.inner, mode)
 
 
-def _compile(
-    gm: fx.GraphModule, module: fx.GraphModule, inputs: Sequence[Any], options: Options, mode: str | None
+def compile_graph(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    options: Options,
+    mode: str | None,
+    reported: Callable[[Report], None],
+    door: str = "compile",
 ) -> Callable[..., Any]:
+    """Rewrite one graph of Dynamo's and compile it, with folds that are kept while their weights stay as they are.
+
+    Args:
+        gm, inputs: what a backend of `torch.compile` receives.
+        options, mode: as of `stone`.
+        reported: called with the report before the inner compiler runs; it may raise.
+        door: for the report.
+    """
+    module = from_dynamo(gm, inputs, verbatim=True)
     placeholders = module.graph.find_nodes(op="placeholder")
     values = {
         node.name: value
@@ -133,12 +157,10 @@ def _compile(
         if node.name in values and (reason := unseen_writers(values[node.name]))
     }
     report = rewrite_reported(
-        module, values, options, grad=wants_gradients(module, inputs), untraced=untraced, door="compile"
+        module, values, options, grad=wants_gradients(module, inputs), untraced=untraced, door=door
     )
     report.notes += _left_alone(module)
-    _REPORTS.append(report)
-    check_required(report, options.require)
-    warn_if_nothing(report)
+    reported(report)
     split = split_folds(module)
     kept = [inputs[index] for index in split.kept]
     if split.folds is None:

@@ -97,9 +97,7 @@ def first_outside(ranges: Sequence[Range], magnitudes: Sequence[torch.Tensor]) -
     if not any(bool(torch.stack([a for a in outside if a.device == d]).any()) for d in devices):
         return ""
     return next(
-        each.describe(largest)
-        for (each, largest), answer in zip(pairs, outside, strict=True)
-        if bool(answer)
+        each.describe(largest) for (each, largest), answer in zip(pairs, outside, strict=True) if bool(answer)
     )
 
 

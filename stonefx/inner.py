@@ -40,7 +40,9 @@ def compile_later(module: fx.GraphModule, inner: str, mode: str | None = None) -
     """
     if inner != "inductor":
         return module.forward
-    varies = any(isinstance(_example(node), torch.SymInt) for node in module.graph.find_nodes(op="placeholder"))
+    varies = any(
+        isinstance(_example(node), torch.SymInt) for node in module.graph.find_nodes(op="placeholder")
+    )
     compiled: Any = torch.compile(module, backend="inductor", dynamic=True if varies else None, mode=mode)
     return compiled
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from .capture import Capture, CaptureError, capturable_submodules, from_module
+from .fragments import Fragments, saved
 from .optimized import (
     LazyModule,
     OptimizedModule,
     PartlyOptimizedModule,
     Program,
+    as_part,
+    kept_tables,
     make_program,
     row_major_arguments,
     run_preserved,
@@ -26,11 +30,14 @@ from .optimized import (
 )
 from .options import Options
 from .passes.linear.cost import Machine
-from .passes.pipeline import FOLDING, RewriteError
-from .report import Report
+from .passes.pipeline import FOLDING
+from .report import Report, Totals, graph_text, graph_totals
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .tracing.opaque import inlined
+from .tracing.subjects import check_subject, model_error
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Optimized = TypeVar("Optimized", OptimizedModule, PartlyOptimizedModule)
 
 
 def optimize(
@@ -67,7 +74,7 @@ def optimize(
 
     Raises:
         TypeError: `model` is no `nn.Module`, or an option has the wrong type.
-        CaptureError: neither the model nor any of its submodules can be captured.
+        CaptureError: a scripted module, tensors on the meta device, or example inputs on which the model itself raises.
         RewriteError: a pass failed inside, or the result differs from the original on the example inputs.
         RequiredRewriteMissing: a required target was rewritten nowhere.
 
@@ -107,32 +114,37 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
     source = copy.deepcopy(_checked(model))
+    check_subject(source, args, kwargs)
     try:
         return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
     except CaptureError as error:
-        parts, skipped = _parts(source, args, kwargs, options, error)
-        reports = {
-            path: _rewrite(source.get_submodule(path), capture, options, "explain")[1]
-            for path, capture, _, _ in parts
-        }
-        return _merged(reports, error, skipped)
+        if own := model_error(source, args, kwargs):
+            raise own from None
+        fragments, whole = _fragments(source, (args, kwargs), options)
+        fragments.close()
+        parts, skipped = _parts(source, (args, kwargs), options, "explain")
+        report = _merged({part.path: part.report for part in parts}, error, skipped)
+        return _between_breaks(whole, error) if saved(whole) > saved(report) else report
 
 
 def optimize_owned(
     source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> nn.Module:
-    """Optimize a model that stonefx owns, whole or else submodule by submodule."""
+    """Optimize a model that stonefx owns, whole or else part by part."""
     result: OptimizedModule | PartlyOptimizedModule
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
     spare = copy.deepcopy(source) if options.on_error == "eager" else source
     try:
+        check_subject(source, args, kwargs)
         try:
             capture = from_module(source, args, kwargs, dynamic=options.dynamic)
         except CaptureError as error:
-            result = _optimize_parts(source, args, kwargs, options, error)
+            if own := model_error(source, args, kwargs):
+                raise own from None
+            result = _optimize_parts(source, (args, kwargs), options, error)
         else:
             result = _optimize_captured(source, capture, options, (args, kwargs))
-    except (CaptureError, RewriteError) as error:
+    except Exception as error:
         if options.on_error == "raise":
             raise
         warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 3)
@@ -149,39 +161,91 @@ def _optimize_captured(
     expected = run_preserved(source, example) if options.verify else None
     capture = with_free_batch(capture, source, example)
     program, report = _rewrite(source, capture, options, "optimize")
-    fast = OptimizedModule(program.adopt(source), program, report)
-    if options.verify:
-        verify_whole(expected, run_preserved(fast, example), report)
-    return fast
+    return _verified(OptimizedModule(program.adopt(source), program, report), expected, example, options)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A submodule that was captured and rewritten, and has not given up its weights yet."""
+
+    path: str
+    program: Program
+    report: Report
+    example: Arguments
 
 
 def _optimize_parts(
-    source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, error: CaptureError
+    source: nn.Module, example: Arguments, options: Options, error: CaptureError
 ) -> PartlyOptimizedModule:
-    expected = run_preserved(source, (args, kwargs)) if options.verify else None
-    spare = copy.deepcopy(source) if options.inner == "inductor" else None
-    parts, skipped = _parts(source, args, kwargs, options, error)
-    reports = {}
-    for path, capture, part_args, part_kwargs in parts:
-        chosen = options
-        if options.dynamic and _has_fixed_sizes(capture):
-            # A part of a model is called with whatever sizes the data asks for.
-            chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
-        part = _optimize_captured(source.get_submodule(path), capture, chosen, (part_args, part_kwargs))
-        source.set_submodule(path, part)
-        reports[path] = part.report
-    report = _merged(reports, error, skipped)
-    fast = PartlyOptimizedModule(source, report)
-    if spare is not None and not any(site.status == "rewritten" for site in report.sites):
-        # Inductor fuses more where it sees more than a part at once.
-        report.notes.append(
-            "nothing was rewritten, so that torch.compile runs the model, with its graph breaks"
-        )
-        run = torch.compile(spare.forward, dynamic=None if options.dynamic else False)
-        fast = PartlyOptimizedModule(spare, report, run)
+    """Optimize what lies between the breaks of the model, or else its submodules, whichever saves more."""
+    expected = run_preserved(source, example) if options.verify else None
+    fragments, whole = _fragments(source, example, options)
+    parts, skipped = _parts(source, example, options, "optimize")
+    report = _merged({part.path: part.report for part in parts}, error, skipped)
+    if saved(whole) <= saved(report):
+        if options.inner == "inductor" and not report.rewritten():
+            # Inductor fuses more where it sees more than a part at once.
+            report.notes.append(
+                "nothing was rewritten, so that torch.compile runs the model, with its graph breaks"
+            )
+            fragments.close()
+            fast = PartlyOptimizedModule(source, report, partial(_compiled, options.dynamic))
+            return _verified(fast, expected, example, options)
+        restore = kept_tables(source)
+        _replace_parts(source, parts, options)
+        fast = PartlyOptimizedModule(source, _merged({p.path: p.report for p in parts}, error, skipped))
+        try:
+            _verified(fast, expected, example, options)
+            fragments.close()
+            return fast
+        except Exception as failure:
+            # A forward may read a weight that was folded, or count the children of a part.
+            restore()
+            whole.notes.append(f"the model does not run over optimized submodules: {failure}")
+    fast = PartlyOptimizedModule(source, _between_breaks(whole, error), fragments.bound)
+    return _verified(fast, expected, example, options)
+
+
+def _replace_parts(source: nn.Module, parts: Iterable[_Part], options: Options) -> None:
+    for part in parts:
+        submodule = source.get_submodule(part.path)
+        expected = run_preserved(submodule, part.example) if options.verify else None
+        made = OptimizedModule(part.program.adopt(submodule), part.program, part.report)
+        _verified(made, expected, part.example, options)
+        source.set_submodule(part.path, as_part(made))
+
+
+def _verified(fast: Optimized, expected: Any, example: Arguments, options: Options) -> Optimized:
+    """The result, after its results were compared with the original's where that is asked for."""
     if options.verify:
-        verify_whole(expected, run_preserved(fast, (args, kwargs)), fast.report)
+        verify_whole(expected, run_preserved(fast, example), fast.report)
     return fast
+
+
+def _compiled(dynamic: bool, model: nn.Module) -> Callable[..., Any]:
+    run: Callable[..., Any] = torch.compile(model.forward, dynamic=None if dynamic else False)
+    return run
+
+
+def _fragments(source: nn.Module, example: Arguments, options: Options) -> tuple[Fragments, Report]:
+    """Run the model between its breaks once, to see what can be rewritten there where no gradient is wanted."""
+    fragments = Fragments(options)
+    try:
+        run_preserved(PartlyOptimizedModule(source, Report(), fragments.bound), example)
+    except Exception as error:
+        return fragments, Report(notes=[f"Dynamo cannot run the model: {error}"])
+    if fragments.failure is not None:
+        raise fragments.failure
+    return fragments, fragments.report()
+
+
+def _between_breaks(report: Report, error: CaptureError) -> Report:
+    report.notes.insert(
+        0,
+        "optimized between its graph breaks, where Dynamo checks its guards at each call and all weights stay, since "
+        f"the whole was not captured: {error}",
+    )
+    return report
 
 
 def _has_fixed_sizes(capture: Capture) -> bool:
@@ -196,13 +260,19 @@ def _has_fixed_sizes(capture: Capture) -> bool:
 
 
 def _parts(
-    source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, error: CaptureError
-) -> tuple[list[tuple[str, Capture, tuple[Any, ...], dict[str, Any]]], list[str]]:
-    parts, skipped = capturable_submodules(source, args, kwargs, dynamic=options.dynamic)
-    if not parts:
-        raise CaptureError(
-            f"neither the model nor any of its submodules could be captured: {error}\n" + "\n".join(skipped)
-        ) from error
+    source: nn.Module, example: Arguments, options: Options, door: str
+) -> tuple[list[_Part], list[str]]:
+    """The largest submodules that can be captured, rewritten; and why the others were left out."""
+    captured, skipped = capturable_submodules(source, *example, dynamic=options.dynamic)
+    parts = []
+    for path, capture, args, kwargs in captured:
+        chosen = options
+        if options.dynamic and _has_fixed_sizes(capture):
+            # A part of a model is called with whatever sizes the data asks for.
+            chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
+        submodule = source.get_submodule(path)
+        capture = with_free_batch(capture, submodule, (args, kwargs))
+        parts.append(_Part(path, *_rewrite(submodule, capture, chosen, door), (args, kwargs)))
     return parts, skipped
 
 
@@ -218,10 +288,39 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
+    unrewritten = inlined(capture.module)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
     program = make_program(capture, options.inner, rows)
+    inference = inlined(capture.module)
+    if inference is not None and unrewritten is not None:
+        # Folded weights are shared with the graph for gradients, so that nothing more is folded here.
+        kept = tuple(name for name in names if name not in FOLDING)
+        values |= program.folded(source)
+        found = rewrite_reported(inference, values, replace(options, passes=kept), grad=False, door=door)
+        program.use_without_gradients(inference)
+        before = graph_text(unrewritten), graph_totals(unrewritten)
+        report = _without_gradients(report, found, kept, *before)
     report.weights = program.weights
     return program, report
+
+
+def _without_gradients(
+    whole: Report, inside: Report, passes: Iterable[str], before: str, totals_before: Totals
+) -> Report:
+    """One report of the graph for gradients and of that without, which shows more of the same places."""
+    sites = [site for site in whole.sites if site.status == "rewritten" or site.pass_name not in passes]
+    notes = [
+        "custom functions and checkpoints are looked into in calls that want no gradient, and run whole in the others"
+    ]
+    return replace(
+        whole,
+        sites=sites + inside.sites,
+        before=before,
+        after=inside.after,
+        totals_before=totals_before,
+        totals_after=inside.totals_after,
+        notes=whole.notes + notes,
+    )
 
 
 def call_arguments(example_inputs: Any) -> Arguments:

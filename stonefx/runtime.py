@@ -151,7 +151,9 @@ class FreshFolds:
             return snapshot.folds
         return self.refresh(key, weights)
 
-    def refresh(self, key: tuple[int, ...], weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
+    def refresh(
+        self, key: tuple[int, ...], weights: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, ...] | None:
         """Evaluate the folds and keep them, unless a later write to the weights might not show."""
         with _EVALUATING:
             known = self.snapshots.get(key)

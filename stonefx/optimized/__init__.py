@@ -3,6 +3,7 @@
 from .batches import with_free_batch
 from .layout import row_major_arguments
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, program_of
+from .parts import as_part, kept_tables, optimized_module
 from .program import Program, make_program
 from .weights import has_hooks, owner, weight
 from .whole import run_preserved, verify_whole
@@ -12,8 +13,11 @@ __all__ = [
     "OptimizedModule",
     "PartlyOptimizedModule",
     "Program",
+    "as_part",
     "has_hooks",
+    "kept_tables",
     "make_program",
+    "optimized_module",
     "owner",
     "program_of",
     "row_major_arguments",

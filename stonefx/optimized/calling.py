@@ -32,6 +32,8 @@ class Call:
         weight: the expression for a weight that is returned as it is, by name.
         checks_device: the graph makes tensors on a fixed device, so the arguments must be on the captured one.
         plain_devices: devices on which autocast must be off.
+        wanted: the expression for whether a call wants a gradient, where that makes a difference.
+        training: the operations for a call that wants one; None where the graph does not cover it.
     """
 
     capture: Capture
@@ -39,13 +41,26 @@ class Call:
     weight: Callable[[str], str]
     checks_device: bool
     plain_devices: list[str]
+    wanted: str = ""
+    training: Body | None = None
 
     def source(self, name: str, prologue: list[str]) -> str:
         """The source of one function with the signature of the model's forward and `self` before it."""
         lines = [f"def {name}(self{self.parameters()}):", *indented(prologue), *indented(self.check())]
+        if self.wanted:
+            lines += [f"    if {self.wanted}:", *indented(indented(self._with_gradients()))]
         lines += indented(self.body.lines)
         lines.append(f"    return {self.result(self.capture.output)}")
         return "\n".join(lines)
+
+    def _with_gradients(self) -> list[str]:
+        if self.training is None:
+            return [self._refusal()]
+        result = dataclasses.replace(self, body=self.training).result(self.capture.output)
+        return [*self.training.lines, f"return {result}"]
+
+    def _refusal(self) -> str:
+        return f"return self._refuse(*{self.body.constant(packed, 'packed')}({self.forwarded()}))"
 
     def parameters(self) -> str:
         """The parameters of forward after `self`, with their defaults as constants."""
@@ -86,7 +101,6 @@ class Call:
         if not conditions:
             return []
         unreadable = self.body.constant(UNREADABLE, "unreadable")
-        pack = self.body.constant(packed, "packed")
         fits = self.body.variable("fits")
         return [
             "try:",
@@ -94,7 +108,7 @@ class Call:
             f"except {unreadable}:",
             f"    {fits} = False",
             f"if not {fits}:",
-            f"    return self._refuse(*{pack}({self.forwarded()}))",
+            f"    {self._refusal()}",
         ]
 
     def conditions(self) -> Iterator[str]:

@@ -21,10 +21,12 @@ class CompiledGraph:
     Args:
         module: the rewritten graph, not lowered; its fake values say which sizes may vary.
         inner: "aot_eager" or "inductor".
+        inference: the graph for calls that want no gradient, where that is another.
     """
 
-    def __init__(self, module: fx.GraphModule, inner: str) -> None:
+    def __init__(self, module: fx.GraphModule, inner: str, inference: fx.GraphModule | None = None) -> None:
         self.module = module
+        self.inference = inference or module
         self.inner = inner
         self.variants: dict[tuple[bool, ...], Callable[..., Any]] = {}
         self.lock = threading.Lock()
@@ -44,7 +46,8 @@ class CompiledGraph:
         return variant(*values)
 
     def _lowered(self, grad: bool) -> fx.GraphModule:
-        module = fx.GraphModule(self.module, copy_graph(self.module.graph))
+        subject = self.module if grad else self.inference
+        module = fx.GraphModule(subject, copy_graph(subject.graph))
         # The graph is no longer Dynamo's, whose facts about it do not hold here.
         module.meta.clear()
         run_named(LOWER, module, Context(grad=grad, inner=self.inner))

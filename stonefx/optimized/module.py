@@ -98,31 +98,48 @@ class OptimizedModule(nn.Module):
 
 
 class PartlyOptimizedModule(nn.Module):
-    """A model that could not be captured whole: its own forward, over submodules that were optimized.
+    """A model that could not be captured whole: its own forward, over submodules or graphs that were optimized.
 
     Args:
         source: the model.
-        report: about its submodules.
-        run: what to call in the place of the model's forward; a copy of the module runs the forward itself.
+        report: about its submodules or graphs.
+        make_run: makes of a model what to call in the place of its forward; a copy of this module makes its own.
     """
 
     report: Report
     _stone_owns_weights = True
 
-    def __init__(self, source: nn.Module, report: Report, run: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        source: nn.Module,
+        report: Report,
+        make_run: Callable[[nn.Module], Callable[..., Any]] | None = None,
+    ) -> None:
         super().__init__()
         share_state(self, source)
         self.__dict__["report"] = report
-        self.__dict__["_run"] = run
+        self.__dict__["_make_run"] = make_run
+        self.__dict__["_run"] = source.forward if make_run is None else make_run(source)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own forward."""
-        run = self.__dict__["_run"] or self._source.forward
-        return run(*args, **kwargs)
+        return self.__dict__["_run"](*args, **kwargs)
+
+    def train(self, mode: bool = True) -> PartlyOptimizedModule:
+        """Set the mode of the model, whose forward may ask for it, and of its submodules."""
+        self._source.train(mode)
+        self.__dict__["training"] = mode
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PartlyOptimizedModule:
+        source = copy.deepcopy(self._source, memo)
+        twin = PartlyOptimizedModule(source, copy.copy(self.report), self.__dict__["_make_run"])
+        memo[id(self)] = twin
+        return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        # What runs is bound to the weights of this module.
-        return super().__getstate__() | {"_run": None}
+        # What runs is bound to the weights of this module; what is read back runs the model's own forward.
+        return super().__getstate__() | {"_run": self._source.forward, "_make_run": None}
 
     def __getattr__(self, name: str) -> Any:
         return _attribute(self, name, super().__getattr__)

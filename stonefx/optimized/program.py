@@ -14,6 +14,8 @@ from torch import fx, nn
 from ..capture import Capture
 from ..passes.transpose import store_transposed
 from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, split_folds
+from ..tracing.functions import with_functions
+from ..tracing.opaque import traced_functions
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
 from .codegen import Body, emit
@@ -36,6 +38,8 @@ class Program:
         rows: placeholders of arguments that must come in row-major order, as they did at capture.
         holder: name of the submodule that holds the folded weights and the graph's own tensors.
         has_original: the module that runs the program has the forward that was captured, too.
+        inference: the graph for calls that want no gradient, where custom functions and checkpoints are looked into;
+            None where that is the same graph.
     """
 
     capture: Capture
@@ -46,11 +50,34 @@ class Program:
     rows: frozenset[str]
     holder: str
     has_original: bool = True
+    inference: fx.GraphModule | None = None
 
     @property
     def module(self) -> fx.GraphModule:
         """The graph that runs."""
         return self.capture.module
+
+    @property
+    def graphs(self) -> list[fx.GraphModule]:
+        """All graphs that run."""
+        return [self.module] if self.inference is None else [self.module, self.inference]
+
+    def folded(self, source: nn.Module) -> dict[str, torch.Tensor]:
+        """The folded weights by placeholder, from the weights of the captured model."""
+        if self.split.folds is None:
+            return {}
+        values = evaluate_folds(self.split.folds, [weight(source, name) for name in self.read])
+        return dict(zip(self._fold_names(), values, strict=True))
+
+    def use_without_gradients(self, inference: fx.GraphModule) -> None:
+        """Let calls that want no gradient run another graph, of the same placeholders."""
+        taken = {name.rpartition(".")[2] for name in self.names.values()}
+        self.inference = inference
+        self.names |= {
+            target: f"{self.holder}.{_leaf(target, taken)}"
+            for target in _attributes(inference)
+            if target not in self.names
+        }
 
     @property
     def dropped(self) -> list[str]:
@@ -90,7 +117,13 @@ class Program:
                 return (
                     f"autocast is on for {device}, and hyperbolic maps were fused for the dtypes without it"
                 )
-        return self.capture.mismatch(args, kwargs) or "the arguments are not those of the captured call"
+        reason = self.capture.mismatch(args, kwargs)
+        if reason is None and (names := traced_functions(self.module)):
+            return (
+                f"a gradient is wanted, and {', '.join(dict.fromkeys(names))} was captured without its backward, since "
+                "neither a weight nor an example input required a gradient"
+            )
+        return reason or "the arguments are not those of the captured call"
 
     def adopt(self, source: nn.Module) -> nn.Module:
         """Give an owned model the folded weights and take those away that only folds read; in place."""
@@ -104,7 +137,8 @@ class Program:
                 holder.register_parameter(leaf, nn.Parameter(value, requires_grad=needs_grad))
             else:
                 holder.register_buffer(leaf, value, persistent=bool(origins))
-        for name, tensor in {**self.capture.constants, **_attributes(self.module)}.items():
+        held = {name: tensor for graph in self.graphs for name, tensor in _attributes(graph).items()}
+        for name, tensor in {**self.capture.constants, **held}.items():
             leaf = self.names[name].removeprefix(f"{self.holder}.")
             holder.register_buffer(leaf, tensor, persistent=False)
         for name in self.dropped:
@@ -120,7 +154,8 @@ class Program:
             isinstance(node.target, torch._ops.OpOverload)
             and node.target.namespace == "stone"
             and node.target is not torch.ops.stone.low_rank_linear.default
-            for node in self.module.graph.nodes
+            for graph in self.graphs
+            for node in graph.graph.nodes
         )
         devices = {check.device_type for check in self.capture.checks.tensors.values()}
         return sorted(devices) if fused else []
@@ -152,25 +187,46 @@ class Program:
         inputs |= {name: f"{path}.shape[{dim}]" for name, (path, dim) in self.capture.sizes.items()}
         returned = {name: expression(name) for name in returned_weights(self.capture.output)}
         in_rows = {name: variable(f"rows_{number}") for number, name in enumerate(sorted(self.rows))}
-        body = self._body(inputs | in_rows, reserved)
-        body.lines[:0] = [
+        rows = [
             f"{row} = {inputs[name]} if {inputs[name]}.is_contiguous() else {inputs[name]}.contiguous()"
             for name, row in in_rows.items()
         ]
+        body = self._body(self.inference or self.module, inputs | in_rows, reserved)
+        training, wanted = None, ""
+        if traced_functions(self.module):
+            wanted = self._wanted(inputs, body)
+        elif self.inference is not None and self.inner == "eager":
+            wanted = self._wanted(inputs, body)
+            training = self._body(self.module, inputs | in_rows, reserved | body.taken)
+            training.lines[:0] = rows
+            body.constants |= training.constants
+        body.lines[:0] = rows
         body.constants |= dict(tables.values())
         call = Call(
             self.capture,
             body,
             returned.__getitem__,
-            makes_tensors_on_a_device(self.module),
+            any(makes_tensors_on_a_device(graph) for graph in self.graphs),
             self.plain_devices(),
+            wanted,
+            training,
         )
         return build_functions(call, hook_tables(module))
 
-    def _body(self, inputs: dict[str, str], reserved: set[str]) -> Body:
+    def _wanted(self, inputs: dict[str, str], body: Body) -> str:
+        """The expression for whether a call wants a gradient."""
+        values = [
+            inputs[node.name]
+            for node in self.module.graph.find_nodes(op="placeholder")
+            if node.users and isinstance(node.meta.get("val"), torch.Tensor)
+        ]
+        enabled = body.constant(torch.is_grad_enabled, "is_grad_enabled")
+        return f"{enabled}() and ({' or '.join(f'{value}.requires_grad' for value in values) or 'False'})"
+
+    def _body(self, module: fx.GraphModule, inputs: dict[str, str], reserved: set[str]) -> Body:
         if self.inner == "eager":
-            body = emit(self.module, inputs, reserved)
-            if changes_state(self.module):
+            body = emit(with_functions(module), inputs, reserved)
+            if changes_state(module):
                 # Without this an error inside a no_grad or autocast region would leave the process in it.
                 devices = tuple({check.device_type for check in self.capture.checks.tensors.values()})
                 restored = body.constant(partial(restored_state, devices), "restored_state")
@@ -179,7 +235,7 @@ class Program:
         placeholders = [node.name for node in self.module.graph.find_nodes(op="placeholder")]
         body = Body(taken=set(reserved))
         results = body.variable("results")
-        compiled = body.constant(CompiledGraph(self.module, self.inner), "compiled")
+        compiled = body.constant(CompiledGraph(self.module, self.inner, self.inference), "compiled")
         operands = [inputs[name] for name in placeholders]
         body.lines = [f"{results} = {compiled}({', '.join(operands)})"]
         outputs = self.module.graph.output_node().args[0]

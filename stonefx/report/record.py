@@ -7,7 +7,7 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,18 +166,19 @@ class Report:
         )
 
     @classmethod
-    def merge(cls, reports: Mapping[str, Report]) -> Report:
+    def merge(cls, reports: Mapping[str, Report] | Iterable[tuple[str, Report]]) -> Report:
         """One report of several submodules, module paths prefixed with the submodule's own.
 
         Args:
-            reports: path of the submodule -> its report, in the order to be shown.
+            reports: path of the submodule -> its report, in the order to be shown; as pairs where several graphs
+                have one path.
 
         >>> site = Site(pass_name="p", target="expmap0", status="rewritten", module_path="inner")
         >>> Report.merge({"encoder.0": Report(sites=[site])}).sites[0].module_path
         'encoder.0.inner'
         """
         merged = cls()
-        for path, report in reports.items():
+        for path, report in reports.items() if isinstance(reports, Mapping) else reports:
             merged.sites += [
                 dataclasses.replace(site, module_path=_join(path, site.module_path)) for site in report.sites
             ]

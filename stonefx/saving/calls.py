@@ -79,21 +79,18 @@ class Call:
         for row in schema.items(record["tensors"], "an argument"):
             place, dtype, device, sizes = schema.items(row, "an argument", 4)
             shape = tuple(self._size(size) for size in schema.items(sizes, "an argument"))
-            made = TensorCheck(
-                _dtype(dtype), schema.identifier(device, "the device of an argument"), shape
-            )
+            made = TensorCheck(_dtype(dtype), schema.identifier(device, "the device of an argument"), shape)
             self._add(self.tensors, self.path(place, "an argument"), made)
         self.constants: dict[Path, Any] = {}
         for row in schema.items(record["constants"], "a constant"):
             place, value = schema.items(row, "a constant", 2)
-            self._add(
-                self.constants, self.path(place, "a constant"), decode(value, "a constant", classes)
-            )
+            self._add(self.constants, self.path(place, "a constant"), decode(value, "a constant", classes))
         for name, (path, dim) in self.symbols.items():
             if path not in self.tensors or dim >= len(self.tensors[path].sizes):
                 raise schema.expected("a size of an argument", f"{path}.shape[{dim}]", f"the size {name}")
         self.guards = [
-            check(guard, "a condition", self.symbols) for guard in schema.items(record["guards"], "the conditions")
+            check(guard, "a condition", self.symbols)
+            for guard in schema.items(record["guards"], "the conditions")
         ]
         self.training = schema.flag(record["training"], "the training flag")
         self.aliases = _names(record["aliases"], "the other names of weights")

@@ -161,7 +161,8 @@ def is_record(cls: Any) -> bool:
         return (
             isinstance(made_by, types.FunctionType)
             and made_by.__globals__.get("__name__") == f"namedtuple_{cls.__name__}"
-            and not {"__init__", "__del__", "__getattribute__", "__reduce_ex__", "__reduce__"} & vars(cls).keys()
+            and not {"__init__", "__del__", "__getattribute__", "__reduce_ex__", "__reduce__"}
+            & vars(cls).keys()
         )
     if type(cls) is not type or not dataclasses.is_dataclass(cls) or issubclass(cls, dict | list | tuple):
         return False

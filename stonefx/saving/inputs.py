@@ -150,10 +150,15 @@ def _symbols(env: ShapeEnv, hints: Any, call: Call) -> dict[str, torch.SymInt]:
     return made
 
 
-def _fake(record: Mapping[str, Any], checked: Any, symbols: Mapping[str, Any], mode: FakeTensorMode) -> torch.Tensor:
+def _fake(
+    record: Mapping[str, Any], checked: Any, symbols: Mapping[str, Any], mode: FakeTensorMode
+) -> torch.Tensor:
     rank = len(checked.sizes)
     shape, strides = (
-        [_value(check(tree, "an input", symbols), symbols) for tree in schema.items(record[key], "an input", rank)]
+        [
+            _value(check(tree, "an input", symbols), symbols)
+            for tree in schema.items(record[key], "an input", rank)
+        ]
         for key in ("shape", "stride")
     )
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..optimized import OptimizedModule, PartlyOptimizedModule, owner
+from ..optimized import OptimizedModule, PartlyOptimizedModule, as_part, optimized_module, owner
 from ..report import Report
 from . import schema
 from .classes import Classes
@@ -133,7 +133,9 @@ def _damage_named(path: Any) -> Iterator[None]:
         ) from error
 
 
-def _into(model: nn.Module, saved: _Saved, part: Callable[[str, nn.Module], OptimizedModule]) -> PartlyOptimizedModule:
+def _into(
+    model: nn.Module, saved: _Saved, part: Callable[[str, nn.Module], OptimizedModule]
+) -> PartlyOptimizedModule:
     path = saved.path
     if type(model).__name__ != saved.model:
         raise TypeError(
@@ -142,7 +144,7 @@ def _into(model: nn.Module, saved: _Saved, part: Callable[[str, nn.Module], Opti
     source = copy.deepcopy(model)
     for name in saved.parts:
         # The submodule stays behind its part, which answers with its attributes.
-        source.set_submodule(name, part(name, _emptied(_submodule(source, name, path))))
+        source.set_submodule(name, as_part(part(name, _emptied(_submodule(source, name, path)))))
     inside = tuple(f"{name}." for name in saved.parts)
     wanted = {name for name, _ in _tensors(source) if not name.startswith(inside)}
     names = [entry.name for entry in saved.table if not entry.name.startswith(inside)]
@@ -161,7 +163,7 @@ def _into(model: nn.Module, saved: _Saved, part: Callable[[str, nn.Module], Opti
             )
         place[leaf] = saved.tensors[name]
     for name, module in source.named_modules():
-        if not isinstance(module, OptimizedModule) and not name.startswith(inside):
+        if optimized_module(module) is None and not name.startswith(inside):
             module.training = name in saved.training
     return PartlyOptimizedModule(source, saved.report)
 

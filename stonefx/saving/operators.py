@@ -33,7 +33,9 @@ _WORDS = frozenset(
 )
 _WORD = re.compile(r"[A-Za-z0-9_.,> -]{0,256}")
 _MESSAGE = "assert_msg"
-_DATA = frozenset(["Tensor", "int", "bool", "float", "number", "ScalarType", "Layout", "Device", "MemoryFormat"])
+_DATA = frozenset(
+    ["Tensor", "int", "bool", "float", "number", "ScalarType", "Layout", "Device", "MemoryFormat"]
+)
 _RESULTS = _DATA - {"Layout", "Device", "MemoryFormat"}
 
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
@@ -198,7 +200,9 @@ def _fits(value: Any, kind: str, name: str) -> bool:
     if kind.startswith("List["):
         if isinstance(value, list | tuple):
             return all(_fits(item, kind[5:-1], name) for item in value)
-        return isinstance(value, fx.Node) or (type(value) in (bool, int, float) and _fits(value, kind[5:-1], name))
+        return isinstance(value, fx.Node) or (
+            type(value) in (bool, int, float) and _fits(value, kind[5:-1], name)
+        )
     match kind:
         case "Tensor" | "number":
             return isinstance(value, fx.Node) or _is_number(value) or type(value) is complex

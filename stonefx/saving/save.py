@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..optimized import LazyModule, OptimizedModule, PartlyOptimizedModule, has_hooks
+from ..optimized import LazyModule, OptimizedModule, PartlyOptimizedModule, has_hooks, optimized_module
 from .file import Contents, write
 from .parts import part_document
 from .tensors import entries, stored
@@ -72,4 +72,4 @@ def _parts(fast: nn.Module) -> dict[str, OptimizedModule]:
         )
     if isinstance(fast, OptimizedModule):
         return {"": fast}
-    return {name: module for name, module in fast.named_modules() if isinstance(module, OptimizedModule)}
+    return {name: part for name, module in fast.named_modules() if (part := optimized_module(module))}

@@ -124,4 +124,6 @@ def _shown(value: Any) -> str:
 
 
 def _head(value: Any) -> str:
-    return ", ".join(repr(item)[:40] if not isinstance(item, dict | list) else "..." for item in list(value)[:4])
+    return ", ".join(
+        repr(item)[:40] if not isinstance(item, dict | list) else "..." for item in list(value)[:4]
+    )

@@ -117,7 +117,9 @@ def restored(table: Sequence[Entry], tensors: Mapping[str, torch.Tensor]) -> dic
             value = tensors[entry.tensor]
             if sorted(entry.order) != list(range(value.dim())):
                 raise schema.expected(f"an order of {value.dim()} dimensions", list(entry.order), where)
-            value = _moved(value.permute([entry.order.index(dim) for dim in range(value.dim())]), entry.device)
+            value = _moved(
+                value.permute([entry.order.index(dim) for dim in range(value.dim())]), entry.device
+            )
             if entry.kind == "parameter":
                 if entry.requires_grad and not (value.is_floating_point() or value.is_complex()):
                     raise schema.expected("a gradient for floating numbers only", entry.name, where)

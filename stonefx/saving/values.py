@@ -82,7 +82,9 @@ def encode(value: Any, write: Write = lambda _: None) -> Any:
     )
 
 
-def decode(document: Any, where: str, classes: Classes | None = None, read: Read | None = None, depth: int = 0) -> Any:
+def decode(
+    document: Any, where: str, classes: Classes | None = None, read: Read | None = None, depth: int = 0
+) -> Any:
     """The value that `encode` wrote.
 
     Args:

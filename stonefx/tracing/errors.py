@@ -22,6 +22,10 @@ class CaptureError(RuntimeError):
     """
 
 
+class ModelError(CaptureError):
+    """The model itself raises on the example inputs; the message ends with what it raises."""
+
+
 class BatchDependentNumber(CaptureError):
     """A model returns a plain number that depends on the batch size, so no graph of dynamic sizes has it."""
 

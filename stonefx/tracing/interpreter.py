@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from .errors import capture_error, node_location
 from .located import Located
-from .opaque import copy_higher_order, is_higher_order
+from .opaque import (
+    copy_higher_order,
+    is_checkpoint,
+    is_custom_function,
+    is_higher_order,
+    wants_gradient,
+    without_switches,
+)
 from .regions import Region, evaluate_region, find_regions, is_loader, run_region
 from .state import recording_paused
 from .subclasses import subclasses_in
@@ -25,10 +34,13 @@ class Retrace(Located):
     Args:
         module: Dynamo's graph.
         verbatim: copy what the graph language has no words for as it stands, instead of raising `CaptureError`.
+        inline_checkpoints: record the body of a checkpoint also where a gradient may be wanted: the gradient is the
+            same, and takes the memory that the checkpoint would save.
     """
 
-    def __init__(self, module: fx.GraphModule, *, verbatim: bool) -> None:
+    def __init__(self, module: fx.GraphModule, *, verbatim: bool, inline_checkpoints: bool = False) -> None:
         super().__init__(module)
+        self._inline_checkpoints = inline_checkpoints
         self._graph_module = module
         self._verbatim = verbatim
         regions = find_regions(module.graph)
@@ -49,7 +61,7 @@ class Retrace(Located):
             if node.target in self._step:
                 return self._step[node.target](node)
             if is_higher_order(node):
-                return copy_higher_order(node, *self.fetch_args_kwargs_from_env(node))
+                return self._higher_order(node)
             if is_loader(node):
                 return None
         if node.op in ("call_function", "call_method"):
@@ -80,6 +92,32 @@ class Retrace(Located):
         with recording_paused():
             result = super().evaluate(node)
         return recording.copy(node, args, kwargs, result, reads)
+
+    def _higher_order(self, node: fx.Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        if is_checkpoint(node):
+            run = partial(self._checkpoint, args[0])
+            operands, inline = args[1:], self._inline_checkpoints
+        elif is_custom_function(node):
+            run = partial(self._custom_function, args[0])
+            operands, inline = args[2:], False
+        else:
+            return copy_higher_order(node, args, kwargs)
+        if inline or not wants_gradient(node):
+            return run(*operands)
+        with recording_paused():
+            body = make_fx(run, pre_dispatch=True)(*operands)
+        return copy_higher_order(node, args, kwargs, body)
+
+    def _checkpoint(self, body: fx.GraphModule, *operands: Any) -> Any:
+        return self._retrace(body).run(*operands)
+
+    def _custom_function(self, body: fx.GraphModule, *operands: Any) -> Any:
+        results, _saved = self._retrace(without_switches(body)).run(*operands)
+        return results
+
+    def _retrace(self, body: fx.GraphModule) -> Retrace:
+        return Retrace(body, verbatim=self._verbatim, inline_checkpoints=self._inline_checkpoints)
 
     def _run_region(self, region: Region) -> None:
         values = [self.env[node] for node in region.inputs]

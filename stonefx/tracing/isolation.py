@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import random
 import re
 import warnings
@@ -41,11 +42,15 @@ _SIDE_EFFECTS: dict[str, Any] = (
 )
 
 
+_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+
+
 @contextmanager
 def plain_dynamo() -> Iterator[None]:
     """Dynamo as capture needs it: static unless marked, raising, gradients on, whatever the caller has set."""
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("default"))
+        stack.enter_context(_quiet())
         stack.enter_context(
             torch._dynamo.config.patch(
                 suppress_errors=False,
@@ -60,6 +65,17 @@ def plain_dynamo() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging the traceback of an operator that it cannot run: the error that is raised says it."""
+    before = _LOG.disabled
+    _LOG.disabled = True
+    try:
+        yield
+    finally:
+        _LOG.disabled = before
 
 
 @contextmanager

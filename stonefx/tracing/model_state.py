@@ -17,6 +17,15 @@ Substitutes = dict[int, torch.Tensor]
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
+def is_scripted(module: nn.Module) -> bool:
+    """Whether a module's code is TorchScript: made by `torch.jit.script` or `torch.jit.trace`.
+
+    >>> is_scripted(nn.Linear(2, 2))
+    False
+    """
+    return isinstance(module, torch.jit.ScriptModule)
+
+
 @contextmanager
 def unchanged_attributes(model: nn.Module) -> Iterator[Substitutes]:
     """Restore every attribute of the model's modules on leaving.
@@ -41,7 +50,8 @@ def unchanged_attributes(model: nn.Module) -> Iterator[Substitutes]:
 def restored_attributes(model: nn.Module, changed: list[str] | None = None) -> Iterator[Substitutes]:
     """As `unchanged_attributes`, but names what had changed in `changed` instead of raising."""
     changed = [] if changed is None else changed
-    before = {name: _snapshot(module) for name, module in model.named_modules()}
+    # Scripted modules keep their state in C++ and have no tables here.
+    before = {name: _snapshot(module) for name, module in model.named_modules() if not is_scripted(module)}
     tensors = [*model.parameters(), *model.buffers()]
     marked = [hasattr(tensor, "_dynamo_static_input_type") for tensor in tensors]
     substitutes: Substitutes = {}
@@ -62,7 +72,7 @@ def restored_attributes(model: nn.Module, changed: list[str] | None = None) -> I
 @contextmanager
 def restored_buffers(model: nn.Module) -> Iterator[None]:
     """Let the model run on copies of its buffers."""
-    originals = [(module, dict(module._buffers)) for module in model.modules()]
+    originals = [(module, dict(module._buffers)) for module in model.modules() if not is_scripted(module)]
     try:
         copies: dict[int, torch.Tensor] = {}
         for module, buffers in originals:

@@ -17,6 +17,7 @@ from .errors import BatchDependentNumber, CaptureError, capture_error, exception
 from .isolation import no_side_effects, plain_dynamo, preserved_random_state
 from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
+from .opaque import noted_functions, traced_functions
 from .retrace import from_dynamo
 
 _serial = itertools.count()
@@ -58,12 +59,17 @@ def record(
         CaptureError: the model does not trace to one graph, stores into itself, or returns a number that
             depends on the batch size.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(inline_checkpoints=not model.training)
     call = _fresh_function()
     compiled = torch.compile(call, backend=recorder, fullgraph=True)
     args, kwargs = copied((args, dict(kwargs)))
     batched = _batched((args, kwargs), batch)
-    with preserved_random_state(model), plain_dynamo(), unchanged_attributes(model) as substitutes:
+    with (
+        preserved_random_state(model),
+        plain_dynamo(),
+        noted_functions() as functions,
+        unchanged_attributes(model) as substitutes,
+    ):
         recorder.substitutes = substitutes
         try:
             for tensor in batched:
@@ -83,6 +89,7 @@ def record(
             f"{type(model).__name__} ran without reaching the compiler",
             "Check that its forward computes with tensors and that TORCHDYNAMO_DISABLE is not set.",
         )
+    traced_functions(recorder.graphs[0]).extend(functions)
     variables = {"args": args, "kwargs": kwargs, "batched": batched}
     return Recording(recorder.graphs[0], *recorder.runs[0], variables, result)
 
@@ -120,13 +127,14 @@ def _with_history_of(original: torch.Tensor, copy: torch.Tensor) -> torch.Tensor
 class _Recorder:
     """A backend that keeps the retraced graph and the tensors of each run."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inline_checkpoints: bool) -> None:
+        self.inline_checkpoints = inline_checkpoints
         self.substitutes: Substitutes = {}
         self.graphs: list[fx.GraphModule] = []
         self.runs: list[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        graph = from_dynamo(gm, example_inputs)
+        graph = from_dynamo(gm, example_inputs, inline_checkpoints=self.inline_checkpoints)
         self.graphs.append(graph)
         written = written_placeholders(graph.graph)
         # Batch norm writes to its buffers without saying so in its schema, hence a copy of every buffer.

@@ -17,12 +17,17 @@ from .errors import CaptureError, capture_error
 from .interpreter import Retrace
 from .metadata import carry_dynamo_meta
 from .mutation import remove_mutation
+from .opaque import bodies
 from .state import restored_state
 from .subclasses import is_subclass, plain_parts
 
 
 def from_dynamo(
-    gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None, *, verbatim: bool = False
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    verbatim: bool = False,
+    inline_checkpoints: bool = False,
 ) -> fx.GraphModule:
     """Retrace a graph of Dynamo's into functional pre-dispatch ATen with fake values, before autograd.
 
@@ -35,21 +40,28 @@ def from_dynamo(
         example_inputs: what it receives with it; read only where a placeholder has no fake tensor.
         verbatim: copy what the graph language has no words for, such as nodes that touch tensor subclasses, as Dynamo
             has it: such nodes are marked (`verbatim.is_verbatim`), and whatever takes Dynamo's graphs takes the result.
+        inline_checkpoints: look into checkpoints also where a gradient may be wanted, see `Retrace`.
 
     Raises:
         CaptureError: the graph holds something that the graph language cannot say.
     """
     try:
-        return _retrace(gm, example_inputs, verbatim)
+        return _retrace(gm, example_inputs, verbatim, inline_checkpoints)
     except CaptureError:
         raise
     except Exception as error:
         raise capture_error(
-            "the graph cannot be retraced", "Exclude this code with torch.compiler.disable, or report it.", "", error
+            "the graph cannot be retraced",
+            "Exclude this code with torch.compiler.disable, or report it.",
+            "",
+            error,
         ) from error
 
 
-def _retrace(gm: fx.GraphModule, example_inputs: Sequence[Any] | None, verbatim: bool) -> fx.GraphModule:
+def _retrace(
+    gm: fx.GraphModule, example_inputs: Sequence[Any] | None, verbatim: bool, inline_checkpoints: bool
+) -> fx.GraphModule:
+    retrace = Retrace(gm, verbatim=verbatim, inline_checkpoints=inline_checkpoints)
     fakes = _fake_inputs(gm, example_inputs, verbatim)
     parts = (part for fake in fakes if isinstance(fake, torch.Tensor) for part in plain_parts(fake))
     fake_mode = next((part.fake_mode for part in parts if isinstance(part, FakeTensor)), None)
@@ -60,15 +72,17 @@ def _retrace(gm: fx.GraphModule, example_inputs: Sequence[Any] | None, verbatim:
         torch._guards.tracing(None),
         fx_traceback.preserve_node_meta(),
     ):
-        traced = make_fx(Retrace(gm, verbatim=verbatim).run, pre_dispatch=True)(*fakes)
-    check_constants(traced)
-    inline_scalars(traced)
-    if fake_mode is not None:
-        fake_constants(traced, fake_mode)
-    carry_dynamo_meta(gm, traced)
-    remove_mutation(traced)
-    traced.graph.lint()
-    traced.recompile()
+        traced = make_fx(retrace.run, pre_dispatch=True)(*fakes)
+    for graph in (*bodies(traced), traced):
+        check_constants(graph)
+        inline_scalars(graph)
+        if fake_mode is not None:
+            fake_constants(graph, fake_mode)
+        if graph is traced:
+            carry_dynamo_meta(gm, traced)
+        remove_mutation(graph)
+        graph.graph.lint()
+        graph.recompile()
     return traced
 
 

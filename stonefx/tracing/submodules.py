@@ -11,7 +11,7 @@ from torch import nn
 from .arguments import Path, walk
 from .errors import CaptureError
 from .isolation import plain_dynamo, preserved_random_state
-from .model_state import restored_attributes, restored_buffers
+from .model_state import is_scripted, restored_attributes, restored_buffers
 from .recorder import copied
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -33,10 +33,11 @@ def submodule_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
 
         return hook
 
+    # A scripted module takes no hooks, and nothing inside it runs as Python.
     handles = [
         module.register_forward_pre_hook(keep(path), with_kwargs=True)
         for path, module in model.named_modules()
-        if path
+        if path and not is_scripted(module)
     ]
     call_args, call_kwargs = copied((args, dict(kwargs)))
     with plain_dynamo(), preserved_random_state(model), restored_attributes(model), restored_buffers(model):
@@ -64,6 +65,9 @@ def search(
         if module in seen:
             return
         seen.add(module)
+        if is_scripted(module):
+            skipped.append(f"{path}: scripted or traced, and left as it is")
+            return
         call = calls.get(path)
         if call is None:
             if not any(name.startswith(f"{path}.") for name in calls):
