@@ -146,12 +146,14 @@ def optimize_owned(
 def _optimize_captured(
     source: nn.Module, capture: Capture, options: Options, example: Arguments
 ) -> OptimizedModule:
-    expected = run_preserved(source, example) if options.verify else None
+    mode = capture.checks.gradients
+    expected = run_preserved(source, example, mode) if options.verify else None
     capture = with_free_batch(capture, source, example)
     program, report = _rewrite(source, capture, options, "optimize")
+    report.notes += capture.notes
     fast = OptimizedModule(program.adopt(source), program, report)
     if options.verify:
-        verify_whole(expected, run_preserved(fast, example), report)
+        verify_whole(expected, run_preserved(fast, example, mode), report)
     return fast
 
 

@@ -83,14 +83,16 @@ class Program:
             )
         return ""
 
-    def mismatch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Why a call is not covered by the graph, in words."""
+    def mismatch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Why a call of the module that runs the program is not covered by the graph, in words."""
         for device in self.plain_devices():
             if torch.is_autocast_enabled(device):
                 return (
                     f"autocast is on for {device}, and hyperbolic maps were fused for the dtypes without it"
                 )
-        return self.capture.mismatch(args, kwargs) or "the arguments are not those of the captured call"
+        kept = set(self.capture.checks.weights).isdisjoint(self.dropped)
+        weights = partial(weight, module) if kept else None
+        return self.capture.mismatch(args, kwargs, weights) or "the arguments are not those of the captured call"
 
     def adopt(self, source: nn.Module) -> nn.Module:
         """Give an owned model the folded weights and take those away that only folds read; in place."""
@@ -150,7 +152,9 @@ class Program:
         inputs = {name: expression(path) for name, path in self.names.items()}
         inputs |= {name: str(path) for name, path in self.capture.arguments.items()}
         inputs |= {name: f"{path}.shape[{dim}]" for name, (path, dim) in self.capture.sizes.items()}
-        returned = {name: expression(name) for name in returned_weights(self.capture.output)}
+        dropped = set(self.dropped)
+        asked = [name for name in self.capture.checks.weights if name not in dropped]
+        direct = {name: expression(name) for name in (*returned_weights(self.capture.output), *asked)}
         in_rows = {name: variable(f"rows_{number}") for number, name in enumerate(sorted(self.rows))}
         body = self._body(inputs | in_rows, reserved)
         body.lines[:0] = [
@@ -161,7 +165,7 @@ class Program:
         call = Call(
             self.capture,
             body,
-            returned.__getitem__,
+            direct.get,
             makes_tensors_on_a_device(self.module),
             self.plain_devices(),
         )

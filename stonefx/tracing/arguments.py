@@ -57,6 +57,16 @@ class Path(Leaf):
         )
 
 
+@dataclass(frozen=True)
+class Weight(Leaf):
+    """A parameter or buffer of the model by its fully qualified name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call by parameter, defaults filled in; raises `TypeError` as the call would."""
     bound = signature.bind(*args, **kwargs)

@@ -42,8 +42,8 @@ _SIDE_EFFECTS: dict[str, Any] = (
 
 
 @contextmanager
-def plain_dynamo() -> Iterator[None]:
-    """Dynamo as capture needs it: static unless marked, raising, gradients on, whatever the caller has set."""
+def plain_dynamo(gradients: bool = True) -> Iterator[None]:
+    """Dynamo as capture needs it: static unless marked, raising, whatever the caller has set."""
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("default"))
         stack.enter_context(
@@ -51,6 +51,7 @@ def plain_dynamo() -> Iterator[None]:
                 suppress_errors=False,
                 automatic_dynamic_shapes=False,
                 assume_static_by_default=True,
+                force_parameter_static_shapes=False,
                 error_on_recompile=False,
                 **_SIDE_EFFECTS,
             )
@@ -58,7 +59,7 @@ def plain_dynamo() -> Iterator[None]:
         # Batch 1 then needs no special case: a graph that treats it apart says so in a guard.
         stack.enter_context(shapes_config.patch(backed_size_oblivious=True))  # type: ignore[attr-defined]
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.set_grad_enabled(gradients))
         yield
 
 

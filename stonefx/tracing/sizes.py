@@ -68,7 +68,7 @@ def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[i
     for dimension, size in dimensions.items():
         if isinstance(size, sympy.Symbol):
             symbols.setdefault(str(size), dimension)
-    plain = {key: int(size) if size.is_number else _source(size) for key, size in dimensions.items()}
+    plain = {key: _plain(size) for key, size in dimensions.items()}
     guards, kernel_guards = _guards(env, set(symbols))
     return Sizes(plain, symbols, guards, kernel_guards)
 
@@ -90,6 +90,18 @@ def source_dimension(source: Any, call: Mapping[str, Any], paths: Mapping[int, P
     value = eval(source.base.name, {"L": dict(call)})
     path = paths.get(id(value))
     return None if path is None or source.idx is None else (path, source.idx)
+
+
+def fake_strides(value: torch.Tensor) -> tuple[int | str, ...]:
+    """The strides of a fake tensor: ints, or Python expressions over symbols."""
+    env = getattr(getattr(value, "fake_mode", None), "shape_env", None)
+    return tuple(
+        stride if isinstance(stride, int) else _plain(env.replace(stride.node.expr)) for stride in value.stride()
+    )
+
+
+def _plain(size: sympy.Basic) -> int | str:
+    return int(size) if size.is_number else _source(size)
 
 
 def evaluate(expression: str, sizes: Mapping[str, int]) -> Any:
