@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -29,6 +28,7 @@ from .passes.linear.cost import Machine
 from .passes.pipeline import FOLDING, RewriteError
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .tracing.ownership import owned
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -81,7 +81,7 @@ def optimize(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
         | {"on_error": on_error, "keep": keep, "machine": machine}
     )
-    source = copy.deepcopy(_checked(model))
+    source = owned(_checked(model))
     if example_inputs is None:
         return LazyModule(source, lambda args, kwargs: optimize_owned(source, args, kwargs, options))
     args, kwargs = call_arguments(example_inputs)
@@ -106,7 +106,7 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     """
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
-    source = copy.deepcopy(_checked(model))
+    source = owned(_checked(model))
     try:
         return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
     except CaptureError as error:
@@ -124,7 +124,7 @@ def optimize_owned(
     """Optimize a model that stonefx owns, whole or else submodule by submodule."""
     result: OptimizedModule | PartlyOptimizedModule
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
-    spare = copy.deepcopy(source) if options.on_error == "eager" else source
+    spare = owned(source) if options.on_error == "eager" else source
     try:
         try:
             capture = from_module(source, args, kwargs, dynamic=options.dynamic)
@@ -161,7 +161,7 @@ def _optimize_parts(
     source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, error: CaptureError
 ) -> PartlyOptimizedModule:
     expected = run_preserved(source, (args, kwargs)) if options.verify else None
-    spare = copy.deepcopy(source) if options.inner == "inductor" else None
+    spare = owned(source) if options.inner == "inductor" else None
     parts, skipped = _parts(source, args, kwargs, options, error)
     reports = {}
     for path, capture, part_args, part_kwargs in parts:

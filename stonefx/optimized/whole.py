@@ -13,7 +13,7 @@ from ..report import Report
 from ..tracing.arguments import Path, walk
 from ..tracing.isolation import preserved_random_state
 from ..tracing.model_state import restored_attributes
-from ..tracing.recorder import copied
+from ..tracing.copies import copied
 
 
 def run_preserved(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx
 
 from ..capture import Capture, Checks, TensorCheck
+from ..tracing.facts import Fact
 from .values import decode, encode
 
 
@@ -23,7 +24,7 @@ def call_document(capture: Capture) -> dict[str, Any]:
         "training": capture.training,
         "aliases": capture.aliases,
         "tensors": [
-            [encode(path), encode(check.dtype), check.device_type, list(check.sizes)]
+            [encode(path), encode(check.dtype), check.device_type, list(check.sizes), encode(check.strides)]
             for path, check in capture.checks.tensors.items()
         ],
         "containers": [
@@ -33,6 +34,11 @@ def call_document(capture: Capture) -> dict[str, Any]:
         "constants": [[encode(path), encode(value)] for path, value in capture.checks.constants.items()],
         "symbols": [[name, encode(path), dim] for name, (path, dim) in capture.checks.symbols.items()],
         "guards": list(capture.checks.guards),
+        "facts": [
+            encode((fact.paths, fact.question, fact.arguments, fact.answer, fact.keywords))
+            for fact in capture.checks.facts
+        ],
+        "devices": capture.checks.devices,
     }
 
 
@@ -44,8 +50,8 @@ def call_of(document: dict[str, Any]) -> Capture:
     """
     checks = Checks(
         tensors={
-            decode(path): TensorCheck(decode(dtype), device_type, tuple(sizes))
-            for path, dtype, device_type, sizes in document["tensors"]
+            decode(path): TensorCheck(decode(dtype), device_type, tuple(sizes), decode(strides))
+            for path, dtype, device_type, sizes, strides in document["tensors"]
         },
         containers={
             decode(path): (decode(kind), decode(keys)) for path, kind, keys in document["containers"]
@@ -53,6 +59,8 @@ def call_of(document: dict[str, Any]) -> Capture:
         constants={decode(path): decode(value) for path, value in document["constants"]},
         symbols={name: (decode(path), dim) for name, path, dim in document["symbols"]},
         guards=tuple(document["guards"]),
+        facts=tuple(Fact(*decode(fact)) for fact in document["facts"]),
+        devices=document["devices"],
     )
     return Capture(
         module=fx.GraphModule({}, fx.Graph()),

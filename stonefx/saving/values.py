@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..capture import Output, Path, Weight
+from ..capture import Output, Path, Shape, Weight
 from ..tracing.arguments import children
 
 _OF_TORCH = {
@@ -150,11 +150,16 @@ def _decoded(documents: Any) -> list[Any]:
     return [decode(document) for document in documents]
 
 
+def _output(document: Any) -> Output:
+    return Output(document[0], item=True) if isinstance(document, list) else Output(document)
+
+
 _Kind = tuple[Callable[[Any], bool], Callable[[Any], Any], Callable[[Any], Any]]
 
 # Kind: which values, to JSON, from JSON. The first that matches is taken.
 _KINDS: dict[str, _Kind] = {
-    "output": (_exactly(Output), lambda v: v.index, Output),
+    "output": (_exactly(Output), lambda v: v.index if not v.item else [v.index], _output),
+    "shape": (_exactly(Shape), lambda v: _list(v.entries), lambda d: Shape(tuple(_decoded(d)))),
     "weight": (_exactly(Weight), lambda v: v.name, Weight),
     "path": (
         _exactly(Path),

@@ -25,7 +25,7 @@ class TensorCheck:
     dtype: torch.dtype
     device_type: str
     sizes: tuple[Size, ...]
-    strides: tuple[int | str, ...] | None = None
+    strides: tuple[int | str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Checks:
         constants: every other argument, compared by type and value, see `same`.
         symbols: the dimension that each symbol is read from.
         guards: Python conditions over the symbols.
-        kernel_guards: those that only torch's stand-ins for kernels asked for, see `Sizes`.
         facts: what else forward asked of the call and of the process, and was told.
         devices: forward asked for the device of a tensor, so that each must be on the type of device that it was on.
+        kernel_guards: the guards that only torch's stand-ins for kernels asked for, see `Sizes`.
     """
 
     tensors: dict[Path, TensorCheck]
@@ -48,9 +48,9 @@ class Checks:
     constants: dict[Path, Any]
     symbols: dict[str, Dimension]
     guards: tuple[str, ...]
+    facts: tuple[Fact, ...]
+    devices: bool
     kernel_guards: tuple[str, ...] = ()
-    facts: tuple[Fact, ...] = ()
-    devices: bool = False
 
     @property
     def gradients(self) -> bool | None:
@@ -141,7 +141,7 @@ def make_checks(
     """
     relied, strides = relied or Relied(), strides or {}
     checks = Checks(
-        {}, {}, {}, sizes.symbols, sizes.guards, sizes.kernel_guards, relied.facts, relied.devices
+        {}, {}, {}, sizes.symbols, sizes.guards, relied.facts, relied.devices, sizes.kernel_guards
     )
     for path, value in walk_arguments(arguments):
         if isinstance(value, torch.Tensor):

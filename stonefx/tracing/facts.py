@@ -194,7 +194,8 @@ def relied_on(
         gradients: the gradient mode of the recording.
     """
     paths = {id(tensor): path for path, tensor in tensors.items()}
-    facts: dict[Fact, None] = {}
+    # What does not run with gradients was recorded as it runs without, and says nothing of calls with them.
+    facts: dict[Fact, None] = {} if gradients else {Fact((), "is_grad_enabled", (), False): None}
     layouts: set[Path] = set()
     devices = False
     for question in questions.asked:
