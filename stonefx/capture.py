@@ -17,7 +17,8 @@ from .tracing.copies import is_plain, resized
 from .tracing.errors import CaptureError, NotTheExample, capture_error
 from .tracing.facts import Fact, relied_on
 from .tracing.mutation import written_placeholders
-from .tracing.names import source_name
+from .tracing.names import constant_name, source_name
+from .tracing.ownership import reachable_tensors
 from .tracing.recorder import Recording, record
 from .tracing.results import Output, Shape, attribute_views, fill, result_template
 from .tracing.retrace import from_dynamo
@@ -237,6 +238,8 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
             node.meta.pop("weight", None)
         else:
             capture.constants[node.name] = value
+            node.meta["weight"] = constant_name(source_name(node))
+    object.__setattr__(capture, "notes", tuple(_notes(model, capture)))
     weights = dict(names)
     for copy, value in zip(recording.copies, recording.inputs, strict=True):
         if id(value) in names:
@@ -285,6 +288,20 @@ def _strides(
         if (path := paths.get(id(value))) in strides:
             strides[path] = fake_strides(node.meta["val"])
     return strides
+
+
+def _notes(model: nn.Module, capture: Capture) -> Iterator[str]:
+    own = reachable_tensors(model) if capture.constants else set()
+    placeholders = {node.name: node for node in capture.module.graph.find_nodes(op="placeholder")}
+    shared = [placeholders[name].meta["weight"] for name, v in capture.constants.items() if id(v) not in own]
+    if shared:
+        yield (
+            f"not part of the model, but of closures, globals or classes: {', '.join(shared)}; the result has copies, "
+            "which later changes do not reach"
+        )
+    for fact in capture.checks.facts:
+        if any(isinstance(path, Weight) for path in fact.paths):
+            yield f"forward depends on `{fact}`, which is {fact.answer}"
 
 
 def _dimension(node: fx.Node, recording: Recording, paths: Mapping[int, Path]) -> Dimension:

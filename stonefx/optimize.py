@@ -216,7 +216,7 @@ def _merged(reports: Mapping[str, Report], error: CaptureError, skipped: Iterabl
 
 
 def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -> tuple[Program, Report]:
-    values = {name: weight(source, path) for name, path in capture.weights.items()}
+    values = {name: weight(source, path) for name, path in capture.weights.items()} | capture.constants
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)

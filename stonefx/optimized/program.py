@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import fx, nn
 from ..capture import Capture
 from ..passes.transpose import store_transposed
 from ..runtime import FoldSplit, evaluate_folds, fold_sources, split_folds
+from ..tracing.ownership import reachable_tensors
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
 from .codegen import Body, emit
@@ -32,10 +33,11 @@ class Program:
         split: the folds that were hoisted out of it.
         inner: what runs the graph.
         names: placeholder -> name of the parameter or buffer in the module that runs the program.
-        read: names of the model's weights that the folds read, in the order that they take them.
+        read: names of the weights that the folds read, in the order that they take them.
         rows: placeholders of arguments that must come in row-major order, as they did at capture.
         holder: name of the submodule that holds the folded weights and the graph's own tensors.
         has_original: the module that runs the program has the forward that was captured, too.
+        constants: name in the holder -> tensor that the model has beside its parameters and buffers.
     """
 
     capture: Capture
@@ -46,6 +48,7 @@ class Program:
     rows: frozenset[str]
     holder: str
     has_original: bool = True
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def module(self) -> fx.GraphModule:
@@ -66,7 +69,8 @@ class Program:
         for operand, origins in zip(self._fold_names(), fold_sources(self.split), strict=True):
             for index in origins:
                 renamed.setdefault(self.read[index], []).append(self.names[operand])
-        return {name: renamed[self.capture.aliases.get(name, name)] for name in self.dropped}
+        own = [name for name in self.dropped if name not in self.constants]
+        return {name: renamed[self.capture.aliases.get(name, name)] for name in own}
 
     @property
     def original_missing(self) -> str:
@@ -96,24 +100,28 @@ class Program:
 
     def adopt(self, source: nn.Module) -> nn.Module:
         """Give an owned model the folded weights and take those away that only folds read; in place."""
+        holder = nn.Module()
+        source.add_module(self.holder, holder)
+        known = reachable_tensors(source)
+        for name, tensor in self.constants.items():
+            # What is not part of the copied model may be changed by others, who know nothing of this one.
+            value = tensor if id(tensor) in known else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            holder.register_buffer(name.removeprefix(f"{self.holder}."), value, persistent=False)
         weights = [weight(source, name) for name in self.read]
         values = evaluate_folds(self.split.folds, weights) if self.split.folds is not None else ()
-        holder = nn.Module()
         for operand, value, origins in zip(self._fold_names(), values, fold_sources(self.split), strict=True):
             leaf = self.names[operand].removeprefix(f"{self.holder}.")
             needs_grad = any(weights[index].requires_grad for index in origins)
             if any(isinstance(weights[index], nn.Parameter) for index in origins):
                 holder.register_parameter(leaf, nn.Parameter(value, requires_grad=needs_grad))
             else:
-                holder.register_buffer(leaf, value, persistent=bool(origins))
-        for name, tensor in {**self.capture.constants, **_attributes(self.module)}.items():
-            leaf = self.names[name].removeprefix(f"{self.holder}.")
-            holder.register_buffer(leaf, tensor, persistent=False)
+                persistent = any(self.read[index] not in self.constants for index in origins)
+                holder.register_buffer(leaf, value.requires_grad_(needs_grad), persistent=persistent)
         for name in self.dropped:
             table, leaf = owner(source, name)
             del table[leaf]
-        if holder._parameters or holder._buffers:
-            source.add_module(self.holder, holder)
+        if not holder._parameters and not holder._buffers:
+            del source._modules[self.holder]
         return source
 
     def plain_devices(self) -> list[str]:
@@ -202,16 +210,21 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
     holder = _FOLDED
     while any(name.split(".")[0] == holder for name in capture.weights.values()):
         holder += "_"
+    own = {name: f"{holder}.{_leaf(name, taken)}" for name in capture.constants}
     for node in capture.module.graph.find_nodes(op="placeholder"):
         if node.name in capture.weights:
             names[node.name] = capture.weights[node.name]
         elif "fold_input" in node.meta:
             names[node.name] = f"{holder}.{_leaf(node.meta['fold_input'], taken)}"
-        elif node.name in capture.constants:
-            names[node.name] = f"{holder}.{_leaf(node.name, taken)}"
-    names |= {target: f"{holder}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
-    read = [capture.weights[originals[index]] for index in split.weights]
-    return Program(capture, split, inner, names, read, rows, holder)
+        elif node.name in own:
+            names[node.name] = own[node.name]
+    attributes = {target: f"{holder}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
+    names |= attributes
+    read = [(capture.weights | own)[originals[index]] for index in split.weights]
+    used = {*names.values(), *read}
+    constants = {own[name]: tensor for name, tensor in capture.constants.items() if own[name] in used}
+    constants |= {attributes[target]: tensor for target, tensor in _attributes(capture.module).items()}
+    return Program(capture, split, inner, names, read, rows, holder, constants=constants)
 
 
 def changes_state(module: fx.GraphModule) -> bool:

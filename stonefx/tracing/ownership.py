@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,9 +23,34 @@ def owned(model: nn.Module) -> nn.Module:
     """
     with torch.inference_mode(False):
         try:
-            return copy.deepcopy(model)
+            memo: dict[int, Any] = {}
+            made = copy.deepcopy(model, memo)
+            _rebind(made, memo)
+            return made
         except Exception as error:
             raise _uncopied(model, error) from error
+
+
+def _rebind(made: nn.Module, memo: dict[int, Any]) -> None:
+    """Let `m.forward = torch.compile(m.forward)` run the copy's own forward: copies of functions are the functions."""
+    for module in made.modules():
+        for name, value in list(vars(module).items()):
+            if hasattr(value, "_torchdynamo_orig_callable"):
+                method = _method_inside(value)
+                if method is not None and id(method.__self__) in memo:
+                    vars(module)[name] = types.MethodType(method.__func__, memo[id(method.__self__)])
+
+
+def _method_inside(value: Any, depth: int = 4) -> types.MethodType | None:
+    """The bound method that a wrapper of torch.compile calls in the end."""
+    if isinstance(value, types.MethodType):
+        return value
+    if depth and isinstance(value, types.FunctionType):
+        for cell in value.__closure__ or ():
+            found = _method_inside(cell.cell_contents, depth - 1)
+            if found is not None and isinstance(found.__self__, nn.Module):
+                return found
+    return None
 
 
 def _uncopied(model: nn.Module, error: Exception) -> CaptureError:
@@ -53,3 +80,31 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
                 for place, item in walk(value, Path(f"{path}.{name}" if path else name)):
                     if isinstance(item, torch.Tensor):
                         yield str(place), item
+
+
+def reachable_tensors(model: nn.Module) -> set[int]:
+    """Identities of the tensors that belong to a model: what copy.deepcopy of it copies.
+
+    Those in closures, globals and class attributes belong to others.
+    """
+    found: set[int] = set()
+    seen: set[int] = set()
+    left: list[Any] = [model]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            found.add(id(value))
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            left += value
+        elif isinstance(value, types.MethodType):
+            left.append(value.__self__)
+        elif isinstance(value, functools.partial):
+            left += [value.func, value.args, value.keywords]
+        elif not isinstance(value, (type, types.FunctionType, types.ModuleType)):
+            left.append(getattr(value, "__dict__", {}))
+    return found
