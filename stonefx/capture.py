@@ -15,7 +15,7 @@ from .tracing.arguments import Path, Weight, bind, check_leaves, walk_arguments
 from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.copies import is_plain, resized
 from .tracing.errors import CaptureError, NotTheExample, capture_error
-from .tracing.facts import Fact, relied_on
+from .tracing.facts import Fact, facts_of_numbers, relied_on
 from .tracing.mutation import written_placeholders
 from .tracing.names import constant_name, source_name
 from .tracing.ownership import reachable_tensors
@@ -213,7 +213,11 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
     names, aliases = _state_names(model)
     sizes = read_sizes(recording.module, recording.variables, paths)
     relied = relied_on(recording.questions, recording.variables, tensors, names, recording.gradients)
-    relied = replace(relied, facts=(*relied.facts, *_identities(tensors), *_apart(recording, paths, tensors)))
+    numbers = facts_of_numbers(sizes.values, recording.variables, paths, names)
+    more = (*_identities(tensors), *_apart(recording, paths, tensors), *_decisions(recording, names))
+    relied = replace(
+        relied, facts=(*relied.facts, *numbers.facts, *more), layouts=relied.layouts | numbers.layouts
+    )
     capture = Capture(
         module=recording.module,
         weights={},
@@ -273,6 +277,34 @@ def _apart(
         others = tuple(other for other, tensor in tensors.items() if tensor is not value)
         if node in written and path is not None and others:
             yield Fact((path, *others), "apart", (), True)
+
+
+def _decisions(recording: Recording, names: Mapping[int, str]) -> Iterator[Fact]:
+    """The branches that forward took on the model's own tensors.
+
+    Raises:
+        CaptureError: forward writes to one of these, so that the next call may branch another way.
+    """
+    placeholders = recording.module.graph.find_nodes(op="placeholder")
+    written = written_placeholders(recording.module.graph)
+    changed = {
+        id(value): node.meta.get("weight", node.name)
+        for node, value in zip(placeholders, recording.inputs, strict=True)
+        if node in written
+    }
+    for decision, answer in recording.decisions.taken:
+        paths = []
+        for index, tensor in enumerate(decision.tensors):
+            if id(tensor) in changed:
+                raise capture_error(
+                    f"forward branches on `{changed[id(tensor)]}`, to which it writes",
+                    "Branch on a number of Python, or let torch.where choose.",
+                    decision.place,
+                )
+            if id(tensor) in names:
+                paths.append(Weight(names[id(tensor)]))
+                decision.forget(index)
+        yield Fact(tuple(paths), "decision", (decision,), answer)
 
 
 def _strides(

@@ -16,12 +16,14 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch._dynamo.source import CallMethodItemSource, TensorPropertySource
 from torch._dynamo.variables.builtin import BuiltinVariable
 from torch._dynamo.variables.tensor import TensorVariable
 from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 
 from .arguments import Path, Weight
 from .bytecode import before_instructions
+from .errors import capture_error
 
 # What dtype, rank and sizes determine, which are checked as it is.
 _CHECKED = frozenset(
@@ -61,7 +63,8 @@ class Fact:
     Attributes:
         paths: the arguments or weights that were asked; none where the process was.
         question: an attribute or method of a tensor, a function of torch without tensors, or `isinstance`, `hasattr`,
-            `is` (one argument is another) or `apart` (no other shares memory with the first).
+            `is` (one argument is another) `apart` (no other shares memory with the
+            first) or `decision` (see `decisions`).
         arguments: of the question.
         answer: at capture.
         keywords: further arguments of the question, by name.
@@ -95,6 +98,8 @@ class Fact:
             return f"{self.paths[0]} is {self.paths[1]}"
         if self.question == "apart":
             return f"{self.paths[0]} shares no memory with {', '.join(map(str, self.paths[1:]))}"
+        if self.question == "decision":
+            return f"a branch on {', '.join(map(str, self.paths))} at {self.arguments[0]}"
         if self.question in _QUESTIONS:
             return f"{self.question}({self.paths[0]}{', ' if given else ''}{given})"
         if not self.paths:
@@ -120,8 +125,10 @@ _QUESTIONS: dict[str, Callable[..., Any]] = {
     "__class__": type,
     "is": lambda first, second: first is second,
     "apart": _apart,
+    # Of tensors of the model: the last argument computes it.
+    "decision": lambda *tensors: tensors[-1](*tensors[:-1]),
 }
-_METHODS = frozenset({"is_contiguous", "stride", "storage_offset", "dim_order", "_is_view", "is_conj", "is_neg"})
+_METHODS = frozenset({"item", "is_contiguous", "stride", "storage_offset", "dim_order", "_is_view", "is_conj", "is_neg"})
 
 
 @dataclass(frozen=True)
@@ -234,6 +241,37 @@ def relied_on(
 
 def _fact(paths: tuple[Path | Weight, ...], question: Question, answer: Any) -> Fact:
     return Fact(paths, question.name, question.arguments, answer, question.keywords)
+
+
+def facts_of_numbers(
+    sources: Iterable[Any], call: Mapping[str, Any], paths: Mapping[int, Path], weights: Mapping[int, str]
+) -> Relied:
+    """What a graph relies on that assumes numbers to be what they were: values of tensors, and strides.
+
+    Args:
+        sources: Dynamo's sources of the numbers.
+        call: the recorded function's own variables.
+        paths: paths of the call's tensors by `id`.
+        weights: names of the model's tensors by `id`.
+
+    Raises:
+        CaptureError: a number is none of these.
+    """
+    facts: list[Fact] = []
+    layouts: set[Path] = set()
+    for source in sources:
+        tensor = _read(getattr(getattr(source, "base", None), "name", None), call)
+        place = paths.get(id(tensor)) or (Weight(weights[id(tensor)]) if id(tensor) in weights else None)
+        if isinstance(source, CallMethodItemSource) and place is not None:
+            facts.append(Fact((place,), "item", (), tensor.item()))
+        elif isinstance(source, TensorPropertySource) and isinstance(place, Path):
+            layouts.add(place)
+        else:
+            raise capture_error(
+                f"the graph holds for one value of {source.name} alone, which is no argument",
+                "Pass it as an argument, or make it a constant.",
+            )
+    return Relied(tuple(facts), frozenset(layouts))
 
 
 def _ask(tensor: torch.Tensor, question: Question) -> Any:

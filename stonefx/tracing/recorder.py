@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 
 from .arguments import Path, walk
 from .copies import copied, has_batch, resized
+from .decisions import Decisions, decided_branches
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
 from .facts import Questions, noted_questions
 from .isolation import no_side_effects, plain_dynamo, preserved_random_state
@@ -38,10 +40,11 @@ class Recording:
         inputs: what its placeholders received: tensors of the model or of the copied call, and sizes.
         copies: what it ran on: `inputs`, but with copies for the state that it might write to.
         outputs: the tensors and numbers that the graph returned, marked (see `numbers`).
-        variables: of the recorded function: the copied call's `args` and `kwargs`, and `batched`.
+        variables: of the recorded function: `model`, the copied call's `args` and `kwargs`, and `batched`.
         result: what the model returned.
         sizes: where in the result an integer lies that is the varying size of `batched`.
         questions: what forward asked beside values, dtypes and sizes.
+        decisions: values of the model's own tensors that it branched on.
         gradients: the gradient mode that it ran in.
     """
 
@@ -53,6 +56,7 @@ class Recording:
     result: Any
     sizes: frozenset[Path]
     questions: Questions
+    decisions: Decisions
     gradients: bool
 
 
@@ -89,6 +93,7 @@ def record(
         preserved_random_state(model),
         plain_dynamo(gradients),
         noted_questions() as questions,
+        decided_branches() as decisions,
         unchanged_attributes(model) as substitutes,
     ):
         recorder.substitutes = substitutes
@@ -109,8 +114,11 @@ def record(
             f"{type(model).__name__} ran without reaching the compiler",
             "Check that its forward computes with tensors and that TORCHDYNAMO_DISABLE is not set.",
         )
-    variables = {"args": args, "kwargs": kwargs, "batched": batched}
-    return Recording(recorder.graphs[0], *recorder.runs[0], variables, result, sizes, questions, gradients)
+    variables = {"model": model, "args": args, "kwargs": kwargs, "batched": batched}
+    if decisions.taken:
+        _remove_unused(recorder.graphs[0].graph)
+    run = recorder.runs[0]
+    return Recording(recorder.graphs[0], *run, variables, result, sizes, questions, decisions, gradients)
 
 
 def _following(
@@ -189,6 +197,15 @@ def _fresh_function() -> Callable[..., Any]:
 
 def _batched(call: Any, batch: int | None) -> list[torch.Tensor]:
     return [value for _, value in walk(call, Path("call")) if batch is not None and has_batch(value, batch)]
+
+
+def _remove_unused(graph: fx.Graph) -> None:
+    """Remove what nobody reads any more, as what a branch was decided by; random numbers are drawn all the same."""
+    for node in reversed(graph.nodes):
+        if node.op != "call_function" or node.users or node.is_impure():
+            continue
+        if isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded not in node.target.tags:
+            graph.erase_node(node)
 
 
 def _explain(model: nn.Module, error: Exception) -> CaptureError:
