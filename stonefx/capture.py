@@ -137,7 +137,7 @@ def from_module(
     'dimension 1 of `input` must be 4, and its shape is [7, 5]'
     """
     kwargs = dict(kwargs or {})
-    signature = inspect.signature(model.forward)
+    signature = _signature(model)
     try:
         arguments = bind(signature, args, kwargs)
     except TypeError as error:
@@ -168,6 +168,14 @@ def from_module(
             failure = error
     assert failure is not None
     raise failure
+
+
+def _signature(model: nn.Module) -> inspect.Signature:
+    try:
+        return inspect.signature(model.forward)
+    except ValueError:
+        # A builtin function has none that Python could read.
+        return inspect.signature(lambda *args, **kwargs: None)
 
 
 def _attempts(call: Any, batch: int | None) -> Iterator[tuple[bool, bool, int | None]]:

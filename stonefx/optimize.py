@@ -28,6 +28,7 @@ from .passes.linear.cost import Machine
 from .passes.pipeline import FOLDING, RewriteError
 from .report import Report
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .tracing.errors import Uncapturable
 from .tracing.ownership import owned
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -81,7 +82,12 @@ def optimize(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
         | {"on_error": on_error, "keep": keep, "machine": machine}
     )
-    source = owned(_checked(model))
+    try:
+        source = owned(_checked(model))
+    except CaptureError as error:
+        if options.on_error == "raise":
+            raise
+        return _original(model, options, error)
     if example_inputs is None:
         return LazyModule(source, lambda args, kwargs: optimize_owned(source, args, kwargs, options))
     args, kwargs = call_arguments(example_inputs)
@@ -109,6 +115,8 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     source = owned(_checked(model))
     try:
         return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
+    except Uncapturable:
+        raise
     except CaptureError as error:
         parts, skipped = _parts(source, args, kwargs, options, error)
         reports = {
@@ -128,6 +136,8 @@ def optimize_owned(
     try:
         try:
             capture = from_module(source, args, kwargs, dynamic=options.dynamic)
+        except Uncapturable:
+            raise
         except CaptureError as error:
             result = _optimize_parts(source, args, kwargs, options, error)
         else:
@@ -135,12 +145,16 @@ def optimize_owned(
     except (CaptureError, RewriteError) as error:
         if options.on_error == "raise":
             raise
-        warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 3)
-        notes = [f"the original runs: {error}"]
-        return PartlyOptimizedModule(spare, Report(notes=notes, backend=backend_facts("optimize", options)))
+        return _original(spare, options, error)
     check_required(result.report, options.require)
     warn_if_nothing(result.report)
     return result
+
+
+def _original(model: nn.Module, options: Options, error: Exception) -> PartlyOptimizedModule:
+    warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 4)
+    notes = [f"the original runs: {error}"]
+    return PartlyOptimizedModule(model, Report(notes=notes, backend=backend_facts("optimize", options)))
 
 
 def _optimize_captured(

@@ -49,6 +49,9 @@ def marked(value: Any, index: int) -> Any:
     return made
 
 
-def marked_outputs(outputs: Sequence[Any]) -> tuple[Any, ...]:
-    """All outputs of a graph, marked."""
-    return tuple(marked(value, index) for index, value in enumerate(outputs))
+def marked_outputs(outputs: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """All outputs of a graph, marked; inputs that it returns as they are stay as they are."""
+    given = {id(value) for value in inputs if isinstance(value, torch.Tensor)}
+    return tuple(
+        value if id(value) in given else marked(value, index) for index, value in enumerate(outputs)
+    )

@@ -19,8 +19,10 @@ def owned(model: nn.Module) -> nn.Module:
     """A copy of a model, with plain tensors in the place of those that were made under inference mode.
 
     Raises:
-        CaptureError: the model cannot be copied; the message names the tensor, if it is one that cannot.
+        CaptureError: the model cannot be copied, in which case the message names the tensor, if it is one that cannot;
+            or it has weights without values, or no Python code.
     """
+    _check(model)
     with torch.inference_mode(False):
         try:
             memo: dict[int, Any] = {}
@@ -29,6 +31,21 @@ def owned(model: nn.Module) -> nn.Module:
             return made
         except Exception as error:
             raise _uncopied(model, error) from error
+
+
+def _check(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise capture_error(
+            f"the model is a {type(model).__name__}, a TorchScript module, of whose code capture sees nothing",
+            "Pass the nn.Module that it was scripted or traced from.",
+        )
+    empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise capture_error(
+            f"`{empty[0]}`{more} of {type(model).__name__} is a meta tensor, which has no values",
+            'Give the model memory with model.to_empty(device="cpu") and load its state_dict first.',
+        )
 
 
 def _rebind(made: nn.Module, memo: dict[int, Any]) -> None:

@@ -173,7 +173,7 @@ class _Recorder:
                 for value, wanted in zip(inputs, copy, strict=True)
             )
             self.substitutes.update((id(c), v) for c, v in zip(copies, inputs, strict=True) if c is not v)
-            outputs = marked_outputs(gm.forward(*copies))
+            outputs = marked_outputs(gm.forward(*copies), copies)
             self.runs.append((inputs, copies, outputs))
             return outputs
 
