@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from .tracing.arguments import Path, bind, check_leaves, walk_arguments
+from .tracing.arguments import Path, Weight, bind, check_leaves, walk_arguments
 from .tracing.checks import Checks, TensorCheck, make_checks
-from .tracing.errors import BatchDependentNumber, CaptureError, capture_error
-from .tracing.names import source_name
-from .tracing.recorder import Recording, record, repeated
-from .tracing.results import Output, Weight, attribute_views, fill, result_template
+from .tracing.copies import is_plain, resized
+from .tracing.errors import CaptureError, NotTheExample, capture_error
+from .tracing.facts import Fact, facts_of_numbers, relied_on
+from .tracing.mutation import written_placeholders
+from .tracing.names import constant_name, source_name
+from .tracing.ownership import reachable_tensors
+from .tracing.recorder import Recording, record
+from .tracing.results import Output, Shape, attribute_views, fill, result_template
 from .tracing.retrace import from_dynamo
-from .tracing.sizes import Dimension, read_sizes, source_dimension
+from .tracing.sizes import Dimension, fake_strides, read_sizes, source_dimension
 from .tracing.submodules import search, submodule_calls
 
 __all__ = [
@@ -27,6 +31,7 @@ __all__ = [
     "Checks",
     "Output",
     "Path",
+    "Shape",
     "TensorCheck",
     "Weight",
     "capturable_submodules",
@@ -51,6 +56,7 @@ class Capture:
         checks: what a call must satisfy for the graph to be valid for it.
         training: the model's flag at capture.
         signature: of the model's `forward`.
+        notes: for the report: what the graph has of the model beside parameters and buffers.
     """
 
     module: fx.GraphModule
@@ -63,18 +69,24 @@ class Capture:
     checks: Checks
     training: bool
     signature: inspect.Signature
+    notes: tuple[str, ...] = ()
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by parameter, defaults filled in; raises `TypeError` as `forward` would."""
         return bind(self.signature, args, kwargs)
 
-    def mismatch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    def mismatch(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        weights: Callable[[str], torch.Tensor] | None = None,
+    ) -> str | None:
         """Why the graph is not valid for a call: the argument, what was expected and what came; else None."""
         try:
             arguments = self.bind(args, kwargs)
         except TypeError as error:
             return f"the call does not fit the signature of forward: {error}"
-        return self.checks.mismatch(arguments)
+        return self.checks.mismatch(arguments, weights)
 
     def inputs(self, model: nn.Module, arguments: Mapping[str, Any]) -> list[Any]:
         """What to call `module` with, in the order of its placeholders: a slow and plain reading.
@@ -125,7 +137,7 @@ def from_module(
     'dimension 1 of `input` must be 4, and its shape is [7, 5]'
     """
     kwargs = dict(kwargs or {})
-    signature = inspect.signature(model.forward)
+    signature = _signature(model)
     try:
         arguments = bind(signature, args, kwargs)
     except TypeError as error:
@@ -136,18 +148,46 @@ def from_module(
         ) from error
     check_leaves(arguments)
     batch = _batch_size(arguments) if dynamic else None
-    if batch is not None:
-        call = repeated((args, kwargs), 1, 2) if batch == 1 else (args, kwargs)
+    failure: CaptureError | None = None
+    for exact, gradients, size in _attempts((args, kwargs), batch):
+        if exact and not isinstance(failure, NotTheExample):
+            break
+        call = resized((args, kwargs), 1, 2) if size == 1 else (args, kwargs)
         try:
-            capture = _capture(model, record(model, call[0], call[1], max(batch, 2)), signature)
-            if capture.mismatch(args, kwargs) is None:
+            recording = record(model, *call, size and max(size, 2), gradients=gradients, exact=exact)
+            capture = _capture(model, recording, signature)
+            if (mismatch := capture.mismatch(args, kwargs)) is None:
                 return capture
-        except BatchDependentNumber:
-            raise
-        except CaptureError:
+            failure = capture_error(
+                f"the graph does not hold for the example call itself: {mismatch}",
+                "Pass a plain call: contiguous tensors, each once.",
+                kind=NotTheExample,
+            )
+        except CaptureError as error:
             # A model that cannot be traced at all says so again, and more plainly, with static sizes.
-            pass
-    return _capture(model, record(model, args, kwargs), signature)
+            failure = error
+    assert failure is not None
+    raise failure
+
+
+def _signature(model: nn.Module) -> inspect.Signature:
+    try:
+        return inspect.signature(model.forward)
+    except ValueError:
+        # A builtin function has none that Python could read.
+        return inspect.signature(lambda *args, **kwargs: None)
+
+
+def _attempts(call: Any, batch: int | None) -> Iterator[tuple[bool, bool, int | None]]:
+    """Ways to record a call, the most general first: on exact copies, with gradients, the size that may vary.
+
+    A graph recorded with gradients serves calls without them, too, but some forwards run only in the caller's mode.
+    One recorded on exact copies may hold for their layout alone.
+    """
+    for exact in (False,) if is_plain(call) else (False, True):
+        for gradients in dict.fromkeys((True, torch.is_grad_enabled())):
+            for size in dict.fromkeys((batch, None)):
+                yield exact, gradients, size
 
 
 def capturable_submodules(
@@ -174,9 +214,18 @@ def capturable_submodules(
 
 def _capture(model: nn.Module, recording: Recording, signature: inspect.Signature) -> Capture:
     arguments = bind(signature, recording.variables["args"], recording.variables["kwargs"])
-    paths = {id(v): path for path, v in walk_arguments(arguments) if isinstance(v, torch.Tensor)}
+    tensors = {path: v for path, v in walk_arguments(arguments) if isinstance(v, torch.Tensor)}
+    paths: dict[int, Path] = {}
+    for path, value in tensors.items():
+        paths.setdefault(id(value), path)
     names, aliases = _state_names(model)
     sizes = read_sizes(recording.module, recording.variables, paths)
+    relied = relied_on(recording.questions, recording.variables, tensors, names, recording.gradients)
+    numbers = facts_of_numbers(sizes.values, recording.variables, paths, names)
+    more = (*_identities(tensors), *_apart(recording, paths, tensors), *_decisions(recording, names))
+    relied = replace(
+        relied, facts=(*relied.facts, *numbers.facts, *more), layouts=relied.layouts | numbers.layouts
+    )
     capture = Capture(
         module=recording.module,
         weights={},
@@ -185,7 +234,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         arguments={},
         sizes={},
         output=None,
-        checks=make_checks(arguments, sizes),
+        checks=make_checks(arguments, sizes, relied, _strides(recording, paths, relied.layouts, tensors)),
         training=model.training,
         signature=signature,
     )
@@ -197,17 +246,102 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
             capture.weights[node.name] = node.meta["weight"] = names[id(value)]
         elif id(value) in paths:
             capture.arguments[node.name] = paths[id(value)]
+            # Dynamo takes a parameter that is passed as an argument for a weight.
+            node.meta.pop("weight", None)
         else:
             capture.constants[node.name] = value
+            node.meta["weight"] = constant_name(source_name(node))
+    object.__setattr__(capture, "notes", tuple(_notes(model, capture)))
     weights = dict(names)
     for copy, value in zip(recording.copies, recording.inputs, strict=True):
         if id(value) in names:
             weights[id(copy)] = names[id(value)]
     known = {*map(id, recording.outputs), *paths, *weights}
     views = attribute_views(recording.result, arguments, known)
-    output = result_template(recording.result, recording.outputs, paths | views, weights)
+    batched = recording.variables["batched"]
+    size = paths[id(batched[0])].then("attr", "shape").then("item", 0) if batched else None
+    follow = {path: size for path in recording.sizes if size is not None}
+    output = result_template(recording.result, recording.outputs, paths | views, weights, follow)
     object.__setattr__(capture, "output", output)
     return capture
+
+
+def _identities(tensors: Mapping[Path, torch.Tensor]) -> Iterator[Fact]:
+    """Which arguments were one tensor in a recording on exact copies: its graph takes them for one."""
+    first: dict[int, Path] = {}
+    for path, tensor in tensors.items():
+        if (known := first.setdefault(id(tensor), path)) is not path:
+            yield Fact((known, path), "is", (), True)
+
+
+def _apart(
+    recording: Recording, paths: Mapping[int, Path], tensors: Mapping[Path, torch.Tensor]
+) -> Iterator[Fact]:
+    """The arguments that forward writes to share no memory with others, or the order of reading would matter."""
+    written = written_placeholders(recording.module.graph)
+    placeholders = recording.module.graph.find_nodes(op="placeholder")
+    for node, value in zip(placeholders, recording.inputs, strict=True):
+        path = paths.get(id(value))
+        others = tuple(other for other, tensor in tensors.items() if tensor is not value)
+        if node in written and path is not None and others:
+            yield Fact((path, *others), "apart", (), True)
+
+
+def _decisions(recording: Recording, names: Mapping[int, str]) -> Iterator[Fact]:
+    """The branches that forward took on the model's own tensors.
+
+    Raises:
+        CaptureError: forward writes to one of these, so that the next call may branch another way.
+    """
+    placeholders = recording.module.graph.find_nodes(op="placeholder")
+    written = written_placeholders(recording.module.graph)
+    changed = {
+        id(value): node.meta.get("weight", node.name)
+        for node, value in zip(placeholders, recording.inputs, strict=True)
+        if node in written
+    }
+    for decision, answer in recording.decisions.taken:
+        paths = []
+        for index, tensor in enumerate(decision.tensors):
+            if id(tensor) in changed:
+                raise capture_error(
+                    f"forward branches on `{changed[id(tensor)]}`, to which it writes",
+                    "Branch on a number of Python, or let torch.where choose.",
+                    decision.place,
+                )
+            if id(tensor) in names:
+                paths.append(Weight(names[id(tensor)]))
+                decision.forget(index)
+        yield Fact(tuple(paths), "decision", (decision,), answer)
+
+
+def _strides(
+    recording: Recording,
+    paths: Mapping[int, Path],
+    wanted: Collection[Path],
+    tensors: Mapping[Path, torch.Tensor],
+) -> dict[Path, tuple[int | str, ...]]:
+    """The strides that the arguments must have of which forward asked for the layout."""
+    strides: dict[Path, tuple[int | str, ...]] = {path: tensors[path].stride() for path in wanted}
+    placeholders = recording.module.graph.find_nodes(op="placeholder")
+    for node, value in zip(placeholders, recording.inputs, strict=True):
+        if (path := paths.get(id(value))) in strides:
+            strides[path] = fake_strides(node.meta["val"])
+    return strides
+
+
+def _notes(model: nn.Module, capture: Capture) -> Iterator[str]:
+    own = reachable_tensors(model) if capture.constants else set()
+    placeholders = {node.name: node for node in capture.module.graph.find_nodes(op="placeholder")}
+    shared = [placeholders[name].meta["weight"] for name, v in capture.constants.items() if id(v) not in own]
+    if shared:
+        yield (
+            f"not part of the model, but of closures, globals or classes: {', '.join(shared)}; the result has copies, "
+            "which later changes do not reach"
+        )
+    for fact in capture.checks.facts:
+        if any(isinstance(path, Weight) for path in fact.paths):
+            yield f"forward depends on `{fact}`, which is {fact.answer}"
 
 
 def _dimension(node: fx.Node, recording: Recording, paths: Mapping[int, Path]) -> Dimension:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -33,7 +32,9 @@ from .passes.linear.cost import Machine
 from .passes.pipeline import FOLDING
 from .report import Report, Totals, graph_text, graph_totals
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .tracing.errors import Uncapturable
 from .tracing.opaque import inlined
+from .tracing.ownership import owned
 from .tracing.subjects import check_subject, model_error
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -88,7 +89,12 @@ def optimize(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
         | {"on_error": on_error, "keep": keep, "machine": machine}
     )
-    source = copy.deepcopy(_checked(model))
+    try:
+        source = owned(_checked(model))
+    except CaptureError as error:
+        if options.on_error == "raise":
+            raise
+        return _original(model, options, error)
     if example_inputs is None:
         return LazyModule(source, lambda args, kwargs: optimize_owned(source, args, kwargs, options))
     args, kwargs = call_arguments(example_inputs)
@@ -113,10 +119,12 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     """
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
-    source = copy.deepcopy(_checked(model))
+    source = owned(_checked(model))
     check_subject(source, args, kwargs)
     try:
         return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
+    except Uncapturable:
+        raise
     except CaptureError as error:
         if own := model_error(source, args, kwargs):
             raise own from None
@@ -133,11 +141,13 @@ def optimize_owned(
     """Optimize a model that stonefx owns, whole or else part by part."""
     result: OptimizedModule | PartlyOptimizedModule
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
-    spare = copy.deepcopy(source) if options.on_error == "eager" else source
+    spare = owned(source) if options.on_error == "eager" else source
     try:
         check_subject(source, args, kwargs)
         try:
             capture = from_module(source, args, kwargs, dynamic=options.dynamic)
+        except Uncapturable:
+            raise
         except CaptureError as error:
             if own := model_error(source, args, kwargs):
                 raise own from None
@@ -147,21 +157,27 @@ def optimize_owned(
     except Exception as error:
         if options.on_error == "raise":
             raise
-        warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 3)
-        notes = [f"the original runs: {error}"]
-        return PartlyOptimizedModule(spare, Report(notes=notes, backend=backend_facts("optimize", options)))
+        return _original(spare, options, error)
     check_required(result.report, options.require)
     warn_if_nothing(result.report)
     return result
 
 
+def _original(model: nn.Module, options: Options, error: Exception) -> PartlyOptimizedModule:
+    warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 4)
+    notes = [f"the original runs: {error}"]
+    return PartlyOptimizedModule(model, Report(notes=notes, backend=backend_facts("optimize", options)))
+
+
 def _optimize_captured(
     source: nn.Module, capture: Capture, options: Options, example: Arguments
 ) -> OptimizedModule:
-    expected = run_preserved(source, example) if options.verify else None
+    mode = capture.checks.gradients
+    expected = run_preserved(source, example, mode) if options.verify else None
     capture = with_free_batch(capture, source, example)
     program, report = _rewrite(source, capture, options, "optimize")
-    return _verified(OptimizedModule(program.adopt(source), program, report), expected, example, options)
+    fast = OptimizedModule(program.adopt(source), program, report)
+    return _verified(fast, expected, example, options, mode)
 
 
 @dataclass(frozen=True)
@@ -209,16 +225,19 @@ def _optimize_parts(
 def _replace_parts(source: nn.Module, parts: Iterable[_Part], options: Options) -> None:
     for part in parts:
         submodule = source.get_submodule(part.path)
-        expected = run_preserved(submodule, part.example) if options.verify else None
+        mode = part.program.capture.checks.gradients
+        expected = run_preserved(submodule, part.example, mode) if options.verify else None
         made = OptimizedModule(part.program.adopt(submodule), part.program, part.report)
-        _verified(made, expected, part.example, options)
+        _verified(made, expected, part.example, options, mode)
         source.set_submodule(part.path, as_part(made))
 
 
-def _verified(fast: Optimized, expected: Any, example: Arguments, options: Options) -> Optimized:
+def _verified(
+    fast: Optimized, expected: Any, example: Arguments, options: Options, mode: bool | None = None
+) -> Optimized:
     """The result, after its results were compared with the original's where that is asked for."""
     if options.verify:
-        verify_whole(expected, run_preserved(fast, example), fast.report)
+        verify_whole(expected, run_preserved(fast, example, mode), fast.report)
     return fast
 
 
@@ -284,7 +303,7 @@ def _merged(reports: Mapping[str, Report], error: CaptureError, skipped: Iterabl
 
 
 def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -> tuple[Program, Report]:
-    values = {name: weight(source, path) for name, path in capture.weights.items()}
+    values = {name: weight(source, path) for name, path in capture.weights.items()} | capture.constants
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
@@ -300,6 +319,7 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
         program.use_without_gradients(inference)
         before = graph_text(unrewritten), graph_totals(unrewritten)
         report = _without_gradients(report, found, kept, *before)
+    report.notes += capture.notes
     report.weights = program.weights
     return program, report
 

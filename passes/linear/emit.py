@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ..arguments import packet
@@ -38,7 +39,8 @@ class Emitter:
     def __call__(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Emit a call on weights, whose sizes are fixed, and compute its fake value."""
         values, keywords = fx.node.map_arg((args, kwargs), self._fake)
-        with torch.no_grad(), self.fake_mode():
+        # Some kernels of composites, as of padding by less than nothing, know no symbolic sizes; their Python twins do.
+        with torch.no_grad(), enable_python_dispatcher(), self.fake_mode():
             result = target(*values, **keywords)
         return self.insert(target, args, kwargs, result)
 

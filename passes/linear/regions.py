@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
+from ..shapes import same_size
 from .building import Builder
 from .elements import mixes
 from .reader import Reader
@@ -91,7 +92,7 @@ def _begins(reading: Reading | None) -> bool:
 def _axis(reading: Moves) -> int:
     """Any axis of a move's result with the width of its operand; only the number of rows is asked of it."""
     shape = reading.node.meta["val"].shape
-    return next(axis for axis, size in enumerate(shape) if size == reading.operand.width)
+    return next(axis for axis, size in enumerate(shape) if same_size(size, reading.operand.width))
 
 
 def has_map(reader: Reader, value: Value, builder: Builder) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..capture import Capture, Output, Path, Weight
+from ..capture import Capture, Output, Path, Shape, Weight
 from ..tracing.arguments import children, rebuild
+from ..tracing.checks import same
 from .codegen import Body, build
 
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -29,7 +30,8 @@ class Call:
     Args:
         capture: signature, checks and result template.
         body: the operations, and the names in use.
-        weight: the expression for a weight that is returned as it is, by name.
+        weight: the expression for a weight that is returned as it is or was asked for something, by name; None for
+            one that was folded away, which nobody can change.
         checks_device: the graph makes tensors on a fixed device, so the arguments must be on the captured one.
         plain_devices: devices on which autocast must be off.
         wanted: the expression for whether a call wants a gradient, where that makes a difference.
@@ -38,7 +40,7 @@ class Call:
 
     capture: Capture
     body: Body
-    weight: Callable[[str], str]
+    weight: Callable[[str], Any]
     checks_device: bool
     plain_devices: list[str]
     wanted: str = ""
@@ -133,7 +135,7 @@ class Call:
         for path, check in checks.tensors.items():
             shape = self.body.variable("shape")
             yield f"{path}.dtype is {self.literal(check.dtype)}"
-            if self.checks_device:
+            if self.checks_device or checks.devices:
                 yield f"{path}.device.type == {check.device_type!r}"
             yield f"{self.function('len')}({shape} := {path}.shape) == {len(check.sizes)}"
             for dim, size in enumerate(check.sizes):
@@ -143,7 +145,14 @@ class Call:
                     yield f"{shape}[{dim}] == {size}"
                 elif size is not None:
                     derived.append(f"{shape}[{dim}] == ({self.arithmetic(size)})")
+            if check.strides is not None:
+                strides = "".join(f"{self.arithmetic(str(stride))}, " for stride in check.strides)
+                derived.append(f"{path}.stride() == ({strides})")
         yield from derived
+        for fact in checks.facts:
+            asked = [self.weight(path.name) if isinstance(path, Weight) else str(path) for path in fact.paths]
+            if None not in asked:
+                yield f"{self.body.constant(fact.holds, f'same_{fact.question}')}({', '.join(asked)})"
         yield from (f"({self.arithmetic(guard)})" for guard in checks.guards)
 
     def function(self, name: str) -> str:
@@ -165,7 +174,10 @@ class Call:
     def result(self, template: Any) -> str:
         """The expression for the call's result."""
         if isinstance(template, Output):
-            return self.body.results[template.index]
+            return self.body.results[template.index] + (".item()" if template.item else "")
+        if isinstance(template, Shape):
+            entries = ", ".join(self.result(entry) for entry in template.entries)
+            return f"{self.body.constant(torch.Size, 'Size')}(({entries},))"
         if isinstance(template, Path):
             return str(template)
         if isinstance(template, Weight):
@@ -189,23 +201,18 @@ def indented(lines: list[str]) -> list[str]:
     return ["    " + line for line in lines]
 
 
-def same(value: Any, expected: Any) -> bool:
-    """Whether a constant argument came as it was at capture."""
-    return value is expected or (type(value) is type(expected) and bool(value == expected))
-
-
 def packed(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call as a pair."""
     return args, kwargs
 
 
 def is_slot(value: Any) -> bool:
-    """Whether a leaf of a result template stands for a tensor of the call."""
-    return isinstance(value, Output | Path | Weight)
+    """Whether a leaf of a result template stands for a value of the call."""
+    return isinstance(value, Output | Path | Shape | Weight)
 
 
 def slots(template: Any) -> list[Any]:
-    """The leaves of a result template that stand for tensors, in the order in which `rebuild` meets them."""
+    """The leaves of a result template that stand for values of the call, in the order in which `rebuild` meets them."""
     found: list[Any] = []
     rebuild(template, lambda value: found.append(value) if is_slot(value) else value)
     return found
@@ -217,10 +224,10 @@ def returned_weights(template: Any) -> list[str]:
 
 
 def maker(template: Any) -> Callable[..., Any]:
-    """A function of the tensors of `slots` that makes the container."""
+    """A function of the values of `slots` that makes the container."""
 
-    def make(*tensors: Any) -> Any:
-        left = iter(tensors)
+    def make(*values: Any) -> Any:
+        left = iter(values)
         return rebuild(template, lambda value: next(left) if is_slot(value) else value)
 
     return make

@@ -45,7 +45,7 @@ class OptimizedModule(nn.Module):
 
     def _refuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a call comes to whose arguments the captured graph does not cover."""
-        reason = self._program.mismatch(args, kwargs)
+        reason = self._program.mismatch(self, args, kwargs)
         missing = self._program.original_missing
         if missing:
             raise ValueError(f"{reason}. {missing}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,11 @@ import torch
 from torch import fx, nn
 
 from ..capture import Capture
-from ..passes.transpose import store_transposed
 from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, split_folds
+from ..passes.transpose import store_transposed
 from ..tracing.functions import with_functions
 from ..tracing.opaque import traced_functions
+from ..tracing.ownership import reachable_tensors
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
 from .codegen import Body, emit
@@ -34,12 +35,13 @@ class Program:
         split: the folds that were hoisted out of it.
         inner: what runs the graph.
         names: placeholder -> name of the parameter or buffer in the module that runs the program.
-        read: names of the model's weights that the folds read, in the order that they take them.
+        read: names of the weights that the folds read, in the order that they take them.
         rows: placeholders of arguments that must come in row-major order, as they did at capture.
         holder: name of the submodule that holds the folded weights and the graph's own tensors.
         has_original: the module that runs the program has the forward that was captured, too.
         inference: the graph for calls that want no gradient, where custom functions and checkpoints are looked into;
             None where that is the same graph.
+        constants: name in the holder -> tensor that the model has beside its parameters and buffers.
     """
 
     capture: Capture
@@ -51,6 +53,7 @@ class Program:
     holder: str
     has_original: bool = True
     inference: fx.GraphModule | None = None
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def module(self) -> fx.GraphModule:
@@ -73,11 +76,10 @@ class Program:
         """Let calls that want no gradient run another graph, of the same placeholders."""
         taken = {name.rpartition(".")[2] for name in self.names.values()}
         self.inference = inference
-        self.names |= {
-            target: f"{self.holder}.{_leaf(target, taken)}"
-            for target in _attributes(inference)
-            if target not in self.names
-        }
+        for target, tensor in _attributes(inference).items():
+            if target not in self.names:
+                self.names[target] = f"{self.holder}.{_leaf(target, taken)}"
+                self.constants[self.names[target]] = tensor
 
     @property
     def dropped(self) -> list[str]:
@@ -93,7 +95,8 @@ class Program:
         for operand, origins in zip(self._fold_names(), fold_sources(self.split), strict=True):
             for index in origins:
                 renamed.setdefault(self.read[index], []).append(self.names[operand])
-        return {name: renamed[self.capture.aliases.get(name, name)] for name in self.dropped}
+        own = [name for name in self.dropped if name not in self.constants]
+        return {name: renamed[self.capture.aliases.get(name, name)] for name in own}
 
     @property
     def original_missing(self) -> str:
@@ -110,14 +113,16 @@ class Program:
             )
         return ""
 
-    def mismatch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Why a call is not covered by the graph, in words."""
+    def mismatch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Why a call of the module that runs the program is not covered by the graph, in words."""
         for device in self.plain_devices():
             if torch.is_autocast_enabled(device):
                 return (
                     f"autocast is on for {device}, and hyperbolic maps were fused for the dtypes without it"
                 )
-        reason = self.capture.mismatch(args, kwargs)
+        kept = set(self.capture.checks.weights).isdisjoint(self.dropped)
+        weights = partial(weight, module) if kept else None
+        reason = self.capture.mismatch(args, kwargs, weights)
         if reason is None and (names := traced_functions(self.module)):
             return (
                 f"a gradient is wanted, and {', '.join(dict.fromkeys(names))} was captured without its backward, since "
@@ -127,25 +132,28 @@ class Program:
 
     def adopt(self, source: nn.Module) -> nn.Module:
         """Give an owned model the folded weights and take those away that only folds read; in place."""
+        holder = nn.Module()
+        source.add_module(self.holder, holder)
+        known = reachable_tensors(source)
+        for name, tensor in self.constants.items():
+            # What is not part of the copied model may be changed by others, who know nothing of this one.
+            value = tensor if id(tensor) in known else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            holder.register_buffer(name.removeprefix(f"{self.holder}."), value, persistent=False)
         weights = [weight(source, name) for name in self.read]
         values = evaluate_folds(self.split.folds, weights) if self.split.folds is not None else ()
-        holder = nn.Module()
         for operand, value, origins in zip(self._fold_names(), values, fold_sources(self.split), strict=True):
             leaf = self.names[operand].removeprefix(f"{self.holder}.")
             needs_grad = any(weights[index].requires_grad for index in origins)
             if any(isinstance(weights[index], nn.Parameter) for index in origins):
                 holder.register_parameter(leaf, nn.Parameter(value, requires_grad=needs_grad))
             else:
-                holder.register_buffer(leaf, value, persistent=bool(origins))
-        held = {name: tensor for graph in self.graphs for name, tensor in _attributes(graph).items()}
-        for name, tensor in {**self.capture.constants, **held}.items():
-            leaf = self.names[name].removeprefix(f"{self.holder}.")
-            holder.register_buffer(leaf, tensor, persistent=False)
+                persistent = any(self.read[index] not in self.constants for index in origins)
+                holder.register_buffer(leaf, value.requires_grad_(needs_grad), persistent=persistent)
         for name in self.dropped:
             table, leaf = owner(source, name)
             del table[leaf]
-        if holder._parameters or holder._buffers:
-            source.add_module(self.holder, holder)
+        if not holder._parameters and not holder._buffers:
+            del source._modules[self.holder]
         return source
 
     def plain_devices(self) -> list[str]:
@@ -185,7 +193,9 @@ class Program:
         inputs = {name: expression(path) for name, path in self.names.items()}
         inputs |= {name: str(path) for name, path in self.capture.arguments.items()}
         inputs |= {name: f"{path}.shape[{dim}]" for name, (path, dim) in self.capture.sizes.items()}
-        returned = {name: expression(name) for name in returned_weights(self.capture.output)}
+        dropped = set(self.dropped)
+        asked = [name for name in self.capture.checks.weights if name not in dropped]
+        direct = {name: expression(name) for name in (*returned_weights(self.capture.output), *asked)}
         in_rows = {name: variable(f"rows_{number}") for number, name in enumerate(sorted(self.rows))}
         rows = [
             f"{row} = {inputs[name]} if {inputs[name]}.is_contiguous() else {inputs[name]}.contiguous()"
@@ -205,7 +215,7 @@ class Program:
         call = Call(
             self.capture,
             body,
-            returned.__getitem__,
+            direct.get,
             any(makes_tensors_on_a_device(graph) for graph in self.graphs),
             self.plain_devices(),
             wanted,
@@ -254,16 +264,21 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
     holder = _FOLDED
     while any(name.split(".")[0] == holder for name in capture.weights.values()):
         holder += "_"
+    own = {name: f"{holder}.{_leaf(name, taken)}" for name in capture.constants}
     for node in capture.module.graph.find_nodes(op="placeholder"):
         if node.name in capture.weights:
             names[node.name] = capture.weights[node.name]
         elif "fold_input" in node.meta:
             names[node.name] = f"{holder}.{_leaf(node.meta['fold_input'], taken)}"
-        elif node.name in capture.constants:
-            names[node.name] = f"{holder}.{_leaf(node.name, taken)}"
-    names |= {target: f"{holder}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
-    read = [capture.weights[originals[index]] for index in split.weights]
-    return Program(capture, split, inner, names, read, rows, holder)
+        elif node.name in own:
+            names[node.name] = own[node.name]
+    attributes = {target: f"{holder}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
+    names |= attributes
+    read = [(capture.weights | own)[originals[index]] for index in split.weights]
+    used = {*names.values(), *read}
+    constants = {own[name]: tensor for name, tensor in capture.constants.items() if own[name] in used}
+    constants |= {attributes[target]: tensor for target, tensor in _attributes(capture.module).items()}
+    return Program(capture, split, inner, names, read, rows, holder, constants=constants)
 
 
 def changes_state(module: fx.GraphModule) -> bool:

@@ -11,22 +11,30 @@ from ..passes.rewrite import RewriteError
 from ..passes.verify import relative_error
 from ..report import Report
 from ..tracing.arguments import Path, walk
+from ..tracing.copies import copied
 from ..tracing.isolation import preserved_random_state
 from ..tracing.model_state import restored_attributes
-from ..tracing.recorder import copied
 
 
-@torch.no_grad()
-def run_preserved(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
-    """Run a model on copies of example arguments, leaving its buffers and the random state as they were."""
+def run_preserved(
+    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], gradients: bool | None = None
+) -> Any:
+    """Run a model on copies of example arguments, leaving its buffers and the random state as they were.
+
+    Args:
+        model: the model.
+        example: positional and keyword arguments.
+        gradients: the gradient mode that it depends on; None where it depends on none, and runs without gradients.
+    """
     args, kwargs = copied(example)
     subject = model.__dict__.get("_source", model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with preserved_random_state(model), restored_attributes(subject):
+    with preserved_random_state(model), restored_attributes(subject), torch.set_grad_enabled(bool(gradients)):
         torch.manual_seed(0)
         result = model(*args, **kwargs)
-    for buffer, value in buffers:
-        buffer.copy_(value)
+    with torch.no_grad():
+        for buffer, value in buffers:
+            buffer.copy_(value)
     return result
 
 

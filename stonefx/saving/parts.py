@@ -12,6 +12,7 @@ from ..optimized import OptimizedModule, Program, program_of
 from ..options import INNERS
 from ..passes.hoist import FoldSplit
 from ..report import Report
+from ..tracing.opaque import traced_functions
 from . import schema
 from .calls import Call, call_document
 from .classes import Classes
@@ -33,6 +34,7 @@ def part_document(part: OptimizedModule) -> dict[str, Any]:
         "call": call_document(program.capture),
         **inputs_document(program),
         "graph": graph_document(program.module, input_nodes(program)[1]),
+        "functions": traced_functions(program.module),
         "report": part.report.to_json(),
     }
 
@@ -52,12 +54,13 @@ def part_of(
         Malformed: the document is none of `part_document`'s.
         ValueError: a class or operator is not there or may not be used; the message names it.
     """
-    keys = "inner holder read call inputs hints graph report".split()
+    keys = "inner holder read call inputs hints graph functions report".split()
     record = schema.record(document, "the model", keys)
     inner = schema.word(record["inner"], "the inner compiler", INNERS)
     call = Call(record["call"], classes)
     inputs, mode = read_inputs(record["inputs"], record["hints"], call, source)
     module = graph_of(record["graph"], "the graph", trusted)
+    traced_functions(module).extend(schema.names(record["functions"], "the custom functions"))
     placeholders = module.graph.find_nodes(op="placeholder")
     if len(placeholders) != len(inputs.values):
         raise schema.expected(f"{len(inputs.values)} inputs", len(placeholders), "the graph")

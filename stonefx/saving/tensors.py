@@ -11,7 +11,6 @@ from torch import nn
 
 from . import schema
 
-
 _REGISTERED = ("parameter", "buffer", "scratch")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from .errors import capture_error
+from .errors import Uncapturable, capture_error
 
 Step = tuple[Literal["item", "attr"], Any]
 
@@ -55,6 +55,16 @@ class Path(Leaf):
         return self.parameter + "".join(
             f"[{key!r}]" if kind == "item" else f".{key}" for kind, key in self.steps
         )
+
+
+@dataclass(frozen=True)
+class Weight(Leaf):
+    """A parameter or buffer of the model by its fully qualified name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,9 +125,15 @@ def is_constant(value: Any) -> bool:
 
 
 def check_leaves(arguments: Mapping[str, Any]) -> None:
-    """Raise `CaptureError` for an argument that is neither a plain tensor, nor a constant, nor a container."""
+    """Raise `CaptureError` for an argument that is no plain tensor with values, no constant and no container."""
     for path, value in walk_arguments(arguments):
         if isinstance(value, torch.Tensor):
+            if value.is_meta:
+                raise capture_error(
+                    f"the argument `{path}` is a meta tensor, which has no values",
+                    f"Pass one that has, such as torch.rand({tuple(value.shape)}).",
+                    kind=Uncapturable,
+                )
             if type(value) not in (torch.Tensor, torch.nn.Parameter):
                 raise capture_error(
                     f"the argument `{path}` is a {type(value).__name__}, a tensor subclass",

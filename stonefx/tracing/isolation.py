@@ -46,8 +46,8 @@ _LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 
 @contextmanager
-def plain_dynamo() -> Iterator[None]:
-    """Dynamo as capture needs it: static unless marked, raising, gradients on, whatever the caller has set."""
+def plain_dynamo(gradients: bool = True) -> Iterator[None]:
+    """Dynamo as capture needs it: static unless marked, raising, whatever the caller has set."""
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("default"))
         stack.enter_context(_quiet())
@@ -56,6 +56,7 @@ def plain_dynamo() -> Iterator[None]:
                 suppress_errors=False,
                 automatic_dynamic_shapes=False,
                 assume_static_by_default=True,
+                force_parameter_static_shapes=False,
                 error_on_recompile=False,
                 **_SIDE_EFFECTS,
             )
@@ -63,7 +64,7 @@ def plain_dynamo() -> Iterator[None]:
         # Batch 1 then needs no special case: a graph that treats it apart says so in a guard.
         stack.enter_context(shapes_config.patch(backed_size_oblivious=True))  # type: ignore[attr-defined]
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.set_grad_enabled(gradients))
         yield
 
 

@@ -8,6 +8,7 @@ from torch import fx
 
 _TOKEN = re.compile(r"\['(?P<key>[^']*)'\]|\[(?P<index>[^\]]*)\]|\.?(?P<name>\w+)(?:\(\))?")
 _TABLES = {"_modules", "_parameters", "_buffers", "__dict__"}
+_ROOTS = {"L", "G", "model", "dict", "type"}
 _CLOSURE = {"__closure__", "cell_contents", "__self__"}
 
 
@@ -48,6 +49,21 @@ def plain_name(source: str) -> str:
     else:
         tokens = _without_closure(tokens[1:] if tokens and tokens[0] in {"L", "G"} else tokens)
     return ".".join(tokens)
+
+
+def constant_name(source: str) -> str:
+    """The readable name of a tensor that a model has beside its parameters and buffers.
+
+    >>> constant_name("L['model'].layers[0]._parameters['weight']")
+    'layers.0.weight'
+    >>> constant_name("G['__import_pkg_dot_code'].SCALE"), constant_name("L['model'].forward.__closure__[1].cell_contents")
+    ('SCALE', 'forward.1')
+    """
+    tokens = _tokens(source)
+    while len(tokens) > 1 and (tokens[0] in _ROOTS or tokens[0].startswith("__import_")):
+        tokens = tokens[1:]
+    hidden = _TABLES | _CLOSURE | {"__closure__"}
+    return ".".join(token for token in tokens if token not in hidden) or source
 
 
 def root_name(source: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,24 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 
-from .arguments import Path, rebuild, walk
+from .arguments import Path, walk
+from .copies import copied, has_batch, resized
+from .decisions import Decisions, decided_branches
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
+from .facts import Questions, noted_questions
 from .isolation import no_side_effects, plain_dynamo, preserved_random_state
 from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
+from .numbers import marked_outputs
 from .opaque import noted_functions, traced_functions
+from .results import plain_integers
 from .retrace import from_dynamo
 
 _serial = itertools.count()
+# What notes the questions of a forward is put into Dynamo itself, for one recording at a time.
+_lock = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,13 @@ class Recording:
         module: the retraced graph.
         inputs: what its placeholders received: tensors of the model or of the copied call, and sizes.
         copies: what it ran on: `inputs`, but with copies for the state that it might write to.
-        outputs: the tensors it returned.
-        variables: of the recorded function: the copied call's `args` and `kwargs`, and `batched`.
+        outputs: the tensors and numbers that the graph returned, marked (see `numbers`).
+        variables: of the recorded function: `model`, the copied call's `args` and `kwargs`, and `batched`.
         result: what the model returned.
+        sizes: where in the result an integer lies that is the varying size of `batched`.
+        questions: what forward asked beside values, dtypes and sizes.
+        decisions: values of the model's own tensors that it branched on.
+        gradients: the gradient mode that it ran in.
     """
 
     module: fx.GraphModule
@@ -42,10 +55,20 @@ class Recording:
     outputs: tuple[Any, ...]
     variables: dict[str, Any]
     result: Any
+    sizes: frozenset[Path]
+    questions: Questions
+    decisions: Decisions
+    gradients: bool
 
 
 def record(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int | None = None
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    batch: int | None = None,
+    *,
+    gradients: bool = True,
+    exact: bool = False,
 ) -> Recording:
     """Run a model once on copies of its arguments and record the one graph that Dynamo makes of it.
 
@@ -54,20 +77,25 @@ def record(
         args, kwargs: the call.
         batch: the first dimension of tensors with this leading size is one symbol, which the trace may still
             find to be a constant; None for static sizes.
+        gradients: the gradient mode to run in.
+        exact: run on exact copies of the arguments, see `copied`.
 
     Raises:
-        CaptureError: the model does not trace to one graph, stores into itself, or returns a number that
-            depends on the batch size.
+        CaptureError: the model does not trace to one graph, or stores into itself.
+        BatchDependentNumber: it returns a number of which it cannot be told whether it follows the batch size.
     """
     recorder = _Recorder(inline_checkpoints=not model.training)
     call = _fresh_function()
     compiled = torch.compile(call, backend=recorder, fullgraph=True)
-    args, kwargs = copied((args, dict(kwargs)))
+    args, kwargs = copied((args, dict(kwargs)), exact=exact)
     batched = _batched((args, kwargs), batch)
     with (
+        _lock,
         preserved_random_state(model),
-        plain_dynamo(),
+        plain_dynamo(gradients),
         noted_functions() as functions,
+        noted_questions() as questions,
+        decided_branches() as decisions,
         unchanged_attributes(model) as substitutes,
     ):
         recorder.substitutes = substitutes
@@ -76,10 +104,9 @@ def record(
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
             with no_side_effects(model):
                 result = compiled(model, args, kwargs, batched)
-            if batched and (numbers := _numbers(result)):
-                doubled = repeated((args, kwargs), batch, 2)
-                again = compiled(model, *doubled, _batched(doubled, 2 * batched[0].shape[0]))
-                _check_numbers(numbers, _numbers(again), len(recorder.graphs))
+            sizes = frozenset(path for path, number in plain_integers(result).items() if number == batch)
+            if sizes:
+                sizes = _following(sizes, batch or 0, recorder, lambda call: compiled(model, *call), (args, kwargs))
         except Exception as error:
             raise _explain(model, error) from error
         finally:
@@ -90,38 +117,39 @@ def record(
             "Check that its forward computes with tensors and that TORCHDYNAMO_DISABLE is not set.",
         )
     traced_functions(recorder.graphs[0]).extend(functions)
-    variables = {"args": args, "kwargs": kwargs, "batched": batched}
-    return Recording(recorder.graphs[0], *recorder.runs[0], variables, result)
+    variables = {"model": model, "args": args, "kwargs": kwargs, "batched": batched}
+    if decisions.taken:
+        _remove_unused(recorder.graphs[0].graph)
+    run = recorder.runs[0]
+    return Recording(recorder.graphs[0], *run, variables, result, sizes, questions, decisions, gradients)
 
 
-def copied(call: Any) -> Any:
-    """A call with copies of its tensors, each on its own even where the call passes one tensor twice."""
-
-    def copy(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
-        with torch.inference_mode(False), torch.enable_grad():
-            return _with_history_of(value, value.detach().clone())
-
-    return rebuild(call, copy)
-
-
-def repeated(call: Any, batch: int | None, times: int) -> Any:
-    """A call whose tensors of leading size `batch` are repeated along it."""
-
-    def repeat(value: Any) -> Any:
-        if not _has_batch(value, batch):
-            return value
-        with torch.inference_mode(False), torch.enable_grad():
-            return _with_history_of(value, value.detach().repeat(times, *[1] * (value.dim() - 1)))
-
-    return rebuild(call, repeat)
-
-
-def _with_history_of(original: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
-    """Let a copy require a gradient as `original` does; only where that is no leaf may forward write to it."""
-    copy = copy.requires_grad_(original.requires_grad)
-    return copy if original.is_leaf else copy.clone()
+def _following(
+    sizes: frozenset[Path],
+    batch: int,
+    recorder: _Recorder,
+    run: Callable[[tuple[Any, ...]], Any],
+    call: tuple[Any, ...],
+) -> frozenset[Path]:
+    """Those integers of a result that change with the batch size, found by running the same code at another one."""
+    for size in (2 * batch, batch + 1, batch - 1):
+        if size < 1:
+            continue
+        other = resized(call, batch, size)
+        try:
+            numbers = plain_integers(run((*other, _batched(other, size))))
+        except Exception:
+            # The model refuses that size.
+            numbers = {}
+        if len(recorder.graphs) > 1:
+            del recorder.graphs[1:]
+        elif numbers:
+            return frozenset(path for path in sizes if numbers.get(path) == size)
+    raise capture_error(
+        f"the number {', '.join(f'`{path}` ({batch})' for path in sizes)} may depend on the batch size",
+        "Return tensors, or capture with dynamic=False.",
+        kind=BatchDependentNumber,
+    )
 
 
 class _Recorder:
@@ -149,8 +177,8 @@ class _Recorder:
                 for value, wanted in zip(inputs, copy, strict=True)
             )
             self.substitutes.update((id(c), v) for c, v in zip(copies, inputs, strict=True) if c is not v)
-            outputs = gm.forward(*copies)
-            self.runs.append((inputs, copies, tuple(outputs)))
+            outputs = marked_outputs(gm.forward(*copies), copies)
+            self.runs.append((inputs, copies, outputs))
             return outputs
 
         return run
@@ -172,30 +200,16 @@ def _fresh_function() -> Callable[..., Any]:
 
 
 def _batched(call: Any, batch: int | None) -> list[torch.Tensor]:
-    return [value for _, value in walk(call, Path("call")) if batch is not None and _has_batch(value, batch)]
+    return [value for _, value in walk(call, Path("call")) if batch is not None and has_batch(value, batch)]
 
 
-def _has_batch(value: Any, batch: int | None) -> bool:
-    return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == batch
-
-
-def _numbers(result: Any) -> dict[Path, float]:
-    return {
-        path: value
-        for path, value in walk(result, Path("result"))
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-
-
-def _check_numbers(first: dict[Path, float], second: dict[Path, float], graphs: int) -> None:
-    if first == second and graphs == 1:
-        return
-    varying = [f"`{path}` ({first[path]})" for path in first if second.get(path) != first[path]]
-    raise capture_error(
-        f"the number {', '.join(varying) or 'in the result'} may depend on the batch size",
-        "Return tensors, or capture with dynamic=False.",
-        kind=BatchDependentNumber,
-    )
+def _remove_unused(graph: fx.Graph) -> None:
+    """Remove what nobody reads any more, as what a branch was decided by; random numbers are drawn all the same."""
+    for node in reversed(graph.nodes):
+        if node.op != "call_function" or node.users or node.is_impure():
+            continue
+        if isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded not in node.target.tags:
+            graph.erase_node(node)
 
 
 def _explain(model: nn.Module, error: Exception) -> CaptureError:

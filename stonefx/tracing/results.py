@@ -8,34 +8,57 @@ from typing import Any
 
 import torch
 
-from .arguments import Leaf, Path, children, is_constant, rebuild, walk, walk_arguments
+from .arguments import Leaf, Path, Weight, children, is_constant, rebuild, walk, walk_arguments
 from .errors import capture_error
+from .numbers import GraphFloat, GraphInteger
 
 
 @dataclass(frozen=True)
 class Output(Leaf):
-    """A leaf: output number `index` of the graph."""
+    """A leaf: output number `index` of the graph, or the number in it where `item` is set."""
 
     index: int
+    item: bool = False
 
 
 @dataclass(frozen=True)
-class Weight(Leaf):
-    """A leaf: a parameter or buffer of the model, returned as it is."""
+class Shape(Leaf):
+    """A leaf: a `torch.Size` of which some entries follow the call."""
 
-    name: str
+    entries: tuple[int | Path | Output, ...]
+
+
+def plain_integers(result: Any) -> dict[Path, int]:
+    """The integers of a result, also those in a `torch.Size`, that no output of the graph gives."""
+    found: dict[Path, int] = {}
+    for path, value in walk(result, Path("result")):
+        for place, number in _entries(path, value):
+            if isinstance(number, int) and not isinstance(number, (bool, GraphInteger)):
+                found[place] = number
+    return found
+
+
+def _entries(path: Path, value: Any) -> list[tuple[Path, Any]]:
+    if isinstance(value, torch.Size):
+        return [(path.then("item", index), entry) for index, entry in enumerate(value)]
+    return [(path, value)]
 
 
 def result_template(
-    result: Any, outputs: Sequence[Any], arguments: Mapping[int, Path], weights: Mapping[int, str]
+    result: Any,
+    outputs: Sequence[Any],
+    arguments: Mapping[int, Path],
+    weights: Mapping[int, str],
+    sizes: Mapping[Path, Path] | None = None,
 ) -> Any:
-    """The nest of containers of `result` with an `Output`, `Path` or `Weight` for each tensor.
+    """The nest of containers of `result` with an `Output`, `Path`, `Weight` or `Shape` for all that follows the call.
 
     Args:
         result: what the model returned on the recorded run.
-        outputs: what the graph returned on it.
+        outputs: what the graph returned on it, see `numbers`.
         arguments: paths of the call's tensors by `id`.
         weights: names of the model's tensors by `id`.
+        sizes: for integers of the result that are a size of an argument, the path to that.
 
     Raises:
         CaptureError: a tensor is none of these, or the result holds an object that capture cannot look into.
@@ -59,7 +82,22 @@ def result_template(
                 "Return tensors and constants in tuples, lists, dicts or dataclasses "
                 "(of transformers models: pass use_cache=False).",
             )
-    return rebuild(result, lambda value: origin[id(value)] if isinstance(value, torch.Tensor) else value)
+    # `walk` and `rebuild` meet the leaves in the same order.
+    paths = iter([path for path, value in walk(result, Path("result")) if children(value) is None])
+    return rebuild(result, lambda value: _leaf(next(paths), value, origin, sizes or {}))
+
+
+def _leaf(path: Path, value: Any, origin: Mapping[int, Any], sizes: Mapping[Path, Path]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return origin[id(value)]
+    if isinstance(value, GraphInteger):
+        return Output(value.index)
+    if isinstance(value, GraphFloat):
+        return Output(value.index, item=True)
+    if isinstance(value, torch.Size):
+        entries = tuple(_leaf(place, entry, origin, sizes) for place, entry in _entries(path, value))
+        return value if all(isinstance(entry, int) for entry in entries) else Shape(entries)
+    return sizes.get(path, value)
 
 
 # Dynamo leaves these out of the graph and takes them of the argument itself.
@@ -104,9 +142,11 @@ def fill(
 
     def leaf(value: Any) -> Any:
         if isinstance(value, Output):
-            return outputs[value.index]
+            return outputs[value.index].item() if value.item else outputs[value.index]
         if isinstance(value, Path):
             return value.read(arguments)
+        if isinstance(value, Shape):
+            return torch.Size(map(leaf, value.entries))
         if isinstance(value, Weight):
             return weights[value.name]
         return value

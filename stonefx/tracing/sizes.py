@@ -40,12 +40,15 @@ class Sizes:
         guards: Python conditions over the symbols that the graph assumes, such as "s0 % 2 == 0".
         kernel_guards: those of them that no line of the model asked for, but torch's own stand-in for a kernel,
             such as the batch below 16 at which a convolution would choose another layout.
+        values: Dynamo's sources of other numbers, such as the `item()` of an argument, that the graph assumes to be
+            what they were.
     """
 
     dimensions: dict[Dimension, int | str]
     symbols: dict[str, Dimension]
     guards: tuple[str, ...]
     kernel_guards: tuple[str, ...]
+    values: tuple[Any, ...] = ()
 
 
 def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[int, Path]) -> Sizes:
@@ -60,17 +63,21 @@ def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[i
     if env is None:
         return Sizes({}, {}, (), ())
     dimensions: dict[Dimension, Any] = {}
+    others: dict[Any, Any] = {}
     for symbol, sources in env.var_to_sources.items():
-        for source in sources:
-            if (dimension := source_dimension(source, call, paths)) is not None:
-                dimensions[dimension] = env.replace(symbol)
+        found = [source_dimension(source, call, paths) for source in sources]
+        dimensions |= {dimension: env.replace(symbol) for dimension in found if dimension is not None}
+        if all(dimension is None for dimension in found):
+            others[symbol] = sources[0]
     symbols: dict[str, Dimension] = {}
     for dimension, size in dimensions.items():
         if isinstance(size, sympy.Symbol):
             symbols.setdefault(str(size), dimension)
-    plain = {key: int(size) if size.is_number else _source(size) for key, size in dimensions.items()}
+    plain = {key: _plain(size) for key, size in dimensions.items()}
     guards, kernel_guards = _guards(env, set(symbols))
-    return Sizes(plain, symbols, guards, kernel_guards)
+    assumed = {symbol for guard in env.guards for symbol in guard.expr.free_symbols}
+    values = [source for symbol, source in others.items() if symbol in assumed or env.replace(symbol).is_number]
+    return Sizes(plain, symbols, guards, kernel_guards, tuple(values))
 
 
 def shape_env(module: fx.GraphModule) -> ShapeEnv | None:
@@ -90,6 +97,18 @@ def source_dimension(source: Any, call: Mapping[str, Any], paths: Mapping[int, P
     value = eval(source.base.name, {"L": dict(call)})
     path = paths.get(id(value))
     return None if path is None or source.idx is None else (path, source.idx)
+
+
+def fake_strides(value: torch.Tensor) -> tuple[int | str, ...]:
+    """The strides of a fake tensor: ints, or Python expressions over symbols."""
+    env = getattr(getattr(value, "fake_mode", None), "shape_env", None)
+    return tuple(
+        stride if isinstance(stride, int) else _plain(env.replace(stride.node.expr)) for stride in value.stride()
+    )
+
+
+def _plain(size: sympy.Basic) -> int | str:
+    return int(size) if size.is_number else _source(size)
 
 
 def evaluate(expression: str, sizes: Mapping[str, int]) -> Any:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from .arguments import Path, walk
+from .copies import copied
 from .errors import CaptureError
 from .isolation import plain_dynamo, preserved_random_state
 from .model_state import is_scripted, restored_attributes, restored_buffers
-from .recorder import copied
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Captured = TypeVar("Captured")
@@ -40,7 +40,7 @@ def submodule_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
         if path and not is_scripted(module)
     ]
     call_args, call_kwargs = copied((args, dict(kwargs)))
-    with plain_dynamo(), preserved_random_state(model), restored_attributes(model), restored_buffers(model):
+    with plain_dynamo(torch.is_grad_enabled()), preserved_random_state(model), restored_attributes(model), restored_buffers(model):
         try:
             model(*call_args, **call_kwargs)
         finally:

@@ -1,0 +1,127 @@
+"""A copy of a model to own."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from .arguments import Path, walk
+from .errors import CaptureError, capture_error
+
+
+def owned(model: nn.Module) -> nn.Module:
+    """A copy of a model, with plain tensors in the place of those that were made under inference mode.
+
+    Raises:
+        CaptureError: the model cannot be copied, in which case the message names the tensor, if it is one that cannot;
+            or it has weights without values, or no Python code.
+    """
+    _check(model)
+    with torch.inference_mode(False):
+        try:
+            memo: dict[int, Any] = {}
+            made = copy.deepcopy(model, memo)
+            _rebind(made, memo)
+            return made
+        except Exception as error:
+            raise _uncopied(model, error) from error
+
+
+def _check(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise capture_error(
+            f"the model is a {type(model).__name__}, a TorchScript module, of whose code capture sees nothing",
+            "Pass the nn.Module that it was scripted or traced from.",
+        )
+    empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise capture_error(
+            f"`{empty[0]}`{more} of {type(model).__name__} is a meta tensor, which has no values",
+            'Give the model memory with model.to_empty(device="cpu") and load its state_dict first.',
+        )
+
+
+def _rebind(made: nn.Module, memo: dict[int, Any]) -> None:
+    """Let `m.forward = torch.compile(m.forward)` run the copy's own forward: copies of functions are the functions."""
+    for module in made.modules():
+        for name, value in list(vars(module).items()):
+            if hasattr(value, "_torchdynamo_orig_callable"):
+                method = _method_inside(value)
+                if method is not None and id(method.__self__) in memo:
+                    vars(module)[name] = types.MethodType(method.__func__, memo[id(method.__self__)])
+
+
+def _method_inside(value: Any, depth: int = 4) -> types.MethodType | None:
+    """The bound method that a wrapper of torch.compile calls in the end."""
+    if isinstance(value, types.MethodType):
+        return value
+    if depth and isinstance(value, types.FunctionType):
+        for cell in value.__closure__ or ():
+            found = _method_inside(cell.cell_contents, depth - 1)
+            if found is not None and isinstance(found.__self__, nn.Module):
+                return found
+    return None
+
+
+def _uncopied(model: nn.Module, error: Exception) -> CaptureError:
+    for name, tensor in _tensors(model):
+        try:
+            copy.deepcopy(tensor)
+        except Exception as reason:
+            return capture_error(
+                f"`{name}` of {type(model).__name__} is a {type(tensor).__name__}, which cannot be copied",
+                "Give its class a __deepcopy__, or detach a tensor that has a history.",
+                cause=reason,
+            )
+    return capture_error(
+        f"{type(model).__name__} cannot be copied",
+        "Let copy.deepcopy(model) work, or remove what it cannot copy while stonefx.optimize runs.",
+        cause=error,
+    )
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The tensors of a model by name, those in its attributes and their containers included."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if not name.startswith("_"):
+                for place, item in walk(value, Path(f"{path}.{name}" if path else name)):
+                    if isinstance(item, torch.Tensor):
+                        yield str(place), item
+
+
+def reachable_tensors(model: nn.Module) -> set[int]:
+    """Identities of the tensors that belong to a model: what copy.deepcopy of it copies.
+
+    Those in closures, globals and class attributes belong to others.
+    """
+    found: set[int] = set()
+    seen: set[int] = set()
+    left: list[Any] = [model]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            found.add(id(value))
+        elif isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            left += value
+        elif isinstance(value, types.MethodType):
+            left.append(value.__self__)
+        elif isinstance(value, functools.partial):
+            left += [value.func, value.args, value.keywords]
+        elif not isinstance(value, (type, types.FunctionType, types.ModuleType)):
+            left.append(getattr(value, "__dict__", {}))
+    return found
