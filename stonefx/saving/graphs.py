@@ -63,7 +63,7 @@ def graph_document(module: fx.GraphModule, given: Mapping[fx.Node, int]) -> dict
             raise TypeError(f"it takes {value.name}, which is no value of the graph")
         return "body", _body_document(body)
 
-    calls = []
+    calls: list[Any] = []
     for node in module.graph.nodes:
         if node in numbers or node.op in ("placeholder", "output", "get_attr"):
             continue

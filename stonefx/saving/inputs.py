@@ -45,7 +45,7 @@ def inputs_document(program: Program) -> dict[str, Any]:
     known = _known_sizes(program)
     # The graph's own symbols, which may have other names than those of the call.
     symbols = {str(size.node.expr): name for name, size in known.items()}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for node in input_nodes(program)[0]:
         name = str(node.target) if node.op == "get_attr" else node.name
         if name in program.names:

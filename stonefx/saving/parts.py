@@ -68,7 +68,7 @@ def part_of(
         node.meta["val"] = inputs.values[node.name]
     if inner != "eager":
         propagate(module, inputs, mode, {check.device_type for check in call.tensors.values()})
-    results = module.graph.output_node().args[0]
+    results: Any = module.graph.output_node().args[0]
     call.check_result(len(results), source)
     capture = replace(
         call.capture(),

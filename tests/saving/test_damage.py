@@ -22,12 +22,13 @@ from stonefx.saving.operators import name_of, operator
 MODELS = ("chain", "structured", "buffers", "modes")
 # What a forger would try in the place of a part of a document.
 ODD = (
-    None, True, False, -1, 0, 1, 3, 64, 2**63, -(2**70), 0.5, -0.0, "", "s0", "self", "x", "__class__", "aten.save.default",
-    "aten.relu.default", "aten.from_file.default", "operator.getitem", "os:system", "builtins:eval", "eager", "inductor",
-    "a'b\n\"", [], {}, [[]], {"node": 0}, {"node": 10**6}, {"node": True}, {"tuple": []}, {"list": [1]}, {"dict": [["a", 1]]},
-    {"object": "os:system"}, {"container": {"class": "subprocess:Popen", "items": [[0, "ls"]]}}, {"enum": ["re:RegexFlag", "A"]},
-    {"float": "nan"}, {"float": "1"}, {"dtype": "float32"}, {"dtype": "load"}, {"device": ["cuda", 0]}, {"path": [["x", []], None]},
-    {"output": 9}, {"weight": "gone"}, {"size": [-1]}, {"bytes": "zz"}, ["add", "s0", 1], ["pow", "s0", 10**9], ["os.system", 1],
+    None, True, False, -1, 0, 1, 3, 64, 2**63, -(2**70), 0.5, -0.0, "", "s0", "self", "x", "__class__",
+    "aten.save.default", "aten.relu.default", "aten.from_file.default", "operator.getitem", "os:system",
+    "builtins:eval", "eager", "inductor", "a'b\n\"", [], {}, [[]], {"node": 0}, {"node": 10**6}, {"node": True},
+    {"tuple": []}, {"list": [1]}, {"dict": [["a", 1]]}, {"object": "os:system"}, {"enum": ["re:RegexFlag", "A"]},
+    {"container": {"class": "subprocess:Popen", "items": [[0, "ls"]]}}, {"float": "nan"}, {"float": "1"},
+    {"dtype": "float32"}, {"dtype": "load"}, {"device": ["cuda", 0]}, {"path": [["x", []], None]}, {"output": 9},
+    {"weight": "gone"}, {"size": [-1]}, {"bytes": "zz"}, ["add", "s0", 1], ["pow", "s0", 10**9], ["os.system", 1],
 )  # fmt: skip
 
 
@@ -65,7 +66,10 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
         case 5:
             other = chance.randrange(len(data) - size)
             at = min(at, len(data) - size)
-            data[at : at + size], data[other : other + size] = data[other : other + size], data[at : at + size]
+            data[at : at + size], data[other : other + size] = (
+                data[other : other + size],
+                data[at : at + size],
+            )
         case 6:
             data[at : at + size] = bytes(len(data[at : at + size]))
     return bytes(data)
@@ -141,7 +145,8 @@ def test_a_thousand_forgeries(files: dict[str, Path], tmp_path: Path) -> None:
         write(path, Contents(document, originals[name].tensors))
         try:
             loaded = stonefx.load(path)
-        except ValueError:
+        except ValueError as error:
+            assert str(path) in str(error)
             continue
         loads += 1
         assert_calls_listed_operators_only(loaded)
