@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..capture import Capture, Checks, Output, Path, TensorCheck, Weight
+from ..capture import Capture, Checks, Output, Path, Shape, TensorCheck, Weight
 from ..optimized import weight
 from ..tracing.arguments import walk
+from ..tracing.facts import Fact, is_question
 from ..tracing.results import VIEWS
 from . import schema
 from .classes import Classes, reference
@@ -36,12 +37,14 @@ def call_document(capture: Capture) -> dict[str, Any]:
             for path, (kind, keys) in checks.containers.items()
         ],
         "tensors": [
-            [path_document(path), encode(check.dtype), check.device_type, [*map(_size, check.sizes)]]
+            [path_document(path), encode(check.dtype), check.device_type, [*map(_size, check.sizes)], _sizes(check.strides)]
             for path, check in checks.tensors.items()
         ],
         "constants": [[path_document(path), encode(value)] for path, value in checks.constants.items()],
         "symbols": [[name, path_document(path), dim] for name, (path, dim) in checks.symbols.items()],
         "guards": [tree_of(guard) for guard in checks.guards],
+        "facts": [_fact(fact, _writer(checks)) for fact in checks.facts],
+        "devices": checks.devices,
         "result": encode(capture.output, _writer(checks)),
     }
 
@@ -64,7 +67,7 @@ class Call:
     """
 
     def __init__(self, document: Any, classes: Classes) -> None:
-        keys = "signature training aliases containers tensors constants symbols guards result".split()
+        keys = "signature training aliases containers tensors constants symbols guards facts devices result".split()
         record = schema.record(document, "the call", keys)
         self.classes = classes
         self.signature = self._signature(record["signature"])
@@ -77,9 +80,9 @@ class Call:
         self.symbols = self._symbols(record["symbols"])
         self.tensors: dict[Path, TensorCheck] = {}
         for row in schema.items(record["tensors"], "an argument"):
-            place, dtype, device, sizes = schema.items(row, "an argument", 4)
-            shape = tuple(self._size(size) for size in schema.items(sizes, "an argument"))
-            made = TensorCheck(_dtype(dtype), schema.identifier(device, "the device of an argument"), shape)
+            place, dtype, device, sizes, strides = schema.items(row, "an argument", 5)
+            device = schema.identifier(device, "the device of an argument")
+            made = TensorCheck(_dtype(dtype), device, self._shape(sizes), self._strides(strides))
             self._add(self.tensors, self.path(place, "an argument"), made)
         self.constants: dict[Path, Any] = {}
         for row in schema.items(record["constants"], "a constant"):
@@ -92,6 +95,8 @@ class Call:
             check(guard, "a condition", self.symbols)
             for guard in schema.items(record["guards"], "the conditions")
         ]
+        self.facts = [self._fact(row) for row in schema.items(record["facts"], "the facts")]
+        self.devices = schema.flag(record["devices"], "the devices")
         self.training = schema.flag(record["training"], "the training flag")
         self.aliases = _names(record["aliases"], "the other names of weights")
         self.result = decode(record["result"], "the result", classes, self._read)
@@ -104,6 +109,8 @@ class Call:
             constants=self.constants,
             symbols=self.symbols,
             guards=tuple(map(source_of, self.guards)),
+            facts=tuple(self.facts),
+            devices=self.devices,
         )
         return Capture(
             module=fx.GraphModule({}, fx.Graph()),
@@ -125,7 +132,9 @@ class Call:
             outputs: how many the graph has.
             source: holds the weights.
         """
-        for _, leaf in walk(self.result, Path("result")):
+        leaves = [leaf for _, leaf in walk(self.result, Path("result"))]
+        leaves += [entry for leaf in leaves if isinstance(leaf, Shape) for entry in leaf.entries]
+        for leaf in [*leaves, *(path for fact in self.facts for path in fact.paths)]:
             if isinstance(leaf, Output) and leaf.index >= outputs:
                 raise schema.expected(f"one of {outputs} outputs", leaf.index, "the result")
             if isinstance(leaf, Weight):
@@ -157,6 +166,20 @@ class Call:
     def _read(self, kind: str, payload: Any, where: str) -> Any:
         if kind == "output":
             return Output(schema.integer(payload, where, 0))
+        if kind == "number":
+            return Output(schema.integer(payload, where, 0), item=True)
+        if kind == "shape":
+            entries = [decode(entry, where, None, self._read) for entry in schema.items(payload, where)]
+            if not all(type(entry) in (int, Output, Path) for entry in entries):
+                raise schema.expected("sizes", payload, where)
+            return Shape(tuple(entries))
+        if kind == "size of":
+            place, dim = schema.items(payload, where, 2)
+            path = self.path(place, where)
+            if path not in self.tensors:
+                raise schema.expected("a tensor among the arguments", str(path), where)
+            dim = schema.integer(dim, where, 0, len(self.tensors[path].sizes) - 1)
+            return path.then("attr", "shape").then("item", dim)
         if kind == "weight":
             return Weight(schema.text(payload, where))
         if kind == "path":
@@ -205,6 +228,31 @@ class Call:
         tree = check(document, "a size", self.symbols)
         return schema.integer(tree, "a size", 0) if isinstance(tree, int) else source_of(tree)
 
+    def _shape(self, document: Any) -> tuple[int | str | None, ...]:
+        return tuple(self._size(size) for size in schema.items(document, "an argument"))
+
+    def _strides(self, document: Any) -> tuple[int | str, ...] | None:
+        if document is None:
+            return None
+        strides = tuple(stride for stride in self._shape(document) if stride is not None)
+        return strides if len(strides) == len(document) else None
+
+    def _fact(self, document: Any) -> Fact:
+        """One answer that the graph relies on: of the questions that are known to do nothing but answer."""
+        where = "a fact"
+        asked, question, arguments, answer, keywords = schema.items(document, where, 5)
+        paths = tuple(decode(path, where, None, self._read) for path in schema.items(asked, where))
+        if not all(isinstance(path, Weight) or path in self.tensors for path in paths):
+            raise schema.expected("tensors among the arguments and weights", asked, where)
+        if not is_question(schema.text(question, where), len(paths)):
+            raise schema.expected("a question that forward may ask of tensors", question, where)
+        given = tuple(decode(value, where, self.classes) for value in schema.items(arguments, where))
+        named = tuple(
+            (schema.identifier(name, where), decode(value, where, self.classes))
+            for name, value in (schema.items(pair, where, 2) for pair in schema.items(keywords, where))
+        )
+        return Fact(paths, question, given, decode(answer, where, self.classes), named)
+
     def _add(self, table: dict[Path, Any], path: Path, value: Any) -> None:
         if path in table:
             raise schema.expected("each argument once", str(path), "the call")
@@ -220,15 +268,38 @@ def _size(size: int | str | None) -> Any:
     return None if size is None else tree_of(size)
 
 
+def _sizes(sizes: tuple[int | str, ...] | None) -> Any:
+    return None if sizes is None else [_size(size) for size in sizes]
+
+
+def _fact(fact: Fact, write: Any) -> list[Any]:
+    if not is_question(fact.question, len(fact.paths)):
+        raise TypeError(
+            f"cannot save a model whose forward depends on `{fact}`, which a file cannot ask; make it a constant of "
+            "the model, such as an attribute that is a Python number"
+        )
+    return [
+        [encode(path, write) for path in fact.paths],
+        fact.question,
+        [encode(value) for value in fact.arguments],
+        encode(fact.answer),
+        [[name, encode(value)] for name, value in fact.keywords],
+    ]
+
+
 def _writer(checks: Checks) -> Any:
     def write(value: Any) -> tuple[str, Any] | None:
         if isinstance(value, Output):
-            return "output", value.index
+            return "number" if value.item else "output", value.index
+        if isinstance(value, Shape):
+            return "shape", [encode(entry, write) for entry in value.entries]
         if isinstance(value, Weight):
             return "weight", value.name
         if isinstance(value, Path):
             if value in checks.tensors:
                 return "path", [path_document(value), None]
+            if value.steps[-2:-1] == (("attr", "shape"),):
+                return "size of", [path_document(Path(value.parameter, value.steps[:-2])), value.steps[-1][1]]
             # A view of an argument, such as x.mT.
             return "path", [path_document(Path(value.parameter, value.steps[:-1])), value.steps[-1][1]]
         return None
