@@ -148,6 +148,14 @@ class Sizes(Chained):
         return y.reshape(x.shape[0] * 4, -1) + len[0], x.new_ones(x.shape[0] + 3, x.shape[0] // 2)
 
 
+class Asking(Chained):
+    """Asks of its argument what decides nothing about sizes, and returns sizes and numbers."""
+
+    def forward(self, x: torch.Tensor) -> tuple[Any, ...]:
+        y = self.run(x) if x.is_contiguous() and self.layers[0].weight.requires_grad else x
+        return y + 1 if isinstance(x, nn.Parameter) else y, x.shape, {"rows": x.shape[0]}, x.mT, self.offset
+
+
 def x(batch: int, width: int = 8) -> torch.Tensor:
     return torch.randn(batch, width)
 
@@ -175,6 +183,7 @@ CASES = {
     "buffers": Case(Buffers, lambda b: ((torch.randn(b, 3, 8, 8),), {})),
     "training": Case(Buffers, lambda b: ((torch.randn(b, 3, 8, 8),), {}), train=True),
     "modes": Case(Modes, lambda b: ((x(b),), {})),
+    "asking": Case(Asking, lambda b: ((x(b),), {})),
     "bodies": Case(Bodies, lambda b: ((x(b),), {})),
     "sizes": Case(Sizes, lambda b: ((x(b), [torch.ones(2)], x(b)), {}), batches=(4, 3, 16)),
     "aot_sizes": Case(

@@ -186,6 +186,47 @@ def test_names_and_tables(change: Change, files: dict[str, Path]) -> None:
         stonefx.load(forged(files["positional"], change))
 
 
+def set_fact(question: Any, *paths: Any, arguments: Any = (), answer: Any = True) -> Change:
+    def change(document: dict[str, Any]) -> None:
+        part(document)["call"]["facts"].append([list(paths), question, list(arguments), answer, []])
+
+    return change
+
+
+X = {"path": [["x", []], None]}
+
+
+class Asking(type):
+    """A metaclass that answers what it is asked."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        raise AssertionError("nothing of the class runs")
+
+
+class Asked(metaclass=Asking):
+    pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_fact("backward", X), set_fact("share_memory_", X), set_fact("numpy", X), set_fact("__class__.mro", X),
+        set_fact("resize_", X, arguments=[10**9]), set_fact("load"), set_fact("set_default_dtype"),
+        set_fact("decision", X),
+        set_fact("is_contiguous"), set_fact("is_grad_enabled", X), set_fact("__reduce__", X), set_fact("to", X),
+        set_fact("isinstance", X, arguments=[{"object": "test_attacks:Asked"}]),
+        set_fact("isinstance", X, arguments=[{"tuple": [{"object": "test_attacks:Asked"}]}]),
+        set_fact("isinstance", X, arguments=[{"object": "os:system"}]), set_fact(None, X),
+        set_fact("is", X, {"output": 0}),
+        set_fact("is_contiguous", {"path": [["z", []], None]}), set_fact("is_contiguous", {"weight": "gone"}),
+        set_fact("is_contiguous", {"path": [["x", []], "grad_fn"]}),
+    ],
+)  # fmt: skip
+def test_questions_that_are_none(change: Change, files: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match=r"forged"):
+        stonefx.load(forged(files["positional"], change))
+
+
 def nested(levels: int) -> Any:
     tree: Any = "S"
     for _ in range(levels):

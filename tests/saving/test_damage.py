@@ -12,14 +12,14 @@ import pytest
 import torch
 from forged import contents
 from saved_models import CASES
-from torch import nn
+from torch import fx, nn
 
 import stonefx
 from stonefx.optimized import OptimizedModule, program_of
 from stonefx.saving.file import Contents, write
 from stonefx.saving.operators import name_of, operator
 
-MODELS = ("chain", "structured", "buffers", "modes")
+MODELS = ("chain", "structured", "buffers", "modes", "bodies", "sizes")
 # What a forger would try in the place of a part of a document.
 ODD = (
     None, True, False, -1, 0, 1, 3, 64, 2**63, -(2**70), 0.5, -0.0, "", "s0", "self", "x", "__class__",
@@ -127,11 +127,19 @@ def changed(document: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 def assert_calls_listed_operators_only(loaded: nn.Module) -> None:
     for part in loaded.modules():
         if isinstance(part, OptimizedModule):
-            for node in program_of(part).module.graph.nodes:
-                assert node.op in ("placeholder", "call_function", "output")
-                if node.op == "call_function":
-                    name = name_of(node.target)
-                    assert name is not None and operator(name, "the graph") is node.target
+            for graph in program_of(part).graphs:
+                assert_listed(graph)
+
+
+def assert_listed(module: fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            assert_listed(getattr(module, str(node.target)))
+        elif node.op == "call_function":
+            name = name_of(node.target)
+            assert name is not None and operator(name, "the graph") is node.target
+        else:
+            assert node.op in ("placeholder", "output")
 
 
 def test_a_thousand_forgeries(files: dict[str, Path], tmp_path: Path) -> None:
