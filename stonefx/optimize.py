@@ -21,6 +21,7 @@ from .optimized import (
     as_part,
     kept_tables,
     make_program,
+    other_sizes_run,
     row_major_arguments,
     run_preserved,
     verify_whole,
@@ -32,7 +33,7 @@ from .passes.linear.cost import Machine
 from .passes.pipeline import FOLDING
 from .report import Report, Totals, graph_text, graph_totals
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
-from .tracing.errors import Uncapturable
+from .tracing.errors import Uncapturable, as_capture_errors
 from .tracing.opaque import inlined
 from .tracing.ownership import owned
 from .tracing.subjects import check_subject, model_error
@@ -122,7 +123,9 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     source = owned(_checked(model))
     check_subject(source, args, kwargs)
     try:
-        return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
+        with as_capture_errors(type(source).__name__):
+            capture = from_module(source, args, kwargs)
+        return _rewrite(source, capture, options, "explain")[1]
     except Uncapturable:
         raise
     except CaptureError as error:
@@ -145,7 +148,8 @@ def optimize_owned(
     try:
         check_subject(source, args, kwargs)
         try:
-            capture = from_module(source, args, kwargs, dynamic=options.dynamic)
+            with as_capture_errors(type(source).__name__):
+                capture = from_module(source, args, kwargs, dynamic=options.dynamic)
         except Uncapturable:
             raise
         except CaptureError as error:
@@ -267,17 +271,6 @@ def _between_breaks(report: Report, error: CaptureError) -> Report:
     return report
 
 
-def _has_fixed_sizes(capture: Capture) -> bool:
-    """Whether no size of any argument may vary."""
-    placeholders = [node for node in capture.module.graph.nodes if node.name in capture.arguments]
-    return not any(
-        isinstance(size, torch.SymInt)
-        for node in placeholders
-        if isinstance(node.meta.get("val"), torch.Tensor)
-        for size in node.meta["val"].shape
-    )
-
-
 def _parts(
     source: nn.Module, example: Arguments, options: Options, door: str
 ) -> tuple[list[_Part], list[str]]:
@@ -285,11 +278,10 @@ def _parts(
     captured, skipped = capturable_submodules(source, *example, dynamic=options.dynamic)
     parts = []
     for path, capture, args, kwargs in captured:
-        chosen = options
-        if options.dynamic and _has_fixed_sizes(capture):
+        chosen, submodule = options, source.get_submodule(path)
+        if options.dynamic and other_sizes_run(capture, submodule, (args, kwargs)):
             # A part of a model is called with whatever sizes the data asks for.
             chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
-        submodule = source.get_submodule(path)
         capture = with_free_batch(capture, submodule, (args, kwargs))
         parts.append(_Part(path, *_rewrite(submodule, capture, chosen, door), (args, kwargs)))
     return parts, skipped

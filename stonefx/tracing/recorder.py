@@ -25,6 +25,7 @@ from .mutation import written_placeholders
 from .numbers import marked_outputs
 from .opaque import noted_functions, traced_functions
 from .results import plain_integers
+from .recurrent import whole_recurrent_layers
 from .retrace import from_dynamo
 
 _serial = itertools.count()
@@ -96,6 +97,7 @@ def record(
         noted_functions() as functions,
         noted_questions() as questions,
         decided_branches() as decisions,
+        whole_recurrent_layers(),
         unchanged_attributes(model) as substitutes,
     ):
         recorder.substitutes = substitutes

@@ -20,10 +20,18 @@ from torch.utils._sympy.printers import PythonPrinter
 from .arguments import Path
 
 _TORCH = FilePath(torch.__file__).parent
-# Where torch computes shapes and layouts in the place of a kernel.
+# Where torch computes shapes and layouts in the place of a kernel, or calls what does so outside of Python.
 _KERNELS = tuple(
     str(_TORCH / name)
-    for name in ("_subclasses", "_decomp", "_refs", "_prims", "_prims_common", "_meta_registrations")
+    for name in (
+        "_subclasses",
+        "_decomp",
+        "_refs",
+        "_prims",
+        "_prims_common",
+        "_meta_registrations",
+        "_dynamo/utils.py",
+    )  # fmt: skip
 )
 
 Dimension = tuple[Path, int]

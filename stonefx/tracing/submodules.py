@@ -10,7 +10,7 @@ from torch import nn
 
 from .arguments import Path, walk
 from .copies import copied
-from .errors import CaptureError
+from .errors import CaptureError, as_capture_errors
 from .isolation import plain_dynamo, preserved_random_state
 from .model_state import is_scripted, restored_attributes, restored_buffers
 
@@ -77,7 +77,8 @@ def search(
             skipped.append(f"{path}: called without a floating-point tensor")
         else:
             try:
-                found.append((path, capture(module, call), call))
+                with as_capture_errors(f"the submodule {path}"):
+                    found.append((path, capture(module, call), call))
                 return
             except CaptureError as error:
                 skipped.append(f"{path}: {error}")
