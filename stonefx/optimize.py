@@ -186,12 +186,18 @@ def _optimize_captured(
 
 @dataclass(frozen=True)
 class _Part:
-    """A submodule that was captured and rewritten, and has not given up its weights yet."""
+    """A submodule that was rewritten, and has not given up its weights yet: as one graph, or by Dynamo at each size."""
 
     path: str
-    program: Program
+    work: Program | Fragments
     report: Report
     example: Arguments
+
+    def made(self, source: nn.Module) -> OptimizedModule | PartlyOptimizedModule:
+        """The optimized module over the weights of the submodule, which it takes over."""
+        if isinstance(self.work, Program):
+            return OptimizedModule(self.work.adopt(source), self.work, self.report)
+        return PartlyOptimizedModule(source, self.report, self.work.bound)
 
 
 def _optimize_parts(
@@ -202,7 +208,11 @@ def _optimize_parts(
     fragments, whole = _fragments(source, example, options)
     parts, skipped = _parts(source, example, options, "optimize")
     report = _merged({part.path: part.report for part in parts}, error, skipped)
-    if saved(whole) <= saved(report):
+    # Where as much is saved, submodules that need no guards of Dynamo's are better than one run that does.
+    guarded = all(isinstance(part.work, Fragments) for part in parts if part.report.rewritten())
+    if saved(whole) < saved(report) or (
+        saved(whole) == saved(report) and not (guarded and whole.rewritten())
+    ):
         if options.inner == "inductor" and not report.rewritten():
             # Inductor fuses more where it sees more than a part at once.
             report.notes.append(
@@ -229,10 +239,9 @@ def _optimize_parts(
 def _replace_parts(source: nn.Module, parts: Iterable[_Part], options: Options) -> None:
     for part in parts:
         submodule = source.get_submodule(part.path)
-        mode = part.program.capture.checks.gradients
+        mode = part.work.capture.checks.gradients if isinstance(part.work, Program) else False
         expected = run_preserved(submodule, part.example, mode) if options.verify else None
-        made = OptimizedModule(part.program.adopt(submodule), part.program, part.report)
-        _verified(made, expected, part.example, options, mode)
+        made = _verified(part.made(submodule), expected, part.example, options, mode)
         source.set_submodule(part.path, as_part(made))
 
 
@@ -278,12 +287,17 @@ def _parts(
     captured, skipped = capturable_submodules(source, *example, dynamic=options.dynamic)
     parts = []
     for path, capture, args, kwargs in captured:
-        chosen, submodule = options, source.get_submodule(path)
-        if options.dynamic and other_sizes_run(capture, submodule, (args, kwargs)):
-            # A part of a model is called with whatever sizes the data asks for.
+        chosen, submodule, example = options, source.get_submodule(path), (args, kwargs)
+        if options.dynamic and other_sizes_run(capture, submodule, example):
+            # A part of a model is called with whatever sizes the data asks for, and a graph whose weights are folded
+            # away holds for its own.
+            fragments, report = _fragments(submodule, example, options)
+            if report.rewritten():
+                parts.append(_Part(path, fragments, report, example))
+                continue
             chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
-        capture = with_free_batch(capture, submodule, (args, kwargs))
-        parts.append(_Part(path, *_rewrite(submodule, capture, chosen, door), (args, kwargs)))
+        capture = with_free_batch(capture, submodule, example)
+        parts.append(_Part(path, *_rewrite(submodule, capture, chosen, door), example))
     return parts, skipped
 
 

@@ -23,15 +23,7 @@ _TORCH = FilePath(torch.__file__).parent
 # Where torch computes shapes and layouts in the place of a kernel, or calls what does so outside of Python.
 _KERNELS = tuple(
     str(_TORCH / name)
-    for name in (
-        "_subclasses",
-        "_decomp",
-        "_refs",
-        "_prims",
-        "_prims_common",
-        "_meta_registrations",
-        "_dynamo/utils.py",
-    )  # fmt: skip
+    for name in "_subclasses _decomp _refs _prims _prims_common _meta_registrations _dynamo/utils.py".split()
 )
 
 Dimension = tuple[Path, int]
