@@ -40,7 +40,12 @@ def submodule_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
         if path and not is_scripted(module)
     ]
     call_args, call_kwargs = copied((args, dict(kwargs)))
-    with plain_dynamo(torch.is_grad_enabled()), preserved_random_state(model), restored_attributes(model), restored_buffers(model):
+    with (
+        plain_dynamo(torch.is_grad_enabled()),
+        preserved_random_state(model),
+        restored_attributes(model),
+        restored_buffers(model),
+    ):
         try:
             model(*call_args, **call_kwargs)
         finally:
