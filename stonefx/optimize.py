@@ -35,8 +35,8 @@ from .report import Report, Totals, graph_text, graph_totals
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
 from .tracing.errors import Uncapturable, as_capture_errors
 from .tracing.opaque import inlined
+from .tracing.own_errors import model_error
 from .tracing.ownership import owned
-from .tracing.subjects import check_subject, model_error
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Optimized = TypeVar("Optimized", OptimizedModule, PartlyOptimizedModule)
@@ -121,7 +121,6 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
     source = owned(_checked(model))
-    check_subject(source, args, kwargs)
     try:
         with as_capture_errors(type(source).__name__):
             capture = from_module(source, args, kwargs)
@@ -146,7 +145,6 @@ def optimize_owned(
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
     spare = owned(source) if options.on_error == "eager" else source
     try:
-        check_subject(source, args, kwargs)
         try:
             with as_capture_errors(type(source).__name__):
                 capture = from_module(source, args, kwargs, dynamic=options.dynamic)
