@@ -1,6 +1,6 @@
 """The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
 
-from .batches import with_free_batch
+from .batches import other_sizes_run, with_free_batch
 from .layout import row_major_arguments
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, program_of
 from .parts import as_part, kept_tables, optimized_module
@@ -18,6 +18,7 @@ __all__ = [
     "kept_tables",
     "make_program",
     "optimized_module",
+    "other_sizes_run",
     "owner",
     "program_of",
     "row_major_arguments",

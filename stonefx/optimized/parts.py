@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..tracing.model_state import is_scripted
-from .module import OptimizedModule
+from .module import OptimizedModule, PartlyOptimizedModule
 
 
 class OptimizedPart(nn.Module):
@@ -20,7 +20,7 @@ class OptimizedPart(nn.Module):
     """
 
     _stone_owns_weights = True
-    _fast: OptimizedModule
+    _fast: OptimizedModule | PartlyOptimizedModule
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the optimized module."""
@@ -44,7 +44,7 @@ class OptimizedPart(nn.Module):
         return self._fast.__reduce_ex__(protocol)
 
 
-def as_part(fast: OptimizedModule) -> OptimizedPart:
+def as_part(fast: OptimizedModule | PartlyOptimizedModule) -> OptimizedPart:
     """The module to put in the place of the one that `fast` was made of.
 
     >>> import stonefx
@@ -68,8 +68,7 @@ def optimized_module(module: nn.Module) -> OptimizedModule | None:
     >>> optimized_module(nn.Linear(2, 2)) is None
     True
     """
-    if isinstance(module, OptimizedPart):
-        return module._fast
+    module = module._fast if isinstance(module, OptimizedPart) else module
     return module if isinstance(module, OptimizedModule) else None
 
 

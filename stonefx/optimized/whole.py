@@ -29,13 +29,14 @@ def run_preserved(
     args, kwargs = copied(example)
     subject = model.__dict__.get("_source", model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with preserved_random_state(model), restored_attributes(subject), torch.set_grad_enabled(bool(gradients)):
-        torch.manual_seed(0)
-        result = model(*args, **kwargs)
-    with torch.no_grad():
-        for buffer, value in buffers:
-            buffer.copy_(value)
-    return result
+    try:
+        with preserved_random_state(model), restored_attributes(subject), torch.set_grad_enabled(bool(gradients)):
+            torch.manual_seed(0)
+            return model(*args, **kwargs)
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 def verify_whole(expected: Any, actual: Any, report: Report) -> None:

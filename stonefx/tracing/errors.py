@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -53,6 +54,20 @@ def capture_error(
         parts.append(f"  because {type(cause).__name__}: {_gist(str(cause))}")
     parts.append(f"  {hint}")
     return kind("\n".join(parts))
+
+
+@contextmanager
+def as_capture_errors(subject: str) -> Iterator[None]:
+    """Make a `CaptureError` of whatever fails inside: what cannot be captured is left as it is, whatever the cause."""
+    try:
+        yield
+    except CaptureError:
+        raise
+    except Exception as error:
+        hint = "It runs as it is; please report this."
+        raise capture_error(
+            f"the capture of {subject} failed inside", hint, exception_location(error), error
+        ) from error
 
 
 def node_location(node: fx.Node | None) -> str:

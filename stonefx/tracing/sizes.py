@@ -20,10 +20,10 @@ from torch.utils._sympy.printers import PythonPrinter
 from .arguments import Path
 
 _TORCH = FilePath(torch.__file__).parent
-# Where torch computes shapes and layouts in the place of a kernel.
+# Where torch computes shapes and layouts in the place of a kernel, or calls what does so outside of Python.
 _KERNELS = tuple(
     str(_TORCH / name)
-    for name in ("_subclasses", "_decomp", "_refs", "_prims", "_prims_common", "_meta_registrations")
+    for name in "_subclasses _decomp _refs _prims _prims_common _meta_registrations _dynamo/utils.py".split()
 )
 
 Dimension = tuple[Path, int]
@@ -76,7 +76,9 @@ def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[i
     plain = {key: _plain(size) for key, size in dimensions.items()}
     guards, kernel_guards = _guards(env, set(symbols))
     assumed = {symbol for guard in env.guards for symbol in guard.expr.free_symbols}
-    values = [source for symbol, source in others.items() if symbol in assumed or env.replace(symbol).is_number]
+    values = [
+        source for symbol, source in others.items() if symbol in assumed or env.replace(symbol).is_number
+    ]
     return Sizes(plain, symbols, guards, kernel_guards, tuple(values))
 
 
@@ -103,7 +105,8 @@ def fake_strides(value: torch.Tensor) -> tuple[int | str, ...]:
     """The strides of a fake tensor: ints, or Python expressions over symbols."""
     env = getattr(getattr(value, "fake_mode", None), "shape_env", None)
     return tuple(
-        stride if isinstance(stride, int) else _plain(env.replace(stride.node.expr)) for stride in value.stride()
+        stride if isinstance(stride, int) else _plain(env.replace(stride.node.expr))
+        for stride in value.stride()
     )
 
 
