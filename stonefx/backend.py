@@ -209,11 +209,10 @@ def _compile_frozen(
 
 
 def _note_original(report: Report, reason: str) -> None:
-    """Say, once, why folds of some weights are not used."""
-    note = f"the original graph runs while {reason}"
-    if note not in report.notes:
-        report.notes.append(note)
-        warnings.warn(f"stonefx: {note}", StonefxWarning, 2)
+    """Say why the folds of some weights are not used."""
+    note = f"the original graph runs for some weights: {reason}"
+    report.notes.append(note)
+    warnings.warn(f"stonefx: {note}", StonefxWarning, 2)
 
 
 def _left_alone(module: fx.GraphModule) -> list[str]:
