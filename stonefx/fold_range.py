@@ -35,7 +35,7 @@ class Range:
 
     @property
     def least(self) -> float:
-        """From here on, rounding to a multiple of the smallest number changes a row by two units of precision at most."""
+        """From here on, rounding to a multiple of the smallest number changes a row by two units at most."""
         return 0.0 if self.is_bias else torch.finfo(self.dtype).tiny / 4
 
     @property

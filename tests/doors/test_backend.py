@@ -260,7 +260,9 @@ def test_a_tensor_subclass_computes_what_eager_does() -> None:
 
 def frozen_chain() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 64), nn.Linear(64, 4))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 64), nn.Linear(64, 4)
+    )
 
 
 @pytest.mark.parametrize("inner", INNERS)

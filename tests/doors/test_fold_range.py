@@ -47,7 +47,16 @@ def quietly(fast: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 # Powers of two that the weights of the layers are scaled by, as shares of the smallest and largest exponent.
-SCALES = [(0.6, 0.6), (0.9, 0.3), (0.3, 0.9), (-0.6, -0.6), (-0.9, -0.3), (-0.3, -0.9), (0.9, -0.9), (-0.9, 0.9)]
+SCALES = [
+    (0.6, 0.6),
+    (0.9, 0.3),
+    (0.3, 0.9),
+    (-0.6, -0.6),
+    (-0.9, -0.3),
+    (-0.3, -0.9),
+    (0.9, -0.9),
+    (-0.9, 0.9),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -102,7 +111,10 @@ def overflow_the_bias(model: nn.Sequential) -> None:
 
 UPDATES = [
     (grow, "the fold '0+1.weight' reaches 2.6e+06, and float16 ends at 6.6e+04"),
-    (shrink, "the fold '0+1.weight' has a row or column of at most 6.4e-07, where float16 loses its precision"),
+    (
+        shrink,
+        "the fold '0+1.weight' has a row or column of at most 6.4e-07, where float16 loses its precision",
+    ),
     (shrink_a_column, "where float16 loses its precision"),
     (lose_a_number, "the fold '0+1.weight' is not finite"),
     (overflow_the_bias, "the fold '0+1.bias' reaches 7.8e+04, and float16 ends at 6.6e+04"),
