@@ -180,8 +180,8 @@ def _optimize_parts(
     reports = {}
     for path, capture, part_args, part_kwargs in parts:
         chosen = options
-        if options.dynamic and _has_fixed_sizes(capture):
-            # A part of a model is called with whatever sizes the data asks for.
+        if (options.dynamic and _has_fixed_sizes(capture)) or capture.checks.particular:
+            # A part of a model is called with whatever sizes the data asks for, and in whatever layout.
             chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
         part = _optimize_captured(source.get_submodule(path), capture, chosen, (part_args, part_kwargs))
         source.set_submodule(path, part)
