@@ -201,6 +201,7 @@ class _Part:
 def _optimize_parts(
     source: nn.Module, example: Arguments, options: Options, error: CaptureError
 ) -> PartlyOptimizedModule:
+<<<<<<< HEAD
     """Optimize what lies between the breaks of the model, or else its submodules, whichever saves more."""
     expected = run_preserved(source, example) if options.verify else None
     fragments, whole = _fragments(source, example, options)
@@ -247,6 +248,29 @@ def _verified(
     fast: Optimized, expected: Any, example: Arguments, options: Options, mode: bool | None = None
 ) -> Optimized:
     """The result, after its results were compared with the original's where that is asked for."""
+=======
+    expected = run_preserved(source, (args, kwargs)) if options.verify else None
+    spare = owned(source) if options.inner == "inductor" else None
+    parts, skipped = _parts(source, args, kwargs, options, error)
+    reports = {}
+    for path, capture, part_args, part_kwargs in parts:
+        chosen = options
+        if (options.dynamic and _has_fixed_sizes(capture)) or capture.checks.particular:
+            # A part of a model is called with whatever sizes the data asks for, and in whatever layout.
+            chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
+        part = _optimize_captured(source.get_submodule(path), capture, chosen, (part_args, part_kwargs))
+        source.set_submodule(path, part)
+        reports[path] = part.report
+    report = _merged(reports, error, skipped)
+    fast = PartlyOptimizedModule(source, report)
+    if spare is not None and not any(site.status == "rewritten" for site in report.sites):
+        # Inductor fuses more where it sees more than a part at once.
+        report.notes.append(
+            "nothing was rewritten, so that torch.compile runs the model, with its graph breaks"
+        )
+        run = torch.compile(spare.forward, dynamic=None if options.dynamic else False)
+        fast = PartlyOptimizedModule(spare, report, run)
+>>>>>>> capture
     if options.verify:
         verify_whole(expected, run_preserved(fast, example, mode), fast.report)
     return fast

@@ -35,10 +35,6 @@ class Uncapturable(CaptureError):
     """A call of which no part can be captured either, so that there is no use in trying."""
 
 
-class NotTheExample(CaptureError):
-    """A graph does not hold for the very call that it was recorded for, since its copy was not quite the same."""
-
-
 def capture_error(
     what: str,
     hint: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -101,13 +101,32 @@ def source_dimension(source: Any, call: Mapping[str, Any], paths: Mapping[int, P
     return None if path is None or source.idx is None else (path, source.idx)
 
 
-def fake_strides(value: torch.Tensor) -> tuple[int | str, ...]:
-    """The strides of a fake tensor: ints, or Python expressions over symbols."""
+def fake_strides(value: torch.Tensor, known: Collection[str]) -> tuple[int | str, ...]:
+    """The strides of a fake tensor: ints, or Python expressions over the symbols that are known at a call."""
     env = getattr(getattr(value, "fake_mode", None), "shape_env", None)
+<<<<<<< HEAD
     return tuple(
         stride if isinstance(stride, int) else _plain(env.replace(stride.node.expr))
         for stride in value.stride()
     )
+=======
+
+    def plain(stride: Any) -> int | str:
+        if isinstance(stride, int):
+            return stride
+        assert env is not None
+        formula = env.replace(stride.node.expr)
+        examples = getattr(env, "backed_var_to_val", None) or env.var_to_val
+        unknown = {symbol: examples[symbol] for symbol in formula.free_symbols if str(symbol) not in known}
+        return _plain(formula.xreplace(unknown))
+
+    return tuple(map(plain, value.stride()))
+
+
+def is_stride(source: Any) -> bool:
+    """Whether one of Dynamo's sources is a stride, which it takes for a number of its own where there are gaps."""
+    return isinstance(source, TensorPropertySource) and source.prop is TensorProperty.STRIDE
+>>>>>>> capture
 
 
 def _plain(size: sympy.Basic) -> int | str:
