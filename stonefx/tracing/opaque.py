@@ -55,7 +55,7 @@ def copy_higher_order(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, A
     )
     with recording_paused():
         result = pytree.tree_map(_fresh, node.meta["example_value"])
-    return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
+        return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
 
 
 def _fresh(value: Any) -> Any:

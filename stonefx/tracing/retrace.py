@@ -60,7 +60,8 @@ def _retrace(gm: fx.GraphModule, example_inputs: Sequence[Any] | None, verbatim:
         torch._guards.tracing(None),
         fx_traceback.preserve_node_meta(),
     ):
-        traced = make_fx(Retrace(gm, verbatim=verbatim).run, pre_dispatch=True)(*fakes)
+        retrace = Retrace(gm, fake_mode.shape_env if fake_mode else None, verbatim=verbatim)
+        traced = make_fx(retrace.run, pre_dispatch=True)(*fakes)
     check_constants(traced)
     inline_scalars(traced)
     if fake_mode is not None:
