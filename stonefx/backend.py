@@ -107,9 +107,7 @@ def _compile_original(
     warning: str,
 ) -> Callable[..., Any]:
     """Hand Dynamo's own graph to the inner compiler; the report's notes and a warning say why."""
-    report = Report(
-        notes=[f"the original graph runs: {error}"], backend=backend_facts("compile", options)
-    )
+    report = Report(notes=[f"the original graph runs: {error}"], backend=backend_facts("compile", options))
     _REPORTS.append(report)
     check_required(report, options.require)
     warnings.warn(warning, StonefxWarning, 3)

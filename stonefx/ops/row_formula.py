@@ -152,5 +152,8 @@ class RowFormula:
             backward_fake=backward_fake,
             vmap=vmap,
             backward_vmap=backward_vmap,
-            dimensions=Dimensions(operands=("*d",) * count + ("*1",) * len(self.scalars), result="*" if self.gives_number else "*d"),
+            dimensions=Dimensions(
+                operands=("*d",) * count + ("*1",) * len(self.scalars),
+                result="*" if self.gives_number else "*d",
+            ),
         )

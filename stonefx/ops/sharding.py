@@ -153,13 +153,17 @@ def _register(operator: torch._ops.OpOverload, dimensions: Dimensions, backward:
         else:
             choices = list(dimensions.forward(shapes))
         results = len(operator._schema.returns)
-        whole: list[Any] = [Replicate()] * results + [None if shape is None else Replicate() for shape in shapes]
+        whole: list[Any] = [Replicate()] * results + [
+            None if shape is None else Replicate() for shape in shapes
+        ]
         single = [whole, *([placement(place) for place in (*to, *of)] for to, of in choices)]
         mesh = schema.get_mesh_from_args()
         return expand_to_full_mesh_op_strategy(mesh, schema, single, input_index=results)
 
     # Numbers never change a shape; whether there is a bias does.
-    flags = [argument.name for argument in arguments if argument.kwarg_only and argument.type.kind() == "BoolType"]
+    flags = [
+        argument.name for argument in arguments if argument.kwarg_only and argument.type.kind() == "BoolType"
+    ]
     DTensor._op_dispatcher.sharding_propagator.register_op_strategy(
         operator, strategy, RuntimeSchemaInfo(static_kwargkey=flags or None)
     )

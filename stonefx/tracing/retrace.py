@@ -45,7 +45,10 @@ def from_dynamo(
         raise
     except Exception as error:
         raise capture_error(
-            "the graph cannot be retraced", "Exclude this code with torch.compiler.disable, or report it.", "", error
+            "the graph cannot be retraced",
+            "Exclude this code with torch.compiler.disable, or report it.",
+            "",
+            error,
         ) from error
 
 

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from .opaque import is_higher_order
 from .regions import Region
-from .state import recording_paused
+
 
 def is_verbatim(node: fx.Node) -> bool:
     """Whether a node was copied as Dynamo has it; `meta["verbatim"]` says why."""
@@ -78,8 +78,7 @@ class Recording:
             values, results: of its inputs and outputs in the running trace.
         """
         proxies = {
-            node: self._tracer.unwrap_proxy(value)
-            for node, value in zip(region.inputs, values, strict=True)
+            node: self._tracer.unwrap_proxy(value) for node, value in zip(region.inputs, values, strict=True)
         }
         for node in region.nodes:
             args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), proxies.__getitem__)

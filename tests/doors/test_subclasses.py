@@ -1,4 +1,4 @@
-"""`torch.compile(model, backend="stone")` on what the graph language has no words for: it stays, the rest is rewritten."""
+"""`torch.compile(backend="stone")` on what the graph language has no words for: it stays, the rest is rewritten."""
 
 from __future__ import annotations
 
@@ -100,7 +100,11 @@ def grad_of_a_part(m: Model, x: torch.Tensor) -> torch.Tensor:
 # Forwards in which the chain is merged, the rows that they are given, and what the report's note names.
 REWRITTEN: dict[str, tuple[Callable[..., Any], Callable[[], torch.Tensor], str]] = {
     "nested inside": (lambda m, x: torch.relu(nested(m.chain(x))).values() + 1, rows, "NestedTensor"),
-    "two tensors inside": (lambda m, x: (lambda h: (TwoTensor(h, h.clone()) * 2).a)(m.chain(x)), rows, "TwoTensor"),
+    "two tensors inside": (
+        lambda m, x: (lambda h: (TwoTensor(h, h.clone()) * 2).a)(m.chain(x)),
+        rows,
+        "TwoTensor",
+    ),
     "a user's wrapper given": (
         lambda m, x: m.chain(m.c(x).sin()),
         lambda: Scaled(rows(), 2.0),
@@ -108,7 +112,11 @@ REWRITTEN: dict[str, tuple[Callable[..., Any], Callable[[], torch.Tensor], str]]
     ),
     "a user's function": (lambda m, x: m.chain(x), lambda: rows().as_subclass(Named), ""),
     "data": (write_through_data, rows, "what recording does not see"),
-    "data of a result": (lambda m, x: m.chain(x).data + m.c.weight.data.sum(), rows, "what recording does not see"),
+    "data of a result": (
+        lambda m, x: m.chain(x).data + m.c.weight.data.sum(),
+        rows,
+        "what recording does not see",
+    ),
     "jacrev": (lambda m, x: m.chain(jacrev(lambda v: m.c(v).sin())(x[0])), rows, "a transform of torch.func"),
     "jacfwd": (lambda m, x: m.chain(jacfwd(lambda v: m.c(v).sin())(x[0])), rows, ""),
     "hessian": (lambda m, x: m.chain(hessian(lambda v: m.c(v).sin().sum())(x[0])), rows, ""),
@@ -247,7 +255,9 @@ def test_a_nested_tensor_given() -> None:
 
 def test_a_quantised_weight() -> None:
     quantization = pytest.importorskip("torchao.quantization")
-    model = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 32), nn.Linear(32, 8))
+    model = nn.Sequential(
+        nn.Linear(64, 128), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 32), nn.Linear(32, 8)
+    )
     quantization.quantize_(model[0], quantization.Int8WeightOnlyConfig())
     x = torch.randn(4, 64)
     fast = torch.compile(model, backend="stone", options={"inner": "eager"})
@@ -281,11 +291,17 @@ def test_what_cannot_be_captured_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) 
     for inner in ("eager", "inductor"):
         torch._dynamo.reset()
         fast = torch.compile(model, backend="stone", options={"inner": inner, "on_error": "raise"})
-        with torch.no_grad(), pytest.warns(stonefx.StonefxWarning, match="rewrote nothing in this graph, which runs as"):
+        with (
+            torch.no_grad(),
+            pytest.warns(stonefx.StonefxWarning, match="rewrote nothing in this graph, which"),
+        ):
             torch.testing.assert_close(fast(rows()), model(rows()))
         (note,) = stonefx.last_report().notes
         assert note == "the original graph runs: no words for this graph"
     torch._dynamo.reset()
     fast = torch.compile(model, backend="stone", options={"require": ["linear_chain"]})
-    with torch.no_grad(), pytest.raises(Exception, match="no candidate was found\nthe original graph runs: no words"):
+    with (
+        torch.no_grad(),
+        pytest.raises(Exception, match="no candidate was found\nthe original graph runs: no words"),
+    ):
         fast(rows())
