@@ -201,7 +201,6 @@ class _Part:
 def _optimize_parts(
     source: nn.Module, example: Arguments, options: Options, error: CaptureError
 ) -> PartlyOptimizedModule:
-<<<<<<< HEAD
     """Optimize what lies between the breaks of the model, or else its submodules, whichever saves more."""
     expected = run_preserved(source, example) if options.verify else None
     fragments, whole = _fragments(source, example, options)
@@ -248,29 +247,6 @@ def _verified(
     fast: Optimized, expected: Any, example: Arguments, options: Options, mode: bool | None = None
 ) -> Optimized:
     """The result, after its results were compared with the original's where that is asked for."""
-=======
-    expected = run_preserved(source, (args, kwargs)) if options.verify else None
-    spare = owned(source) if options.inner == "inductor" else None
-    parts, skipped = _parts(source, args, kwargs, options, error)
-    reports = {}
-    for path, capture, part_args, part_kwargs in parts:
-        chosen = options
-        if (options.dynamic and _has_fixed_sizes(capture)) or capture.checks.particular:
-            # A part of a model is called with whatever sizes the data asks for, and in whatever layout.
-            chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
-        part = _optimize_captured(source.get_submodule(path), capture, chosen, (part_args, part_kwargs))
-        source.set_submodule(path, part)
-        reports[path] = part.report
-    report = _merged(reports, error, skipped)
-    fast = PartlyOptimizedModule(source, report)
-    if spare is not None and not any(site.status == "rewritten" for site in report.sites):
-        # Inductor fuses more where it sees more than a part at once.
-        report.notes.append(
-            "nothing was rewritten, so that torch.compile runs the model, with its graph breaks"
-        )
-        run = torch.compile(spare.forward, dynamic=None if options.dynamic else False)
-        fast = PartlyOptimizedModule(spare, report, run)
->>>>>>> capture
     if options.verify:
         verify_whole(expected, run_preserved(fast, example, mode), fast.report)
     return fast
@@ -310,9 +286,10 @@ def _parts(
     parts = []
     for path, capture, args, kwargs in captured:
         chosen, submodule, example = options, source.get_submodule(path), (args, kwargs)
-        if options.dynamic and other_sizes_run(capture, submodule, example):
-            # A part of a model is called with whatever sizes the data asks for, and a graph whose weights are folded
-            # away holds for its own.
+        varies = options.dynamic and other_sizes_run(capture, submodule, example)
+        if varies or capture.checks.particular:
+            # A part of a model is called with whatever sizes the data asks for, and in whatever layout, and a graph
+            # whose weights are folded away holds for its own.
             fragments, report = _fragments(submodule, example, options)
             if report.rewritten():
                 parts.append(_Part(path, fragments, report, example))

@@ -75,9 +75,10 @@ def node_location(node: fx.Node | None) -> str:
     frames = [i for i, line in enumerate(lines) if line.startswith('File "')]
     if not frames:
         return ""
-    frame = lines[frames[-1]]
-    path, line = frame.split('"')[1], frame.split("line ")[1].split(",")[0]
-    code = next(iter(lines[frames[-1] + 1 :]), "")
+    users = [i for i in frames if not lines[i].split('"')[1].startswith(_TORCH)]
+    last = (users or frames)[-1]
+    path, line = lines[last].split('"')[1], lines[last].split("line ")[1].split(",")[0]
+    code = next(iter(lines[last + 1 :]), "")
     return f"{path}:{line}" + (f": {code}" if code else "")
 
 

@@ -104,12 +104,6 @@ def source_dimension(source: Any, call: Mapping[str, Any], paths: Mapping[int, P
 def fake_strides(value: torch.Tensor, known: Collection[str]) -> tuple[int | str, ...]:
     """The strides of a fake tensor: ints, or Python expressions over the symbols that are known at a call."""
     env = getattr(getattr(value, "fake_mode", None), "shape_env", None)
-<<<<<<< HEAD
-    return tuple(
-        stride if isinstance(stride, int) else _plain(env.replace(stride.node.expr))
-        for stride in value.stride()
-    )
-=======
 
     def plain(stride: Any) -> int | str:
         if isinstance(stride, int):
@@ -126,7 +120,6 @@ def fake_strides(value: torch.Tensor, known: Collection[str]) -> tuple[int | str
 def is_stride(source: Any) -> bool:
     """Whether one of Dynamo's sources is a stride, which it takes for a number of its own where there are gaps."""
     return isinstance(source, TensorPropertySource) and source.prop is TensorProperty.STRIDE
->>>>>>> capture
 
 
 def _plain(size: sympy.Basic) -> int | str:
