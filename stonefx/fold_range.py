@@ -133,5 +133,6 @@ def _largest(graph: fx.Graph, node: fx.Node, shape: tuple[int, ...], whole: bool
     if len(shape) == 1 and not whole:
         return [graph.call_function(aten.abs.default, (node,))]
     long = [axis for axis, size in enumerate(shape) if entries >= size * _ENTRIES and not whole]
-    kept = [[other for other in range(len(shape)) if other != axis] for axis in long] or [None]
+    kept: list[list[int] | None] = [[other for other in range(len(shape)) if other != axis] for axis in long]
+    kept = kept or [None]
     return [graph.call_function(aten.linalg_vector_norm.default, (node, math.inf, dims)) for dims in kept]
