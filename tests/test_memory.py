@@ -26,7 +26,7 @@ SEEN: list[Callable[[], torch.Tensor]] = [
     lambda: torch.ones(0),
     lambda: torch.ones(4, dtype=torch.bool),
     lambda: torch.ones(4, device="meta"),
-    lambda: torch.ones(8)[:4],  # the only tensor that is left of a larger one
+    lambda: torch.ones(8)[:4].detach(),  # the only tensor that is left of a larger one
 ]
 
 
@@ -51,10 +51,27 @@ def test_memory_that_others_may_write(make: Callable[[], torch.Tensor], reason: 
 
 
 def test_parts_of_a_buffer() -> None:
-    first, second = torch.ones(8).split(4)
-    assert "part of a larger buffer" in unseen_writers(first)
-    del second
-    assert unseen_writers(first) == ""
+    whole = torch.ones(8)
+    views, parts = whole.split(4), [part.detach() for part in whole.split(4)]
+    assert all("part of a larger buffer" in unseen_writers(each) for each in [*views, *parts])
+    del whole, views
+    assert all("part of a larger buffer" in unseen_writers(each) for each in parts)
+    del parts[1:]
+    assert unseen_writers(parts[0]) == ""
+
+
+def test_the_base_of_a_view_is_no_stranger() -> None:
+    """What is written to it shows in the version of the view."""
+    base = torch.ones(4, 3)
+    view = base.t()
+    version = view._version
+    assert unseen_writers(view) == "" and holds_alone(view)
+    base.mul_(2)
+    assert view._version > version
+    alias = base.data
+    assert not holds_alone(view)
+    del alias
+    assert holds_alone(view)
 
 
 def test_who_holds_a_tensor_is_known_again_and_again() -> None:
