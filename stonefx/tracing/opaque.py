@@ -6,6 +6,7 @@ gradient is wanted there is neither, so the body of each is kept beside it, see 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,7 @@ def noted_functions() -> Iterator[list[str]]:
     """
     names: list[str] = []
     original, ambient = AutogradFunctionVariable.call_apply, torch.is_grad_enabled()
+    thread = threading.get_ident()
 
     def call_apply(self: AutogradFunctionVariable, tx: Any, args: Any, kwargs: Any) -> Any:
         required: list[bool] = []
@@ -49,7 +51,8 @@ def noted_functions() -> Iterator[list[str]]:
 
         VariableTracker.visit(visit, (args, kwargs))
         enabled = torch.is_grad_enabled()
-        if (enabled and not required) or (not enabled and not ambient):
+        traced = (enabled and not required) or (not enabled and not ambient)
+        if traced and threading.get_ident() == thread:
             names.append(self.fn_cls.__name__)
         return original(self, tx, args, kwargs)
 

@@ -213,3 +213,12 @@ def test_a_function_under_no_grad_of_the_models_own_is_no_obstacle() -> None:
     fast = stonefx.optimize(model, x, keep=("l", "m"))
     for came, wanted in zip(gradients(fast, x), gradients(model, x), strict=True):
         torch.testing.assert_close(came, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("forward", [rounded, largest, checkpointed])
+def test_the_backend_gives_their_gradients(forward: Callable[..., Any]) -> None:
+    model, x = model_of(forward), torch.randn(4, 8, generator=torch.Generator().manual_seed(1)) / 8
+    torch._dynamo.reset()
+    fast = torch.compile(model, backend="stone", options={"inner": "eager", "passes": ("normalize",)})
+    for came, wanted in zip(gradients(fast, x), gradients(model, x), strict=True):
+        torch.testing.assert_close(came, wanted, rtol=1e-4, atol=1e-5)
