@@ -57,7 +57,7 @@ def as_part(fast: OptimizedModule | PartlyOptimizedModule) -> OptimizedPart:
     kind = type(source)
     # The optimized module is kept by the class: in the shared `__dict__` the submodule would come to hold it, too.
     own = type(f"Optimized{kind.__name__}", (OptimizedPart, kind), {"_fast": fast})
-    part = own.__new__(own)
+    part: OptimizedPart = object.__new__(own)
     object.__setattr__(part, "__dict__", source.__dict__)
     return part
 
