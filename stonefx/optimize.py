@@ -39,7 +39,7 @@ from .tracing.own_errors import model_error
 from .tracing.ownership import owned
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-Optimized = TypeVar("Optimized", OptimizedModule, PartlyOptimizedModule)
+Optimized = TypeVar("Optimized", bound="OptimizedModule | PartlyOptimizedModule")
 
 
 def optimize(

@@ -123,7 +123,9 @@ class PartlyOptimizedModule(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own forward."""
-        return self.__dict__["_run"](*args, **kwargs)
+        # Another compiler or exporter wants to see the forward itself.
+        run = self._source.forward if torch.compiler.is_compiling() else self.__dict__["_run"]
+        return run(*args, **kwargs)
 
     def train(self, mode: bool = True) -> PartlyOptimizedModule:
         """Set the mode of the model, whose forward may ask for it, and of its submodules."""

@@ -56,8 +56,9 @@ def as_part(fast: OptimizedModule | PartlyOptimizedModule) -> OptimizedPart:
     source = fast.__dict__["_source"]
     kind = type(source)
     # The optimized module is kept by the class: in the shared `__dict__` the submodule would come to hold it, too.
-    own = type(f"Optimized{kind.__name__}", (OptimizedPart, kind), {"_fast": fast})
-    part = own.__new__(own)
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    own = type(kind.__name__, (OptimizedPart, kind), names | {"_fast": fast})
+    part: OptimizedPart = object.__new__(own)
     object.__setattr__(part, "__dict__", source.__dict__)
     return part
 

@@ -15,7 +15,7 @@ from ..capture import Capture
 from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, split_folds
 from ..passes.transpose import store_transposed
 from ..tracing.functions import with_functions
-from ..tracing.opaque import traced_functions
+from ..tracing.opaque import lacks_gradients, traced_functions
 from ..tracing.ownership import reachable_tensors
 from ..tracing.state import restored_state
 from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
@@ -42,6 +42,8 @@ class Program:
         inference: the graph for calls that want no gradient, where custom functions and checkpoints are looked into;
             None where that is the same graph.
         constants: name in the holder -> tensor that the model has beside its parameters and buffers.
+        frozen: placeholders of tensors of which a custom function of the graph gives no gradient, since none was
+            wanted of them at capture.
     """
 
     capture: Capture
@@ -54,6 +56,7 @@ class Program:
     has_original: bool = True
     inference: fx.GraphModule | None = None
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
 
     @property
     def module(self) -> fx.GraphModule:
@@ -123,10 +126,11 @@ class Program:
         kept = set(self.capture.checks.weights).isdisjoint(self.dropped)
         weights = partial(weight, module) if kept else None
         reason = self.capture.mismatch(args, kwargs, weights)
-        if reason is None and (names := traced_functions(self.module)):
+        if reason is None and self.frozen:
+            names = ", ".join(dict.fromkeys(traced_functions(self.module))) or "a custom function"
             return (
-                f"a gradient is wanted, and {', '.join(dict.fromkeys(names))} was captured without its backward, since "
-                "neither a weight nor an example input required a gradient"
+                f"a gradient is wanted, and {names} was captured without its backward for it, since it was not wanted "
+                "of the weights and example inputs at capture"
             )
         return reason or "the arguments are not those of the captured call"
 
@@ -137,7 +141,11 @@ class Program:
         known = reachable_tensors(source)
         for name, tensor in self.constants.items():
             # What is not part of the copied model may be changed by others, who know nothing of this one.
-            value = tensor if id(tensor) in known else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            value = (
+                tensor
+                if id(tensor) in known
+                else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            )
             holder.register_buffer(name.removeprefix(f"{self.holder}."), value, persistent=False)
         weights = [weight(source, name) for name in self.read]
         values = evaluate_folds(self.split.folds, weights) if self.split.folds is not None else ()
@@ -202,11 +210,11 @@ class Program:
             for name, row in in_rows.items()
         ]
         body = self._body(self.inference or self.module, inputs | in_rows, reserved)
-        training, wanted = None, ""
-        if traced_functions(self.module):
-            wanted = self._wanted(inputs, body)
-        elif self.inference is not None and self.inner == "eager":
-            wanted = self._wanted(inputs, body)
+        training, wanted, refused = None, "", ""
+        if self.frozen:
+            refused = self._wanted(inputs, body, [name for name in self._tensors() if name in self.frozen])
+        if self.inference is not None and self.inner == "eager":
+            wanted = self._wanted(inputs, body, self._tensors())
             training = self._body(self.module, inputs | in_rows, reserved | body.taken)
             training.lines[:0] = rows
             body.constants |= training.constants
@@ -218,20 +226,23 @@ class Program:
             direct.get,
             any(makes_tensors_on_a_device(graph) for graph in self.graphs),
             self.plain_devices(),
+            refused,
             wanted,
             training,
         )
         return build_functions(call, hook_tables(module))
 
-    def _wanted(self, inputs: dict[str, str], body: Body) -> str:
-        """The expression for whether a call wants a gradient."""
-        values = [
-            inputs[node.name]
-            for node in self.module.graph.find_nodes(op="placeholder")
-            if node.users and isinstance(node.meta.get("val"), torch.Tensor)
-        ]
+    def _tensors(self) -> list[str]:
+        """The placeholders that some node reads and that are tensors."""
+        placeholders = self.module.graph.find_nodes(op="placeholder")
+        return [n.name for n in placeholders if n.users and isinstance(n.meta.get("val"), torch.Tensor)]
+
+    def _wanted(self, inputs: dict[str, str], body: Body, placeholders: list[str]) -> str:
+        """The expression for whether a call wants a gradient of one of these."""
+        if not placeholders:
+            return ""
         enabled = body.constant(torch.is_grad_enabled, "is_grad_enabled")
-        return f"{enabled}() and ({' or '.join(f'{value}.requires_grad' for value in values) or 'False'})"
+        return f"{enabled}() and ({' or '.join(f'{inputs[name]}.requires_grad' for name in placeholders)})"
 
     def _body(self, module: fx.GraphModule, inputs: dict[str, str], reserved: set[str]) -> Body:
         if self.inner == "eager":
@@ -257,7 +268,9 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
     """Hoist the folds out of a rewritten capture and name everything that its graph reads."""
     if inner == "eager":
         store_transposed(capture.module)
-    originals = [node.name for node in capture.module.graph.find_nodes(op="placeholder")]
+    placeholders = capture.module.graph.find_nodes(op="placeholder")
+    originals = [node.name for node in placeholders]
+    required = [bool(getattr(node.meta.get("val"), "requires_grad", False)) for node in placeholders]
     split = split_folds(capture.module)
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -278,7 +291,30 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
     used = {*names.values(), *read}
     constants = {own[name]: tensor for name, tensor in capture.constants.items() if own[name] in used}
     constants |= {attributes[target]: tensor for target, tensor in _attributes(capture.module).items()}
-    return Program(capture, split, inner, names, read, rows, holder, constants=constants)
+    frozen = _without_gradient(capture.module, originals, required, split)
+    return Program(capture, split, inner, names, read, rows, holder, constants=constants, frozen=frozen)
+
+
+def _without_gradient(
+    module: fx.GraphModule, originals: list[str], required: list[bool], split: FoldSplit
+) -> frozenset[str]:
+    """The placeholders of whose tensors the custom functions of a graph give no gradient.
+
+    Args:
+        module: the graph, without its folds.
+        originals, required: the placeholders that it had with them, and whether each required a gradient at capture.
+        split: the folds.
+    """
+    placeholders = module.graph.find_nodes(op="placeholder")
+    if traced_functions(module):
+        return frozenset(node.name for node in placeholders)
+    if not any(map(lacks_gradients, module.graph.nodes)):
+        return frozenset()
+    known = dict(zip(originals, required, strict=True))
+    folds = [node.name for node in placeholders if "fold_input" in node.meta]
+    for name, origins in zip(folds, fold_sources(split), strict=True):
+        known[name] = any(required[split.weights[index]] for index in origins)
+    return frozenset(node.name for node in placeholders if not known[node.name])
 
 
 def changes_state(module: fx.GraphModule) -> bool:
