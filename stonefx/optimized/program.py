@@ -137,7 +137,11 @@ class Program:
         known = reachable_tensors(source)
         for name, tensor in self.constants.items():
             # What is not part of the copied model may be changed by others, who know nothing of this one.
-            value = tensor if id(tensor) in known else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            value = (
+                tensor
+                if id(tensor) in known
+                else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            )
             holder.register_buffer(name.removeprefix(f"{self.holder}."), value, persistent=False)
         weights = [weight(source, name) for name in self.read]
         values = evaluate_folds(self.split.folds, weights) if self.split.folds is not None else ()
