@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -148,6 +148,7 @@ def from_module(
     check_leaves(arguments)
     batch = batch_size(arguments) if dynamic else None
     failure: CaptureError | None = None
+    first: CaptureError | None = None
     unlike = False
     for exact, gradients, size in attempts((args, kwargs), batch):
         if exact and not unlike:
@@ -158,7 +159,9 @@ def from_module(
             recording = record(model, call_args, call_kwargs, size, gradients=gradients, exact=exact)
             capture = _capture(model, recording, signature)
             if (mismatch := capture.mismatch(args, kwargs)) is None:
-                return capture
+                return (
+                    capture if first is None or size is not None or batch is None else _fixed(capture, first)
+                )
             unlike = True
             failure = capture_error(
                 f"the graph does not hold for the example call itself: {mismatch}",
@@ -167,8 +170,15 @@ def from_module(
         except CaptureError as error:
             # A model that cannot be traced at all says so again, and more plainly, with static sizes.
             failure = error
+        first = first or failure
     assert failure is not None
     raise failure
+
+
+def _fixed(capture: Capture, reason: CaptureError) -> Capture:
+    """A capture of the example's sizes alone, with a note that says why."""
+    why = str(reason).splitlines()[0]
+    return replace(capture, notes=(*capture.notes, f"every call must have the sizes of the example: {why}"))
 
 
 def capturable_submodules(

@@ -125,7 +125,7 @@ def test_a_parameter_may_decide() -> None:
     torch.testing.assert_close(fast.k.grad, model.k.grad)
 
 
-@pytest.mark.parametrize("inner", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("inner", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_other_compilers_get_the_graph_of_the_branch(inner: str) -> None:
     model = model_of("curvature")
     fast = optimized(model, rows(), inner=inner)

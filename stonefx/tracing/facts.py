@@ -22,13 +22,26 @@ STATE: dict[str, Callable[..., Any]] = {
 }
 
 
+# Attributes and methods of tensors, by what they are about.
+LAYOUT = frozenset("is_contiguous stride storage_offset dim_order _is_view _base is_set_to".split())
+GRADIENT = frozenset("requires_grad is_leaf grad_fn retains_grad grad output_nr".split())
+DEVICE = frozenset(
+    "device is_cuda is_cpu is_meta is_xpu is_mps is_xla is_hpu is_ipu is_mtia is_maia is_vulkan get_device "
+    "is_pinned type".split()
+)
+# What a copy of an argument has as the argument had it, whatever else it is.
+KINDS = frozenset(
+    "layout is_sparse is_sparse_csr is_quantized is_nested is_mkldnn names has_names is_conj is_neg".split()
+)
+
+
 def is_question(name: str, count: int) -> bool:
     """Whether a question of this name, to so many tensors, is known to do nothing but answer."""
     if count == 0:
-        return name in _STATE
+        return name in STATE
     if name == "decision":
         return False
-    return name in _QUESTIONS or name in _LAYOUT | _GRADIENT | _DEVICE | _KINDS
+    return name in _QUESTIONS or name in LAYOUT | GRADIENT | DEVICE | KINDS | {"item"}
 
 
 @dataclass(frozen=True)

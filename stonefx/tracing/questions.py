@@ -177,9 +177,10 @@ def _builtin(original: _Traced, questions: Questions) -> _Traced:
 
 
 def _kinds(classes: Any) -> tuple[type, ...]:
-    """Classes of which one tensor may be an instance and another not; none where every tensor is one."""
+    """Classes of which one tensor may be an instance and another not; none where each tensor is, or none."""
     kinds = classes if isinstance(classes, tuple) else (classes,)
-    return () if torch.Tensor in kinds else kinds
+    some = tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, torch.Tensor))
+    return () if torch.Tensor in some else some
 
 
 def _identity(tx: Any, questions: Questions) -> None:

@@ -23,8 +23,8 @@ from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
 from .numbers import marked_outputs
 from .opaque import noted_functions, traced_functions
-from .recurrent import whole_recurrent_layers
 from .questions import Questions, noted_questions
+from .recurrent import whole_recurrent_layers
 from .results import plain_integers
 from .retrace import from_dynamo
 

@@ -10,22 +10,11 @@ from torch._dynamo.source import CallMethodItemSource
 
 from .arguments import Path, Weight
 from .errors import capture_error
-from .facts import Fact, Relied
+from .facts import DEVICE, GRADIENT, KINDS, LAYOUT, Fact, Relied
 from .mutation import written_placeholders
 from .questions import MEMORY, Question
 from .recorder import Recording
 from .sizes import Sizes, fake_strides, is_stride
-
-_LAYOUT = frozenset("is_contiguous stride storage_offset dim_order _is_view _base is_set_to".split())
-_GRADIENT = frozenset("requires_grad is_leaf grad_fn retains_grad grad output_nr".split())
-_DEVICE = frozenset(
-    "device is_cuda is_cpu is_meta is_xpu is_mps is_xla is_hpu is_ipu is_mtia is_maia is_vulkan get_device "
-    "is_pinned type".split()
-)
-# What a copy of an argument has as the argument had it, whatever else it is.
-_KINDS = frozenset(
-    "layout is_sparse is_sparse_csr is_quantized is_nested is_mkldnn names has_names is_conj is_neg".split()
-)
 
 
 def relied_on(
@@ -57,10 +46,10 @@ def relied_on(
         elif question.name in MEMORY:
             paths = list(tensors)
             facts += [Fact(tuple(paths[start:]), "apart", (), True) for start in range(len(paths) - 1)]
-        elif None not in asked and question.name not in _DEVICE:
+        elif None not in asked and question.name not in DEVICE:
             answer = _answer(question, _read(question.sources[0], recording.variables))
             facts.append(_fact(tuple(place for place in asked if place is not None), question, answer))
-        elif question.name in _LAYOUT:
+        elif question.name in LAYOUT:
             layouts.update(tensors)
         else:
             facts += _of_what_forward_computed(question, tensors, recording.gradients)
@@ -71,7 +60,7 @@ def relied_on(
         *_apart(recording, places, tensors),
         *_decisions(recording, weights),
     ]
-    devices = any(question.name in _DEVICE for question in recording.questions.asked)
+    devices = any(question.name in DEVICE for question in recording.questions.asked)
     return Relied(
         tuple(dict.fromkeys(facts)), _strides(recording, places, layouts | strided, tensors, sizes), devices
     )
@@ -93,13 +82,13 @@ def _of_what_forward_computed(
     question: Question, tensors: Mapping[Path, torch.Tensor], gradients: bool
 ) -> list[Fact]:
     """A tensor that forward computed has what it was asked for from the arguments, so that they are held to theirs."""
-    if question.name in _GRADIENT:
+    if question.name in GRADIENT:
         wanting = {path: t for path, t in tensors.items() if t.is_floating_point() or t.is_complex()}
         return [
             Fact((), "is_grad_enabled", (), gradients),
             *(Fact((path,), "requires_grad", (), t.requires_grad) for path, t in wanting.items()),
         ]
-    if question.name in _KINDS:
+    if question.name in KINDS:
         return [
             _fact((path,), question, _fact((path,), question, None).now(t)) for path, t in tensors.items()
         ]
