@@ -314,6 +314,7 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     rows = row_major_arguments(capture, options.inner)
     unrewritten = inlined(capture.module)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
+    report.notes += capture.notes
     program = make_program(capture, options.inner, rows)
     inference = inlined(capture.module)
     if inference is not None and unrewritten is not None:

@@ -30,7 +30,11 @@ def run_preserved(
     subject = model.__dict__.get("_source", model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with preserved_random_state(model), restored_attributes(subject), torch.set_grad_enabled(bool(gradients)):
+        with (
+            preserved_random_state(model),
+            restored_attributes(subject),
+            torch.set_grad_enabled(bool(gradients)),
+        ):
             torch.manual_seed(0)
             return model(*args, **kwargs)
     finally:

@@ -32,7 +32,8 @@ def call_document(capture: Capture, dropped: Collection[str] = ()) -> dict[str, 
         dropped: names of weights that were folded away, which nobody can change, so that no fact need be asked of them.
 
     Raises:
-        TypeError: a default or constant argument, or a class of a container, cannot be found by another process.
+        TypeError: the graph depends on a value of a weight; or a default or constant argument, or a class of a
+            container, cannot be found by another process.
     """
     checks = capture.checks
     return {
