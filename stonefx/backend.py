@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from .capture import CaptureError, from_dynamo
-from .freezing import bind_weights, lift_weights
+from .freezing import bind_weights, freed_with, lift_weights, made_modules
 from .inner import compile_inner, compile_later, static_fake
 from .memory import unseen_writers
 from .options import Options
@@ -204,8 +204,9 @@ def _compile_frozen(
     kept = [index for index in split.kept if index < free]
     constant = zip(placeholders[len(kept) :], values[len(kept) :], strict=True)
     bind_weights(module, {node.name: value for node, value in constant})
-    compiled = compile_inner(module, [inputs[index] for index in kept], "inductor", mode)
-    return lambda *values: compiled(*[values[index] for index in kept])
+    with made_modules() as modules:
+        compiled = compile_inner(module, [inputs[index] for index in kept], "inductor", mode)
+    return freed_with(lambda *values: compiled(*[values[index] for index in kept]), modules)
 
 
 def _note_original(report: Report, reason: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -68,3 +71,31 @@ def bind_weights(module: fx.GraphModule, values: Mapping[str, torch.Tensor]) -> 
     # A plain attribute: nn.Module's own typing would have it a tensor or module.
     object.__setattr__(module, "_param_name_to_source", sources)
     module.recompile()
+
+
+@contextmanager
+def made_modules() -> Iterator[list[ModuleType]]:
+    """The modules of generated code that inductor makes meanwhile; it keeps all of them for the life of the process."""
+    from torch._inductor.codecache import PyCodeCache
+
+    known = len(PyCodeCache.modules)
+    found: list[ModuleType] = []
+    yield found
+    found += PyCodeCache.modules[known:]
+
+
+def freed_with(run: Callable[..., Any], modules: list[ModuleType]) -> Callable[..., Any]:
+    """Let the frozen weights that generated code holds be freed with what runs it.
+
+    Args:
+        run: the only way to run the code; also the result.
+        modules: see `made_modules`.
+    """
+    weakref.finalize(run, _free, modules)
+    return run
+
+
+def _free(modules: list[ModuleType]) -> None:
+    for module in modules:
+        for name in [name for name, value in vars(module).items() if isinstance(value, torch.Tensor)]:
+            delattr(module, name)

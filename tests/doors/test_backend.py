@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import subprocess
 import sys
@@ -300,3 +301,24 @@ def test_inductor_writes_cpp_for_varying_sizes(door: str) -> None:
         for batch in (5, 3, 8):
             x = torch.randn(batch, 6)
             equal(fast(x), model(x))
+
+
+def test_frozen_weights_are_freed_with_what_was_compiled() -> None:
+    """Inductor keeps every module of generated code that it makes, and with it the constants that it froze."""
+
+    def held() -> int:
+        modules = [vars(module) for module in torch._inductor.codecache.PyCodeCache.modules]
+        return sum(isinstance(value, torch.Tensor) for held in modules for value in held.values())
+
+    torch._dynamo.reset()
+    gc.collect()
+    before = held()
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
+    with torch._inductor.config.patch(freezing=True), torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        compiled = torch.compile(model, backend="stone")
+        compiled(torch.ones(5, 6))
+        assert held() > before
+    del compiled
+    torch._dynamo.reset()
+    gc.collect()
+    assert held() == before
