@@ -76,7 +76,7 @@ def test_an_operator_that_no_file_may_call(tmp_path: Path) -> None:
     fast = stonefx.optimize(Backward().eval(), x(4), verify=False)
     with pytest.raises(
         TypeError,
-        match=r"the call of aten\.glu_backward\.default in the graph .*that a graph may call.*call stonefx\.optimize on",
+        match=r"the call of aten\.glu_backward\.default in the graph .*that a graph may call.*call stonefx\.optimize",
     ):
         stonefx.save(fast, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
