@@ -51,6 +51,8 @@ class Capture:
         checks: what a call must satisfy for the graph to be valid for it.
         training: the model's flag at capture.
         signature: of the model's `forward`.
+        attributes: path and name of each attribute of the model that forward read, so that the graph holds for its
+            value; a module that it looked at has the name "".
     """
 
     module: fx.GraphModule
@@ -63,6 +65,7 @@ class Capture:
     checks: Checks
     training: bool
     signature: inspect.Signature
+    attributes: frozenset[tuple[str, str]] = frozenset()
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by parameter, defaults filled in; raises `TypeError` as `forward` would."""
@@ -188,6 +191,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         checks=make_checks(arguments, sizes),
         training=model.training,
         signature=signature,
+        attributes=recording.attributes,
     )
     placeholders = recording.module.graph.find_nodes(op="placeholder")
     for node, value in zip(placeholders, recording.inputs, strict=True):
