@@ -20,9 +20,8 @@ from ..tracing.recorder import copied
 def run_preserved(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
     """Run a model on copies of example arguments, leaving its buffers and the random state as they were."""
     args, kwargs = copied(example)
-    subject = model.__dict__.get("_source", model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with preserved_random_state(model), restored_attributes(subject):
+    with preserved_random_state(model), restored_attributes(model):
         torch.manual_seed(0)
         result = model(*args, **kwargs)
     for buffer, value in buffers:

@@ -9,6 +9,7 @@ from torch._guards import TracingContext
 
 # A path from a module to one of its children: both spellings that Dynamo has for the table.
 _CHILD = re.compile(r"(?:\._modules|\.__dict__\['_modules'\])\['([^']+)'\]")
+_TABLES = ("_modules", "_parameters", "_buffers")
 _NAMED = re.compile(r"\.__dict__\['([^']+)'\]|\.([A-Za-z_]\w*)")
 
 
@@ -28,14 +29,21 @@ def attributes_read(variable: str) -> frozenset[tuple[str, str]]:
     for guard in context.guards_context.dynamo_guards:
         name: Any = guard.name
         facts = getattr(guard.create_fn, "keywords", None) or {}
-        found |= _attributes(name() if callable(name) else name, variable, facts.get("attr"))
+        kind = guard.create_fn_name()
+        found |= _attributes(name() if callable(name) else name, variable, facts.get("attr"), kind)
     return frozenset(found)
 
 
-def _attributes(source: str, variable: str, attribute: str | None) -> set[tuple[str, str]]:
-    """What one guard says: `source` is Dynamo's expression for a value, `attribute` a name looked for on it.
+def _attributes(source: str, variable: str, attribute: str | None, kind: str) -> set[tuple[str, str]]:
+    """What one guard says.
 
-    >>> sorted(_attributes("L['model']._modules['a']._modules['0'].p", "model", None))
+    Args:
+        source: Dynamo's expression for a value.
+        variable: see `attributes_read`.
+        attribute: a name that was looked for on the value.
+        kind: of the guard.
+
+    >>> sorted(_attributes("L['model']._modules['a']._modules['0'].p", "model", None, "CONSTANT_MATCH"))
     [('', ''), ('a', ''), ('a.0', ''), ('a.0', 'p')]
     """
     prefix = f"L['{variable}']"
@@ -48,7 +56,9 @@ def _attributes(source: str, variable: str, attribute: str | None) -> set[tuple[
         found.add((path, ""))
     named = _NAMED.match(source, position)
     if named:
-        found.add((path, named[1] or named[2]))
+        # Dynamo looks at the type of a table whenever it takes something out of it.
+        if kind != "TYPE_MATCH" or (named[1] or named[2]) not in _TABLES:
+            found.add((path, named[1] or named[2]))
     elif position == len(source) and attribute is not None:
         found.add((path, attribute))
     return found
