@@ -14,6 +14,7 @@ from torch import fx, nn
 from .tracing.arguments import Path, bind, check_leaves, walk_arguments
 from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.errors import BatchDependentNumber, CaptureError, capture_error
+from .tracing.model_state import without_own_hooks
 from .tracing.names import source_name
 from .tracing.recorder import Recording, record, repeated
 from .tracing.results import Output, Weight, attribute_views, fill, result_template
@@ -138,7 +139,17 @@ def from_module(
             cause=error,
         ) from error
     check_leaves(arguments)
-    batch = _batch_size(arguments) if dynamic else None
+    with without_own_hooks(model):
+        return _capture_call(model, args, kwargs, signature, _batch_size(arguments) if dynamic else None)
+
+
+def _capture_call(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    signature: inspect.Signature,
+    batch: int | None,
+) -> Capture:
     if batch is not None:
         call = repeated((args, kwargs), 1, 2) if batch == 1 else (args, kwargs)
         try:

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..rewriting import StonefxWarning
 from .derived import Derived, derived, plain_class, set_class
-from .parts import PLACE, Part, copied_as, plain_twin
+from .parts import PLACE, Part, copied_as, pickled
 from .program import TABLES
 from .record import Record
 from .weights import has_hooks
@@ -61,12 +61,15 @@ class OptimizedModule(Part):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A call while hooks are to run or something differs from what was captured; else it is the generated one."""
         record = self.__dict__["_stone_record"]
-        record.original = not record.is_as_captured(self)
+        if record.stale or record.original:
+            record.original = not record.is_as_captured(self)
+            if not record.original:
+                self._bind()
         if record.original:
             return super().__call__(*args, **kwargs)
-        self._bind()
         if has_hooks(self):
             return nn.Module.__call__(self, *args, **kwargs)
+        set_class(self, record.fast)
         return self(*args, **kwargs)
 
     def _stone_forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,6 +89,7 @@ class OptimizedModule(Part):
         code = record.program.code(self)
         self.__dict__[TABLES] = tuple(code.own.values())
         record.fast = derived(OptimizedModule, plain_class(type(self)), lambda: _methods(code, self), code.key)
+        record.stale = False
         set_class(self, record.fast)
         if has_hooks(self):
             self._stone_look_again()
@@ -146,13 +150,19 @@ class OptimizedModule(Part):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModule:
         record = self.__dict__["_stone_record"]
+        own = Record(record.program, copy.copy(record.report), warned=record.warned, stale=True)
+        memo[id(record)] = own
         twin: Any = copied_as(self, derived(OptimizedModule, plain_class(type(self))), memo)
-        OptimizedModule.__init__(twin, twin, record.program, copy.copy(record.report))
+        own.patched = twin.__dict__.pop("forward", None) if record.patched is not None else None
+        twin.__dict__["_stone_record"] = own
+        own.roots.add(twin)
+        if own.is_as_captured(twin):
+            twin._bind()
         return twin
 
     def __copy__(self) -> OptimizedModule:
         twin: Any = super().__copy__()
-        self.__dict__["_stone_record"].serve(twin)
+        self.__dict__["_stone_record"].roots.add(twin)
         return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -193,7 +203,7 @@ class PartlyOptimizedModule(Derived):
     @property
     def _stone_follows_weights(self) -> bool:
         """Whether the folds in the submodules are made again when the model's own weights change."""
-        return all(part._stone_follows_weights for part in self.modules() if isinstance(part, OptimizedModule))
+        return any(part._stone_follows_weights for part in self.modules() if isinstance(part, OptimizedModule))
 
     def _stone_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own forward."""
@@ -202,7 +212,7 @@ class PartlyOptimizedModule(Derived):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # As the original model; the parts raise where they lost weights.
-        return plain_twin(self).__reduce_ex__(protocol)
+        return pickled(self, protocol)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PartlyOptimizedModule:
         twin: Any = copied_as(self, derived(PartlyOptimizedModule, plain_class(type(self))), memo)

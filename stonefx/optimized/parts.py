@@ -13,13 +13,27 @@ from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from .derived import Derived, become, plain_class, set_class
+from .weights import hooks
 
 if TYPE_CHECKING:
     from .record import Record
 
 PLACE = "_stone_place"
-_TABLES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
-_MISSING = object()
+TABLES_OF_MODULES = (
+    *("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"),
+    *("_backward_hooks", "_backward_pre_hooks"),
+)
+COMPUTED = object()
+
+
+class _Missing:
+    """The mark of an attribute that is not there; the same in all copies."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Missing:
+        return self
+
+
+_MISSING = _Missing()
 
 
 @dataclass(eq=False)
@@ -29,8 +43,9 @@ class Place:
     Args:
         record: of the model; None for a copy that was taken out of it.
         path: of the module in the model.
-        attributes: names of the attributes that the graph holds for.
-        weights: names of the weights that the graph or its folds read.
+        attributes: the attributes that the graph holds for, as they were at capture.
+        children: the submodules whose work the graph does.
+        weights: shape and dtype of the weights that the graph or its folds read.
         released: names of the weights that are gone, with those that hold them now.
         shown: what the module says of itself when it is printed, where it can no longer find out.
         hooks: those that were there at capture, so that they are in the graph.
@@ -38,14 +53,27 @@ class Place:
 
     record: Record | None
     path: str
-    attributes: set[str] = field(default_factory=set)
-    weights: set[str] = field(default_factory=set)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    children: dict[str, nn.Module] = field(default_factory=dict)
+    weights: dict[str, tuple[torch.Size, torch.dtype]] = field(default_factory=dict)
     released: dict[str, list[str]] = field(default_factory=dict)
     shown: str | None = None
     hooks: list[Any] = field(default_factory=list)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Place:
-        return Place(None, self.path, released=self.released, shown=self.shown)
+        record = memo.get(id(self.record))
+        if record is None:
+            return Place(None, self.path, released=self.released, shown=self.shown)
+        facts = (copy.deepcopy(facts, memo) for facts in (self.attributes, self.children))
+        return Place(record, self.path, *facts, self.weights, self.released, self.shown, copy.deepcopy(self.hooks, memo))
+
+    def is_as_captured(self, module: nn.Module) -> bool:
+        """Whether the graph holds for this module, its hooks left aside."""
+        return (
+            all(same(value, peek(module, name)) for name, value in self.attributes.items())
+            and all(module._modules.get(name) is child for name, child in self.children.items())
+            and all(_fits(facts, _stored(module, name)) for name, facts in self.weights.items())
+        )
 
     def named(self, name: str) -> str:
         """An attribute's name with the module's path."""
@@ -92,12 +120,12 @@ class Part(Derived):
         if place is not None:
             if name in place.released:
                 raise place.gone(name)
-            if place.record is not None and _relies_on(self, place, name, None):
+            if place.record is not None:
                 if name in place.weights:
                     # A parametrisation takes a weight away and puts a property in its place.
                     place.record.look_again()
-                else:
-                    _change(self, place, name)
+                elif name in place.attributes or name in place.children:
+                    place.record.change(place.named(name))
         super().__delattr__(name)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
@@ -142,8 +170,10 @@ class Part(Derived):
         return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
-        kind = type(self) if self.__dict__[PLACE].released else plain_class(type(self))
-        return copied_as(self, kind, memo)
+        place = self.__dict__[PLACE]
+        # With its model it stays a part; a copy of its own is a plain module, where that could run.
+        stays = place.released or id(place.record) in memo
+        return copied_as(self, type(self) if stays else plain_class(type(self)), memo)
 
     def __copy__(self) -> nn.Module:
         twin = object.__new__(type(self))
@@ -154,7 +184,7 @@ class Part(Derived):
         place = self.__dict__[PLACE]
         if place.released:
             raise TypeError(f"cannot pickle {place.path or 'this module'}: {place.gone(next(iter(place.released)))}")
-        return plain_twin(self).__reduce_ex__(protocol)
+        return pickled(self, protocol)
 
 
 def _hooked(name: str) -> Callable[..., Any]:
@@ -179,6 +209,11 @@ for _name in (
 class ReleasedPart(Part):
     """A part with weights that are gone: it cannot run on its own."""
 
+    def __format__(self, spec: str) -> str:
+        # Messages of torch name a module so, where it lacks a weight.
+        place = self.__dict__[PLACE]
+        return format(f"{self!r}, where {'; '.join(str(place.gone(name)) for name in place.released)}", spec)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Say which weight is gone."""
         place = self.__dict__[PLACE]
@@ -193,7 +228,7 @@ def _insertion(plain: type) -> dict[str, Any]:
     def insert(self: Part, *args: Any, **kwargs: Any) -> Any:
         place = self.__dict__.get(PLACE)
         if place is not None and place.record is not None and "_modules" in place.attributes:
-            _change(self, place, "_modules")
+            place.record.change(place.named("_modules"))
         return plain.insert(self, *args, **kwargs)  # type: ignore[attr-defined]
 
     return {"insert": insert}
@@ -225,6 +260,15 @@ def plain_twin(module: nn.Module) -> nn.Module:
     return twin
 
 
+def pickled(module: nn.Module, protocol: Any) -> Any:
+    """What `__reduce_ex__` returns for a module that is to be read as one of the model's own class."""
+    plain, twin = plain_class(type(module)), plain_twin(module)
+    if plain.__reduce_ex__ is object.__reduce_ex__ and plain.__reduce__ is object.__reduce__:
+        # Pickle insists that an object is made of its own class, unless another function makes it.
+        return object.__new__, (plain,), twin.__getstate__()  # type: ignore[attr-defined]
+    return twin.__reduce_ex__(protocol)
+
+
 def own_state(module: nn.Module) -> dict[str, Any]:
     """What the model itself keeps in a module's `__dict__`."""
     state = {name: value for name, value in module.__dict__.items() if not name.startswith("_stone_")}
@@ -237,14 +281,15 @@ def own_state(module: nn.Module) -> dict[str, Any]:
 def copied_as(module: nn.Module, kind: type, memo: dict[int, Any]) -> nn.Module:
     """A deep copy of a module's own attributes, of the given class; a class that copies in its own way does so."""
     plain = plain_class(kind)
-    if getattr(plain, "__deepcopy__", None) is not None and kind is plain:
+    # A class that was derived from a part's, as a parametrised one is, has no plain class behind it.
+    if kind is plain and not issubclass(plain, Part) and hasattr(plain, "__deepcopy__"):
         made: nn.Module = copy.deepcopy(plain_twin(module), memo)
         memo[id(module)] = made
         return made
     made = object.__new__(kind)
     memo[id(module)] = made
     state = own_state(module)
-    if kind is not plain:
+    if PLACE in module.__dict__ and issubclass(kind, Part):
         state[PLACE] = module.__dict__[PLACE]
     made.__dict__.update(copy.deepcopy(state, memo))
     return made
@@ -255,38 +300,24 @@ def _prepare(module: Part, place: Place, name: str, value: Any) -> Callable[[], 
     if name in place.released:
         raise place.gone(name)
     record = place.record
-    if record is None or name == "__class__" or not _relies_on(module, place, name, value):
+    if record is None or name == "__class__":
         return None
-    old = peek(module, name)
-    if old is value:
-        return None
-    if name in module._modules:
-        return record.replaced(module, place, name, old, value)
+    if name in place.children:
+        return record.replaced(place, name, value)
     if name in place.weights:
-        if _fits(module, name, old, value):
-            return None if name in module._parameters or name in module._buffers else record.look_again
-        _change(module, place, name)
-    elif name in _TABLES:
+        if not _fits(place.weights[name], value):
+            record.change(place.named(name))
+        elif name in module._parameters or name in module._buffers:
+            return None
         return record.look_again
-    elif not same(old, value):
-        _change(module, place, name)
-    return None
-
-
-def _relies_on(module: nn.Module, place: Place, name: str, value: Any) -> bool:
-    if name in place.weights or name in place.attributes or name in _TABLES:
-        return True
-    child = module._modules.get(name)
-    if child is not None:
-        return any(PLACE in below.__dict__ for below in child.modules())
-    # A forward that goes through its children would meet a new one, too.
-    return "_modules" in place.attributes and isinstance(value, nn.Module)
-
-
-def _change(module: nn.Module, place: Place, name: str) -> None:
-    assert place.record is not None
-    old = peek(module, name)
-    place.record.change(place.named(name), (id(module), name), lambda: same(old, peek(module, name)))
+    if name in place.attributes:
+        if not same(place.attributes[name], value):
+            record.change(place.named(name))
+        return record.look_again if not same(peek(module, name), value) else None
+    if "_modules" in place.attributes and isinstance(value, nn.Module):
+        # A forward that goes through its children would meet a new one, too.
+        record.change(place.named(name))
+    return record.look_again if name in TABLES_OF_MODULES else None
 
 
 def _check_weight(module: Part, name: str, value: torch.Tensor | None) -> None:
@@ -296,8 +327,8 @@ def _check_weight(module: Part, name: str, value: torch.Tensor | None) -> None:
     if name in place.released:
         raise place.gone(name)
     if place.record is not None and name in place.weights:
-        if not _fits(module, name, peek(module, name), value):
-            _change(module, place, name)
+        if not _fits(place.weights[name], value):
+            place.record.change(place.named(name))
         place.record.look_again()
 
 
@@ -308,30 +339,38 @@ def _check_there(module: Part, target: str) -> None:
         raise place.gone(name)
 
 
-def _fits(module: nn.Module, name: str, old: Any, value: Any) -> bool:
-    """Whether a weight may stand in for another: the graph was captured for its shape and dtype."""
-    if not isinstance(value, torch.Tensor):
-        return False
-    if not isinstance(old, torch.Tensor):
-        return True
-    return value.shape == old.shape and value.dtype == old.dtype
+def _fits(facts: tuple[torch.Size, torch.dtype], value: Any) -> bool:
+    """Whether a weight may stand in for one of the given shape and dtype, for which the graph was captured."""
+    return value is COMPUTED or (isinstance(value, torch.Tensor) and (value.shape, value.dtype) == facts)
+
+
+def _stored(module: nn.Module, name: str) -> Any:
+    """A weight as a module has it now; `COMPUTED` where it is parametrised."""
+    for table in (module._parameters, module._buffers, module.__dict__):
+        if name in table:
+            return table[name]
+    return COMPUTED if isinstance(inspect.getattr_static(type(module), name, None), property) else None
 
 
 def peek(module: nn.Module, name: str) -> Any:
     """An attribute as it is now; a mark where there is none."""
+    if name == "_modules":
+        return tuple(module._modules.items())
     for table in (module.__dict__, module._parameters, module._buffers, module._modules):
         if name in table:
             return table[name]
-    return inspect.getattr_static(type(module), name, _MISSING)
+    return inspect.getattr_static(plain_class(type(module)), name, _MISSING)
 
 
 def same(old: Any, new: Any) -> bool:
     """Whether a graph that holds for one value holds for the other."""
     if old is new:
         return True
-    if type(old) is not type(new) or not isinstance(old, bool | int | float | str | bytes | tuple):
+    if type(old) is not type(new):
         return False
-    return repr(old) == repr(new) if isinstance(old, float) else bool(old == new)
+    if isinstance(old, tuple):
+        return len(old) == len(new) and all(same(*pair) for pair in zip(old, new, strict=True))
+    return isinstance(old, bool | int | float | str | bytes) and repr(old) == repr(new)
 
 
 def difference(old: nn.Module, new: Any) -> str:
@@ -340,20 +379,19 @@ def difference(old: nn.Module, new: Any) -> str:
         return f"a {type(new).__name__} is no module"
     if plain_class(type(old)) is not plain_class(type(new)):
         return f"it was a {type(old).__name__} and is a {type(new).__name__}"
-    for name, value in own_state(old).items():
-        if name in _TABLES or name.endswith("_hooks") or name.startswith("_non_persistent"):
-            continue
-        if not same(value, new.__dict__.get(name, _MISSING)):
-            return f"{name!r} was {value!r} and is {new.__dict__.get(name)!r}"
+    if hooks(new):
+        return "it has hooks"
+    place = old.__dict__.get(PLACE)
+    for name, value in place.attributes.items() if place is not None else ():
+        if not name.startswith("_") and not same(value, peek(new, name)):
+            return f"{name!r} was {value!r} and is {peek(new, name)!r}"
     for table in ("_parameters", "_buffers"):
-        first, second = getattr(old, table), getattr(new, table)
-        if first.keys() != second.keys():
-            return f"its weights were {[*first]} and are {[*second]}"
-        for name, value in first.items():
-            if (value is None) != (second[name] is None) or not (
-                value is None or _fits(new, name, value, second[name])
-            ):
-                return f"{name!r} has another shape or dtype"
+        facts = [
+            {name: None if value is None else (value.shape, value.dtype) for name, value in getattr(one, table).items()}
+            for one in (old, new)
+        ]
+        if facts[0] != facts[1]:
+            return f"its weights were {facts[0]} and are {facts[1]}"
     if old._modules.keys() != new._modules.keys():
         return f"its children were {[*old._modules]} and are {[*new._modules]}"
     for name, child in old._modules.items():

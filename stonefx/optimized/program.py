@@ -102,6 +102,8 @@ class Program:
     @cached_property
     def released(self) -> dict[str, list[str]]:
         """For each name in `dropped` the names of the folded weights that hold it now."""
+        if not self.release:
+            return {}
         renamed: dict[str, list[str]] = {}
         for operand, origins in zip(self._fold_names(), fold_sources(self.split), strict=True):
             for index in origins:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from ..rewriting import StonefxWarning
 from .parts import PLACE, Place, difference, is_pruning, occupy, parts, peek, vacate
-from .weights import hooks
+from .weights import hooks, weight
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -35,8 +35,8 @@ class Record:
         report: what `optimize` did.
         patched: the forward that the model had as an attribute of its own.
         roots: refer to the model, and to shallow copies of it, weakly.
-        changed: by what was changed, whether it is as it was at capture again.
         fast: the class whose call is the generated function.
+        stale: something was changed since the generated call was bound.
         original: the original forward is to run.
         warned: the user knows that it runs.
     """
@@ -45,58 +45,56 @@ class Record:
     report: Report
     patched: Any = None
     roots: weakref.WeakSet[OptimizedModule] = field(default_factory=weakref.WeakSet)
-    changed: dict[Hashable, Callable[[], bool]] = field(default_factory=dict)
     fast: type | None = None
+    stale: bool = False
     original: bool = False
     warned: bool = False
 
-    def serve(self, root: OptimizedModule) -> None:
-        """Tell this model, too, when something has changed."""
-        self.roots.add(root)
-
     def settle(self, root: OptimizedModule) -> None:
         """Give every module of the model that the graph relies on its place."""
-        self.serve(root)
+        self.roots.add(root)
         places: dict[nn.Module, Place] = {}
 
-        def at(path: str) -> Place | None:
+        def at(path: str) -> tuple[nn.Module, Place] | None:
             try:
                 module = root.get_submodule(path) if path else root
             except AttributeError:
                 return None
-            known = module.__dict__.get(PLACE)
-            made = Place(self, path)
-            if known is not None:
-                made.released, made.shown = known.released, known.shown
-            return places.setdefault(module, made)
+            return module, places.setdefault(module, Place(self, path))
 
         at("")
         for path, name in self.program.capture.attributes:
-            if (place := at(path)) is not None and name:
-                place.attributes.add(name)
+            if (found := at(path)) is not None and name:
+                module, place = found
+                place.attributes[name] = peek(module, name)
         for name in self.program.used:
             path, _, leaf = name.rpartition(".")
-            if (place := at(path)) is not None:
-                place.weights.add(leaf)
+            found = at(path)
+            if found is not None and name not in self.program.released:
+                value = weight(root, name)
+                found[1].weights[leaf] = value.shape, value.dtype
         for name, folded in self.program.released.items():
             path, _, leaf = name.rpartition(".")
-            if (place := at(path)) is not None:
-                place.released[leaf] = folded
-                place.weights.discard(leaf)
-                place.shown = self.program.shown.get(path)
+            if (found := at(path)) is not None:
+                found[1].released[leaf] = folded
+                found[1].shown = self.program.shown.get(path)
         for module, place in places.items():
             place.hooks = hooks(module)
+            for name, child in module._modules.items():
+                if child is not None and any(below in places for below in child.modules()):
+                    place.children[name] = child
             if module is root:
                 module.__dict__[PLACE] = place
             else:
                 occupy(module, place)
 
     def look_again(self) -> None:
-        """Something that the generated call reads lies elsewhere: the next call finds out where."""
+        """Something that the generated call depends on was changed: the next call finds out what."""
+        self.stale = True
         for root in list(self.roots):
             root._stone_look_again()
 
-    def change(self, what: str, key: Hashable, is_back: Callable[[], bool]) -> None:
+    def change(self, what: str) -> None:
         """Something that the graph holds for is about to change.
 
         Raises:
@@ -106,8 +104,7 @@ class Record:
             raise AttributeError(
                 f"{what!r} cannot be changed: the captured graph holds for the value that it had. {_WAY_OUT}"
             )
-        self.changed[key] = is_back
-        self.say(f"{what!r} was changed")
+        self._say(f"{what!r} was changed")
         self.look_again()
 
     def hooked(self, place: Place, hook: Any) -> None:
@@ -121,7 +118,7 @@ class Record:
                 raise RuntimeError(
                     f"a hook on {place.path!r} would never run: its calls were merged into one function. {_WAY_OUT}"
                 )
-            self.say(f"{place.path!r} has a hook")
+            self._say(f"{place.path!r} has a hook")
         self.look_again()
 
     def cast(self, before: torch.dtype, after: torch.dtype) -> None:
@@ -133,53 +130,53 @@ class Record:
         if self.program.original_missing:
             raise RuntimeError(
                 f"this model was captured with {before} weights and cannot change to {after}: its graph may depend on "
-                "the dtype. Cast the original and call stonefx.optimize on it again"
+                "the dtype. Cast the original and call stonefx.optimize on it again, or with release=False, which "
+                "keeps the original forward"
             )
-        root = next(iter(self.roots), None)
-        if root is not None and "dtype" not in self.changed:
-            dtypes = [tensor.dtype for tensor in root.parameters()]
-            self.changed["dtype"] = lambda: [tensor.dtype for tensor in root.parameters()] == dtypes
-            self.say(f"the weights changed from {before} to {after}")
-            self.look_again()
+        self._say(f"weights were cast from {before} to {after}")
+        self.look_again()
 
-    def replaced(
-        self, module: nn.Module, place: Place, name: str, old: Any, new: Any
-    ) -> Callable[[], None] | None:
-        """A child is about to be replaced; returns what is to be done once it is.
+    def replaced(self, place: Place, name: str, new: Any) -> Callable[[], None]:
+        """A submodule is about to be replaced; returns what is to be done once it is.
 
         Raises:
             AttributeError: its weights were folded away, or the graph does not hold for the new one.
         """
-        path = place.named(name)
-        for _, below in parts(old) if isinstance(old, nn.Module) else ():
+        old, path = place.children[name], place.named(name)
+        if new is old:
+            return self.look_again
+        for _, below in parts(old):
             for leaf in below.released:
                 raise AttributeError(f"{path!r} cannot be replaced: {below.gone(leaf)}")
-        why = difference(old, new)
-        if why or self.changed:
-            self.change(f"{path}: {why}" if why else path, (id(module), name), lambda: peek(module, name) is old)
-            return None
+        if why := difference(old, new):
+            self.change(f"{path} ({why})")
+            return self.look_again
 
         def move() -> None:
-            for before, after in zip(old.modules(), new.modules(), strict=True):
+            moved = dict(zip(old.modules(), new.modules(), strict=True))
+            for before, after in moved.items():
                 if (left := before.__dict__.get(PLACE)) is not None:
-                    taken = Place(self, left.path, left.attributes, left.weights)
-                    occupy(after, taken)
+                    children = {key: moved[child] for key, child in left.children.items()}
+                    attributes = {key: peek(after, key) for key in left.attributes}
+                    occupy(after, Place(self, left.path, attributes, children, left.weights))
             vacate(old)
+            place.children[name] = new
             self.look_again()
 
         return move
 
-    def say(self, reason: str) -> None:
-        """Tell the user, once, that the original forward runs."""
+    def _say(self, reason: str) -> None:
         if not self.warned:
             self.warned = True
-            warnings.warn(f"stonefx: {reason}; the original forward runs instead", StonefxWarning, 4)
+            warnings.warn(f"stonefx: {reason}; the original forward runs instead", StonefxWarning, 5)
 
     def is_as_captured(self, root: nn.Module) -> bool:
         """Whether the graph holds for the model as it is now."""
-        self.changed = {key: is_back for key, is_back in self.changed.items() if not is_back()}
-        return not self.changed and all(
-            [hook for hook in hooks(module) if not is_pruning(place, hook)] == place.hooks
+        return all(
+            place.is_as_captured(module)
+            and (
+                module is root
+                or [hook for hook in hooks(module) if not is_pruning(place, hook)] == place.hooks
+            )
             for module, place in parts(root)
-            if module is not root
         )

@@ -70,6 +70,11 @@ def _parts(fast: nn.Module) -> dict[str, OptimizedModule]:
         raise TypeError(
             f"hooks cannot be saved, and {', '.join(hooked)} has some; remove them and add them after loading"
         )
+    if fast._stone_follows_weights:
+        raise TypeError(
+            "this model keeps its original weights (release=False), and a file holds folded ones; save it as the "
+            "original, with torch.save or save_pretrained, or save the result of stonefx.optimize(model, ...)"
+        )
     if isinstance(fast, OptimizedModule):
         return {"": fast}
     return {name: module for name, module in fast.named_modules() if isinstance(module, OptimizedModule)}

@@ -30,7 +30,8 @@ def attributes_read(variable: str) -> frozenset[tuple[str, str]]:
         name: Any = guard.name
         facts = getattr(guard.create_fn, "keywords", None) or {}
         kind = guard.create_fn_name()
-        found |= _attributes(name() if callable(name) else name, variable, facts.get("attr"), kind)
+        looked_for = facts.get("attr", facts.get("key"))
+        found |= _attributes(name() if callable(name) else name, variable, looked_for, kind)
     return frozenset(found)
 
 
@@ -40,7 +41,7 @@ def _attributes(source: str, variable: str, attribute: str | None, kind: str) ->
     Args:
         source: Dynamo's expression for a value.
         variable: see `attributes_read`.
-        attribute: a name that was looked for on the value.
+        attribute: a name that was looked for on the value, or in it.
         kind: of the guard.
 
     >>> sorted(_attributes("L['model']._modules['a']._modules['0'].p", "model", None, "CONSTANT_MATCH"))
@@ -55,10 +56,10 @@ def _attributes(source: str, variable: str, attribute: str | None, kind: str) ->
         position, path = child.end(), f"{path}.{child[1]}".strip(".")
         found.add((path, ""))
     named = _NAMED.match(source, position)
-    if named:
-        # Dynamo looks at the type of a table whenever it takes something out of it.
-        if kind != "TYPE_MATCH" or (named[1] or named[2]) not in _TABLES:
-            found.add((path, named[1] or named[2]))
-    elif position == len(source) and attribute is not None:
-        found.add((path, attribute))
+    name = (named[1] or named[2]) if named else attribute
+    if name in _TABLES:
+        # Dynamo looks at a table whenever it takes something out of it; forward went through all where the keys count.
+        name = "_modules" if "KEYS" in kind and name == "_modules" else attribute
+    if name is not None and (named or position == len(source)):
+        found.add((path, name))
     return found
