@@ -16,6 +16,7 @@ from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.copies import is_plain, resized
 from .tracing.errors import CaptureError, NotTheExample, capture_error
 from .tracing.facts import Fact, facts_of_numbers, relied_on
+from .tracing.model_state import without_own_hooks
 from .tracing.mutation import written_placeholders
 from .tracing.names import constant_name, source_name
 from .tracing.ownership import reachable_tensors
@@ -57,6 +58,8 @@ class Capture:
         training: the model's flag at capture.
         signature: of the model's `forward`.
         notes: for the report: what the graph has of the model beside parameters and buffers.
+        attributes: path and name of each attribute of the model that forward read, so that the graph holds for its
+            value; a module that it looked at has the name "".
     """
 
     module: fx.GraphModule
@@ -70,6 +73,7 @@ class Capture:
     training: bool
     signature: inspect.Signature
     notes: tuple[str, ...] = ()
+    attributes: frozenset[tuple[str, str]] = frozenset()
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by parameter, defaults filled in; raises `TypeError` as `forward` would."""
@@ -147,7 +151,17 @@ def from_module(
             cause=error,
         ) from error
     check_leaves(arguments)
-    batch = _batch_size(arguments) if dynamic else None
+    with without_own_hooks(model):
+        return _capture_call(model, args, kwargs, signature, _batch_size(arguments) if dynamic else None)
+
+
+def _capture_call(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    signature: inspect.Signature,
+    batch: int | None,
+) -> Capture:
     failure: CaptureError | None = None
     for exact, gradients, size in _attempts((args, kwargs), batch):
         if exact and not isinstance(failure, NotTheExample):
@@ -237,6 +251,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         checks=make_checks(arguments, sizes, relied, _strides(recording, paths, relied.layouts, tensors)),
         training=model.training,
         signature=signature,
+        attributes=recording.attributes,
     )
     placeholders = recording.module.graph.find_nodes(op="placeholder")
     for node, value in zip(placeholders, recording.inputs, strict=True):

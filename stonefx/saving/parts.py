@@ -77,6 +77,7 @@ def part_of(
         arguments=inputs.arguments,
         sizes=inputs.sizes,
     )
+    report = report_of(record["report"])
     program = Program(
         capture=capture,
         split=FoldSplit(None, [], list(range(len(placeholders))), []),
@@ -86,9 +87,10 @@ def part_of(
         rows=frozenset(inputs.rows),
         holder=schema.text(record["holder"], "the folded weights"),
         has_original=False,
+        renamed=report.weights,
     )
     source.training = capture.training
-    return OptimizedModule(source, program, report_of(record["report"]))
+    return OptimizedModule(source, program, report)
 
 
 def report_of(document: Any) -> Report:
