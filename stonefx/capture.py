@@ -14,6 +14,7 @@ from torch import fx, nn
 from .tracing.arguments import Path, bind, check_leaves, walk_arguments
 from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.errors import BatchDependentNumber, CaptureError, capture_error
+from .tracing.model_state import without_own_hooks
 from .tracing.names import source_name
 from .tracing.recorder import Recording, record, repeated
 from .tracing.results import Output, Weight, attribute_views, fill, result_template
@@ -51,6 +52,8 @@ class Capture:
         checks: what a call must satisfy for the graph to be valid for it.
         training: the model's flag at capture.
         signature: of the model's `forward`.
+        attributes: path and name of each attribute of the model that forward read, so that the graph holds for its
+            value; a module that it looked at has the name "".
     """
 
     module: fx.GraphModule
@@ -63,6 +66,7 @@ class Capture:
     checks: Checks
     training: bool
     signature: inspect.Signature
+    attributes: frozenset[tuple[str, str]] = frozenset()
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by parameter, defaults filled in; raises `TypeError` as `forward` would."""
@@ -135,7 +139,17 @@ def from_module(
             cause=error,
         ) from error
     check_leaves(arguments)
-    batch = _batch_size(arguments) if dynamic else None
+    with without_own_hooks(model):
+        return _capture_call(model, args, kwargs, signature, _batch_size(arguments) if dynamic else None)
+
+
+def _capture_call(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    signature: inspect.Signature,
+    batch: int | None,
+) -> Capture:
     if batch is not None:
         call = repeated((args, kwargs), 1, 2) if batch == 1 else (args, kwargs)
         try:
@@ -188,6 +202,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         checks=make_checks(arguments, sizes),
         training=model.training,
         signature=signature,
+        attributes=recording.attributes,
     )
     placeholders = recording.module.graph.find_nodes(op="placeholder")
     for node, value in zip(placeholders, recording.inputs, strict=True):

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from .capture import Capture, CaptureError, capturable_submodules, from_module
 from .optimized import (
+    Borrowed,
     LazyModule,
     OptimizedModule,
     PartlyOptimizedModule,
@@ -23,6 +25,7 @@ from .optimized import (
     verify_whole,
     weight,
     with_free_batch,
+    written_weights,
 )
 from .options import Options
 from .passes.linear.cost import Machine
@@ -45,11 +48,24 @@ def optimize(
     on_error: str = "raise",
     keep: str | Iterable[str] = (),
     machine: Machine | str = "measured",
+    release: bool = True,
+    inplace: bool = False,
 ) -> nn.Module:
     """Return a faster model of the same meaning, over its own copy of the weights.
 
     Linear chains are merged and hyperbolic maps fused; `result.report` says where, and where not and why. The
     original is left as it is. After changing the original, call `optimize` again.
+
+    The result is of the model's class and prints, copies and answers its methods as the model does. Where weights
+    were folded away, what needs one of them raises an error that names it; so does setting what the captured graph
+    relies on: an attribute that forward read, a hook on a submodule, a submodule of another shape. What is changed
+    inside of an attribute, such as an entry of a list or of a configuration, is not seen.
+
+    With `release=False` all of that acts. Calls that were not captured, calls that want gradients of folded weights,
+    and all calls after a change that the graph does not hold for run the original forward. The folds follow the
+    weights: each call looks whether one was written, as under `torch.compile`, so that small models gain less; after
+    a change that no counter shows call `stonefx.invalidate`. The result pickles, and saves checkpoints, as the
+    original.
 
     Args:
         model: the model, in the mode (training or evaluation) that it is to run in.
@@ -64,6 +80,9 @@ def optimize(
         keep: module paths, or patterns such as "*.lora_*", whose weights stay as they are, to be swapped later.
         machine: what the cost model plans for: "measured" (this machine, measured once and kept in the user's cache
             folder), "default", or a `stonefx.Machine`.
+        release: free the weights that were folded away; False keeps the whole original beside the fast path.
+        inplace: take the model over instead of copying it: the result is `model` itself, and no more memory is needed
+            than for one fold. After an error in the last step, which makes the folds, the model is incomplete.
 
     Raises:
         TypeError: `model` is no `nn.Module`, or an option has the wrong type.
@@ -79,13 +98,15 @@ def optimize(
     """
     options = Options.parse(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
-        | {"on_error": on_error, "keep": keep, "machine": machine}
+        | {"on_error": on_error, "keep": keep, "machine": machine, "release": release, "inplace": inplace}
     )
-    source = copy.deepcopy(_checked(model))
     if example_inputs is None:
-        return LazyModule(source, lambda args, kwargs: optimize_owned(source, args, kwargs, options))
+        source = _checked(model) if options.inplace else copy.deepcopy(_checked(model))
+        return LazyModule(source, partial(_optimize_lazily, options=options))
     args, kwargs = call_arguments(example_inputs)
-    return optimize_owned(source, args, kwargs, options)
+    borrowed = None if options.inplace else Borrowed(_checked(model))
+    source = _checked(model) if borrowed is None else borrowed.model
+    return optimize_owned(source, args, kwargs, options, borrowed)
 
 
 def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str] = "all") -> Report:
@@ -106,7 +127,7 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     """
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
-    source = copy.deepcopy(_checked(model))
+    source = Borrowed(_checked(model)).model
     try:
         return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
     except CaptureError as error:
@@ -118,38 +139,69 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
         return _merged(reports, error, skipped)
 
 
-def optimize_owned(
+def _optimize_lazily(
     source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> nn.Module:
-    """Optimize a model that stonefx owns, whole or else submodule by submodule."""
+    return optimize_owned(source, args, kwargs, options)
+
+
+def optimize_owned(
+    source: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Options,
+    borrowed: Borrowed | None = None,
+) -> nn.Module:
+    """Optimize a model that stonefx owns, whole or else submodule by submodule.
+
+    Args:
+        source: the model, which becomes the result.
+        args, kwargs: an example call.
+        options: see `Options`.
+        borrowed: where the weights of `source` are still those of another model.
+    """
     result: OptimizedModule | PartlyOptimizedModule
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
-    spare = copy.deepcopy(source) if options.on_error == "eager" else source
+    spare = Borrowed(source) if options.on_error == "eager" else None
     try:
         try:
             capture = from_module(source, args, kwargs, dynamic=options.dynamic)
         except CaptureError as error:
+            if borrowed is not None:
+                borrowed.own()
             result = _optimize_parts(source, args, kwargs, options, error)
         else:
-            result = _optimize_captured(source, capture, options, (args, kwargs))
+            result = _optimize_captured(source, capture, options, (args, kwargs), borrowed)
     except (CaptureError, RewriteError) as error:
-        if options.on_error == "raise":
+        if spare is None:
             raise
         warnings.warn(f"stonefx: the original runs, as on_error='eager' asks: {error}", StonefxWarning, 3)
         notes = [f"the original runs: {error}"]
-        return PartlyOptimizedModule(spare, Report(notes=notes, backend=backend_facts("optimize", options)))
+        if borrowed is not None:
+            spare.own()
+        return PartlyOptimizedModule(spare.model, Report(notes=notes, backend=backend_facts("optimize", options)))
     check_required(result.report, options.require)
     warn_if_nothing(result.report)
     return result
 
 
 def _optimize_captured(
-    source: nn.Module, capture: Capture, options: Options, example: Arguments
+    source: nn.Module,
+    capture: Capture,
+    options: Options,
+    example: Arguments,
+    borrowed: Borrowed | None = None,
 ) -> OptimizedModule:
+    if borrowed is not None:
+        # What forward writes to must be the copy's own before it runs outside of the capture.
+        borrowed.own(weight(source, name) for name in written_weights(capture))
     expected = run_preserved(source, example) if options.verify else None
     capture = with_free_batch(capture, source, example)
     program, report = _rewrite(source, capture, options, "optimize")
-    fast = OptimizedModule(program.adopt(source), program, report)
+    program.adopt(source, frozenset() if borrowed is None else borrowed.storages)
+    if borrowed is not None:
+        borrowed.own()
+    fast = OptimizedModule(source, program, report)
     if options.verify:
         verify_whole(expected, run_preserved(fast, example), report)
     return fast
@@ -159,7 +211,7 @@ def _optimize_parts(
     source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, error: CaptureError
 ) -> PartlyOptimizedModule:
     expected = run_preserved(source, (args, kwargs)) if options.verify else None
-    spare = copy.deepcopy(source) if options.inner == "inductor" else None
+    spare = Borrowed(source) if options.inner == "inductor" else None
     parts, skipped = _parts(source, args, kwargs, options, error)
     reports = {}
     for path, capture, part_args, part_kwargs in parts:
@@ -177,8 +229,9 @@ def _optimize_parts(
         report.notes.append(
             "nothing was rewritten, so that torch.compile runs the model, with its graph breaks"
         )
-        run = torch.compile(spare.forward, dynamic=None if options.dynamic else False)
-        fast = PartlyOptimizedModule(spare, report, run)
+        plain = spare.model
+        run = torch.compile(plain.forward, dynamic=None if options.dynamic else False)
+        fast = PartlyOptimizedModule(plain, report, run)
     if options.verify:
         verify_whole(expected, run_preserved(fast, (args, kwargs)), fast.report)
     return fast
@@ -219,8 +272,8 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
-    program = make_program(capture, options.inner, rows)
-    report.weights = program.weights
+    program = make_program(capture, options.inner, rows, options.release)
+    report.weights = program.released
     return program, report
 
 

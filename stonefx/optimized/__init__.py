@@ -1,13 +1,15 @@
 """The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
 
 from .batches import with_free_batch
-from .layout import row_major_arguments
+from .layout import row_major_arguments, written_weights
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, program_of
+from .ownership import Borrowed
 from .program import Program, make_program
 from .weights import has_hooks, owner, weight
 from .whole import run_preserved, verify_whole
 
 __all__ = [
+    "Borrowed",
     "LazyModule",
     "OptimizedModule",
     "PartlyOptimizedModule",
@@ -21,4 +23,5 @@ __all__ = [
     "verify_whole",
     "weight",
     "with_free_batch",
+    "written_weights",
 ]

@@ -201,15 +201,3 @@ def maker(template: Any) -> Callable[..., Any]:
 def makes_tensors_on_a_device(module: fx.GraphModule) -> bool:
     """Whether an operation names a device, so that the graph only holds where its inputs were at capture."""
     return any(isinstance(node.kwargs.get("device"), torch.device) for node in module.graph.nodes)
-
-
-def build_functions(call: Call, hook_tables: list[dict[int, Any]]) -> tuple[Any, Any]:
-    """The model's `forward`, and a `__call__` that goes straight to the operations unless there are hooks."""
-    module_call = call.body.constant(torch.nn.Module.__call__, "module_call")
-    tables = [call.body.constant(table, "hooks") for table in hook_tables]
-    prologue = [f"if {' or '.join(tables)}:", f"    return {module_call}(self, {call.forwarded()})"]
-    made = []
-    for name, before in (("forward", []), ("__call__", prologue)):
-        text = call.source(name, before)
-        made.append(build(text, name, call.body.constants))
-    return made[0], made[1]

@@ -14,17 +14,19 @@ from ..tracing.arguments import Path, walk
 from ..tracing.isolation import preserved_random_state
 from ..tracing.model_state import restored_attributes
 from ..tracing.recorder import copied
+from .weights import has_hooks
 
 
 @torch.no_grad()
 def run_preserved(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
     """Run a model on copies of example arguments, leaving its buffers and the random state as they were."""
     args, kwargs = copied(example)
-    subject = model.__dict__.get("_source", model)
+    # Hooks on the model itself act around whatever its call is; they are not to see these runs.
+    run = model.forward if has_hooks(model) else model
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with preserved_random_state(model), restored_attributes(subject):
+    with preserved_random_state(model), restored_attributes(model):
         torch.manual_seed(0)
-        result = model(*args, **kwargs)
+        result = run(*args, **kwargs)
     for buffer, value in buffers:
         buffer.copy_(value)
     return result

@@ -41,13 +41,12 @@ def save(fast: nn.Module, path: str | os.PathLike[str]) -> Path:
     """
     parts = _parts(fast)
     table = entries(fast)
-    source = fast.__dict__["_source"]
     document = {
-        "model": type(source).__name__,
+        "model": type(fast).__name__,
         "whole": isinstance(fast, OptimizedModule),
-        "training": [name for name, module in source.named_modules() if module.training],
+        "training": [name for name, module in fast.named_modules() if module.training],
         "tensors": [astuple(entry) for entry in table],
-        "report": fast.__dict__["report"].to_json(),
+        "report": fast.report.to_json(),
         "parts": {name: part_document(part) for name, part in parts.items()},
     }
     archives = {name: part_graph(part) for name, part in parts.items()}
@@ -70,6 +69,11 @@ def _parts(fast: nn.Module) -> dict[str, OptimizedModule]:
     if hooked:
         raise TypeError(
             f"hooks cannot be saved, and {', '.join(hooked)} has some; remove them and add them after loading"
+        )
+    if fast._stone_follows_weights:
+        raise TypeError(
+            "this model keeps its original weights (release=False), and a file holds folded ones; save it as the "
+            "original, with torch.save or save_pretrained, or save the result of stonefx.optimize(model, ...)"
         )
     if isinstance(fast, OptimizedModule):
         return {"": fast}

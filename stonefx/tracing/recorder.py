@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from .arguments import Path, rebuild, walk
+from .attributes import attributes_read
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
 from .isolation import no_side_effects, plain_dynamo, preserved_random_state
 from .model_state import Substitutes, unchanged_attributes
@@ -33,6 +34,7 @@ class Recording:
         outputs: the tensors it returned.
         variables: of the recorded function: the copied call's `args` and `kwargs`, and `batched`.
         result: what the model returned.
+        attributes: of the model that the recording read, see `attributes_read`.
     """
 
     module: fx.GraphModule
@@ -41,6 +43,7 @@ class Recording:
     outputs: tuple[Any, ...]
     variables: dict[str, Any]
     result: Any
+    attributes: frozenset[tuple[str, str]]
 
 
 def record(
@@ -78,13 +81,16 @@ def record(
             raise _explain(model, error) from error
         finally:
             torch._dynamo.eval_frame.remove_from_cache(call)
-    if not recorder.runs:
+            # Dynamo keeps every backend it has seen, and this one has seen the weights.
+            runs, graphs = recorder.runs, recorder.graphs
+            recorder.runs, recorder.graphs, recorder.substitutes = [], [], {}
+    if not runs:
         raise capture_error(
             f"{type(model).__name__} ran without reaching the compiler",
             "Check that its forward computes with tensors and that TORCHDYNAMO_DISABLE is not set.",
         )
     variables = {"args": args, "kwargs": kwargs, "batched": batched}
-    return Recording(recorder.graphs[0], *recorder.runs[0], variables, result)
+    return Recording(graphs[0], *runs[0], variables, result, recorder.attributes)
 
 
 def copied(call: Any) -> Any:
@@ -122,12 +128,14 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.substitutes: Substitutes = {}
+        self.attributes: frozenset[tuple[str, str]] = frozenset()
         self.graphs: list[fx.GraphModule] = []
         self.runs: list[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         graph = from_dynamo(gm, example_inputs)
         self.graphs.append(graph)
+        self.attributes |= attributes_read("model")
         written = written_placeholders(graph.graph)
         # Batch norm writes to its buffers without saying so in its schema, hence a copy of every buffer.
         copy = [
