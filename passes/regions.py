@@ -81,8 +81,8 @@ def written_operands(node: fx.Node) -> list[fx.Node]:
 
 
 _PURE = set(
-    "abs add and_ eq floordiv ge getitem gt invert le lshift lt matmul mod mul ne neg or_ pos pow rshift sub truediv xor "
-    "_get_data_attr".split()
+    "abs add and_ eq floordiv ge getitem gt invert le lshift lt matmul mod mul ne neg or_ pos pow rshift sub truediv "
+    "xor _get_data_attr".split()
 )
 _TORCH = (torch, torch.nn.functional, torch._C._nn, torch.linalg, torch.special, torch.fft, torch.Tensor)
 

@@ -64,7 +64,7 @@ class Context:
         inner: what will run the graph: "eager", "aot_eager" or "inductor".
         denied: keys of sites that `verify` undid; a pass reports them as refused with the given reason.
         keep: module paths, or patterns of them, whose weights are not to be merged.
-        untraced: qualified names of weights that others may write without a trace, with the reason; these are not merged.
+        untraced: qualified names of weights that others may write without a trace, with the reason; they are kept too.
         machine: the facts for the cost model (`stonefx.passes.linear.cost.Machine`); None for the defaults.
     """
 

@@ -10,6 +10,15 @@ import click
 # Each command imports what it alone needs, so that --help and doctor work where a part is broken.
 
 
+class Refused(click.ClickException):
+    """What stonefx cannot do for these arguments, said on one line."""
+
+    exit_code = 2
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(" ".join(str(error).split()))
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stonefx")
 def main() -> None:
@@ -63,7 +72,7 @@ def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) ->
     try:
         report = stonefx.explain(model, given if inputs or examples is None else examples)
     except (CaptureError, RewriteError) as error:
-        raise click.ClickException(str(error)) from None
+        raise Refused(error) from None
     if as_json:
         click.echo(report.to_json())
         return

@@ -11,10 +11,11 @@ import torch
 from torch import fx
 
 from .capture import CaptureError, from_dynamo
+from .freezing import bind_weights, lift_weights
 from .inner import compile_inner, compile_later, static_fake
 from .memory import unseen_writers
 from .options import Options
-from .passes.hoist import evaluate_folds, split_folds
+from .passes.hoist import FoldSplit, evaluate_folds, split_folds
 from .report import Report
 from .rewriting import (
     RequiredRewriteMissing,
@@ -144,6 +145,21 @@ def compile_graph(
         reported: called with the report before the inner compiler runs; it may raise.
         door: for the report.
     """
+    lifted, frozen = lift_weights(gm)
+    compiled = _compile(lifted, [*inputs, *frozen], options, mode, reported, door, len(frozen))
+    return (lambda *values: compiled(*values, *frozen)) if frozen else compiled
+
+
+def _compile(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    options: Options,
+    mode: str | None,
+    reported: Callable[[Report], None],
+    door: str,
+    frozen: int,
+) -> Callable[..., Any]:
+    """Compile a graph whose last inputs, `frozen` in number, are weights that torch's freezing holds constant."""
     module = from_dynamo(gm, inputs, verbatim=True)
     placeholders = module.graph.find_nodes(op="placeholder")
     values = {
@@ -163,6 +179,8 @@ def compile_graph(
     reported(report)
     split = split_folds(module)
     kept = [inputs[index] for index in split.kept]
+    if frozen and options.inner == "inductor":
+        return _compile_frozen(module, split, inputs, len(inputs) - frozen, mode)
     if split.folds is None:
         return compile_inner(module, kept, options.inner, mode)
     fresh = FreshFolds(split.folds, lambda reason: _note_original(report, reason))
@@ -176,12 +194,25 @@ def compile_graph(
     return _with_folds(compiled, original, fresh, split.weights, split.kept)
 
 
+def _compile_frozen(
+    module: fx.GraphModule, split: FoldSplit, inputs: Sequence[Any], free: int, mode: str | None
+) -> Callable[..., Any]:
+    """Compile a graph for inductor's freezing: the folds and the inputs behind the first `free` are constants."""
+    folds = evaluate_folds(split.folds, [inputs[index] for index in split.weights]) if split.folds else ()
+    placeholders = module.graph.find_nodes(op="placeholder")
+    values = [*(inputs[index] for index in split.kept), *folds]
+    kept = [index for index in split.kept if index < free]
+    constant = zip(placeholders[len(kept) :], values[len(kept) :], strict=True)
+    bind_weights(module, {node.name: value for node, value in constant})
+    compiled = compile_inner(module, [inputs[index] for index in kept], "inductor", mode)
+    return lambda *values: compiled(*[values[index] for index in kept])
+
+
 def _note_original(report: Report, reason: str) -> None:
-    """Say, once, why folds of some weights are not used."""
-    note = f"the original graph runs while {reason}"
-    if note not in report.notes:
-        report.notes.append(note)
-        warnings.warn(f"stonefx: {note}", StonefxWarning, 2)
+    """Say why the folds of some weights are not used."""
+    note = f"the original graph runs for some weights: {reason}"
+    report.notes.append(note)
+    warnings.warn(f"stonefx: {note}", StonefxWarning, 2)
 
 
 def _left_alone(module: fx.GraphModule) -> list[str]:

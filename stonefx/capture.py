@@ -14,7 +14,7 @@ from torch import fx, nn
 from .tracing.arguments import Path, Weight, bind, check_leaves, walk_arguments
 from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.copies import is_plain, resized
-from .tracing.errors import CaptureError, NotTheExample, capture_error
+from .tracing.errors import CaptureError, capture_error
 from .tracing.facts import Fact, facts_of_numbers, relied_on
 from .tracing.model_state import without_own_hooks
 from .tracing.mutation import written_placeholders
@@ -23,7 +23,7 @@ from .tracing.ownership import reachable_tensors
 from .tracing.recorder import Recording, record
 from .tracing.results import Output, Shape, attribute_views, fill, result_template
 from .tracing.retrace import from_dynamo
-from .tracing.sizes import Dimension, fake_strides, read_sizes, source_dimension
+from .tracing.sizes import Dimension, Sizes, fake_strides, is_stride, read_sizes, source_dimension
 from .tracing.submodules import search, submodule_calls
 
 __all__ = [
@@ -163,8 +163,9 @@ def _capture_call(
     batch: int | None,
 ) -> Capture:
     failure: CaptureError | None = None
+    unlike = False
     for exact, gradients, size in _attempts((args, kwargs), batch):
-        if exact and not isinstance(failure, NotTheExample):
+        if exact and not unlike:
             break
         call = resized((args, kwargs), 1, 2) if size == 1 else (args, kwargs)
         try:
@@ -172,10 +173,10 @@ def _capture_call(
             capture = _capture(model, recording, signature)
             if (mismatch := capture.mismatch(args, kwargs)) is None:
                 return capture
+            unlike = True
             failure = capture_error(
                 f"the graph does not hold for the example call itself: {mismatch}",
                 "Pass a plain call: contiguous tensors, each once.",
-                kind=NotTheExample,
             )
         except CaptureError as error:
             # A model that cannot be traced at all says so again, and more plainly, with static sizes.
@@ -248,7 +249,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         arguments={},
         sizes={},
         output=None,
-        checks=make_checks(arguments, sizes, relied, _strides(recording, paths, relied.layouts, tensors)),
+        checks=make_checks(arguments, sizes, relied, _strides(recording, paths, relied.layouts, tensors, sizes)),
         training=model.training,
         signature=signature,
         attributes=recording.attributes,
@@ -256,6 +257,9 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
     placeholders = recording.module.graph.find_nodes(op="placeholder")
     for node, value in zip(placeholders, recording.inputs, strict=True):
         if not isinstance(value, torch.Tensor):
+            if not node.users and is_stride(getattr(node, "_dynamo_source", None)):
+                recording.module.graph.erase_node(node)
+                continue
             capture.sizes[node.name] = _dimension(node, recording, paths)
         elif id(value) in names:
             capture.weights[node.name] = node.meta["weight"] = names[id(value)]
@@ -335,13 +339,14 @@ def _strides(
     paths: Mapping[int, Path],
     wanted: Collection[Path],
     tensors: Mapping[Path, torch.Tensor],
+    sizes: Sizes,
 ) -> dict[Path, tuple[int | str, ...]]:
     """The strides that the arguments must have of which forward asked for the layout."""
     strides: dict[Path, tuple[int | str, ...]] = {path: tensors[path].stride() for path in wanted}
     placeholders = recording.module.graph.find_nodes(op="placeholder")
     for node, value in zip(placeholders, recording.inputs, strict=True):
         if (path := paths.get(id(value))) in strides:
-            strides[path] = fake_strides(node.meta["val"])
+            strides[path] = fake_strides(node.meta["val"], sizes.symbols)
     return strides
 
 

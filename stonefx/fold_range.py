@@ -35,7 +35,7 @@ class Range:
 
     @property
     def least(self) -> float:
-        """From here on, rounding to a multiple of the smallest number changes a row by two units of precision at most."""
+        """From here on, rounding to a multiple of the smallest number changes a row by two units at most."""
         return 0.0 if self.is_bias else torch.finfo(self.dtype).tiny / 4
 
     @property
@@ -88,16 +88,18 @@ def with_magnitudes(folds: fx.GraphModule) -> tuple[fx.GraphModule, list[Range]]
     return fx.GraphModule(folds, graph), ranges
 
 
-def first_outside(ranges: Sequence[Range], magnitudes: Sequence[torch.Tensor]) -> str:
-    """Why folds with these magnitudes must not be used; empty if they may."""
+def outside(ranges: Sequence[Range], magnitudes: Sequence[torch.Tensor]) -> tuple[str, str]:
+    """The first fold that must not be used with these magnitudes, and why; empty if all may."""
     pairs = [(each, largest) for each, largest in zip(ranges, magnitudes, strict=True) if not largest.is_meta]
-    outside = [each.leaves(largest) for each, largest in pairs]
+    answers = [each.leaves(largest) for each, largest in pairs]
     # One answer for all of a device, since asking a GPU makes the program wait.
-    devices = {answer.device for answer in outside}
-    if not any(bool(torch.stack([a for a in outside if a.device == d]).any()) for d in devices):
-        return ""
+    devices = {answer.device for answer in answers}
+    if not any(bool(torch.stack([a for a in answers if a.device == d]).any()) for d in devices):
+        return "", ""
     return next(
-        each.describe(largest) for (each, largest), answer in zip(pairs, outside, strict=True) if bool(answer)
+        (each.name, each.describe(largest))
+        for (each, largest), answer in zip(pairs, answers, strict=True)
+        if bool(answer)
     )
 
 

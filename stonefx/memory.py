@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 
@@ -22,6 +23,8 @@ def unseen_writers(weight: torch.Tensor) -> str:
     'its memory came from NumPy, DLPack, a file or torch.load, or went to NumPy, so that others may write it; \
 the weights of copy.deepcopy(model) are its own'
     """
+    if weight.layout != torch.strided or not torch._C._has_storage(weight):
+        return "it is no dense tensor with memory of its own"
     if weight.is_inference():
         return "it was made in inference mode, where no version counter tells of writes"
     storage = weight.untyped_storage()
@@ -59,10 +62,33 @@ def holds_alone(weight: torch.Tensor, tries: int = 1) -> bool:
     return _holders(weight) == _ALONE
 
 
+def sample(tensor: torch.Tensor) -> memoryview:
+    """A view of some words spread over the memory of a tensor on the CPU; of none where it lies elsewhere.
+
+    It shows most writes that leave no other trace. Reading it is safe only while the tensor has the same memory.
+
+    >>> weight = torch.ones(64)
+    >>> before = sample(weight).tobytes()
+    >>> weight.data.mul_(2).sum()
+    tensor(128.)
+    >>> sample(weight).tobytes() == before
+    False
+    """
+    storage = tensor.untyped_storage()
+    address, size = storage.data_ptr(), storage.nbytes()
+    if tensor.device.type != "cpu" or not address:
+        return memoryview(b"")
+    words = memoryview((ctypes.c_char * size).from_address(address)).cast("B")
+    if size % 8 == 0:
+        words = words.cast("Q")
+    return words[:: max(len(words) // _SAMPLES, 1)]
+
+
 def _holders(weight: torch.Tensor) -> tuple[int, int]:
     """How many tensors hold the storage of a tensor, and how many Python variables its storage object."""
     storage = weight.untyped_storage()
     return torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(storage)
 
 
+_SAMPLES = 16
 _ALONE = _holders(torch.empty(1))

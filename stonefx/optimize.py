@@ -20,6 +20,7 @@ from .optimized import (
     Program,
     kept_state,
     make_program,
+    other_sizes_run,
     plain_twin,
     row_major_arguments,
     run_preserved,
@@ -33,10 +34,10 @@ from .passes.linear.cost import Machine
 from .passes.pipeline import FOLDING
 from .report import Report, Totals, graph_text, graph_totals
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
-from .tracing.errors import Uncapturable
+from .tracing.errors import Uncapturable, as_capture_errors
 from .tracing.opaque import inlined
+from .tracing.own_errors import model_error
 from .tracing.ownership import Borrowed, check_owned, owned
-from .tracing.subjects import check_subject, model_error
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Optimized = TypeVar("Optimized", OptimizedModule, PartlyOptimizedModule)
@@ -146,9 +147,10 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     args, kwargs = call_arguments(example_inputs)
     borrowed = Borrowed(_checked(model))
     source = borrowed.model
-    check_subject(source, args, kwargs)
     try:
-        return _rewrite(source, from_module(source, args, kwargs), options, "explain")[1]
+        with as_capture_errors(type(source).__name__):
+            capture = from_module(source, args, kwargs)
+        return _rewrite(source, capture, options, "explain")[1]
     except Uncapturable:
         raise
     except CaptureError as error:
@@ -187,9 +189,9 @@ def optimize_owned(
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
     spare = Borrowed(source) if options.on_error == "eager" else None
     try:
-        check_subject(source, args, kwargs)
         try:
-            capture = from_module(source, args, kwargs, dynamic=options.dynamic)
+            with as_capture_errors(type(source).__name__):
+                capture = from_module(source, args, kwargs, dynamic=options.dynamic)
         except Uncapturable:
             raise
         except CaptureError as error:
@@ -240,12 +242,18 @@ def _optimize_captured(
 
 @dataclass(frozen=True)
 class _Part:
-    """A submodule that was captured and rewritten, and has not given up its weights yet."""
+    """A submodule that was rewritten, and has not given up its weights yet: as one graph, or by Dynamo at each size."""
 
     path: str
-    program: Program
+    work: Program | Fragments
     report: Report
     example: Arguments
+
+    def made(self, source: nn.Module) -> OptimizedModule | PartlyOptimizedModule:
+        """The optimized module over the weights of the submodule, which it takes over."""
+        if isinstance(self.work, Program):
+            return OptimizedModule(self.work.adopt(source), self.work, self.report)
+        return PartlyOptimizedModule(source, self.report, self.work.bound)
 
 
 def _optimize_parts(
@@ -256,7 +264,11 @@ def _optimize_parts(
     fragments, whole = _fragments(source, example, options)
     parts, skipped = _parts(source, example, options, "optimize")
     report = _merged({part.path: part.report for part in parts}, error, skipped)
-    if saved(whole) <= saved(report):
+    # Where as much is saved, submodules that need no guards of Dynamo's are better than one run that does.
+    guarded = all(isinstance(part.work, Fragments) for part in parts if part.report.rewritten())
+    if saved(whole) < saved(report) or (
+        saved(whole) == saved(report) and not (guarded and whole.rewritten())
+    ):
         if options.inner == "inductor" and not report.rewritten():
             # Inductor fuses more where it sees more than a part at once.
             report.notes.append(
@@ -283,10 +295,9 @@ def _optimize_parts(
 def _replace_parts(source: nn.Module, parts: Iterable[_Part], options: Options) -> None:
     for part in parts:
         submodule = source.get_submodule(part.path)
-        mode = part.program.capture.checks.gradients
+        mode = part.work.capture.checks.gradients if isinstance(part.work, Program) else False
         expected = run_preserved(submodule, part.example, mode) if options.verify else None
-        fast = OptimizedModule(part.program.adopt(submodule), part.program, part.report)
-        _verified(fast, expected, part.example, options, mode)
+        _verified(part.made(submodule), expected, part.example, options, mode)
 
 
 def _verified(
@@ -324,17 +335,6 @@ def _between_breaks(report: Report, error: CaptureError) -> Report:
     return report
 
 
-def _has_fixed_sizes(capture: Capture) -> bool:
-    """Whether no size of any argument may vary."""
-    placeholders = [node for node in capture.module.graph.nodes if node.name in capture.arguments]
-    return not any(
-        isinstance(size, torch.SymInt)
-        for node in placeholders
-        if isinstance(node.meta.get("val"), torch.Tensor)
-        for size in node.meta["val"].shape
-    )
-
-
 def _parts(
     source: nn.Module, example: Arguments, options: Options, door: str
 ) -> tuple[list[_Part], list[str]]:
@@ -342,13 +342,18 @@ def _parts(
     captured, skipped = capturable_submodules(source, *example, dynamic=options.dynamic)
     parts = []
     for path, capture, args, kwargs in captured:
-        chosen = options
-        if options.dynamic and _has_fixed_sizes(capture):
-            # A part of a model is called with whatever sizes the data asks for.
+        chosen, submodule, example = options, source.get_submodule(path), (args, kwargs)
+        varies = options.dynamic and other_sizes_run(capture, submodule, example)
+        if varies or capture.checks.particular:
+            # A part of a model is called with whatever sizes the data asks for, and in whatever layout, and a graph
+            # whose weights are folded away holds for its own.
+            fragments, report = _fragments(submodule, example, options)
+            if report.rewritten():
+                parts.append(_Part(path, fragments, report, example))
+                continue
             chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
-        submodule = source.get_submodule(path)
-        capture = with_free_batch(capture, submodule, (args, kwargs))
-        parts.append(_Part(path, *_rewrite(submodule, capture, chosen, door), (args, kwargs)))
+        capture = with_free_batch(capture, submodule, example)
+        parts.append(_Part(path, *_rewrite(submodule, capture, chosen, door), example))
     return parts, skipped
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import fx
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from .fold_range import first_outside, with_magnitudes
-from .memory import holds_alone, unseen_writers
+from .fold_range import outside, with_magnitudes
+from .memory import holds_alone, sample, unseen_writers
 from .passes.hoist import evaluate_folds
 
 
@@ -32,11 +32,20 @@ register_optimizer_step_post_hook(_Epoch.advance)
 
 
 def invalidate(model: torch.nn.Module | None = None) -> None:
-    """Say that weights were changed in a way that no counter shows; the next call folds them again.
+    """Say that weights were changed in a way that nothing shows; the next call folds them again.
 
-    Needed after `weight.data.mul_(...)`, a write through NumPy, or a write by foreign code through a raw
-    pointer. Not needed after in-place operations, `load_state_dict`, `.data = ...`, `.to(...)`, a new
-    Parameter, or a step of any `torch.optim` optimizer: these are seen.
+    How weights may be written under `torch.compile(backend="stone")`:
+
+    - Seen, and folded again: in-place operations, `load_state_dict`, `.data = ...`, `.to(...)`, a new Parameter,
+      `torch.utils.swap_tensors`, a step of any `torch.optim` optimizer.
+    - Not folded at all, so that the original graph runs and the report says why: shared memory, memory from NumPy,
+      DLPack, a file or `torch.load`, or once shown to NumPy, parts of a larger buffer, weights made in inference mode.
+      The same holds for as long as another tensor (`weight.data`, `weight.detach()`, a `state_dict`), array or storage
+      object holds a weight's memory.
+    - Seen on the CPU where one of some words spread over a weight changes: a write by something that was gone again
+      before the next call, such as `weight.data.mul_(...)`, `weight.untyped_storage().copy_(...)`, or foreign code
+      with a raw pointer. Call this function to be sure, and always on a GPU.
+    - Not seen: whatever is written between the replays of a CUDA graph that the caller captured.
 
     Args:
         model: the model whose weights changed, compiled with `torch.compile(backend="stone")`.
@@ -78,7 +87,7 @@ class _Snapshot:
         if self.epoch != _Epoch.number:
             return False
         for weight, facts in zip(weights, self.facts, strict=True):
-            attributes, itself, version, data, reference, address, tensors, variables = facts
+            attributes, itself, version, data, reference, address, tensors, variables, words, known = facts
             storage = weight.untyped_storage()
             if (
                 (weight.__dict__ is not attributes if itself is None else itself() is not weight)
@@ -88,6 +97,7 @@ class _Snapshot:
                 or not storage.resizable()
                 or torch._C._storage_Use_Count(address) != tensors
                 or sys.getrefcount(storage) != variables
+                or words.tobytes() != known
             ):
                 return False
         return True
@@ -97,6 +107,7 @@ def _facts(weight: torch.Tensor, drop: Callable[[Any], None]) -> tuple[Any, ...]
     """What changes when a weight is written or its data replaced: see `invalidate` for what does not show."""
     storage = weight.untyped_storage()
     address = storage._cdata
+    words = sample(weight)
     return (
         *_identity(weight),
         weight._version,
@@ -105,6 +116,8 @@ def _facts(weight: torch.Tensor, drop: Callable[[Any], None]) -> tuple[Any, ...]
         address,
         torch._C._storage_Use_Count(address),
         sys.getrefcount(storage),
+        words,
+        words.tobytes(),
     )
 
 
@@ -141,6 +154,7 @@ class FreshFolds:
         self.count = len(folds.graph.output_node().args[0])  # type: ignore[arg-type]
         self.folds, self.ranges = with_magnitudes(folds)
         self.refuse = refuse
+        self.told: set[str] = set()
         self.snapshots: dict[tuple[int, ...], _Snapshot] = {}
 
     def __call__(self, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
@@ -160,16 +174,14 @@ class FreshFolds:
             if known is not None and known.is_fresh(weights):  # another thread was here first
                 return known.folds
             # Folds that were used until now are not given up for a thread that passes by.
-            if reason := self._untraced(weights, tries=1 if known is None else 4):
+            if self._refuses(*self._untraced(weights, tries=1 if known is None else 4)):
                 self.snapshots.pop(key, None)
-                self.refuse(reason)
                 return None
             snapshot = _Snapshot(weights, _Epoch.number, lambda _, key=key: self.snapshots.pop(key, None))
-            folds, reason = self.evaluate(weights)
-            if reason:
-                self.refuse(reason)
-            else:
-                snapshot.folds = folds
+            values = evaluate_folds(self.folds, weights)
+            if not self._refuses(*outside(self.ranges, values[self.count :])):
+                snapshot.folds = _apart(values[: self.count], weights)
+            del values
             # A write by another thread while the folds were computed shows here: they may be a mixture.
             if not snapshot.is_fresh(weights):
                 self.snapshots.pop(key, None)
@@ -177,21 +189,25 @@ class FreshFolds:
             self.snapshots[key] = snapshot
             return snapshot.folds
 
-    def evaluate(self, weights: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], str]:
-        """The folds of these weights, and why they must not be used, which is empty if they may."""
-        values = evaluate_folds(self.folds, weights)
-        folds, magnitudes = values[: self.count], values[self.count :]
-        held = {weight.untyped_storage()._cdata for weight in weights}
-        # A fold that is a view of a weight would hold the weight's memory.
-        own = tuple(fold.clone() if fold.untyped_storage()._cdata in held else fold for fold in folds)
-        return own, first_outside(self.ranges, magnitudes)
-
-    def _untraced(self, weights: Sequence[torch.Tensor], tries: int) -> str:
-        """Why a write to one of the weights might not show; empty if it would."""
+    def _untraced(self, weights: Sequence[torch.Tensor], tries: int) -> tuple[str, str]:
+        """The first weight to which a write might not show, and why; empty if it would show on all."""
         for name, weight in zip(self.names, weights, strict=True):
             reason = unseen_writers(weight)
             if not reason and not holds_alone(weight, tries):
                 reason = "another tensor, array or storage object holds its memory"
             if reason:
-                return f"the weight {name!r} is not folded: {reason}"
-        return ""
+                return name, f"the weight {name!r} is not folded: {reason}"
+        return "", ""
+
+    def _refuses(self, name: str, reason: str) -> bool:
+        """Whether there is a reason; the first one of each weight and fold is passed on."""
+        if reason and name not in self.told:
+            self.told.add(name)
+            self.refuse(reason)
+        return bool(reason)
+
+
+def _apart(folds: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Folds in memory of their own: one that is a view of a weight would hold the weight's."""
+    held = {weight.untyped_storage()._cdata for weight in weights}
+    return tuple(fold.clone() if fold.untyped_storage()._cdata in held else fold for fold in folds)

@@ -26,6 +26,12 @@ def chain():
 def lookup():
     return nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 16), nn.Linear(16, 4)).eval()
 
+def scripted():
+    return torch.jit.script(chain())
+
+def without_values():
+    return chain().to("meta")
+
 model = nn.Identity()
 number = 3
 
@@ -133,6 +139,26 @@ def test_explain_with_diff_and_integer_input(models):
 )
 def test_explain_names_what_is_wrong(models, arguments, text):
     assert text in message(invoke("explain", *arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["user_models:chain", "--input", "4x7"], "shapes cannot be multiplied (4x7 and 8x16)"),
+        (["user_models:lookup", "--input", "4x3"], "Expected tensor for argument #1 'indices'"),
+        (
+            ["user_models:chain", "--input", "4x8", "--input", "4x8"],
+            "takes 2 positional arguments but 3 were given",
+        ),
+        (["user_models:scripted", "--input", "4x8"], "scripted or traced from"),
+        (["user_models:without_values", "--input", "4x8"], "to_empty"),
+    ],
+)
+def test_explain_says_on_one_line_what_the_model_cannot_do(models, arguments, text):
+    result = invoke("explain", *arguments)
+    assert text in message(result)
+    assert result.exit_code == 2
+    assert len(result.output.strip().splitlines()) == 1
 
 
 def test_a_module_is_taken_as_it_is(models):

@@ -197,9 +197,7 @@ def test_a_graph_that_cannot_be_captured_is_left_as_it_is(monkeypatch: pytest.Mo
     close(fast(x), model(x))
 
 
-@pytest.mark.parametrize(
-    "stage", ["from_module", "with_free_batch", "make_program", "rewrite_reported", "run_preserved"]
-)
+@pytest.mark.parametrize("stage", ["with_free_batch", "make_program", "rewrite_reported", "run_preserved"])
 @pytest.mark.parametrize("lazy", [False, True])
 def test_on_error_eager_catches_whatever_is_raised(
     stage: str, lazy: bool, monkeypatch: pytest.MonkeyPatch

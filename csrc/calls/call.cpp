@@ -1,5 +1,6 @@
 #include "call.h"
 
+#include <ATen/Dispatch.h>
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/ops/full.h>
 #include <c10/core/InferenceMode.h>
@@ -34,6 +35,17 @@ bool is_observed() {
 
 bool is_plain(const at::Tensor& x) {
   return (x.is_cpu() || x.is_cuda()) && !has_any(x.key_set() - kPlain) && !x._fw_grad(0).defined();
+}
+
+// Whether it is a curvature that the long way refuses: one number in the host's memory, which costs nothing to read.
+bool is_refused(const at::Tensor& c) {
+  if (c.dim() != 0 || !c.is_cpu() || !c.is_floating_point()) {
+    return false;
+  }
+  double value = 0.0;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, c.scalar_type(), "curvature",
+                                  [&] { value = static_cast<double>(*c.const_data_ptr<scalar_t>()); });
+  return value <= 0.0 || std::isinf(value);
 }
 
 std::vector<std::string> option_labels(const c10::FunctionSchema& schema) {
@@ -95,7 +107,8 @@ PyObject* Call::operator()(PyObject* const* arguments, size_t count, PyObject* k
   for (size_t i = 0; i < count; ++i) {
     if (THPVariable_CheckExact(arguments[i])) {
       operands.push_back(THPVariable_Unpack(arguments[i]));
-      if (!is_plain(operands.back())) {
+      const bool positive = i >= vectors && numbers_[i - vectors] == Number::kPositive;
+      if (!is_plain(operands.back()) || (positive && is_refused(operands.back()))) {
         Py_RETURN_NOTIMPLEMENTED;
       }
       wants_gradient = wants_gradient || operands.back().requires_grad();

@@ -49,26 +49,27 @@ inline PairSums weigh_pairs(C* weights, const C* grad, const Panel<C>& x, int i,
   return row_gradients<guarded>(weights, grad, x.side(i), y, scale);
 }
 
-// From the gradient of the image in the ball to that of the point; returns <x, grad_p>.
+// From the gradient sums + along * image to that of the point, to which `more` is added where it is not null; returns
+// the part of c, without that of `more`.
 template <class T, class C>
-inline double pull_back(T* result, const C* sums, double along, const C* point, const BallImage& image, Model model,
-                        int64_t dim) {
-  // point = factor x, so that <x, grad_p> = <point, grad_p> / factor
-  double inner = 0.0;
+inline double pull_back(T* result, const C* sums, double along, const C* point, const double* more,
+                        const BallImage& image, Model model, int64_t dim) {
+  double inner = 0.0;  // <image, sums>
   if (model != Model::kPoincare) {
 #pragma omp simd reduction(+ : inner)
     for (int64_t k = 0; k < dim; ++k) {
-      inner += (static_cast<double>(sums[k]) + along * static_cast<double>(point[k])) * static_cast<double>(point[k]);
+      inner += static_cast<double>(sums[k]) * static_cast<double>(point[k]);
     }
   }
   const ImageGradient g = image_gradient(image, along, inner / image.factor);
   const double of_point = g.of_point / image.factor;
 #pragma omp simd
   for (int64_t k = 0; k < dim; ++k) {
-    const double value = g.of_sums * static_cast<double>(sums[k]) + of_point * static_cast<double>(point[k]);
+    const double value = g.of_sums * static_cast<double>(sums[k]) + of_point * static_cast<double>(point[k]) +
+                         (more != nullptr ? more[k] : 0.0);
     result[k] = store<T>(static_cast<typename Compute<T>::type>(value));
   }
-  return inner / image.factor;
+  return g.of_c;
 }
 
 // The sum of weight (x - y) is that of the weights times x, and of the products' gradient, -weight, times y.
@@ -106,6 +107,7 @@ void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t be
     const int64_t own_first = source_row(a.map, side, matrix) * own + row;
     const int64_t other_first = source_row(a.map, 1 - side, matrix) * others;
     fill_panel(x, own_points + own_first * a.dim, a.dim, tile_size(own, row), a.model, c, a.guards.min_alpha);
+    bool far[kTile] = {};
     memset(space.sums, 0, static_cast<size_t>(x.count * stride) * sizeof(C));
     PairSums totals[kTile] = {};
     for (int64_t column = 0; column < others; column += kTile) {
@@ -120,7 +122,14 @@ void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t be
       }
       for (int i = 0; i < x.count; ++i) {
         C* pairs = space.squares + i * kTile;
-        const C* upstream = space.grad + i * kTile;
+        C* upstream = space.grad + i * kTile;
+        if (a.model == Model::kLorentz && any_far_pair<T>(pairs, x, i, y, c)) {
+          if (!far[i]) {
+            memset(space.far + i * dim, 0, static_cast<size_t>(dim) * sizeof(double));
+            far[i] = true;
+          }
+          totals[i].curvature -= far_gradients<T>(space.far + i * dim, upstream, pairs, x, i, y, dim, c);
+        }
         const PairSums sums = changes_denominator(a.guards)
                                   ? weigh_pairs<true>(pairs, upstream, x, i, y, dim, scale, c, a)
                                   : weigh_pairs<false>(pairs, upstream, x, i, y, dim, scale, c, a);
@@ -141,12 +150,15 @@ void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t be
       if (start == 1) {
         result[0] = store<T>(0);
       }
-      const double inner = pull_back(result + start, space.sums + i * stride, totals[i].along,
-                                     x.points + i * stride, x.images[i], a.model, dim);
+      double of_image = pull_back(result + start, space.sums + i * stride, totals[i].along, x.points + i * stride,
+                                  far[i] ? space.far + i * dim : nullptr, x.images[i], a.model, dim);
+      if (far[i]) {
+        of_image += 0.5 * dot(x.template row<T>(i), space.far + i * dim, dim) / c;
+      }
       // The pairs' own derivative for c is counted once, with x.
       const double of_pairs = side == 0 ? totals[i].curvature / c : 0.0;
       a.grad_c[matrix * (a.rows + a.columns) + (side == 0 ? 0 : a.rows) + row + i] =
-          of_pairs + x.images[i].curvature * inner;
+          of_pairs + of_image;
     }
   }
 }

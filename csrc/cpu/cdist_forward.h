@@ -3,6 +3,7 @@
 
 #include "cdist_panel.h"
 #include "cdist_scratch.h"
+#include "far_pairs.h"
 #include "stone/arguments.h"
 #include "stone/broadcast.h"
 #include "stone/curvature.h"
@@ -27,6 +28,9 @@ inline void distances(T* result, const C* squares, const Panel<C>& x, int i, con
 #pragma omp simd
   for (int j = 0; j < y.count; ++j) {
     result[j] = store<T>(static_cast<typename Compute<T>::type>(row[j]));
+  }
+  if (a.model == Model::kLorentz && any_far_pair<T>(squares, x, i, y, c)) {
+    far_distances(result, squares, x, i, y, dim, c);
   }
   double wide[kTile];
   if (a.product == nullptr && wide_squares(wide, squares, x, i, y, dim)) {

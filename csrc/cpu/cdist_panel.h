@@ -12,6 +12,8 @@ template <class C>
 struct Panel {
   C* points;      // [kTile, padded(dim)], or null
   C* transposed;  // [dim, kTile], or null
+  const void* rows;  // as they are stored, from the first entry that spans the ball, `stride` apart
+  int64_t stride;
   int count;
   BallImage images[kTile];
   C squares[kTile];
@@ -19,6 +21,10 @@ struct Panel {
   C excess[kTile];
   C passes[kTile];
 
+  template <class T>
+  STONE_FUNCTION const T* row(int i) const {
+    return static_cast<const T*>(rows) + i * stride;
+  }
   STONE_FUNCTION PairSide<C> side(int i) const { return {weight[i], excess[i], passes[i]}; }
 };
 
@@ -30,11 +36,13 @@ inline void fill_panel(Panel<C>& panel, const T* source, int64_t stride, int cou
                        double min_alpha) {
   const int64_t start = space_start(model), dim = stride - start, width = padded<C>(dim);
   panel.count = count;
+  panel.rows = source + start;
+  panel.stride = stride;
   for (int i = 0; i < count; ++i) {
     const T* row = source + i * stride + start;
     const BallImage image = ball_image(model, dot(row, row, dim), c, min_alpha);
     panel.images[i] = image;
-    const PairSide<C> side = pair_side<C>(image.alpha, image.squares, image.clamped, c);
+    const PairSide<C> side = pair_side<C>(image, c);
     panel.squares[i] = static_cast<C>(image.squares);
     panel.weight[i] = side.weight;
     panel.excess[i] = side.excess;
@@ -119,7 +127,7 @@ inline bool wide_squares(double* wide, const float* squares, const Panel<float>&
 template <class C>
 STONE_FUNCTION PairSide<double> wide_side(const Panel<C>& panel, int i, double c) {
   const BallImage& image = panel.images[i];
-  return pair_side<double>(image.alpha, image.squares, image.clamped, c);
+  return pair_side<double>(image, c);
 }
 
 }  // namespace STONE_NAMESPACE

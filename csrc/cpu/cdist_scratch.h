@@ -19,6 +19,7 @@ struct CdistScratch {
   C* x;
   C* y;
   C* sums;
+  double* far;  // sums over far pairs, which only the hyperboloid has
 
   STONE_FUNCTION CdistScratch(void* memory, int64_t dim) {
     const int64_t panel = kTile * padded<C>(dim);
@@ -28,10 +29,12 @@ struct CdistScratch {
     x = transposed + panel;
     y = x + panel;
     sums = y + panel;
+    far = reinterpret_cast<double*>(sums + panel);
   }
 
-  static STONE_FUNCTION int64_t bytes(int64_t dim) {
-    return (2 * kTile * kTile + 4 * kTile * padded<C>(dim)) * static_cast<int64_t>(sizeof(C));
+  static STONE_FUNCTION int64_t bytes(int64_t dim, bool with_far) {
+    return (2 * kTile * kTile + 4 * kTile * padded<C>(dim)) * static_cast<int64_t>(sizeof(C)) +
+           (with_far ? kTile * dim * static_cast<int64_t>(sizeof(double)) : 0);
   }
 };
 

@@ -58,7 +58,8 @@ void backward(const CdistArguments& a, void* scratch, int64_t begin, int64_t end
 }
 
 int64_t scratch_bytes(const CdistArguments& a) {
-  return wide(a) ? CdistScratch<double>::bytes(a.dim) : CdistScratch<float>::bytes(a.dim);
+  const bool with_far = a.model == Model::kLorentz;
+  return wide(a) ? CdistScratch<double>::bytes(a.dim, with_far) : CdistScratch<float>::bytes(a.dim, with_far);
 }
 
 int64_t tiles_of(int64_t extent) { return tiles(extent); }

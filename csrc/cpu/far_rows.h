@@ -18,7 +18,7 @@ STONE_FUNCTION Wide fused(Wide a, Wide b, Wide c) {
 
 // A formula over one far row. Null for a formula that knows none.
 struct FarFunctions {
-  bool (*far)(const RowBlock& block, bool* far, double near, int count);
+  bool (*far)(const RowBlock& block, bool* far, double near_times, int count);
   FarValues (*values)(const FarSums& sums, const double* scalar, const double* guard);
   FarGradients (*gradients)(const FarSums& sums, double grad, const double* scalar, const double* guard);
 };
@@ -45,13 +45,7 @@ struct FarRow {
   double shift[kMaxOthers];
   FarSums sums;
 
-  FarRow(const RowPointers<T>& row, const RowBlock& block, int r, int64_t dim) {
-    double moments[Layout::kMoments];
-    STONE_UNROLL
-    for (int m = 0; m < Layout::kMoments; ++m) {
-      moments[m] = block.moment[m][r];
-    }
-    sums = begin_far<Layout>(moments);
+  FarRow(const RowPointers<T>& row, const double* moments, int64_t dim) : sums(begin_far<Layout>(moments)) {
     far = row.vector[sums.second ? 1 : 0];
     other[0] = row.vector[sums.second ? 0 : 1];
     if constexpr (Layout::kVectors > 2) other[1] = row.vector[2];

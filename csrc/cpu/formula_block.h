@@ -111,20 +111,20 @@ STONE_FUNCTION double reach_of_row(const RowBlock& block, int r) {
   return Formula::reach(input.quantity, input.quantity + Sizes::kMoments);
 }
 
-// Tells which rows reach beyond `near`; false where none does.
+// Tells which rows reach beyond `near_times`; false where none does.
 template <class Formula>
-bool block_far(const RowBlock& block, bool* far, double near, int count) {
+bool block_far(const RowBlock& block, bool* far, double near_times, int count) {
   double rows = 0.0;
   const int padded = whole_vectors(count);
 #pragma omp simd reduction(+ : rows)
   for (int r = 0; r < padded; ++r) {
-    rows += is_far(reach_of_row<Formula>(block, r), near) ? 1.0 : 0.0;
+    rows += is_far(reach_of_row<Formula>(block, r), near_times) ? 1.0 : 0.0;
   }
   if (rows == 0.0) {
     return false;
   }
   for (int r = 0; r < count; ++r) {
-    far[r] = is_far(reach_of_row<Formula>(block, r), near);
+    far[r] = is_far(reach_of_row<Formula>(block, r), near_times);
   }
   return true;
 }

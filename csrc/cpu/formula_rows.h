@@ -102,12 +102,16 @@ inline void sum_block(BlockPointers<T>& rows, const int64_t* dim, bool far, cons
 }
 
 // The numbers of one row.
-struct RowScalars {
-  double of[kMaxScalars];
+struct RowNumbers {
+  double moment[kMaxSlots];
+  double scalar[kMaxScalars];
 
-  RowScalars(const RowBlock& block, const RowFormulaInfo& info, int r) {
+  RowNumbers(const RowBlock& block, int r) {
+    for (int m = 0; m < kMaxSlots; ++m) {
+      moment[m] = block.moment[m][r];
+    }
     for (int s = 0; s < kMaxScalars; ++s) {
-      of[s] = s < info.scalars ? block.scalar[s][r] : 0.0;
+      scalar[s] = block.scalar[s][r];
     }
   }
 };
@@ -117,8 +121,9 @@ template <class Layout, class T>
 [[gnu::noinline]] void far_forward(const RowArguments& a, const RowFormulaInfo& info, const FarFunctions& functions,
                                    const RowPointers<T>& pointers, const RowBlock& block, int r, T* result, int64_t dim) {
   using C = typename Compute<T>::type;
-  const FarRow<Layout, T, false> row(pointers, block, r, dim);
-  const FarValues values = functions.values(row.sums, RowScalars(block, info, r).of, a.guard);
+  const RowNumbers numbers(block, r);
+  const FarRow<Layout, T, false> row(pointers, numbers.moment, dim);
+  const FarValues values = functions.values(row.sums, numbers.scalar, a.guard);
   if (info.gives_number || info.time_out) {
     result[0] = store<T>(static_cast<C>(info.gives_number ? values.of[0] : values.time));
   }
@@ -132,8 +137,9 @@ template <class Layout, class T, bool with_grad>
                                     const RowPointers<T>& pointers, RowBlock& block, int r, T* const* out, double grad,
                                     int64_t dim) {
   using C = typename Compute<T>::type;
-  const FarRow<Layout, T, with_grad> row(pointers, block, r, dim);
-  const FarGradients g = functions.gradients(row.sums, grad, RowScalars(block, info, r).of, a.guard);
+  const RowNumbers numbers(block, r);
+  const FarRow<Layout, T, with_grad> row(pointers, numbers.moment, dim);
+  const FarGradients g = functions.gradients(row.sums, grad, numbers.scalar, a.guard);
   for (int v = 0; v < Layout::kVectors; ++v) {
     if (info.time_in) {
       out[v][-1] = store<T>(static_cast<C>(0.0));
@@ -167,7 +173,7 @@ constexpr bool kMayReachFar = kTwoPoints<Layout> || (Layout::kBasis == 2 && Layo
 
 template <class Layout, class T>
 inline bool find_distant(const FarFunctions& functions, const RowBlock& block, bool* distant, int count) {
-  return kMayReachFar<Layout> && functions.far != nullptr && functions.far(block, distant, kNear<T>, count);
+  return kMayReachFar<Layout> && functions.far != nullptr && functions.far(block, distant, kNearTimes<T>, count);
 }
 
 template <class Layout, class T>

@@ -197,10 +197,9 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     const portable::BallImage image = p.images[side][row];
     const T* x = points_of<T>(p, side, matrix) + index * p.a.dim;
     const C* sums = p.a.product == nullptr ? static_cast<const C*>(p.sums[side]) + row * p.dim : nullptr;
-    double inner[1] = {};  // <x, grad_p>
+    double inner[1] = {};  // <x, sums>
     for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
-      const double value = load(x[k]), of_pairs = sums == nullptr ? 0.0 : static_cast<double>(sums[k]);
-      inner[0] += (of_pairs + totals[0] * image.factor * value) * value;
+      inner[0] += sums == nullptr ? 0.0 : static_cast<double>(sums[k]) * static_cast<double>(load(x[k]));
     }
     group.sum(inner);
     if (!active) {
@@ -219,7 +218,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
       }
       const double c = portable::curvature_at(p.a.c, portable::source_row(p.a.map, 2, matrix));
       p.a.grad_c[matrix * (p.a.rows + p.a.columns) + (side == 0 ? 0 : p.a.rows) + index] =
-          totals[1] / c + image.curvature * inner[0];
+          totals[1] / c + g.of_c;
     }
   }
 }

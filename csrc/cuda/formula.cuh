@@ -119,7 +119,7 @@ struct RowOnDevice {
   // Whether the moments of a row far out do not hold its result.
   __device__ bool is_far() const {
     if constexpr (portable::kReachesFar<Formula>) {
-      return portable::is_far(Formula::reach(quantity, quantity + Sizes::kMoments), portable::kNear<T>);
+      return portable::is_far(Formula::reach(quantity, quantity + Sizes::kMoments), portable::kNearTimes<T>);
     }
     return false;
   }

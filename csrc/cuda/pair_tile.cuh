@@ -83,7 +83,7 @@ struct OwnSides {
       const int64_t index = first + i * kSide;
       if (index < p.points(side)) {
         const portable::BallImage image = p.images[side][matrix * p.points(side) + index];
-        of[i] = portable::pair_side<C>(image.alpha, image.squares, image.clamped, c);
+        of[i] = portable::pair_side<C>(image, c);
         factor[i] = static_cast<C>(image.factor);
       } else {
         of[i] = {C(0), C(0), C(0)};
@@ -193,7 +193,7 @@ __device__ inline double wide_square(double, const PairsOnDevice&, int64_t, int6
 __device__ inline portable::PairSide<double> wide_side(const PairsOnDevice& p, int side, int64_t matrix,
                                                        int64_t index, double c) {
   const portable::BallImage image = p.images[side][matrix * p.points(side) + index];
-  return portable::pair_side<double>(image.alpha, image.squares, image.clamped, c);
+  return portable::pair_side<double>(image, c);
 }
 
 // The images of all points of one operand in the ball.

@@ -11,6 +11,9 @@ from torch import fx
 from ..rewrite import Site, module_path, source_line, val
 from .weights import leaves, owner
 
+# As many layers are named one by one.
+_NAMED = 5
+
 
 def refused_site(
     pass_name: str,
@@ -54,11 +57,19 @@ def refused_site(
 
 
 def common_path(nodes: Sequence[fx.Node], weights: Sequence[fx.Node]) -> str:
-    """The innermost module that holds all of some nodes, by module stack or else by weight names."""
+    """The innermost module that holds all of some nodes, by module stack or else by weight names.
+
+    Where that is the model itself and no line of the user's code is known, as in `nn.Sequential`, the layers are
+    named instead: `0, 1`.
+    """
     paths: list[Any] = [module_path(node) for node in nodes]
     if not all(paths):
         paths = [owner(node) for node in weights]
-    if len(set(paths)) == 1:
-        return paths[0]
+    layers = list(dict.fromkeys(paths))
+    if len(layers) == 1:
+        return layers[0]
     levels = zip(*(path.split(".") for path in paths), strict=False)
-    return ".".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))
+    common = ".".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))
+    if common or any(source_line(node) for node in nodes):
+        return common
+    return ", ".join(layers if len(layers) <= _NAMED else [*layers[: _NAMED - 1], "...", layers[-1]])

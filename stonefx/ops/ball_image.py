@@ -1,7 +1,6 @@
-"""Points of other models as points `factor * x` of the Poincaré ball, and how gradients return from there.
+"""Points of the Klein model as points `factor * x` of the Poincaré ball, and how gradients return from there.
 
-Klein: `x / (1 + sqrt(a))`, `a = max(1 - c||x||^2, min_alpha)`. Hyperboloid: `xs / (1 + sqrt(1 + c||xs||^2))` of the
-space components `xs`; time is what the hyperboloid makes it.
+`x / (1 + sqrt(a))`, `a = max(1 - c||x||^2, min_alpha)`.
 """
 
 from __future__ import annotations
@@ -44,17 +43,6 @@ def of_klein(x: Tensor, c: Tensor, min_alpha: float) -> Image:
     factor = 1 / (1 + root)
     rate = torch.where(moves, factor.square() / root, 0.0)
     return Image(x, factor, 2 * root * factor, c * rate, 0.5 * squares * rate, moves)
-
-
-def of_hyperboloid(x: Tensor, c: Tensor) -> Image:
-    """The image of points of the hyperboloid, time first."""
-    space = x[..., 1:]
-    squares = space.square().sum(-1, keepdim=True)
-    time = (1 + c * squares).sqrt()
-    factor = 1 / (1 + time)
-    rate = factor.square() / time
-    moves = torch.ones_like(time, dtype=torch.bool)
-    return Image(space, factor, 2 * factor, -c * rate, -0.5 * squares * rate, moves)
 
 
 def _sides(x: Image, y: Image, c: Tensor) -> Sides:

@@ -13,19 +13,34 @@ from torch.autograd import forward_ad
 def operand(function: str, x: Tensor, c: float | Tensor) -> Tensor:
     """`c` as a tensor: a tensor as it is, a number as 0-dim float64 on the device of `x` (no host sync).
 
+    A tensor is looked at where that waits for nothing: one number on the CPU, in an eager call. Others give NaN where
+    they are not positive.
+
     Raises:
-        ValueError: a number that is not positive and finite.
+        ValueError: a number that is not positive and finite, or a tensor that is looked at and is not.
 
     >>> operand("expmap0", torch.zeros(2), 0.5)
     tensor(0.5000, dtype=torch.float64)
     """
     if isinstance(c, Tensor):
+        if type(c) in _PLAIN and c.dim() == 0 and c.is_cpu and c.is_floating_point() and is_eager():
+            value = c.detach().item()
+            # NaN is passed on: it comes from a computation that went wrong before
+            if value <= 0 or value == math.inf:
+                raise _not_positive(function, value)
         return c
     if not 0 < c < math.inf:
-        raise ValueError(
-            f"{function}: the curvature c must be positive and finite, got {c}; the ball is c*||x||^2 < 1"
-        )
+        raise _not_positive(function, c)
     return constant(c, x)
+
+
+def _not_positive(function: str, c: float) -> ValueError:
+    return ValueError(
+        f"{function}: the curvature c must be positive and finite, got {c}; the ball is c*||x||^2 < 1"
+    )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def number(function: str, label: str, x: Tensor, value: float | Tensor) -> Tensor:

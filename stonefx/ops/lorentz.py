@@ -16,16 +16,13 @@ import torch
 from torch import Tensor
 
 from . import analytic as a
+from . import far_rows
 from .library import declare
 from .row_formula import RowFormula
 
 
 class _Points(NamedTuple):
-    """Two points: times and their difference, times `sqrt(c)`, and `sinh(sqrt(c) d / 2)^2`.
-
-    The latter is `c ||x / (1 + x_time) - y / (1 + y_time)||^2 (1 + x_time) (1 + y_time) / 4`, whose terms far from
-    the origin cancel least.
-    """
+    """Two points: times and their difference, times `sqrt(c)`, and `sinh(sqrt(c) d / 2)^2`; `pair` holds far out."""
 
     x: Tensor
     y: Tensor
@@ -34,6 +31,7 @@ class _Points(NamedTuple):
     y_time: Tensor
     time_difference: Tensor
     half: Tensor
+    pair: far_rows.Pair
 
 
 def _points(p: Tensor, q: Tensor, c: Tensor) -> _Points:
@@ -42,8 +40,9 @@ def _points(p: Tensor, q: Tensor, c: Tensor) -> _Points:
     x_time, y_time = (1 + c * a.inner(x, x)).sqrt(), (1 + c * a.inner(y, y)).sqrt()
     time_difference = c * (2 * a.inner(x, b) + a.inner(b, b)) / (x_time + y_time)
     apart = (time_difference * x - (1 + x_time) * b) / ((1 + x_time).sqrt() * (1 + y_time).sqrt())
-    half = 0.25 * c * a.inner(apart, apart)
-    return _Points(x, y, b, x_time, y_time, time_difference, half)
+    pair = far_rows.pair(x, y, c)
+    half = torch.where(pair.f.far, pair.half, 0.25 * c * a.inner(apart, apart))
+    return _Points(x, y, b, x_time, y_time, time_difference, half, pair)
 
 
 def _with_time(time: Tensor, space: Tensor) -> Tensor:
@@ -75,19 +74,37 @@ def _expmap(x: Tensor, v: Tensor, c: Tensor, *, max_argument: float) -> Tensor:
     x_time = (1 + c * a.inner(point, point)).sqrt()
     v_time = c * a.inner(point, tangent) / x_time
     along = tangent - v_time / (1 + x_time) * point
-    u2 = c * a.inner(along, along)
+    f = far_rows.point(point, c, far_rows.is_far(x_time, x_time))
+    across = f.part(tangent)
+    # The velocity along the ray of x, and the square of that across it.
+    outwards, squares = f.along(tangent, c) / f.time, c * a.inner(across, across)
+    u2 = torch.where(f.far, outwards.square() + squares, c * a.inner(along, along))
     bounded = a.at_most_squared(u2, max_argument)
     of_x, of_v = a.cosh(bounded), a.sinhc(bounded) * a.shrink_to(max_argument, u2)
-    time = (of_x * x_time + of_v * v_time).clamp_min(1) / c.sqrt()
-    return _with_time(time, of_x * point + of_v * tangent)
+    time = of_x * x_time + of_v * v_time
+    forward = outwards > 0
+    large = of_x + of_v * torch.where(forward, outwards, -outwards)
+    small = (1 + of_v * of_v * squares) / large
+    ahead, behind = f.ahead * torch.where(forward, large, small), f.behind * torch.where(forward, small, large)
+    space = torch.where(
+        f.far,
+        0.5 * (ahead - behind) / f.length * f.point + of_v * across,
+        of_x * point + of_v * tangent,
+    )
+    return _with_time(torch.where(f.far, 0.5 * (ahead + behind), time).clamp_min(1) / c.sqrt(), space)
 
 
 def _logmap(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     """`u / sinh(u) (y - cosh(u) x)` with `u = sqrt(c) d(x, y)`."""
     p = _points(x, y, c)
+    n, f = p.pair, p.pair.f
     k = a.asinhc(p.half) / (1 + p.half).sqrt()
-    time = k * (p.time_difference - 2 * p.half * p.x_time) / c.sqrt()
-    return _with_time(time, k * (p.b - 2 * p.half * p.x))
+    time = k * (p.time_difference - 2 * p.half * p.x_time)
+    of_f = torch.where(n.second, k * (n.slant * n.time / f.length - n.across), -k * n.slant * f.time / f.length)
+    of_n = torch.where(n.second, -k * n.cosh, k)
+    far_time = torch.where(n.second, k * (n.slant * n.along - n.across * f.time), -k * n.slant * f.length)
+    space = torch.where(f.far, of_f * f.point + of_n * n.n_part, k * (p.b - 2 * p.half * p.x))
+    return _with_time(torch.where(f.far, far_time, time) / c.sqrt(), space)
 
 
 def _dist(x: Tensor, y: Tensor, c: Tensor, *, min_argument: float) -> Tensor:
@@ -116,7 +133,33 @@ def _transport(x: Tensor, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
     p, tangent = _points(x, y, c), v[..., 1:]
     v_time = c * a.inner(p.x, tangent) / p.x_time
     k = 0.5 * (c * a.inner(p.b, tangent) - p.time_difference * v_time) / (1 + p.half)
-    return _with_time((v_time + k * (p.x_time + p.y_time)) / c.sqrt(), tangent + k * (p.x + p.y))
+    space, time = tangent + k * (p.x + p.y), v_time + k * (p.x_time + p.y_time)
+    far_space, far_time = _far_transport(p.pair, tangent, c)
+    far = p.pair.f.far
+    return _with_time(torch.where(far, far_time, time) / c.sqrt(), torch.where(far, far_space, space))
+
+
+def _far_transport(n: far_rows.Pair, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The space of a vector that was carried, and its time: linear in its part along `f` and `<n_part, v_part>`."""
+    f, scale = n.f, 1 / (1 + n.cosh)
+    v_part, along = f.part(v), f.along(v, c)
+    across, slant = c * a.inner(n.n_part, v_part), n.slant * scale
+    ahead, behind = f.ahead + n.ahead, f.behind + n.behind
+    outwards = (
+        0.5 * (f.behind * ahead * (ahead * scale) - f.ahead * (n.across * scale)) * along / f.time
+        + ahead * scale * across,
+        -(behind * scale + n.behind * slant) * along / f.time + behind * scale * across,
+        -slant * along / f.time + scale * across,
+    )
+    twice = n.behind + f.behind * (2 + 2 * n.across + f.behind * n.ahead)
+    inwards = (
+        ((n.ahead + slant * ahead) * along + (1 - f.time * (ahead * scale)) * across) / n.time,
+        (f.behind * (f.length + n.along) * across - 0.5 * twice * along) * scale / n.time,
+        (slant * along - f.time * scale * across) / n.time,
+    )
+    of_ahead, of_behind, k = (torch.where(n.second, i, o) for i, o in zip(inwards, outwards, strict=True))
+    space = 0.5 * (of_ahead - of_behind) / f.length * f.point + k * n.n_part + v_part
+    return space, 0.5 * (of_ahead + of_behind)
 
 
 def _rescale(y: Tensor, c: Tensor, scale: Tensor, *, offset: float, min_squares: float) -> Tensor:
@@ -139,6 +182,14 @@ RESCALE = RowFormula(
     guards=("offset", "min_squares"),
     time_in=True,
     time_out=True,
+)
+DIST = RowFormula(
+    name="lorentz_dist",
+    vectors=("x", "y"),
+    reference=_dist,
+    guards=("min_argument",),
+    gives_number=True,
+    time_in=True,
 )
 FORMULAS = (
     RowFormula(
@@ -167,14 +218,7 @@ FORMULAS = (
         time_out=True,
     ),
     RowFormula(name="lorentz_logmap", vectors=("x", "y"), reference=_logmap, time_in=True, time_out=True),
-    RowFormula(
-        name="lorentz_dist",
-        vectors=("x", "y"),
-        reference=_dist,
-        guards=("min_argument",),
-        gives_number=True,
-        time_in=True,
-    ),
+    DIST,
     RowFormula(name="lorentz_project", vectors=("x",), reference=_project, time_in=True, time_out=True),
     RowFormula(
         name="lorentz_geodesic",

@@ -5,31 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import ball_image, batching, checks
+from . import batching, checks
 from .calling import Caller
-from .cdist import operator, widen
+from .cdist import operator
 from .curvature import operand
 from .library import declare
+from .lorentz import DIST
 
 _NAME = "lorentz_cdist"
 
 
 def reference(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
-    """The distances in plain torch, differentiable, in the dtype of `x` (half types compute in float32)."""
-    u, v, k = widen(x, y, c)
-    images = (ball_image.of_hyperboloid(u, k), ball_image.of_hyperboloid(v, k))
-    return ball_image.distances(*images, k).to(x.dtype)
+    """The distances in plain torch, differentiable, in the dtype of `x`: `lorentz_dist` of all pairs."""
+    numbers = c.unsqueeze(-1) if c.dim() else c
+    return DIST.evaluate(x.unsqueeze(-2), y.unsqueeze(-3), numbers)
 
 
 def gradients(grad: Tensor, x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients for `x` and `y` as if neither broadcast, and for one curvature a matrix, `[*batch, 1, 1]`."""
-    u, v, k = widen(x, y, c)
-    u, v = (p.expand(*grad.shape[:-2], *p.shape[-2:]) for p in (u, v))
-    images = (ball_image.of_hyperboloid(u, k), ball_image.of_hyperboloid(v, k))
-    grad_x, grad_y, grad_c = ball_image.gradients(grad.to(u.dtype), *images, k)
-    # time has no part in the distances
-    grad_x, grad_y = (torch.nn.functional.pad(g, (1, 0)) for g in (grad_x, grad_y))
-    return grad_x.to(x.dtype), grad_y.to(x.dtype), grad_c.to(batching.compute_dtype(x))
+    batch, dtype = grad.shape[:-2], batching.compute_dtype(x)
+    u, v = (p.double().expand(*batch, *p.shape[-2:]) for p in (x, y))
+    k = c.to(device=x.device, dtype=torch.float64).expand(*batch, 1, 1)
+    with torch.enable_grad():
+        grads = torch.func.vjp(reference, u, v, k)[1](grad.double())
+    return tuple(g.to(x.dtype if index < 2 else dtype) for index, g in enumerate(grads))
 
 
 def _check_time(x: Tensor) -> None:

@@ -1,6 +1,6 @@
 """The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
 
-from .batches import with_free_batch
+from .batches import other_sizes_run, with_free_batch
 from .layout import row_major_arguments, written_weights
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, optimized_module, program_of
 from .parts import kept_state, plain_twin
@@ -17,6 +17,7 @@ __all__ = [
     "kept_state",
     "make_program",
     "optimized_module",
+    "other_sizes_run",
     "owner",
     "plain_twin",
     "program_of",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,44 @@ def with_free_batch(capture: Capture, model: nn.Module, example: Arguments) -> C
         if dimension == 0 and beyond and all(_holds(capture, model, example, batch, size) for size in beyond):
             dropped.append(guard)
     return replace(capture, checks=capture.checks.without(dropped))
+
+
+def other_sizes_run(capture: Capture, model: nn.Module, example: Arguments) -> bool:
+    """Whether the model runs where a size that its graph was captured for is another one.
+
+    Each such size of an argument is tried one larger, alone and together with all that are equal to it. A size that a
+    weight asks for makes the model raise.
+
+    Args:
+        capture, model, example: as of `with_free_batch`.
+    """
+    arguments = capture.bind(*example)
+    fixed = [
+        (id(path.read(arguments)), dim, size)
+        for path, check in capture.checks.tensors.items()
+        for dim, size in enumerate(check.sizes)
+        if isinstance(size, int) and size > 0
+    ]
+    groups = [[(tensor, dim)] for tensor, dim, _ in fixed]
+    groups += [
+        [(t, dim) for t, dim, other in fixed if other == size] for size in {size for *_, size in fixed}
+    ]
+    for group in groups:
+        try:
+            run_preserved(model, rebuild(example, partial(_enlarged, group)))
+        except Exception:
+            continue
+        return True
+    return False
+
+
+def _enlarged(dimensions: list[tuple[int, int]], value: Any) -> Any:
+    for dim in [dim for tensor, dim in dimensions if tensor == id(value)]:
+        if isinstance(value, torch.Tensor):
+            size = value.shape[dim]
+            rows = torch.arange(size + 1, device=value.device) % size
+            value = value.detach().index_select(dim, rows)
+    return value
 
 
 def _holds(capture: Capture, model: nn.Module, example: Arguments, batch: int, size: int) -> bool:

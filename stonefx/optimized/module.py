@@ -229,9 +229,14 @@ class PartlyOptimizedModule(Derived):
         return self.__dict__["_stone_parts"].report
 
     @property
+    def is_compiled(self) -> bool:
+        """Whether something else is called in the place of the model's forward."""
+        return self.__dict__["_stone_parts"].make_run is not None
+
+    @property
     def _stone_follows_weights(self) -> bool:
         """Whether the folds in the submodules or graphs are made again when the model's own weights change."""
-        return self.__dict__["_stone_parts"].make_run is not None or any(part._stone_follows_weights for part in self.modules() if isinstance(part, OptimizedModule))
+        return self.is_compiled or any(part._stone_follows_weights for part in self.modules() if isinstance(part, OptimizedModule))
 
     def _stone_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own forward."""

@@ -36,13 +36,14 @@ def run_preserved(
     # Hooks on the model itself act around whatever its call is; they are not to see these runs.
     run = run or (model.forward if has_hooks(model) else model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with preserved_random_state(model), restored_attributes(model), torch.set_grad_enabled(bool(gradients)):
-        torch.manual_seed(0)
-        result = run(*args, **kwargs)
-    with torch.no_grad():
-        for buffer, value in buffers:
-            buffer.copy_(value)
-    return result
+    try:
+        with preserved_random_state(model), restored_attributes(model), torch.set_grad_enabled(bool(gradients)):
+            torch.manual_seed(0)
+            return run(*args, **kwargs)
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 def verify_whole(expected: Any, actual: Any, report: Report) -> None:

@@ -196,6 +196,9 @@ class Report:
 
 
 def _join(path: str, inner: str) -> str:
+    if path and ", " in inner:
+        # Several layers, all of the submodule.
+        return path
     return ".".join(part for part in (path, inner) if part)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 import inspect
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +20,15 @@ from .classes import Classes, reference
 from .expressions import check, is_symbol, source_of, tree_of
 from .values import decode, encode, key_document, key_of
 
-_KINDS = {kind.name: kind for kind in type(inspect.Parameter.POSITIONAL_ONLY)}
+_KINDS = {kind.name: kind for kind in inspect._ParameterKind}
 
 
-def call_document(capture: Capture) -> dict[str, Any]:
-    """What `call_of` needs to restore everything of a capture but its graph and weights.
+def call_document(capture: Capture, dropped: Collection[str] = ()) -> dict[str, Any]:
+    """What `Call` needs to restore everything of a capture but its graph and weights.
+
+    Args:
+        capture: the capture.
+        dropped: names of weights that were folded away, which nobody can change, so that no fact need be asked of them.
 
     Raises:
         TypeError: a default or constant argument, or a class of a container, cannot be found by another process.
@@ -37,13 +43,17 @@ def call_document(capture: Capture) -> dict[str, Any]:
             for path, (kind, keys) in checks.containers.items()
         ],
         "tensors": [
-            [path_document(path), encode(check.dtype), check.device_type, [*map(_size, check.sizes)], _sizes(check.strides)]
-            for path, check in checks.tensors.items()
+            [path_document(path), encode(of.dtype), of.device_type, _sizes(of.sizes), _sizes(of.strides)]
+            for path, of in checks.tensors.items()
         ],
         "constants": [[path_document(path), encode(value)] for path, value in checks.constants.items()],
         "symbols": [[name, path_document(path), dim] for name, (path, dim) in checks.symbols.items()],
         "guards": [tree_of(guard) for guard in checks.guards],
-        "facts": [_fact(fact, _writer(checks)) for fact in checks.facts],
+        "facts": [
+            _fact(fact, _writer(checks))
+            for fact in checks.facts
+            if not any(isinstance(path, Weight) and path.name in dropped for path in fact.paths)
+        ],
         "devices": checks.devices,
         "result": encode(capture.output, _writer(checks)),
     }
@@ -235,7 +245,9 @@ class Call:
         if document is None:
             return None
         strides = tuple(stride for stride in self._shape(document) if stride is not None)
-        return strides if len(strides) == len(document) else None
+        if len(strides) != len(document):
+            raise schema.expected("a stride for each dimension", document, "an argument")
+        return strides
 
     def _fact(self, document: Any) -> Fact:
         """One answer that the graph relies on: of the questions that are known to do nothing but answer."""
@@ -247,6 +259,8 @@ class Call:
         if not is_question(schema.text(question, where), len(paths)):
             raise schema.expected("a question that forward may ask of tensors", question, where)
         given = tuple(decode(value, where, self.classes) for value in schema.items(arguments, where))
+        if not all(map(_asks_nothing, given)):
+            raise schema.expected("classes that answer for themselves", arguments, where)
         named = tuple(
             (schema.identifier(name, where), decode(value, where, self.classes))
             for name, value in (schema.items(pair, where, 2) for pair in schema.items(keywords, where))
@@ -259,17 +273,21 @@ class Call:
         table[path] = value
 
 
+def _asks_nothing(value: Any) -> bool:
+    """Whether `isinstance` runs no code that a class brings for it, where the value is a class or several."""
+    if isinstance(value, tuple):
+        return all(map(_asks_nothing, value))
+    kind = type(value)
+    return not isinstance(value, type) or kind in (type, abc.ABCMeta) or kind.__module__.startswith("torch.")
+
+
 def _parameter(parameter: inspect.Parameter) -> list[Any]:
     named = [parameter.name, parameter.kind.name]
     return named if parameter.default is parameter.empty else [*named, encode(parameter.default)]
 
 
-def _size(size: int | str | None) -> Any:
-    return None if size is None else tree_of(size)
-
-
-def _sizes(sizes: tuple[int | str, ...] | None) -> Any:
-    return None if sizes is None else [_size(size) for size in sizes]
+def _sizes(sizes: Sequence[int | str | None] | None) -> Any:
+    return None if sizes is None else [None if size is None else tree_of(size) for size in sizes]
 
 
 def _fact(fact: Fact, write: Any) -> list[Any]:

@@ -37,10 +37,10 @@ def reference(found: Any) -> str:
     'torch.nn.modules.linear:Linear'
     """
     if not isinstance(found, type):
-        for module in _FUNCTIONS:
-            name = getattr(found, "__name__", None)
-            if name is not None and vars(module).get(name) is found:
-                return f"{module.__name__}:{name}"
+        leaf = getattr(found, "__name__", None)
+        for source in _FUNCTIONS:
+            if leaf is not None and vars(source).get(leaf) is found and _computes(source, leaf):
+                return f"{source.__name__}:{leaf}"
     module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
     if module == "__main__" or _imported(f"{module}:{name}") is not found:
         raise TypeError(
@@ -87,7 +87,7 @@ class Classes:
         )
         if not container:
             raise schema.expected("the class of a tuple, list, dict or dataclass", name, where)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def constant(self, name: Any, where: str) -> Any:
         """A class or function that is compared with or returned, and not called.
@@ -100,7 +100,7 @@ class Classes:
             return found
         module, _, leaf = name.partition(":")
         for source in _FUNCTIONS:
-            if source.__name__ == module and callable(vars(source).get(leaf)):
+            if source.__name__ == module and _computes(source, leaf):
                 return vars(source)[leaf]
         found = _known(name, where)
         if not isinstance(found, type):
@@ -110,7 +110,7 @@ class Classes:
             )
         return found
 
-    def enumeration(self, name: Any, where: str) -> type[enum.Enum]:
+    def enumeration(self, name: Any, where: str) -> Any:
         """An enumeration whose members are arguments or results.
 
         Raises:
@@ -122,6 +122,16 @@ class Classes:
         return found
 
 
+def _computes(source: types.ModuleType, name: str) -> bool:
+    """Whether a function of torch is one of tensors, such as `torch.relu`, and no tool such as `torch.load`."""
+    found = vars(source).get(name)
+    if source is not torch:
+        return callable(found)
+    return callable(found) and (
+        hasattr(torch._C._VariableFunctions, name) or getattr(found, "__module__", None) == "torch.functional"
+    )
+
+
 def make(cls: Any, items: list[tuple[Any, Any]]) -> Any:
     """A container of a class that `Classes.container` found.
 
@@ -131,7 +141,7 @@ def make(cls: Any, items: list[tuple[Any, Any]]) -> Any:
     """
     if issubclass(cls, dict):
         known: dict[Any, Any] = dict(items)
-        return cls(**known) if dataclasses.is_dataclass(cls) else cls(known)
+        return cls(**known) if hasattr(cls, "__dataclass_fields__") else cls(known)
     if issubclass(cls, list | tuple):
         values = [item for _, item in items]
         return cls(*values) if hasattr(cls, "_fields") else cls(values)

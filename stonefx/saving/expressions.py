@@ -7,6 +7,8 @@ names, operators and numbers come out of the tables here, so that the source doe
 from __future__ import annotations
 
 import ast
+import functools
+import itertools
 import math
 import operator
 import re
@@ -107,13 +109,9 @@ def value_of(tree: Tree, sizes: Mapping[str, Any]) -> Any:
     values = [value_of(operand, sizes) for operand in operands]
     if kind == "if":
         return values[1] if values[0] else values[2]
-    if kind in _CALLED:
-        return _CALLED[kind](*values)
-    function = next(table[kind][1] for table in (_BINARY, _COMPARED, _UNARY, _JOINED) if kind in table)
-    result = values[0] if len(values) > 1 else function(values[0])
-    for value in values[1:]:
-        result = function(result, value)
-    return result
+    tables = (_BINARY, _COMPARED, _UNARY, _JOINED)
+    function = _CALLED.get(kind) or next(table[kind][1] for table in tables if kind in table)
+    return functools.reduce(function, values) if len(values) > 1 else function(values[0])
 
 
 def renamed(tree: Tree, names: Mapping[str, str]) -> Tree:
@@ -193,7 +191,7 @@ def _read(node: ast.expr) -> Tree:
             operands = [_read(left), *map(_read, right)]
             pairs = [
                 [_kind(_COMPARED, op), *two]
-                for op, two in zip(ops, zip(operands, operands[1:], strict=False), strict=True)
+                for op, two in zip(ops, itertools.pairwise(operands), strict=True)
             ]
             return pairs[0] if len(pairs) == 1 else ["and", *pairs]
         case ast.IfExp(test=test, body=body, orelse=other):

@@ -108,7 +108,8 @@ def _document(path: Any, header: Mapping[str, str], checked: bool) -> dict[str, 
         )
     if version != VERSION or not checked:
         raise schema.Malformed("it has no version, or no checksum")
-    return document  # type: ignore[no-any-return]
+    assert isinstance(document, dict)
+    return document
 
 
 def _place(file: BinaryIO) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import fx
@@ -18,26 +18,19 @@ _READY = "stonefx body"
 _MOST_INPUTS = 10**6
 
 
-def input_nodes(program: Program) -> tuple[list[fx.Node], dict[fx.Node, int]]:
-    """What a saved graph takes, in order: placeholders, then tensors that the graph holds itself.
-
-    Returns:
-        The first node of each input, and for every node that stands for one the number of the input.
-    """
-    graph = program.module.graph
-    nodes = list(graph.find_nodes(op="placeholder"))
-    numbers = {node: number for number, node in enumerate(nodes)}
-    first: dict[Any, int] = {}
-    for node in graph.find_nodes(op="get_attr"):
-        if node.target in program.names:
-            if node.target not in first:
-                first[node.target] = len(nodes)
-                nodes.append(node)
-            numbers[node] = first[node.target]
-    return nodes, numbers
+def input_names(program: Program) -> list[str]:
+    """What the saved graphs of a program take, in order: placeholders, then tensors that the graphs hold themselves."""
+    placeholders = [node.name for node in program.module.graph.find_nodes(op="placeholder")]
+    attributes = [
+        str(node.target)
+        for module in program.graphs
+        for node in module.graph.find_nodes(op="get_attr")
+        if node.target in program.names
+    ]
+    return [*placeholders, *dict.fromkeys(attributes)]
 
 
-def graph_document(module: fx.GraphModule, given: Mapping[fx.Node, int]) -> dict[str, Any]:
+def graph_document(module: fx.GraphModule, names: Sequence[str]) -> dict[str, Any]:
     """The calls of a graph, in its order, and its results.
 
     A value is named by its number: the inputs come first, then each call has the next one. The bodies of a
@@ -45,13 +38,17 @@ def graph_document(module: fx.GraphModule, given: Mapping[fx.Node, int]) -> dict
 
     Args:
         module: the graph.
-        given: the number of each placeholder and tensor attribute.
+        names: the inputs: placeholders by name, and tensors that the graph holds itself by target.
 
     Raises:
         TypeError: a node has no notation; the message names it and says what to do.
     """
-    numbers = dict(given)
-    inputs = 1 + max(numbers.values(), default=-1)
+    number = {name: position for position, name in enumerate(names)}
+    numbers = {
+        node: number[key]
+        for node in module.graph.nodes
+        if node.op in ("placeholder", "get_attr") and (key := _input_name(node)) in number
+    }
 
     def write(value: Any) -> tuple[str, Any] | None:
         if not isinstance(value, fx.Node):
@@ -63,7 +60,7 @@ def graph_document(module: fx.GraphModule, given: Mapping[fx.Node, int]) -> dict
             raise TypeError(f"it takes {value.name}, which is no value of the graph")
         return "body", _body_document(body)
 
-    calls = []
+    calls: list[Any] = []
     for node in module.graph.nodes:
         if node in numbers or node.op in ("placeholder", "output", "get_attr"):
             continue
@@ -78,11 +75,15 @@ def graph_document(module: fx.GraphModule, given: Mapping[fx.Node, int]) -> dict
                 f"cannot save the call of {node.target} in the graph of this model: {error}. Keep the original model "
                 "and its state_dict, and call stonefx.optimize on it after loading"
             ) from error
-        numbers[node] = inputs + len(calls)
+        numbers[node] = len(names) + len(calls)
         calls.append([name, args, kwargs])
     outputs = module.graph.output_node().args[0]
     results = outputs if isinstance(outputs, list | tuple) else [outputs]
-    return {"inputs": inputs, "calls": calls, "results": [encode(_plain(value), write) for value in results]}
+    return {
+        "inputs": len(names),
+        "calls": calls,
+        "results": [encode(_plain(value), write) for value in results],
+    }
 
 
 def graph_of(document: Any, where: str, trusted: Collection[str] = (), depth: int = 0) -> fx.GraphModule:
@@ -149,8 +150,11 @@ def _is_result(value: Any, nested: bool) -> bool:
 def _body_document(body: fx.GraphModule) -> dict[str, Any]:
     """The body of a higher-order operator, which Dynamo wrote, in the graph language."""
     module = body if _READY in body.meta else from_dynamo(body)
-    placeholders = module.graph.find_nodes(op="placeholder")
-    return graph_document(module, {node: number for number, node in enumerate(placeholders)})
+    return graph_document(module, [node.name for node in module.graph.find_nodes(op="placeholder")])
+
+
+def _input_name(node: fx.Node) -> str:
+    return node.name if node.op == "placeholder" else str(node.target)
 
 
 def _plain(value: Any) -> Any:

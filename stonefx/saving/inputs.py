@@ -22,7 +22,7 @@ from ..tracing.state import restored_state
 from . import schema
 from .calls import Call, path_document
 from .expressions import check, renamed, tree_of, value_of
-from .graphs import input_nodes
+from .graphs import input_names
 
 # Sizes that stand for one that no example is known of.
 _TRIED = (2, 4, 8, 16, 3, 5, 6, 7, 9, 10, 12, 24, 32, 64, 128, 256, 1, 0)
@@ -40,21 +40,21 @@ class Inputs:
 
 
 def inputs_document(program: Program) -> dict[str, Any]:
-    """What each input of a saved graph is, in the order of `input_nodes`, and an example of every symbolic size."""
+    """What each input of a saved graph is, in the order of `input_names`, and an example of every symbolic size."""
     capture = program.capture
     known = _known_sizes(program)
     # The graph's own symbols, which may have other names than those of the call.
     symbols = {str(size.node.expr): name for name, size in known.items()}
-    rows = []
-    for node in input_nodes(program)[0]:
-        name = str(node.target) if node.op == "get_attr" else node.name
+    rows: list[dict[str, Any]] = []
+    fakes = {node.name: node.meta.get("val") for node in program.module.graph.find_nodes(op="placeholder")}
+    for name in input_names(program):
         if name in program.names:
             rows.append({"weight": program.names[name]})
         elif name in capture.sizes:
             path, dim = capture.sizes[name]
             rows.append({"size": [path_document(path), dim]})
         else:
-            fake = node.meta["val"]
+            fake = fakes[name]
             rows.append(
                 {
                     "argument": path_document(capture.arguments[name]),

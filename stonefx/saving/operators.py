@@ -60,7 +60,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     _EXIT: torch.amp.autocast_mode._exit_autocast,
 }
 # Operators on graphs, which are bodies among their arguments and graphs of listed operators again.
-_HIGHER_ORDER: dict[str, Any] = {
+_HIGHER_ORDER: dict[str, Callable[..., Any]] = {
     f"higher_order.{name}": getattr(torch.ops.higher_order, name)
     for name in ("autograd_function_apply", "tag_activation_checkpoint", "cond")
 }
@@ -105,7 +105,7 @@ def operator(name: Any, where: str, trusted: Collection[str] = ()) -> Callable[.
     if schema.text(name, where) in _FUNCTIONS:
         return _FUNCTIONS[name]
     if name in _HIGHER_ORDER:
-        return _HIGHER_ORDER[name]  # type: ignore[no-any-return]
+        return _HIGHER_ORDER[name]
     namespace, _, rest = name.partition(".")
     is_operator = re.fullmatch(r"\w+\.\w+\.\w+", name, re.ASCII) is not None
     if not is_operator or not _is_listed(namespace, rest, trusted):

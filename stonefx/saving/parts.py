@@ -16,7 +16,7 @@ from ..tracing.opaque import traced_functions
 from . import schema
 from .calls import Call, call_document
 from .classes import Classes
-from .graphs import graph_document, graph_of, input_nodes
+from .graphs import graph_document, graph_of, input_names
 from .inputs import inputs_document, propagate, read_inputs
 
 
@@ -27,13 +27,15 @@ def part_document(part: OptimizedModule) -> dict[str, Any]:
         TypeError: an operator, argument or result has no notation in the file.
     """
     program = program_of(part)
+    names = input_names(program)
     return {
         "inner": program.inner,
         "holder": program.holder,
         "read": program.read,
-        "call": call_document(program.capture),
+        "call": call_document(program.capture, program.dropped),
         **inputs_document(program),
-        "graph": graph_document(program.module, input_nodes(program)[1]),
+        "graph": graph_document(program.module, names),
+        "inference": None if program.inference is None else graph_document(program.inference, names),
         "functions": traced_functions(program.module),
         "report": part.report.to_json(),
     }
@@ -54,22 +56,28 @@ def part_of(
         Malformed: the document is none of `part_document`'s.
         ValueError: a class or operator is not there or may not be used; the message names it.
     """
-    keys = "inner holder read call inputs hints graph functions report".split()
+    keys = "inner holder read call inputs hints graph inference functions report".split()
     record = schema.record(document, "the model", keys)
     inner = schema.word(record["inner"], "the inner compiler", INNERS)
     call = Call(record["call"], classes)
     inputs, mode = read_inputs(record["inputs"], record["hints"], call, source)
-    module = graph_of(record["graph"], "the graph", trusted)
+    module, *others = [
+        graph_of(record[key], "the graph", trusted)
+        for key in ("graph", "inference")
+        if record[key] is not None
+    ]
     traced_functions(module).extend(schema.names(record["functions"], "the custom functions"))
-    placeholders = module.graph.find_nodes(op="placeholder")
-    if len(placeholders) != len(inputs.values):
-        raise schema.expected(f"{len(inputs.values)} inputs", len(placeholders), "the graph")
-    for node in placeholders:
-        node.meta["val"] = inputs.values[node.name]
-    if inner != "eager":
-        propagate(module, inputs, mode, {check.device_type for check in call.tensors.values()})
-    results = module.graph.output_node().args[0]
-    call.check_result(len(results), source)
+    devices = {check.device_type for check in call.tensors.values()}
+    for graph in (module, *others):
+        placeholders = graph.graph.find_nodes(op="placeholder")
+        if len(placeholders) != len(inputs.values):
+            raise schema.expected(f"{len(inputs.values)} inputs", len(placeholders), "the graph")
+        for node in placeholders:
+            node.meta["val"] = inputs.values[node.name]
+        if inner != "eager":
+            propagate(graph, inputs, mode, devices)
+        results: Any = graph.graph.output_node().args[0]
+        call.check_result(len(results), source)
     capture = replace(
         call.capture(),
         module=module,
@@ -80,7 +88,7 @@ def part_of(
     report = report_of(record["report"])
     program = Program(
         capture=capture,
-        split=FoldSplit(None, [], list(range(len(placeholders))), []),
+        split=FoldSplit(None, [], list(range(len(inputs.values))), []),
         inner=inner,
         names=inputs.weights,
         read=schema.names(record["read"], "the folded weights"),
@@ -88,6 +96,7 @@ def part_of(
         holder=schema.text(record["holder"], "the folded weights"),
         has_original=False,
         renamed=report.weights,
+        inference=others[0] if others else None,
     )
     source.training = capture.training
     return OptimizedModule(source, program, report)

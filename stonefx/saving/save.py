@@ -71,6 +71,12 @@ def _parts(fast: nn.Module) -> dict[str, OptimizedModule]:
             f"save expects a model that stonefx.optimize returned, got {type(fast).__name__}; for other models use "
             "torch.save(model.state_dict(), path)"
         )
+    if any(isinstance(module, PartlyOptimizedModule) and module.is_compiled for module in fast.modules()):
+        raise TypeError(
+            "this model is compiled between the breaks of its forward, where torch.compile finds its graphs anew in "
+            "each process, so that there is no graph to save; save the state_dict of the original, and call "
+            "stonefx.optimize on it after loading"
+        )
     hooked = [name or "the model" for name, module in fast.named_modules() if has_hooks(module)]
     if hooked:
         raise TypeError(

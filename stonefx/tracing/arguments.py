@@ -107,7 +107,8 @@ def rebuild(value: Any, leaf: Callable[[Any], Any]) -> Any:
         return leaf(value)
     items = [rebuild(item, leaf) for _, item in steps]
     if isinstance(value, (list, tuple)):
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        # Not the constructor, which may ask more of its arguments than a leaf is.
+        return value._make(items) if hasattr(value, "_fields") else type(value)(items)
     if type(value) is dict:
         return {key: item for ((_, key), _), item in zip(steps, items, strict=True)}
     result = copy.copy(value)

@@ -58,6 +58,11 @@ class Checks:
         return next((fact.answer for fact in self.facts if fact.question == "is_grad_enabled"), None)
 
     @property
+    def particular(self) -> bool:
+        """Whether forward asked for more than values, dtypes and sizes, so that other calls may come out otherwise."""
+        return bool(self.facts) or any(check.strides is not None for check in self.tensors.values())
+
+    @property
     def weights(self) -> list[str]:
         """Names of the weights that facts are about."""
         return list(dict.fromkeys(path.name for fact in self.facts for path in fact.paths if isinstance(path, Weight)))

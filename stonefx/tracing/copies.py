@@ -36,7 +36,10 @@ def copied(call: Any, *, exact: bool = True) -> Any:
 def is_plain(call: Any) -> bool:
     """Whether the exact copies of a call are no others than the inexact ones."""
     tensors = [value for _, value in walk(call, Path("call")) if isinstance(value, torch.Tensor)]
-    dense = all(torch.empty_like(value, device="meta").stride() == value.stride() for value in tensors)
+    dense = all(
+        value.layout is not torch.strided or torch.empty_like(value, device="meta").stride() == value.stride()
+        for value in tensors
+    )
     return dense and len({id(value) for value in tensors}) == len(tensors)
 
 
@@ -62,7 +65,7 @@ def has_batch(value: Any, batch: int | None) -> bool:
 def _same_layout(value: torch.Tensor) -> torch.Tensor:
     """A copy with the strides that the tensor has, whether they leave gaps or overlap."""
     copy = value.clone()
-    if value.layout is not torch.strided or value.is_quantized or copy.stride() == value.stride():
+    if value.layout is not torch.strided or copy.stride() == value.stride():
         return copy
     last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
     flat = value.as_strided((last + 1,), (1,), value.storage_offset()).clone()

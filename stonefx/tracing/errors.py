@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -34,10 +35,6 @@ class Uncapturable(CaptureError):
     """A call of which no part can be captured either, so that there is no use in trying."""
 
 
-class NotTheExample(CaptureError):
-    """A graph does not hold for the very call that it was recorded for, since its copy was not quite the same."""
-
-
 def capture_error(
     what: str,
     hint: str,
@@ -55,6 +52,20 @@ def capture_error(
     return kind("\n".join(parts))
 
 
+@contextmanager
+def as_capture_errors(subject: str) -> Iterator[None]:
+    """Make a `CaptureError` of whatever fails inside: what cannot be captured is left as it is, whatever the cause."""
+    try:
+        yield
+    except CaptureError:
+        raise
+    except Exception as error:
+        hint = "It runs as it is; please report this."
+        raise capture_error(
+            f"the capture of {subject} failed inside", hint, exception_location(error), error
+        ) from error
+
+
 def node_location(node: fx.Node | None) -> str:
     """`file.py:line` (and the code there) of the user's line behind a node, or "" where none was kept."""
     trace = node.meta.get("stack_trace") if node is not None else None
@@ -64,9 +75,10 @@ def node_location(node: fx.Node | None) -> str:
     frames = [i for i, line in enumerate(lines) if line.startswith('File "')]
     if not frames:
         return ""
-    frame = lines[frames[-1]]
-    path, line = frame.split('"')[1], frame.split("line ")[1].split(",")[0]
-    code = next(iter(lines[frames[-1] + 1 :]), "")
+    users = [i for i in frames if not lines[i].split('"')[1].startswith(_TORCH)]
+    last = (users or frames)[-1]
+    path, line = lines[last].split('"')[1], lines[last].split("line ")[1].split(",")[0]
+    code = next(iter(lines[last + 1 :]), "")
     return f"{path}:{line}" + (f": {code}" if code else "")
 
 

@@ -31,6 +31,7 @@ _CHECKED = frozenset(
     "is_complex is_signed data".split()
 )
 _LAYOUT = frozenset("is_contiguous stride storage_offset dim_order _is_view _base is_set_to".split())
+_MEMORY = frozenset("data_ptr const_data_ptr untyped_storage storage".split())
 _GRADIENT = frozenset("requires_grad is_leaf grad_fn retains_grad grad output_nr".split())
 _DEVICE = frozenset(
     "device is_cuda is_cpu is_meta is_xpu is_mps is_xla is_hpu is_ipu is_mtia is_maia is_vulkan get_device "
@@ -216,7 +217,13 @@ def relied_on(
     devices = False
     for question in questions.asked:
         if not question.sources:
-            facts[_fact((), question, question.answer)] = None
+            fact = _fact((), question, question.answer)
+            # Where the answer is another outside of forward, a line of forward itself has set it.
+            if question.answer == (gradients if question.name == "is_grad_enabled" else fact.now()):
+                facts[fact] = None
+            continue
+        if question.name in _MEMORY:
+            facts |= {Fact((path, *rest), "apart", (), True): None for path, rest in _pairs(tensors)}
             continue
         if question.name in _DEVICE:
             devices = True
@@ -246,6 +253,12 @@ def relied_on(
             for path, tensor in tensors.items():
                 facts[_fact((path,), question, _ask(tensor, question))] = None
     return Relied(tuple(facts), frozenset(layouts), devices)
+
+
+def _pairs(tensors: Mapping[Path, torch.Tensor]) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    paths = list(tensors)
+    for index, path in enumerate(paths[:-1]):
+        yield path, tuple(paths[index + 1 :])
 
 
 def _fact(paths: tuple[Path | Weight, ...], question: Question, answer: Any) -> Fact:
@@ -335,8 +348,8 @@ def _method(original: _Traced, questions: Questions) -> _Traced:
         result = original(self, tx, name, args, kwargs)
         if name in _CHECKED or not _asked_by_the_model(tx):
             return result
-        if name == "stride":
-            # All of them, since one that varies with a size is no constant here.
+        if name == "stride" or name in _MEMORY:
+            # Strides that vary with a size, and places in memory, are no constants.
             questions.note([self], name, (), None)
         elif (answer := _answer(result)) is not _NONE:
             given, named = [_answer(value) for value in args], {key: _answer(value) for key, value in kwargs.items()}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .errors import capture_error, node_location
 from .located import Located
@@ -33,13 +35,22 @@ class Retrace(Located):
 
     Args:
         module: Dynamo's graph.
+        shape_env: of the fake tensors.
         verbatim: copy what the graph language has no words for as it stands, instead of raising `CaptureError`.
         inline_checkpoints: record the body of a checkpoint also where a gradient may be wanted: the gradient is the
             same, and takes the memory that the checkpoint would save.
     """
 
-    def __init__(self, module: fx.GraphModule, *, verbatim: bool, inline_checkpoints: bool = False) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        shape_env: ShapeEnv | None,
+        *,
+        verbatim: bool,
+        inline_checkpoints: bool = False,
+    ) -> None:
         super().__init__(module)
+        self._shape_env = shape_env
         self._inline_checkpoints = inline_checkpoints
         self._graph_module = module
         self._verbatim = verbatim
@@ -89,9 +100,14 @@ class Retrace(Located):
                 "Exclude this code with torch.compiler.disable.",
                 node_location(node),
             )
-        with recording_paused():
-            result = super().evaluate(node)
-        return recording.copy(node, args, kwargs, result, reads)
+        with self._unrecorded():
+            return recording.copy(node, args, kwargs, super().evaluate(node), reads)
+
+    @contextmanager
+    def _unrecorded(self) -> Iterator[None]:
+        """Record nothing, and no guard either: what Dynamo found to hold for its own nodes holds for their copies."""
+        with recording_paused(), self._shape_env.suppress_guards() if self._shape_env else nullcontext():
+            yield
 
     def _higher_order(self, node: fx.Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(node)
@@ -117,7 +133,9 @@ class Retrace(Located):
         return results
 
     def _retrace(self, body: fx.GraphModule) -> Retrace:
-        return Retrace(body, verbatim=self._verbatim, inline_checkpoints=self._inline_checkpoints)
+        return Retrace(
+            body, self._shape_env, verbatim=self._verbatim, inline_checkpoints=self._inline_checkpoints
+        )
 
     def _run_region(self, region: Region) -> None:
         values = [self.env[node] for node in region.inputs]
@@ -129,9 +147,9 @@ class Retrace(Located):
             if not self._verbatim:
                 raise
             recording.forget_after(last)
-            with recording_paused():
+            with self._unrecorded():
                 results = evaluate_region(self._graph_module, region, values)
-            recording.copy_region(region, values, results)
+                recording.copy_region(region, values, results)
         self.env.update(zip(region.outputs, results, strict=True))
 
     def _enter_autocast(self, node: fx.Node) -> torch.autocast:

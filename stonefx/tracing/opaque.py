@@ -153,7 +153,7 @@ def copy_higher_order(
         proxy.node.meta[_BODY] = body
     with recording_paused():
         result = pytree.tree_map(_fresh, node.meta["example_value"])
-    return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
+        return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
 
 
 def inlined(module: fx.GraphModule) -> fx.GraphModule | None:

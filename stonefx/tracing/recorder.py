@@ -25,6 +25,7 @@ from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
 from .numbers import marked_outputs
 from .opaque import noted_functions, traced_functions
+from .recurrent import whole_recurrent_layers
 from .results import plain_integers
 from .retrace import from_dynamo
 
@@ -99,6 +100,7 @@ def record(
         noted_functions() as functions,
         noted_questions() as questions,
         decided_branches() as decisions,
+        whole_recurrent_layers(),
         unchanged_attributes(model) as substitutes,
     ):
         recorder.substitutes = substitutes
@@ -109,7 +111,9 @@ def record(
                 result = compiled(model, args, kwargs, batched)
             sizes = frozenset(path for path, number in plain_integers(result).items() if number == batch)
             if sizes:
-                sizes = _following(sizes, batch or 0, recorder, lambda call: compiled(model, *call), (args, kwargs))
+                sizes = _following(
+                    sizes, batch or 0, recorder, lambda call: compiled(model, *call), (args, kwargs)
+                )
         except Exception as error:
             raise _explain(model, error) from error
         finally:

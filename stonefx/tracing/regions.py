@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from .constants import check_constants
 from .errors import capture_error, is_wrapped, node_location
 from .located import Located
-from .state import recording_paused
+from .state import recording_paused, restored_state
 
 _NESTING = {
     "_vmap_increment_nesting": 1,
@@ -72,7 +72,8 @@ def run_region(module: fx.GraphModule, region: Region, values: Sequence[Any]) ->
         CaptureError: the plain operators would not propagate gradients as the region does.
     """
     body = _body(module, region)
-    with recording_paused():
+    # What is raised inside of a transform would leave the process in it.
+    with recording_paused(), restored_state(()):
         flat = make_fx(Located(body).run)(*values)
         flat.graph.eliminate_dead_code()
         flat.recompile()

@@ -61,10 +61,11 @@ def from_dynamo(
 def _retrace(
     gm: fx.GraphModule, example_inputs: Sequence[Any] | None, verbatim: bool, inline_checkpoints: bool
 ) -> fx.GraphModule:
-    retrace = Retrace(gm, verbatim=verbatim, inline_checkpoints=inline_checkpoints)
     fakes = _fake_inputs(gm, example_inputs, verbatim)
     parts = (part for fake in fakes if isinstance(fake, torch.Tensor) for part in plain_parts(fake))
     fake_mode = next((part.fake_mode for part in parts if isinstance(part, FakeTensor)), None)
+    shape_env = fake_mode.shape_env if fake_mode else None
+    retrace = Retrace(gm, shape_env, verbatim=verbatim, inline_checkpoints=inline_checkpoints)
     devices = {"cpu"} | {fake.device.type for fake in fakes if isinstance(fake, torch.Tensor)}
     with (
         restored_state(devices),

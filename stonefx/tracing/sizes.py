@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -20,10 +20,10 @@ from torch.utils._sympy.printers import PythonPrinter
 from .arguments import Path
 
 _TORCH = FilePath(torch.__file__).parent
-# Where torch computes shapes and layouts in the place of a kernel.
+# Where torch computes shapes and layouts in the place of a kernel, or calls what does so outside of Python.
 _KERNELS = tuple(
     str(_TORCH / name)
-    for name in ("_subclasses", "_decomp", "_refs", "_prims", "_prims_common", "_meta_registrations")
+    for name in "_subclasses _decomp _refs _prims _prims_common _meta_registrations _dynamo/utils.py".split()
 )
 
 Dimension = tuple[Path, int]
@@ -76,7 +76,9 @@ def read_sizes(module: fx.GraphModule, call: Mapping[str, Any], paths: Mapping[i
     plain = {key: _plain(size) for key, size in dimensions.items()}
     guards, kernel_guards = _guards(env, set(symbols))
     assumed = {symbol for guard in env.guards for symbol in guard.expr.free_symbols}
-    values = [source for symbol, source in others.items() if symbol in assumed or env.replace(symbol).is_number]
+    values = [
+        source for symbol, source in others.items() if symbol in assumed or env.replace(symbol).is_number
+    ]
     return Sizes(plain, symbols, guards, kernel_guards, tuple(values))
 
 
@@ -99,12 +101,25 @@ def source_dimension(source: Any, call: Mapping[str, Any], paths: Mapping[int, P
     return None if path is None or source.idx is None else (path, source.idx)
 
 
-def fake_strides(value: torch.Tensor) -> tuple[int | str, ...]:
-    """The strides of a fake tensor: ints, or Python expressions over symbols."""
+def fake_strides(value: torch.Tensor, known: Collection[str]) -> tuple[int | str, ...]:
+    """The strides of a fake tensor: ints, or Python expressions over the symbols that are known at a call."""
     env = getattr(getattr(value, "fake_mode", None), "shape_env", None)
-    return tuple(
-        stride if isinstance(stride, int) else _plain(env.replace(stride.node.expr)) for stride in value.stride()
-    )
+
+    def plain(stride: Any) -> int | str:
+        if isinstance(stride, int):
+            return stride
+        assert env is not None
+        formula = env.replace(stride.node.expr)
+        examples = getattr(env, "backed_var_to_val", None) or env.var_to_val
+        unknown = {symbol: examples[symbol] for symbol in formula.free_symbols if str(symbol) not in known}
+        return _plain(formula.xreplace(unknown))
+
+    return tuple(map(plain, value.stride()))
+
+
+def is_stride(source: Any) -> bool:
+    """Whether one of Dynamo's sources is a stride, which it takes for a number of its own where there are gaps."""
+    return isinstance(source, TensorPropertySource) and source.prop is TensorProperty.STRIDE
 
 
 def _plain(size: sympy.Basic) -> int | str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from .arguments import Path, walk
 from .copies import copied
-from .errors import CaptureError
+from .errors import CaptureError, as_capture_errors
 from .isolation import plain_dynamo, preserved_random_state
 from .model_state import is_scripted, restored_attributes, restored_buffers
 
@@ -40,7 +40,12 @@ def submodule_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
         if path and not is_scripted(module)
     ]
     call_args, call_kwargs = copied((args, dict(kwargs)))
-    with plain_dynamo(torch.is_grad_enabled()), preserved_random_state(model), restored_attributes(model), restored_buffers(model):
+    with (
+        plain_dynamo(torch.is_grad_enabled()),
+        preserved_random_state(model),
+        restored_attributes(model),
+        restored_buffers(model),
+    ):
         try:
             model(*call_args, **call_kwargs)
         finally:
@@ -77,7 +82,8 @@ def search(
             skipped.append(f"{path}: called without a floating-point tensor")
         else:
             try:
-                found.append((path, capture(module, call), call))
+                with as_capture_errors(f"the submodule {path}"):
+                    found.append((path, capture(module, call), call))
                 return
             except CaptureError as error:
                 skipped.append(f"{path}: {error}")

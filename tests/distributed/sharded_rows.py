@@ -53,28 +53,32 @@ def compare(function, *operands, places, expected_place, gradients=None, forward
 
 
 def check_rows_of_every_model() -> None:
+    rows_of_every_model(0.7)
+    rows_of_every_model(torch.tensor(1.2, dtype=torch.float64))
+
+
+def rows_of_every_model(c: float | torch.Tensor) -> None:
     x, y, v = points(ROWS), points(ROWS), points(ROWS)
     on = torch.nn.functional.normalize
     rows = [Shard(0)] * 3
-    for c in (0.7, 1.0):
-        for function, operands in (
-            (lambda x: poincare.expmap0(x, c), (x,)),
-            (lambda x: poincare.logmap0(x, c), (x,)),
-            (lambda x: poincare.project(x, c), (x,)),
-            (lambda x: poincare.dist0(x, c), (x,)),
-            (lambda x: poincare.to_lorentz(x, c), (x,)),
-            (lambda x: poincare.mobius_scalar_mul(0.3, x, c), (x,)),
-            (lambda x, v: poincare.expmap(x, v, c), (x, v)),
-            (lambda x, y: poincare.mobius_add(x, y, c), (x, y)),
-            (lambda x, y: poincare.dist(x, y, c), (x, y)),
-            (lambda x, y: poincare.geodesic(x, y, 0.3, c), (x, y)),
-            (lambda x, y, v: poincare.parallel_transport(x, y, v, c), (x, y, v)),
-            (lambda x, y: klein.add(x, y, c), (x, y)),
-            (lambda x, y: klein.dist(x, y, c), (x, y)),
-            (lambda x: lorentz.expmap0(x, c), (x,)),
-            (lambda x: ops.add_time(x, c), (x,)),
-        ):
-            compare(function, *operands, places=rows[: len(operands)], expected_place=Shard(0))
+    for function, operands in (
+        (lambda x: poincare.expmap0(x, c), (x,)),
+        (lambda x: poincare.logmap0(x, c), (x,)),
+        (lambda x: poincare.project(x, c), (x,)),
+        (lambda x: poincare.dist0(x, c), (x,)),
+        (lambda x: poincare.to_lorentz(x, c), (x,)),
+        (lambda x: poincare.mobius_scalar_mul(0.3, x, c), (x,)),
+        (lambda x, v: poincare.expmap(x, v, c), (x, v)),
+        (lambda x, y: poincare.mobius_add(x, y, c), (x, y)),
+        (lambda x, y: poincare.dist(x, y, c), (x, y)),
+        (lambda x, y: poincare.geodesic(x, y, 0.3, c), (x, y)),
+        (lambda x, y, v: poincare.parallel_transport(x, y, v, c), (x, y, v)),
+        (lambda x, y: klein.add(x, y, c), (x, y)),
+        (lambda x, y: klein.dist(x, y, c), (x, y)),
+        (lambda x: lorentz.expmap0(x, c), (x,)),
+        (lambda x: ops.add_time(x, c), (x,)),
+    ):
+        compare(function, *operands, places=rows[: len(operands)], expected_place=Shard(0))
     compare(sphere.dist, on(x, dim=-1), on(y, dim=-1), places=rows[:2], expected_place=Shard(0))
 
 
@@ -111,7 +115,9 @@ def check_uneven_and_few_rows() -> None:
         split = distribute_tensor(x, MESH, [Shard(0)], src_data_rank=None)
         agree(poincare.logmap0(split, 0.7), poincare.logmap0(x, 0.7))
     # a process without a row
-    split = DTensor.from_local(points(1)[: 1 - MESH.get_rank()], MESH, [Shard(0)], shape=(1, 8), stride=(8, 1))
+    split = DTensor.from_local(
+        points(1)[: 1 - MESH.get_rank()], MESH, [Shard(0)], shape=(1, 8), stride=(8, 1)
+    )
     assert poincare.logmap0(split, 0.7).shape == (1, 8)
 
 
@@ -157,9 +163,7 @@ def check_maps_of_rows() -> None:
         ([Shard(0), whole, whole, whole], Shard(0), [Shard(0), Partial(), Partial(), Partial()]),
         ([whole, whole, Shard(0), Shard(0)], Shard(1), [Partial(), Partial(), Shard(0), Shard(0)]),
     ):
-        compare(
-            ops.low_rank_linear, x, a, b, bias, places=places, expected_place=result, gradients=gradients
-        )
+        compare(ops.low_rank_linear, x, a, b, bias, places=places, expected_place=result, gradients=gradients)
     compare(
         ops.low_rank_linear,
         x,

@@ -256,3 +256,47 @@ def test_a_tensor_subclass_computes_what_eager_does() -> None:
     with warnings.catch_warnings(action="ignore"):
         result = compiled(UserModel())(x)
     assert torch.equal(result, torch.relu(x))
+
+
+def frozen_chain() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 64), nn.Linear(64, 4)
+    )
+
+
+@pytest.mark.parametrize("inner", INNERS)
+def test_frozen_parameters_are_folded_too(inner: str) -> None:
+    """Inductor's freezing makes parameters attributes of the graph, whatever runs it."""
+    model = frozen_chain().eval()
+    fast = compiled(model, inner=inner)
+    with torch._inductor.config.patch(freezing=True), torch.no_grad():
+        for batch in (2, 5):
+            x = torch.randn(batch, 3, 2, 2)
+            equal(fast(x), model(x))
+        assert stonefx.last_report().rewritten("linear_chain")
+        assert "3.weight" in stonefx.last_report().before
+        model[3].weight = nn.Parameter(torch.randn(64, 32))
+        equal(fast(x), model(x), 1e-5)
+        if inner != "inductor":  # what inductor froze stays as it is
+            model[3].weight.mul_(2)
+            equal(fast(x), model(x), 1e-5)
+
+
+def test_a_frozen_model_without_weights_is_compiled() -> None:
+    with torch._inductor.config.patch(freezing=True), warnings.catch_warnings(action="ignore"):
+        equal(compiled(UserModel())(torch.ones(3)), torch.ones(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", ["compile", "optimize"])
+def test_inductor_writes_cpp_for_varying_sizes(door: str) -> None:
+    model = chain(6, 64, 3)
+    with torch._inductor.config.patch(cpp_wrapper=True), torch.no_grad():
+        if door == "compile":
+            fast = torch.compile(model, backend="stone", dynamic=True)
+        else:
+            fast = stonefx.optimize(model, torch.randn(5, 6), inner="inductor")
+        for batch in (5, 3, 8):
+            x = torch.randn(batch, 6)
+            equal(fast(x), model(x))

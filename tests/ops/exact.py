@@ -182,3 +182,13 @@ def sphere_dist(x, y, c):
 
 def sphere_project(x, c):
     return scaled(x, 1 / (mp.sqrt(c) * norm(x)))
+
+
+def sphere_logmap(x, y, c):
+    u = mp.sqrt(c) * sphere_dist(x, y, c)[0]
+    return combine((u / mp.sin(u), y), (-u / mp.tan(u), x))
+
+
+def sphere_geodesic(x, y, c, t):
+    u = mp.sqrt(c) * sphere_dist(x, y, c)[0]
+    return combine((mp.sin((1 - t) * u) / mp.sin(u), x), (mp.sin(t * u) / mp.sin(u), y))

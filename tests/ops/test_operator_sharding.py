@@ -35,7 +35,13 @@ def operands(name, batch):
         "lorentz_cdist": lambda: (x, y, c),
         "poincare_cdist_epilogue": lambda: (x @ y.mT, x, y, c),
         "poincare_linear_epilogue": lambda: (normal(*batch, 6), normal(*batch, 4), normal(4), c_of(batch)),
-        "poincare_hyperplanes": lambda: (normal(*batch, 5), normal(*batch, 6), normal(5), 1 + normal(5), c_of(())),
+        "poincare_hyperplanes": lambda: (
+            normal(*batch, 5),
+            normal(*batch, 6),
+            normal(5),
+            1 + normal(5),
+            c_of(()),
+        ),
     }[name]()
 
 
@@ -72,7 +78,8 @@ def check(operator, args, options, choices):
     results = expected if isinstance(expected, tuple) else (expected,)
     for to, of in choices:
         runs = [
-            operator(*(part(a, p, rank) for a, p in zip(args, of, strict=True)), **options) for rank in range(PARTS)
+            operator(*(part(a, p, rank) for a, p in zip(args, of, strict=True)), **options)
+            for rank in range(PARTS)
         ]
         runs = [run if isinstance(run, tuple) else (run,) for run in runs]
         for each, place, result in zip(zip(*runs, strict=True), to, results, strict=True):

@@ -113,6 +113,49 @@ class Modes(Chained):
         return first + x, second
 
 
+class Cubed(torch.autograd.Function):
+    """With a gradient of its own, which is not that of its forward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x * x * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return 5 * grad * x
+
+
+class Bodies(Chained):
+    """A custom function, a checkpoint and a branch on data: graphs inside of the graph."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = Cubed.apply(self.run(x))
+        z = torch.utils.checkpoint.checkpoint(torch.tanh, y, use_reentrant=False)
+        return torch.cond(z.sum() > 0, lambda z: z + 1, lambda z: z - 1, (z,))
+
+
+class Sizes(Chained):
+    """Sizes that are computed, compared and returned in shapes; an argument that nothing reads; names of builtins."""
+
+    def forward(
+        self, x: torch.Tensor, len: list[torch.Tensor], max: torch.Tensor, type: float = 2.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.run(x)
+        if x.shape[0] * 2 > 5:
+            y = y * type
+        return y.reshape(x.shape[0] * 4, -1) + len[0], x.new_ones(x.shape[0] + 3, x.shape[0] // 2)
+
+
+class Asking(Chained):
+    """Asks of its argument what decides nothing about sizes, and returns sizes and numbers."""
+
+    def forward(self, x: torch.Tensor) -> tuple[Any, ...]:
+        y = self.run(x) if x.is_contiguous() and self.layers[0].weight.requires_grad else x
+        return y + 1 if isinstance(x, nn.Parameter) else y, x.shape, {"rows": x.shape[0]}, x.mT, self.offset
+
+
 def x(batch: int, width: int = 8) -> torch.Tensor:
     return torch.randn(batch, width)
 
@@ -140,6 +183,13 @@ CASES = {
     "buffers": Case(Buffers, lambda b: ((torch.randn(b, 3, 8, 8),), {})),
     "training": Case(Buffers, lambda b: ((torch.randn(b, 3, 8, 8),), {}), train=True),
     "modes": Case(Modes, lambda b: ((x(b),), {})),
+    "asking": Case(Asking, lambda b: ((x(b),), {})),
+    "bodies": Case(Bodies, lambda b: ((x(b),), {})),
+    "sizes": Case(Sizes, lambda b: ((x(b), [torch.ones(2)], x(b)), {}), batches=(4, 3, 16)),
+    "aot_sizes": Case(
+        Sizes, lambda b: ((x(b), [torch.ones(2)], x(b)), {}), inner="aot_eager", batches=(4, 3, 16)
+    ),
+    "aot_bodies": Case(Bodies, lambda b: ((x(b),), {}), inner="aot_eager"),
     "aot_eager": Case(Positional, lambda b: ((x(b), x(b)), {}), inner="aot_eager"),
 }
 

@@ -15,7 +15,14 @@ from torch._dynamo.utils import counters
 
 import stonefx
 
-WATCHED = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect")
+WATCHED = (
+    "pickle.find_class",
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "socket.connect",
+)
 
 
 class Watch:
@@ -27,7 +34,9 @@ class Watch:
         sys.addaudithook(self)
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if self.loading and (event in WATCHED or (event == "import" and args[0] in ("saved_models", "pickle"))):
+        if self.loading and (
+            event in WATCHED or (event == "import" and args[0] in ("saved_models", "pickle"))
+        ):
             self.seen.append(f"{event} {args[0]}")
         if self.loading and event == "open" and isinstance(args[1], str) and set("wax+") & set(args[1]):
             self.seen.append(f"open {args[0]}")

@@ -14,34 +14,27 @@ from typing import Any
 import pytest
 import torch
 from forged import calls, forged, part
-from saved_models import Positional, Structured, chain, x
 from safetensors.torch import save_file
+from saved_models import Batch, Positional, Structured, chain, x
 from torch import nn
 
 import stonefx
-from stonefx.saving.file import write
+from stonefx.saving.file import _stamp
 
+CALL = Batch(x(4), 3.0, {"y": x(4)}), [(x(4), x(4))]
 Change = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("files")
-    structured = CALL[0], CALL[1]
     return {
         "chain": stonefx.save(stonefx.optimize(chain(8, 64, 8), x(4)), folder / "chain"),
-        "positional": stonefx.save(stonefx.optimize(Positional().eval(), (x(4), x(4))), folder / "positional"),
-        "structured": stonefx.save(stonefx.optimize(Structured().eval(), structured), folder / "structured"),
+        "positional": stonefx.save(
+            stonefx.optimize(Positional().eval(), (x(4), x(4))), folder / "positional"
+        ),
+        "structured": stonefx.save(stonefx.optimize(Structured().eval(), CALL), folder / "structured"),
     }
-
-
-def structured_call() -> tuple[Any, ...]:
-    from saved_models import Batch
-
-    return Batch(x(4), 3.0, {"y": x(4)}), [(x(4), x(4))]
-
-
-CALL = structured_call()
 
 
 def set_call(name: str, *args: Any, **kwargs: Any) -> Change:
@@ -53,6 +46,7 @@ def set_call(name: str, *args: Any, **kwargs: Any) -> Change:
     return change
 
 
+DAMAGED = r"is damaged or no file that stonefx\.save wrote: "
 CANARY = "/tmp/stonefx-was-here"
 NODE = {"node": 0}
 
@@ -93,7 +87,9 @@ NODE = {"node": 0}
     ids=lambda change: change.__closure__[2].cell_contents.strip(),
 )
 def test_operators_outside_of_the_list(change: Change, files: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match=r"damaged.*an operator that a graph may call, got|not there in torch|opera.*trust"):
+    with pytest.raises(
+        ValueError, match=r"damaged.*an operator that a graph may call, got|not there in torch|opera.*trust"
+    ):
         stonefx.load(forged(files["chain"], change))
     assert not Path(CANARY).exists()
 
@@ -136,7 +132,7 @@ def test_operators_outside_of_the_list(change: Change, files: dict[str, Path]) -
     ],
 )  # fmt: skip
 def test_arguments_of_other_kinds(change: Change, files: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="is damaged or no file that stonefx.save wrote: "):
+    with pytest.raises(ValueError, match=DAMAGED):
         stonefx.load(forged(files["chain"], change))
 
 
@@ -161,6 +157,7 @@ def set_parameter(name: Any, kind: Any = "POSITIONAL_OR_KEYWORD", *default: Any)
         set_parameter("a", "KEYWORD_ONLY", 1, 2),
         set_parameter("a", "KEYWORD_ONLY", {"object": "os:system"}),
         set_parameter("a", "KEYWORD_ONLY", {"object": "torch.hub:load"}),
+        set_parameter("a", "KEYWORD_ONLY", {"object": "torch:load"}),
         lambda document: part(document)["call"]["signature"].reverse(),
         lambda document: part(document)["call"]["symbols"].append(["print()", ["x", []], 1]),
         lambda document: part(document)["call"]["symbols"].append(["x", ["x", []], 1]),
@@ -189,8 +186,49 @@ def test_names_and_tables(change: Change, files: dict[str, Path]) -> None:
         stonefx.load(forged(files["positional"], change))
 
 
+def set_fact(question: Any, *paths: Any, arguments: Any = (), answer: Any = True) -> Change:
+    def change(document: dict[str, Any]) -> None:
+        part(document)["call"]["facts"].append([list(paths), question, list(arguments), answer, []])
+
+    return change
+
+
+X = {"path": [["x", []], None]}
+
+
+class Asking(type):
+    """A metaclass that answers what it is asked."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        raise AssertionError("nothing of the class runs")
+
+
+class Asked(metaclass=Asking):
+    pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_fact("backward", X), set_fact("share_memory_", X), set_fact("numpy", X), set_fact("__class__.mro", X),
+        set_fact("resize_", X, arguments=[10**9]), set_fact("load"), set_fact("set_default_dtype"),
+        set_fact("decision", X),
+        set_fact("is_contiguous"), set_fact("is_grad_enabled", X), set_fact("__reduce__", X), set_fact("to", X),
+        set_fact("isinstance", X, arguments=[{"object": "test_attacks:Asked"}]),
+        set_fact("isinstance", X, arguments=[{"tuple": [{"object": "test_attacks:Asked"}]}]),
+        set_fact("isinstance", X, arguments=[{"object": "os:system"}]), set_fact(None, X),
+        set_fact("is", X, {"output": 0}),
+        set_fact("is_contiguous", {"path": [["z", []], None]}), set_fact("is_contiguous", {"weight": "gone"}),
+        set_fact("is_contiguous", {"path": [["x", []], "grad_fn"]}),
+    ],
+)  # fmt: skip
+def test_questions_that_are_none(change: Change, files: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match=r"forged"):
+        stonefx.load(forged(files["positional"], change))
+
+
 def nested(levels: int) -> Any:
-    tree: Any = "s0"
+    tree: Any = "S"
     for _ in range(levels):
         tree = ["neg", tree]
     return tree
@@ -199,10 +237,10 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     "guard",
     [
-        "print()", "s999", "__import__('os')", True, None, 1.5j.__class__.__name__, ["call", "print"], ["print", "S"],
-        ["eval", "S"], ["add", "S"], ["add", "S", 1, 2], ["pow", "S", 10**9], ["pow", 9, "S"], ["pow", "S", -1], ["neg"], [],
-        [[]], ["add", "S", {"node": 0}], ["eq", "S", 2**64], ["if", "S", 1], ["math.factorial", "S"], ["max"], nested(60),
-        ["lt", "S", 0], ["mod", "S", 0],
+        "print()", "s999", "__import__('os')", True, None, ["call", "print"], ["print", "S"], ["eval", "S"],
+        ["add", "S"], ["add", "S", 1, 2], ["pow", "S", 10**9], ["pow", 9, "S"], ["pow", "S", -1], ["neg"], [],
+        [[]], ["add", "S", {"node": 0}], ["eq", "S", 2**64], ["if", "S", 1], ["math.factorial", "S"], ["max"],
+        nested(60), ["lt", "S", 0], ["mod", "S", 0],
     ],
     ids=repr,
 )  # fmt: skip
@@ -210,10 +248,9 @@ def test_conditions_that_are_no_arithmetic(guard: Any, files: dict[str, Path]) -
     def change(document: dict[str, Any]) -> None:
         call = part(document)["call"]
         # A symbol of the file, whatever torch called it.
-        text = json.dumps(guard).replace('"S"', json.dumps(call["symbols"][0][0]))
-        call["guards"].append(json.loads(text.replace('"s0"', json.dumps(call["symbols"][0][0]))))
+        call["guards"].append(json.loads(json.dumps(guard).replace('"S"', json.dumps(call["symbols"][0][0]))))
 
-    with pytest.raises(ValueError, match="is damaged or no file that stonefx.save wrote: "):
+    with pytest.raises(ValueError, match=DAMAGED):
         stonefx.load(forged(files["chain"], change))
 
 
@@ -222,7 +259,8 @@ def test_conditions_that_are_no_arithmetic(guard: Any, files: dict[str, Path]) -
     [
         ["batch", [["attr", "__class__"]]], ["batch", [["attr", "x"], ["attr", "grad_fn"]]], ["batch", [["item", "x"]]],
         ["nobody", []], ["batch; print()", []], ["pairs", [["item", 7]]], ["pairs", [["item", False]]],
-        ["pairs", [["item", "0"]]], ["pairs", [["attr", "append"]]], ["batch", [["attr", "x.data"]]], ["batch"], "batch",
+        ["pairs", [["item", "0"]]], ["pairs", [["attr", "append"]]], ["batch", [["attr", "x.data"]]], ["batch"],
+        "batch",
     ],
     ids=repr,
 )  # fmt: skip
@@ -230,7 +268,7 @@ def test_places_that_are_not_in_the_call(place: Any, files: dict[str, Path]) -> 
     def change(document: dict[str, Any]) -> None:
         part(document)["call"]["result"]["dict"][0][1] = {"path": [place, None]}
 
-    with pytest.raises(ValueError, match="is damaged or no file that stonefx.save wrote: "):
+    with pytest.raises(ValueError, match=DAMAGED):
         stonefx.load(forged(files["structured"], change))
 
 
@@ -240,7 +278,9 @@ def test_a_key_is_never_source(files: dict[str, Path]) -> None:
     def change(document: dict[str, Any]) -> None:
         text = json.dumps(document)
         document.clear()
-        document.update(json.loads(text.replace('"y"', json.dumps(key)).replace('"pair"', json.dumps(key + "2"))))
+        document.update(
+            json.loads(text.replace('"y"', json.dumps(key)).replace('"pair"', json.dumps(key + "2")))
+        )
 
     loaded = stonefx.load(forged(files["structured"], change))
     batch, pairs = CALL
@@ -299,7 +339,9 @@ def test_a_class_that_is_given_is_used(files: dict[str, Path]) -> None:
     loaded = stonefx.load(path, classes=[Gadget])
     result = loaded(x(3))
     assert type(result) is Gadget and result["x"].shape == (3, 8)
-    with pytest.raises(TypeError, match=r"classes: expected classes and functions, got 'test_attacks:Gadget'"):
+    with pytest.raises(
+        TypeError, match=r"classes: expected classes and functions, got 'test_attacks:Gadget'"
+    ):
         stonefx.load(path, classes=["test_attacks:Gadget"])
 
 
@@ -320,15 +362,13 @@ def test_sizes_that_no_memory_holds(files: dict[str, Path]) -> None:
 def test_texts_that_are_no_document(files: dict[str, Path], tmp_path: Path) -> None:
     whole = json.dumps({"version": 2})
     for text in (
-        "[" * 10**5, '{"a":' * 10**5, '{"version": 2, "version": 2}', '{"version": NaN}', "1" * 5000, "null", "[]", "{", "",
-        '{"version": 2.0}', '{"version": "2"}', '{"version": true}', whole,
+        "[" * 10**5, '{"a":' * 10**5, '{"version": 2, "version": 2}', '{"version": NaN}', "1" * 5000, "null", "[]",
+        "{", "", '{"version": 2.0}', '{"version": "2"}', '{"version": true}', whole,
     ):  # fmt: skip
         path = tmp_path / "file"
         save_file({"w": torch.ones(1)}, path, {"stonefx": text, "stonefx.sha256": "0" * 64})
-        from stonefx.saving.file import _stamp
-
         _stamp(path)
-        with pytest.raises(ValueError, match="is damaged or no file that stonefx.save wrote"):
+        with pytest.raises(ValueError, match=DAMAGED):
             stonefx.load(path)
 
 
@@ -338,12 +378,19 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
             return open, (CANARY, "w")
 
     path = tmp_path / "file"
-    for content in (pickle.dumps(Bomb()), b"\xff" * 64, b"", (2**62).to_bytes(8, "little") + b"{}", bytes(8), b"PK\x03\x04"):
+    for content in (
+        pickle.dumps(Bomb()),
+        b"\xff" * 64,
+        b"",
+        (2**62).to_bytes(8, "little") + b"{}",
+        bytes(8),
+        b"PK\x03\x04",
+    ):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged or no file that stonefx.save wrote"):
+        with pytest.raises(ValueError, match=DAMAGED):
             stonefx.load(path)
     torch.save(Bomb(), path)
-    with pytest.raises(ValueError, match="is damaged or no file that stonefx.save wrote"):
+    with pytest.raises(ValueError, match=DAMAGED):
         stonefx.load(path)
     assert not Path(CANARY).exists()
 
@@ -368,7 +415,9 @@ def test_operators_of_another_library(tmp_path: Path) -> None:
 
     fast = stonefx.optimize(Twice().eval(), x(4))
     path = stonefx.save(fast, tmp_path / "model")
-    with pytest.raises(ValueError, match=r"calls stonefx_test\.twice\.default.*pass stonefx\.load\(path, operators="):
+    with pytest.raises(
+        ValueError, match=r"calls stonefx_test\.twice\.default.*pass stonefx\.load\(path, operators="
+    ):
         stonefx.load(path)
     value = x(3)
     assert torch.equal(stonefx.load(path, operators=["stonefx_test"])(value), fast(value))

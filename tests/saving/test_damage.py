@@ -12,22 +12,23 @@ import pytest
 import torch
 from forged import contents
 from saved_models import CASES
-from torch import nn
+from torch import fx, nn
 
 import stonefx
 from stonefx.optimized import OptimizedModule, program_of
 from stonefx.saving.file import Contents, write
 from stonefx.saving.operators import name_of, operator
 
-MODELS = ("chain", "structured", "buffers", "modes")
+MODELS = ("chain", "structured", "buffers", "modes", "bodies", "sizes")
 # What a forger would try in the place of a part of a document.
 ODD = (
-    None, True, False, -1, 0, 1, 3, 64, 2**63, -(2**70), 0.5, -0.0, "", "s0", "self", "x", "__class__", "aten.save.default",
-    "aten.relu.default", "aten.from_file.default", "operator.getitem", "os:system", "builtins:eval", "eager", "inductor",
-    "a'b\n\"", [], {}, [[]], {"node": 0}, {"node": 10**6}, {"node": True}, {"tuple": []}, {"list": [1]}, {"dict": [["a", 1]]},
-    {"object": "os:system"}, {"container": {"class": "subprocess:Popen", "items": [[0, "ls"]]}}, {"enum": ["re:RegexFlag", "A"]},
-    {"float": "nan"}, {"float": "1"}, {"dtype": "float32"}, {"dtype": "load"}, {"device": ["cuda", 0]}, {"path": [["x", []], None]},
-    {"output": 9}, {"weight": "gone"}, {"size": [-1]}, {"bytes": "zz"}, ["add", "s0", 1], ["pow", "s0", 10**9], ["os.system", 1],
+    None, True, False, -1, 0, 1, 3, 64, 2**63, -(2**70), 0.5, -0.0, "", "s0", "self", "x", "__class__",
+    "aten.save.default", "aten.relu.default", "aten.from_file.default", "operator.getitem", "os:system",
+    "builtins:eval", "eager", "inductor", "a'b\n\"", [], {}, [[]], {"node": 0}, {"node": 10**6}, {"node": True},
+    {"tuple": []}, {"list": [1]}, {"dict": [["a", 1]]}, {"object": "os:system"}, {"enum": ["re:RegexFlag", "A"]},
+    {"container": {"class": "subprocess:Popen", "items": [[0, "ls"]]}}, {"float": "nan"}, {"float": "1"},
+    {"dtype": "float32"}, {"dtype": "load"}, {"device": ["cuda", 0]}, {"path": [["x", []], None]}, {"output": 9},
+    {"weight": "gone"}, {"size": [-1]}, {"bytes": "zz"}, ["add", "s0", 1], ["pow", "s0", 10**9], ["os.system", 1],
 )  # fmt: skip
 
 
@@ -65,7 +66,10 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
         case 5:
             other = chance.randrange(len(data) - size)
             at = min(at, len(data) - size)
-            data[at : at + size], data[other : other + size] = data[other : other + size], data[at : at + size]
+            data[at : at + size], data[other : other + size] = (
+                data[other : other + size],
+                data[at : at + size],
+            )
         case 6:
             data[at : at + size] = bytes(len(data[at : at + size]))
     return bytes(data)
@@ -123,11 +127,19 @@ def changed(document: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 def assert_calls_listed_operators_only(loaded: nn.Module) -> None:
     for part in loaded.modules():
         if isinstance(part, OptimizedModule):
-            for node in program_of(part).module.graph.nodes:
-                assert node.op in ("placeholder", "call_function", "output")
-                if node.op == "call_function":
-                    name = name_of(node.target)
-                    assert name is not None and operator(name, "the graph") is node.target
+            for graph in program_of(part).graphs:
+                assert_listed(graph)
+
+
+def assert_listed(module: fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            assert_listed(getattr(module, str(node.target)))
+        elif node.op == "call_function":
+            name = name_of(node.target)
+            assert name is not None and operator(name, "the graph") is node.target
+        else:
+            assert node.op in ("placeholder", "output")
 
 
 def test_a_thousand_forgeries(files: dict[str, Path], tmp_path: Path) -> None:
@@ -141,7 +153,8 @@ def test_a_thousand_forgeries(files: dict[str, Path], tmp_path: Path) -> None:
         write(path, Contents(document, originals[name].tensors))
         try:
             loaded = stonefx.load(path)
-        except ValueError:
+        except ValueError as error:
+            assert str(path) in str(error)
             continue
         loads += 1
         assert_calls_listed_operators_only(loaded)

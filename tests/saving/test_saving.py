@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from saved_models import CASES, Branching, Case, Hyperbolic, Positional, Tied, x
+from saved_replay import flat
 from torch import nn
 
 import stonefx
@@ -110,6 +111,24 @@ def test_a_model_over_inductor_comes_back(tmp_path: Path) -> None:
     for batch in (4, 2, 7):
         args, kwargs = case.call(batch)
         same(loaded(*args, **kwargs), fast(*args, **kwargs))
+
+
+@pytest.mark.parametrize("name", ["bodies", "aot_bodies", "aot_sizes", "structured"])
+def test_a_loaded_model_that_is_saved_again_has_the_same_results_and_gradients(
+    name: str, saved: Any, tmp_path: Path
+) -> None:
+    fast, path = saved[name]
+    again = stonefx.load(stonefx.save(stonefx.load(path), tmp_path / "twice"))
+    for batch in CASES[name].batches:
+        args, kwargs = CASES[name].call(batch)
+        grads = []
+        for model in (copy.deepcopy(fast), again):
+            model.zero_grad()
+            result = flat(model(*args, **kwargs))
+            sum(tensor.square().sum() for tensor in result if tensor.requires_grad).backward()
+            grads.append([*result, *(parameter.grad for parameter in model.parameters())])
+        for one, other in zip(*grads, strict=True):
+            assert one is not None and torch.equal(one, other)
 
 
 def test_a_loaded_model_trains_copies_and_is_saved_again(tmp_path: Path) -> None:

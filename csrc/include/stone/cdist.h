@@ -6,6 +6,7 @@
 #pragma once
 
 #include "stone/asinh.h"
+#include "stone/ball_image.h"
 #include "stone/types.h"
 
 namespace STONE_NAMESPACE {
@@ -14,15 +15,13 @@ namespace STONE_NAMESPACE {
 template <class C>
 struct PairSide {
   C weight;   // sqrt(c) / alpha
-  C excess;   // c ||p||^2 / alpha, where alpha is not clamped: the derivative of -log(alpha) for log(c)
+  C excess;   // the derivative of -log(alpha) for log(c); see ball_image.h
   C passes;   // 1 where the gradient of alpha flows, else 0
 };
 
 template <class C>
-STONE_FUNCTION PairSide<C> pair_side(double alpha, double squares, bool clamped, double c) {
-  const double inverse = 1.0 / alpha;
-  return {static_cast<C>(sqrt(c) * inverse), static_cast<C>(clamped ? 0.0 : c * squares * inverse),
-          clamped ? C(0) : C(1)};
+STONE_FUNCTION PairSide<C> pair_side(const BallImage& image, double c) {
+  return {static_cast<C>(sqrt(c) / image.alpha), static_cast<C>(image.excess), image.clamped ? C(0) : C(1)};
 }
 
 // What all pairs of one curvature share.

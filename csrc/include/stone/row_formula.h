@@ -17,22 +17,22 @@
 
 namespace STONE_NAMESPACE {
 
-// The reach up to which a row of an element type has its digits from the moments alone.
+// The product of the times of two points, times c, up to which an element type has its digits from the moments alone.
 template <class T>
-constexpr double kNear = 17592186044416.0;  // 2^44: errors up to 2^-27
+constexpr double kNearTimes = 4194304.0;  // 2^22: errors up to 2^-27
 template <>
-inline constexpr double kNear<double> = 16.0;
+inline constexpr double kNearTimes<double> = 4.0;
 
-// The reach is the product of the squared times of two points, times c; and times a number that keeps it from
-// overflowing.
+// The reach is the square of that product; and times a number that keeps it from overflowing.
 constexpr double kReachScale = 1e-150;
 STONE_FUNCTION double reach_of(double c, double xx, double yy) {
   return ((1.0 + c * xx) * kReachScale) * ((1.0 + c * yy) * kReachScale);
 }
 
 // Infinite and NaN entries are not far.
-STONE_FUNCTION bool is_far(double reach, double near) {
-  return (reach > near * kReachScale * kReachScale) & (reach < 1e308);
+STONE_FUNCTION bool is_far(double reach, double near_times) {
+  const double near = near_times * kReachScale;
+  return (reach > near * near) & (reach < 1e308);
 }
 
 // sqrt(c) times the time component of the point of the hyperboloid over x, from c ||x||^2.
