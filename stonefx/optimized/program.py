@@ -258,7 +258,7 @@ class Program:
 
     def _note_original(self, reason: str) -> None:
         """Say, once, why folds of some weights are not used."""
-        note = f"the original forward runs while {reason}"
+        note = f"the original forward runs for some weights: {reason}"
         if note not in self.notes:
             self.notes.append(note)
             warnings.warn(f"stonefx: {note}", StonefxWarning, 2)
