@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,18 +11,18 @@ import torch
 from torch import fx, nn
 
 from .tracing.arguments import Path, Weight, bind, check_leaves, walk_arguments
+from .tracing.attempts import attempts, batch_size, signature_of
 from .tracing.checks import Checks, TensorCheck, make_checks
-from .tracing.copies import is_plain, resized
+from .tracing.copies import resized
 from .tracing.errors import CaptureError, capture_error
-from .tracing.facts import Fact, facts_of_numbers, relied_on
 from .tracing.model_state import without_own_hooks
-from .tracing.mutation import written_placeholders
 from .tracing.names import constant_name, source_name
 from .tracing.ownership import reachable_tensors
 from .tracing.recorder import Recording, record
+from .tracing.reliance import relied_on
 from .tracing.results import Output, Shape, attribute_views, fill, result_template
 from .tracing.retrace import from_dynamo
-from .tracing.sizes import Dimension, Sizes, fake_strides, is_stride, read_sizes, source_dimension
+from .tracing.sizes import Dimension, is_stride, read_sizes, source_dimension
 from .tracing.submodules import search, submodule_calls
 
 __all__ = [
@@ -141,7 +140,7 @@ def from_module(
     'dimension 1 of `input` must be 4, and its shape is [7, 5]'
     """
     kwargs = dict(kwargs or {})
-    signature = _signature(model)
+    signature = signature_of(model)
     try:
         arguments = bind(signature, args, kwargs)
     except TypeError as error:
@@ -152,7 +151,7 @@ def from_module(
         ) from error
     check_leaves(arguments)
     with without_own_hooks(model):
-        return _capture_call(model, args, kwargs, signature, _batch_size(arguments) if dynamic else None)
+        return _capture_call(model, args, kwargs, signature, batch_size(arguments) if dynamic else None)
 
 
 def _capture_call(
@@ -163,16 +162,20 @@ def _capture_call(
     batch: int | None,
 ) -> Capture:
     failure: CaptureError | None = None
+    first: CaptureError | None = None
     unlike = False
-    for exact, gradients, size in _attempts((args, kwargs), batch):
+    for exact, gradients, size in attempts((args, kwargs), batch):
         if exact and not unlike:
             break
-        call = resized((args, kwargs), 1, 2) if size == 1 else (args, kwargs)
+        call_args, call_kwargs = resized((args, kwargs), 1, 2) if size == 1 else (args, kwargs)
+        size = 2 if size == 1 else size
         try:
-            recording = record(model, *call, size and max(size, 2), gradients=gradients, exact=exact)
+            recording = record(model, call_args, call_kwargs, size, gradients=gradients, exact=exact)
             capture = _capture(model, recording, signature)
             if (mismatch := capture.mismatch(args, kwargs)) is None:
-                return capture
+                return (
+                    capture if first is None or size is not None or batch is None else _fixed(capture, first)
+                )
             unlike = True
             failure = capture_error(
                 f"the graph does not hold for the example call itself: {mismatch}",
@@ -181,28 +184,15 @@ def _capture_call(
         except CaptureError as error:
             # A model that cannot be traced at all says so again, and more plainly, with static sizes.
             failure = error
+        first = first or failure
     assert failure is not None
     raise failure
 
 
-def _signature(model: nn.Module) -> inspect.Signature:
-    try:
-        return inspect.signature(model.forward)
-    except ValueError:
-        # A builtin function has none that Python could read.
-        return inspect.signature(lambda *args, **kwargs: None)
-
-
-def _attempts(call: Any, batch: int | None) -> Iterator[tuple[bool, bool, int | None]]:
-    """Ways to record a call, the most general first: on exact copies, with gradients, the size that may vary.
-
-    A graph recorded with gradients serves calls without them, too, but some forwards run only in the caller's mode.
-    One recorded on exact copies may hold for their layout alone.
-    """
-    for exact in (False,) if is_plain(call) else (False, True):
-        for gradients in dict.fromkeys((True, torch.is_grad_enabled())):
-            for size in dict.fromkeys((batch, None)):
-                yield exact, gradients, size
+def _fixed(capture: Capture, reason: CaptureError) -> Capture:
+    """A capture of the example's sizes alone, with a note that says why."""
+    why = str(reason).splitlines()[0]
+    return replace(capture, notes=(*capture.notes, f"every call must have the sizes of the example: {why}"))
 
 
 def capturable_submodules(
@@ -235,12 +225,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         paths.setdefault(id(value), path)
     names, aliases = _state_names(model)
     sizes = read_sizes(recording.module, recording.variables, paths)
-    relied = relied_on(recording.questions, recording.variables, tensors, names, recording.gradients)
-    numbers = facts_of_numbers(sizes.values, recording.variables, paths, names)
-    more = (*_identities(tensors), *_apart(recording, paths, tensors), *_decisions(recording, names))
-    relied = replace(
-        relied, facts=(*relied.facts, *numbers.facts, *more), layouts=relied.layouts | numbers.layouts
-    )
+    relied = relied_on(recording, tensors, names, sizes)
     capture = Capture(
         module=recording.module,
         weights={},
@@ -249,7 +234,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         arguments={},
         sizes={},
         output=None,
-        checks=make_checks(arguments, sizes, relied, _strides(recording, paths, relied.layouts, tensors, sizes)),
+        checks=make_checks(arguments, sizes, relied),
         training=model.training,
         signature=signature,
         attributes=recording.attributes,
@@ -285,71 +270,6 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
     return capture
 
 
-def _identities(tensors: Mapping[Path, torch.Tensor]) -> Iterator[Fact]:
-    """Which arguments were one tensor in a recording on exact copies: its graph takes them for one."""
-    first: dict[int, Path] = {}
-    for path, tensor in tensors.items():
-        if (known := first.setdefault(id(tensor), path)) is not path:
-            yield Fact((known, path), "is", (), True)
-
-
-def _apart(
-    recording: Recording, paths: Mapping[int, Path], tensors: Mapping[Path, torch.Tensor]
-) -> Iterator[Fact]:
-    """The arguments that forward writes to share no memory with others, or the order of reading would matter."""
-    written = written_placeholders(recording.module.graph)
-    placeholders = recording.module.graph.find_nodes(op="placeholder")
-    for node, value in zip(placeholders, recording.inputs, strict=True):
-        path = paths.get(id(value))
-        others = tuple(other for other, tensor in tensors.items() if tensor is not value)
-        if node in written and path is not None and others:
-            yield Fact((path, *others), "apart", (), True)
-
-
-def _decisions(recording: Recording, names: Mapping[int, str]) -> Iterator[Fact]:
-    """The branches that forward took on the model's own tensors.
-
-    Raises:
-        CaptureError: forward writes to one of these, so that the next call may branch another way.
-    """
-    placeholders = recording.module.graph.find_nodes(op="placeholder")
-    written = written_placeholders(recording.module.graph)
-    changed = {
-        id(value): node.meta.get("weight", node.name)
-        for node, value in zip(placeholders, recording.inputs, strict=True)
-        if node in written
-    }
-    for decision, answer in recording.decisions.taken:
-        paths = []
-        for index, tensor in enumerate(decision.tensors):
-            if id(tensor) in changed:
-                raise capture_error(
-                    f"forward branches on `{changed[id(tensor)]}`, to which it writes",
-                    "Branch on a number of Python, or let torch.where choose.",
-                    decision.place,
-                )
-            if id(tensor) in names:
-                paths.append(Weight(names[id(tensor)]))
-                decision.forget(index)
-        yield Fact(tuple(paths), "decision", (decision,), answer)
-
-
-def _strides(
-    recording: Recording,
-    paths: Mapping[int, Path],
-    wanted: Collection[Path],
-    tensors: Mapping[Path, torch.Tensor],
-    sizes: Sizes,
-) -> dict[Path, tuple[int | str, ...]]:
-    """The strides that the arguments must have of which forward asked for the layout."""
-    strides: dict[Path, tuple[int | str, ...]] = {path: tensors[path].stride() for path in wanted}
-    placeholders = recording.module.graph.find_nodes(op="placeholder")
-    for node, value in zip(placeholders, recording.inputs, strict=True):
-        if (path := paths.get(id(value))) in strides:
-            strides[path] = fake_strides(node.meta["val"], sizes.symbols)
-    return strides
-
-
 def _notes(model: nn.Module, capture: Capture) -> Iterator[str]:
     own = reachable_tensors(model) if capture.constants else set()
     placeholders = {node.name: node for node in capture.module.graph.find_nodes(op="placeholder")}
@@ -372,16 +292,6 @@ def _dimension(node: fx.Node, recording: Recording, paths: Mapping[int, Path]) -
             "Pass it as a tensor, or make it a constant.",
         )
     return dimension
-
-
-def _batch_size(arguments: Mapping[str, Any]) -> int | None:
-    """The most common leading size of the tensor arguments, the larger of two equally common ones."""
-    leading = Counter(
-        value.shape[0]
-        for _, value in walk_arguments(arguments)
-        if isinstance(value, torch.Tensor) and value.dim() and value.shape[0]
-    )
-    return max(leading, key=lambda size: (leading[size], size), default=None)
 
 
 def _state_names(model: nn.Module) -> tuple[dict[int, str], dict[str, str]]:

@@ -133,5 +133,12 @@ def _largest(graph: fx.Graph, node: fx.Node, shape: tuple[int, ...], whole: bool
     if len(shape) == 1 and not whole:
         return [graph.call_function(aten.abs.default, (node,))]
     long = [axis for axis, size in enumerate(shape) if entries >= size * _ENTRIES and not whole]
-    kept = [[other for other in range(len(shape)) if other != axis] for axis in long] or [None]
-    return [graph.call_function(aten.linalg_vector_norm.default, (node, math.inf, dims)) for dims in kept]
+    kept = [[other for other in range(len(shape)) if other != axis] for axis in long] or [[*range(len(shape))]]
+    return [_largest_along(graph, node, axes) for axes in kept]
+
+
+def _largest_along(graph: fx.Graph, node: fx.Node, axes: list[int]) -> fx.Node:
+    # A norm would say the same, several times slower.
+    most = graph.call_function(aten.amax.default, (node, axes))
+    least = graph.call_function(aten.amin.default, (node, axes))
+    return graph.call_function(aten.maximum.default, (most, graph.call_function(aten.neg.default, (least,))))

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from .tracing.functions import with_functions
+
 Compiled = Callable[..., Any]
 
 
@@ -52,7 +54,7 @@ def _example(placeholder: fx.Node) -> Any:
 
 
 def _eager(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -> Compiled:
-    return module.forward
+    return with_functions(module).forward
 
 
 def _aot_eager(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -> Compiled:

@@ -27,16 +27,16 @@ the weights of copy.deepcopy(model) are its own'
         return "it is no dense tensor with memory of its own"
     if weight.is_inference():
         return "it was made in inference mode, where no version counter tells of writes"
-    storage = weight.untyped_storage()
     # Of memory on a GPU `is_shared` says nothing; what another process sent is not resizable.
-    if weight.device.type == "cpu" and storage.is_shared():
+    if weight.device.type == "cpu" and weight.untyped_storage().is_shared():
         return "it lies in shared memory, which other processes may write"
-    if not storage.resizable():
+    if not weight.untyped_storage().resizable():
         return (
             "its memory came from NumPy, DLPack, a file or torch.load, or went to NumPy, so that others may write it; "
             "the weights of copy.deepcopy(model) are its own"
         )
-    if storage.nbytes() > weight.numel() * weight.element_size() and _holders(weight) != _ALONE:
+    part = weight.untyped_storage().nbytes() > weight.numel() * weight.element_size()
+    if part and (weight._is_view() or not holds_alone(weight)):
         return "it is part of a larger buffer, which other tensors may write"
     return ""
 
@@ -79,15 +79,18 @@ def sample(tensor: torch.Tensor) -> memoryview:
     if tensor.device.type != "cpu" or not address:
         return memoryview(b"")
     words = memoryview((ctypes.c_char * size).from_address(address)).cast("B")
-    if size % 8 == 0:
-        words = words.cast("Q")
+    if size >= 8:
+        words = words[: size // 8 * 8].cast("Q")
     return words[:: max(len(words) // _SAMPLES, 1)]
 
 
 def _holders(weight: torch.Tensor) -> tuple[int, int]:
-    """How many tensors hold the storage of a tensor, and how many Python variables its storage object."""
+    """How many tensors hold the storage of a tensor, and how many Python variables its storage object.
+
+    The base of a view is not counted: a write to it shows on the view.
+    """
     storage = weight.untyped_storage()
-    return torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(storage)
+    return torch._C._storage_Use_Count(storage._cdata) - weight._is_view(), sys.getrefcount(storage)
 
 
 _SAMPLES = 16

@@ -40,7 +40,7 @@ from .tracing.own_errors import model_error
 from .tracing.ownership import Borrowed, check_owned, owned
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-Optimized = TypeVar("Optimized", OptimizedModule, PartlyOptimizedModule)
+Optimized = TypeVar("Optimized", bound="OptimizedModule | PartlyOptimizedModule")
 
 
 def optimize(
@@ -371,6 +371,7 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     rows = row_major_arguments(capture, options.inner)
     unrewritten = inlined(capture.module)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
+    report.notes += capture.notes
     program = make_program(capture, options.inner, rows, options.release)
     inference = inlined(capture.module)
     if inference is not None and unrewritten is not None:
@@ -381,7 +382,6 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
         program.use_without_gradients(inference)
         before = graph_text(unrewritten), graph_totals(unrewritten)
         report = _without_gradients(report, found, kept, *before)
-    report.notes += capture.notes
     report.weights = program.released
     program.notes = report.notes
     return program, report

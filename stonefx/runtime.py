@@ -177,7 +177,7 @@ class FreshFolds:
             if self._refuses(*self._untraced(weights, tries=1 if known is None else 4)):
                 self.snapshots.pop(key, None)
                 return None
-            snapshot = _Snapshot(weights, _Epoch.number, lambda _, key=key: self.snapshots.pop(key, None))
+            snapshot = _Snapshot(weights, _Epoch.number, lambda _: self.snapshots.pop(key, None))
             values = evaluate_folds(self.folds, weights)
             if not self._refuses(*outside(self.ranges, values[self.count :])):
                 snapshot.folds = _apart(values[: self.count], weights)

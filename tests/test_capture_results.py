@@ -47,7 +47,7 @@ def test_a_result_follows_the_call(name: str) -> None:
         same(fast(rows(size)), model(rows(size)))
 
 
-@pytest.mark.parametrize("inner", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("inner", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_it_follows_through_other_compilers(inner: str) -> None:
     model = Forward(lambda model, x: (model.chain(x), x.shape, x.shape[0] > 6, x.shape[0] / 3)).eval()
     fast = optimized(model, rows(), inner=inner)

@@ -211,3 +211,19 @@ def test_on_error_eager_catches_whatever_is_raised(
         fast = stonefx.optimize(model, None if lazy else x, on_error="eager")
         assert torch.equal(fast(x), model(x))
     assert "something unforeseen" in fast.report.notes[0]
+
+
+@pytest.mark.parametrize("stage", ["from_dynamo", "rewrite_reported", "split_folds", "FreshFolds"])
+def test_on_error_eager_of_the_backend_catches_whatever_is_raised(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("something unforeseen")
+
+    monkeypatch.setattr(sys.modules["stonefx.backend"], stage, fail)
+    torch._dynamo.reset()
+    model, x = nn.Sequential(nn.Linear(6, 64), nn.Linear(64, 3)).eval(), torch.randn(5, 6)
+    fast = torch.compile(model, backend="stone", options={"inner": "eager", "on_error": "eager"})
+    with torch.no_grad(), pytest.warns(stonefx.StonefxWarning, match="something unforeseen"):
+        assert torch.equal(fast(x), model(x))
+    assert "something unforeseen" in stonefx.last_report().notes[0]

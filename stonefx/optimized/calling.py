@@ -34,8 +34,9 @@ class Call:
             one that was folded away, which nobody can change.
         checks_device: the graph makes tensors on a fixed device, so the arguments must be on the captured one.
         plain_devices: devices on which autocast must be off.
+        refused: the expression for whether a call wants a gradient that the graph does not give.
         wanted: the expression for whether a call wants a gradient, where that makes a difference.
-        training: the operations for a call that wants one; None where the graph does not cover it.
+        training: the operations for a call that wants one.
         computed: statements that compute weights, before the arguments are looked at.
         prepared: statements behind the checks that get the inputs of the operations ready.
     """
@@ -45,6 +46,7 @@ class Call:
     weight: Callable[[str], Any]
     checks_device: bool
     plain_devices: list[str]
+    refused: str = ""
     wanted: str = ""
     training: Body | None = None
     computed: list[str] = dataclasses.field(default_factory=list)
@@ -54,17 +56,15 @@ class Call:
         """The source of one function with the signature of the model's forward and `self` before it."""
         before = [*prologue, *self.computed, *self.check(), *self.prepared]
         lines = [f"def {name}(self{self.parameters()}):", *indented(before)]
-        if self.wanted:
-            lines += [f"    if {self.wanted}:", *indented(indented(self._with_gradients()))]
+        if self.refused:
+            lines += [f"    if {self.refused}:", f"        {self._refusal()}"]
+        if self.training is not None and self.wanted:
+            result = dataclasses.replace(self, body=self.training).result(self.capture.output)
+            training = [*self.training.lines, f"return {result}"]
+            lines += [f"    if {self.wanted}:", *indented(indented(training))]
         lines += indented(self.body.lines)
         lines.append(f"    return {self.result(self.capture.output)}")
         return "\n".join(lines)
-
-    def _with_gradients(self) -> list[str]:
-        if self.training is None:
-            return [self._refusal()]
-        result = dataclasses.replace(self, body=self.training).result(self.capture.output)
-        return [*self.training.lines, f"return {result}"]
 
     def _refusal(self) -> str:
         return f"return self._refuse(*{self.body.constant(packed, 'packed')}({self.forwarded()}))"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ..rewriting import StonefxWarning
@@ -241,7 +242,9 @@ class PartlyOptimizedModule(Derived):
     def _stone_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own forward."""
         parts = self.__dict__["_stone_parts"]
-        run = parts.run or parts.patched or own_forward(self)
+        # Another compiler or exporter wants to see the forward itself.
+        run = None if torch.compiler.is_compiling() else parts.run
+        run = run or parts.patched or own_forward(self)
         return run(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -19,7 +19,7 @@ from ..passes.transpose import store_transposed
 from ..rewriting import StonefxWarning
 from ..runtime import FreshFolds
 from ..tracing.functions import with_functions
-from ..tracing.opaque import traced_functions
+from ..tracing.opaque import lacks_gradients, traced_functions
 from ..tracing.ownership import reachable_tensors
 from ..tracing.state import restored_state
 from .calling import Call, makes_tensors_on_a_device, packed, returned_weights
@@ -75,6 +75,8 @@ class Program:
         inference: the graph for calls that want no gradient, where custom functions and checkpoints are looked into;
             None where that is the same graph.
         constants: tensors beside the model's parameters and buffers that the graph or its folds read, by name.
+        frozen: placeholders of tensors of which a custom function of the graph gives no gradient, since none was
+            wanted of them at capture.
         shown: what modules that lose weights say of themselves when they are printed, by path.
         renamed: the folded weights that hold a weight, by its name.
         notes: of the report; why folds of kept weights are not used is added when it comes up.
@@ -91,6 +93,7 @@ class Program:
     release: bool = True
     inference: fx.GraphModule | None = None
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
     shown: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -170,10 +173,11 @@ class Program:
         kept = set(self.capture.checks.weights).isdisjoint(self.dropped)
         weights = partial(current_weight, module) if kept else None
         reason = self.capture.mismatch(args, kwargs, weights)
-        if reason is None and (names := traced_functions(self.module)):
+        if reason is None and self.frozen:
+            names = ", ".join(dict.fromkeys(traced_functions(self.module))) or "a custom function"
             return (
-                f"a gradient is wanted, and {', '.join(dict.fromkeys(names))} was captured without its backward, since "
-                "neither a weight nor an example input required a gradient"
+                f"a gradient is wanted, and {names} was captured without its backward for it, since it was not wanted "
+                "of the weights and example inputs at capture"
             )
         return reason or "the arguments are not those of the captured call"
 
@@ -314,17 +318,18 @@ class Program:
         direct = {name: expression(name) for name in (*returned_weights(self.capture.output), *asked)}
         folds = {} if self.release else {name: variable(name) for name in self._fold_names()}
         inputs |= folds
+        followed = [expression(name) for name in self.read] if folds else []
         in_rows = {name: variable(f"rows_{number}") for number, name in enumerate(sorted(self.rows))}
         prepared = [
             f"{row} = {inputs[name]} if {inputs[name]}.is_contiguous() else {inputs[name]}.contiguous()"
             for name, row in in_rows.items()
         ]
         body = self._body(self.inference or self.module, inputs | in_rows, reserved)
-        training, wanted = None, ""
-        if traced_functions(self.module):
-            wanted = self._wanted(inputs, body)
-        elif self.inference is not None and self.inner == "eager":
-            wanted = self._wanted(inputs, body)
+        training, wanted, refused = None, "", ""
+        if self.frozen:
+            refused = self._wanted(inputs, body, [name for name in self._tensors() if name in self.frozen])
+        if self.inference is not None and self.inner == "eager":
+            wanted = self._wanted(inputs, body, self._tensors())
             training = self._body(self.module, inputs | in_rows, reserved | body.taken)
             body.constants |= training.constants
         call = Call(
@@ -333,12 +338,12 @@ class Program:
             direct.get,
             any(makes_tensors_on_a_device(graph) for graph in self.graphs),
             self.plain_devices(),
+            refused,
             wanted,
             training,
         )
         if folds:
-            weights = [expression(name) for name in self.read]
-            prepared[:0] = self._following(body, folds, weights, call.forwarded())
+            prepared[:0] = self._following(body, folds, followed, call.forwarded())
         call.prepared[:] = prepared
         call.computed[:] = [
             f"{local} = {body.constant(reading, 'read')}()" for local, reading in readings.values()
@@ -360,15 +365,17 @@ class Program:
             f"{', '.join(folds.values())}, = {known}",
         ]
 
-    def _wanted(self, inputs: dict[str, str], body: Body) -> str:
-        """The expression for whether a call wants a gradient."""
-        values = [
-            inputs[node.name]
-            for node in self.module.graph.find_nodes(op="placeholder")
-            if node.users and isinstance(node.meta.get("val"), torch.Tensor)
-        ]
+    def _tensors(self) -> list[str]:
+        """The placeholders that some node reads and that are tensors."""
+        placeholders = self.module.graph.find_nodes(op="placeholder")
+        return [n.name for n in placeholders if n.users and isinstance(n.meta.get("val"), torch.Tensor)]
+
+    def _wanted(self, inputs: dict[str, str], body: Body, placeholders: list[str]) -> str:
+        """The expression for whether a call wants a gradient of one of these."""
+        if not placeholders:
+            return ""
         enabled = body.constant(torch.is_grad_enabled, "is_grad_enabled")
-        return f"{enabled}() and ({' or '.join(f'{value}.requires_grad' for value in values) or 'False'})"
+        return f"{enabled}() and ({' or '.join(f'{inputs[name]}.requires_grad' for name in placeholders)})"
 
     def _body(self, module: fx.GraphModule, inputs: dict[str, str], reserved: set[str]) -> Body:
         if self.inner == "eager":
@@ -394,7 +401,9 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str], release: bo
     """Hoist the folds out of a rewritten capture and name everything that its graph reads."""
     if inner == "eager":
         store_transposed(capture.module)
-    originals = [node.name for node in capture.module.graph.find_nodes(op="placeholder")]
+    placeholders = capture.module.graph.find_nodes(op="placeholder")
+    originals = [node.name for node in placeholders]
+    required = [bool(getattr(node.meta.get("val"), "requires_grad", False)) for node in placeholders]
     split = split_folds(capture.module)
     names: dict[str, str] = {}
     first = {name.split(".")[0] for name in {*capture.weights.values(), *capture.aliases}}
@@ -432,8 +441,31 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str], release: bo
         holder,
         release=release,
         constants=constants,
+        frozen=_without_gradient(capture.module, originals, required, split),
         renamed=renamed,
     )
+
+
+def _without_gradient(
+    module: fx.GraphModule, originals: list[str], required: list[bool], split: FoldSplit
+) -> frozenset[str]:
+    """The placeholders of whose tensors the custom functions of a graph give no gradient.
+
+    Args:
+        module: the graph, without its folds.
+        originals, required: the placeholders that it had with them, and whether each required a gradient at capture.
+        split: the folds.
+    """
+    placeholders = module.graph.find_nodes(op="placeholder")
+    if traced_functions(module):
+        return frozenset(node.name for node in placeholders)
+    if not any(map(lacks_gradients, module.graph.nodes)):
+        return frozenset()
+    known = dict(zip(originals, required, strict=True))
+    folds = [node.name for node in placeholders if "fold_input" in node.meta]
+    for name, origins in zip(folds, fold_sources(split), strict=True):
+        known[name] = any(required[split.weights[index]] for index in origins)
+    return frozenset(node.name for node in placeholders if not known[node.name])
 
 
 def _code(call: Call) -> Code:

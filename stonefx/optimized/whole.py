@@ -37,7 +37,11 @@ def run_preserved(
     run = run or (model.forward if has_hooks(model) else model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with preserved_random_state(model), restored_attributes(model), torch.set_grad_enabled(bool(gradients)):
+        with (
+            preserved_random_state(model),
+            restored_attributes(model),
+            torch.set_grad_enabled(bool(gradients)),
+        ):
             torch.manual_seed(0)
             return run(*args, **kwargs)
     finally:

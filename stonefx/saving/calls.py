@@ -17,6 +17,7 @@ from ..tracing.facts import Fact, is_question
 from ..tracing.results import VIEWS
 from . import schema
 from .classes import Classes, reference
+from .decisions import decision_document, decision_of
 from .expressions import check, is_symbol, source_of, tree_of
 from .values import decode, encode, key_document, key_of
 
@@ -31,7 +32,8 @@ def call_document(capture: Capture, dropped: Collection[str] = ()) -> dict[str, 
         dropped: names of weights that were folded away, which nobody can change, so that no fact need be asked of them.
 
     Raises:
-        TypeError: a default or constant argument, or a class of a container, cannot be found by another process.
+        TypeError: the graph depends on a value of a weight; or a default or constant argument, or a class of a
+            container, cannot be found by another process.
     """
     checks = capture.checks
     return {
@@ -256,6 +258,10 @@ class Call:
         paths = tuple(decode(path, where, None, self._read) for path in schema.items(asked, where))
         if not all(isinstance(path, Weight) or path in self.tensors for path in paths):
             raise schema.expected("tensors among the arguments and weights", asked, where)
+        if question == "decision" and all(isinstance(path, Weight) for path in paths):
+            (decision,) = schema.items(arguments, where, 1)
+            answer = decode(answer, where)
+            return Fact(paths, question, (decision_of(decision, len(paths)),), answer)
         if not is_question(schema.text(question, where), len(paths)):
             raise schema.expected("a question that forward may ask of tensors", question, where)
         given = tuple(decode(value, where, self.classes) for value in schema.items(arguments, where))
@@ -291,13 +297,16 @@ def _sizes(sizes: Sequence[int | str | None] | None) -> Any:
 
 
 def _fact(fact: Fact, write: Any) -> list[Any]:
+    paths = [encode(path, write) for path in fact.paths]
+    if fact.question == "decision":
+        return [paths, fact.question, [decision_document(fact.arguments[0])], encode(fact.answer), []]
     if not is_question(fact.question, len(fact.paths)):
         raise TypeError(
             f"cannot save a model whose forward depends on `{fact}`, which a file cannot ask; make it a constant of "
             "the model, such as an attribute that is a Python number"
         )
     return [
-        [encode(path, write) for path in fact.paths],
+        paths,
         fact.question,
         [encode(value) for value in fact.arguments],
         encode(fact.answer),

@@ -67,6 +67,8 @@ def graph_document(module: fx.GraphModule, names: Sequence[str]) -> dict[str, An
         try:
             if node.op != "call_function" or (name := name_of(node.target)) is None:
                 raise TypeError("it is no operator")
+            # Operators of another library are for who loads the file to name.
+            operator(name, name, {name.partition(".")[0]} - {"aten", "stone"})
             check_call(node.target, node.args, node.kwargs, name)
             args = [encode(_plain(value), write) for value in node.args]
             kwargs = [[key, encode(_plain(value), write)] for key, value in node.kwargs.items()]

@@ -47,7 +47,9 @@ def load(
     """Read a model that `stonefx.save` wrote; it is called, moved and trained as the saved one.
 
     A file is data: loading runs nothing that it says and imports nothing that it names. The graph may call operators
-    out of a list, all of which compute with tensors and numbers; it can take time and memory, as any model can. Among
+    out of a list, all of which compute with tensors and numbers. What a foreign model can do when it is called is take
+    time and memory, write to the tensors that it is called with, and meet the faults of torch's own kernels, not all of
+    which check all of their arguments: call it in a process that you can lose, as any data of a stranger's. Among
     arguments and results a file may name containers of Python and torch; named tuples, dataclasses and results of
     transformers whose modules are imported already, as long as they have no code that runs when one is made; and the
     classes that are passed here.

@@ -37,6 +37,7 @@ def part_document(part: OptimizedModule) -> dict[str, Any]:
         "graph": graph_document(program.module, names),
         "inference": None if program.inference is None else graph_document(program.inference, names),
         "functions": traced_functions(program.module),
+        "frozen": [name in program.frozen for name in names],
         "report": part.report.to_json(),
     }
 
@@ -56,7 +57,7 @@ def part_of(
         Malformed: the document is none of `part_document`'s.
         ValueError: a class or operator is not there or may not be used; the message names it.
     """
-    keys = "inner holder read call inputs hints graph inference functions report".split()
+    keys = "inner holder read call inputs hints graph inference functions frozen report".split()
     record = schema.record(document, "the model", keys)
     inner = schema.word(record["inner"], "the inner compiler", INNERS)
     call = Call(record["call"], classes)
@@ -67,6 +68,8 @@ def part_of(
         if record[key] is not None
     ]
     traced_functions(module).extend(schema.names(record["functions"], "the custom functions"))
+    flags = schema.items(record["frozen"], "the inputs without gradient", len(inputs.values))
+    frozen = [name for name, flag in zip(inputs.values, flags, strict=True) if schema.flag(flag, "an input")]
     devices = {check.device_type for check in call.tensors.values()}
     for graph in (module, *others):
         placeholders = graph.graph.find_nodes(op="placeholder")
@@ -97,6 +100,7 @@ def part_of(
         has_original=False,
         renamed=report.weights,
         inference=others[0] if others else None,
+        frozen=frozenset(frozen),
     )
     source.training = capture.training
     return OptimizedModule(source, program, report)

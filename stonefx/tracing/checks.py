@@ -65,7 +65,9 @@ class Checks:
     @property
     def weights(self) -> list[str]:
         """Names of the weights that facts are about."""
-        return list(dict.fromkeys(path.name for fact in self.facts for path in fact.paths if isinstance(path, Weight)))
+        return list(
+            dict.fromkeys(path.name for fact in self.facts for path in fact.paths if isinstance(path, Weight))
+        )
 
     def without(self, guards: Collection[str]) -> Checks:
         """The same conditions less some guards."""
@@ -133,25 +135,24 @@ class Checks:
 def make_checks(
     arguments: Mapping[str, Any],
     sizes: Sizes,
-    relied: Relied | None = None,
-    strides: Mapping[Path, tuple[int | str, ...]] | None = None,
+    relied: Relied,
 ) -> Checks:
     """The conditions that the recorded call sets for later ones.
 
     Args:
         arguments: the recorded call's arguments by parameter, defaults filled in.
         sizes: the dynamic dimensions; all others must come as they were.
-        relied: what forward asked beside values, dtypes and sizes.
-        strides: of the arguments that must come in the layout they had.
+        relied: what the graph relies on beside values, dtypes and sizes.
     """
-    relied, strides = relied or Relied(), strides or {}
     checks = Checks(
         {}, {}, {}, sizes.symbols, sizes.guards, relied.facts, relied.devices, sizes.kernel_guards
     )
     for path, value in walk_arguments(arguments):
         if isinstance(value, torch.Tensor):
             shape = tuple(sizes.dimensions.get((path, dim), size) for dim, size in enumerate(value.shape))
-            checks.tensors[path] = TensorCheck(value.dtype, value.device.type, shape, strides.get(path))
+            checks.tensors[path] = TensorCheck(
+                value.dtype, value.device.type, shape, relied.strides.get(path)
+            )
         elif (steps := children(value)) is not None:
             checks.containers[path] = (type(value), tuple(key for (_, key), _ in steps))
         else:

@@ -43,7 +43,7 @@ def is_plain(call: Any) -> bool:
     return dense and len({id(value) for value in tensors}) == len(tensors)
 
 
-def resized(call: Any, batch: int | None, size: int) -> Any:
+def resized(call: Any, batch: int, size: int) -> Any:
     """A call whose tensors of leading size `batch` have their rows in turn, `size` of them, in the same layout."""
 
     def resize(value: Any) -> Any:
@@ -51,7 +51,9 @@ def resized(call: Any, batch: int | None, size: int) -> Any:
             return value
         with torch.inference_mode(False), torch.enable_grad():
             rows = value.detach()[torch.arange(size, device=value.device) % batch]
-            made = torch.empty_strided(rows.shape, _strides(value, size), dtype=rows.dtype, device=rows.device)
+            made = torch.empty_strided(
+                rows.shape, _strides(value, size), dtype=rows.dtype, device=rows.device
+            )
             return _with_history_of(value, made.copy_(rows))
 
     return rebuild(call, resize)

@@ -25,10 +25,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .bytecode import before_instructions
 
-_JUMPS = [name for name in dis.opmap if ("JUMP_" in name and "_IF_" in name and "NONE" not in name) or name == "TO_BOOL"]
+_JUMPS = [
+    name
+    for name in dis.opmap
+    if ("JUMP_" in name and "_IF_" in name and "NONE" not in name) or name in ("TO_BOOL", "UNARY_NOT")
+]
 _COMPARISONS = (torch.equal, torch.allclose, torch.is_nonzero)
 _ARGUMENTS = ("L['args']", "L['kwargs']", "L['batched']")
-_IN_PLACE = frozenset(getattr(operator, name) for name in dir(operator) if name.startswith("i") and name != "is_")
+_IN_PLACE = frozenset(
+    getattr(operator, name) for name in dir(operator) if name.startswith("i") and name != "is_"
+)
 
 
 class Decision:
@@ -108,7 +114,9 @@ def decided_branches() -> Iterator[Decisions]:
         def call_function(self: TorchInGraphFunctionVariable, tx: Any, args: Any, kwargs: Any) -> Any:
             if self.value in _COMPARISONS and args and all(isinstance(arg, TensorVariable) for arg in args):
                 constants = {key: value.as_python_constant() for key, value in kwargs.items()}
-                value = _decide(tx, [arg.as_proxy().node for arg in args], None, decisions, self.value, constants)
+                value = _decide(
+                    tx, [arg.as_proxy().node for arg in args], None, decisions, self.value, constants
+                )
                 if value is not None:
                     return ConstantVariable.create(value)
             return original(self, tx, args, kwargs)
@@ -142,10 +150,12 @@ def _decide(
         return None
     nodes = roots if isinstance(roots, list) else [roots]
     ancestors = _ancestors(nodes)
-    graph, copies, tensors = fx.Graph(), {}, []
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    tensors: list[torch.Tensor] = []
     for node in ancestors:
         if node.op == "placeholder":
-            held = node.meta.get("grapharg")
+            held: Any = node.meta.get("grapharg")
             source = getattr(getattr(held, "source", None), "name", _ARGUMENTS[0])
             if source.startswith(_ARGUMENTS) or not isinstance(held.example, torch.Tensor):
                 return None

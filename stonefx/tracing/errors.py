@@ -28,7 +28,7 @@ class ModelError(CaptureError):
 
 
 class BatchDependentNumber(CaptureError):
-    """A model returns a plain number that depends on the batch size, so no graph of dynamic sizes has it."""
+    """A model returns a number of which it cannot be told whether it depends on the batch size."""
 
 
 class Uncapturable(CaptureError):

@@ -76,7 +76,7 @@ def functional_form(node: fx.Node) -> tuple[OpOverload, tuple[Any, ...], dict[st
     """The functional call in the place of a node that writes to its first argument; None where there is none."""
     if not is_mutating(node) or not isinstance(node.args[0] if node.args else None, fx.Node):
         return None
-    twin = functional_twin(node.target)  # type: ignore[arg-type]
+    twin = functional_twin(node.target)
     if twin is None:
         return None
     overload, order = twin

@@ -56,8 +56,10 @@ def constant_name(source: str) -> str:
 
     >>> constant_name("L['model'].layers[0]._parameters['weight']")
     'layers.0.weight'
-    >>> constant_name("G['__import_pkg_dot_code'].SCALE"), constant_name("L['model'].forward.__closure__[1].cell_contents")
-    ('SCALE', 'forward.1')
+    >>> constant_name("G['__import_pkg_dot_code'].SCALE")
+    'SCALE'
+    >>> constant_name("L['model'].forward.__closure__[1].cell_contents")
+    'forward.1'
     """
     tokens = _tokens(source)
     while len(tokens) > 1 and (tokens[0] in _ROOTS or tokens[0].startswith("__import_")):

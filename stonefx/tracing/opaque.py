@@ -6,6 +6,8 @@ gradient is wanted there is neither, so the body of each is kept beside it, see 
 
 from __future__ import annotations
 
+import operator
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +29,7 @@ from .subclasses import is_subclass
 # Of another release's operator the body may have another form; what has further settings is left alone.
 _KNOWN = frozenset({"non_differentiable_idx", "saved_for_backward_idx", "dirty_idx"})
 _BODY = "body without gradients"
+_LACKS = "some gradients are left out"
 _TRACED = "custom functions traced into"
 
 
@@ -39,6 +42,7 @@ def noted_functions() -> Iterator[list[str]]:
     """
     names: list[str] = []
     original, ambient = AutogradFunctionVariable.call_apply, torch.is_grad_enabled()
+    thread = threading.get_ident()
 
     def call_apply(self: AutogradFunctionVariable, tx: Any, args: Any, kwargs: Any) -> Any:
         required: list[bool] = []
@@ -49,7 +53,8 @@ def noted_functions() -> Iterator[list[str]]:
 
         VariableTracker.visit(visit, (args, kwargs))
         enabled = torch.is_grad_enabled()
-        if (enabled and not required) or (not enabled and not ambient):
+        traced = (enabled and not required) or (not enabled and not ambient)
+        if traced and threading.get_ident() == thread:
             names.append(self.fn_cls.__name__)
         return original(self, tx, args, kwargs)
 
@@ -77,6 +82,11 @@ def is_custom_function(node: fx.Node) -> bool:
     """Whether a node calls a custom autograd function of the form that is known here."""
     known = node.target is autograd_function_apply and not node.kwargs.keys() - _KNOWN
     return known and not node.kwargs.get("dirty_idx")
+
+
+def lacks_gradients(node: fx.Node) -> bool:
+    """Whether a custom function has no gradient for some operand, which required none while it was traced."""
+    return bool(node.meta.get(_LACKS))
 
 
 def wants_gradient(node: fx.Node) -> bool:
@@ -151,9 +161,18 @@ def copy_higher_order(
     )
     if body is not None:
         proxy.node.meta[_BODY] = body
+    proxy.node.meta[_LACKS] = is_custom_function(node) and not all(map(_required, node.args[2:]))
     with recording_paused():
         result = pytree.tree_map(_fresh, node.meta["example_value"])
         return track_tensor_tree(result, proxy, constant=None, tracer=tracer)
+
+
+def _required(operand: Any) -> bool:
+    """Whether an operand of Dynamo's required a gradient, if it can."""
+    example = operand.meta.get("example_value") if isinstance(operand, fx.Node) else None
+    if not isinstance(example, torch.Tensor) or not (example.is_floating_point() or example.is_complex()):
+        return True
+    return example.requires_grad
 
 
 def inlined(module: fx.GraphModule) -> fx.GraphModule | None:
@@ -161,7 +180,7 @@ def inlined(module: fx.GraphModule) -> fx.GraphModule | None:
 
     None where there is no custom function or checkpoint in it. Placeholders, and the names of all other nodes, stay.
     """
-    functions = [node for node in module.graph.nodes if _BODY in node.meta]
+    functions = [node for node in module.graph.nodes if _BODY in node.meta and _is_taken_apart(node)]
     if not functions:
         return None
     copied: dict[fx.Node, fx.Node] = {}
@@ -176,6 +195,11 @@ def inlined(module: fx.GraphModule) -> fx.GraphModule | None:
     graph.lint()
     result.recompile()
     return result
+
+
+def _is_taken_apart(node: fx.Node) -> bool:
+    """Whether each result of a node is read on its own."""
+    return all(user.target is operator.getitem for user in node.users)
 
 
 def _splice(module: fx.GraphModule, node: fx.Node) -> None:
@@ -193,7 +217,7 @@ def _splice(module: fx.GraphModule, node: fx.Node) -> None:
                 values[inner].meta = dict(inner.meta)
             elif inner.op == "call_function":
                 values[inner] = node.graph.node_copy(inner, values.__getitem__)
-    results = fx.map_arg(body.graph.output_node().args[0], values.__getitem__)
+    results: Any = fx.map_arg(body.graph.output_node().args[0], values.__getitem__)
     for user in list(node.users):
         user.replace_all_uses_with(results[user.args[1]])
         node.graph.erase_node(user)

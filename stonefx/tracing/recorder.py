@@ -19,12 +19,12 @@ from .attributes import attributes_read
 from .copies import copied, has_batch, resized
 from .decisions import Decisions, decided_branches
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
-from .facts import Questions, noted_questions
 from .isolation import no_side_effects, plain_dynamo, preserved_random_state
 from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
 from .numbers import marked_outputs
 from .opaque import noted_functions, traced_functions
+from .questions import Questions, noted_questions
 from .recurrent import whole_recurrent_layers
 from .results import plain_integers
 from .retrace import from_dynamo
@@ -69,7 +69,7 @@ def record(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    batch: int | None = None,
+    batch: int | None,
     *,
     gradients: bool = True,
     exact: bool = False,

@@ -91,9 +91,9 @@ def _leaf(path: Path, value: Any, origin: Mapping[int, Any], sizes: Mapping[Path
     if isinstance(value, torch.Tensor):
         return origin[id(value)]
     if isinstance(value, GraphInteger):
-        return Output(value.index)
+        return Output(value.output)
     if isinstance(value, GraphFloat):
-        return Output(value.index, item=True)
+        return Output(value.output, item=True)
     if isinstance(value, torch.Size):
         entries = tuple(_leaf(place, entry, origin, sizes) for place, entry in _entries(path, value))
         return value if all(isinstance(entry, int) for entry in entries) else Shape(entries)

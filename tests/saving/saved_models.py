@@ -148,6 +148,21 @@ class Sizes(Chained):
         return y.reshape(x.shape[0] * 4, -1) + len[0], x.new_ones(x.shape[0] + 3, x.shape[0] // 2)
 
 
+class Deciding(Chained):
+    """Branches on its own buffers, as layers over a learned curvature do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("k", torch.ones(()))
+        self.register_buffer("zero", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.tanh(self.run(x))
+        if torch.all(self.k > 0) and torch.allclose(self.zero, self.zero.abs(), atol=1e-3):
+            y = torch.exp(y * self.k + self.zero.sum())
+        return y if self.k.item() > 0.5 else -y
+
+
 class Asking(Chained):
     """Asks of its argument what decides nothing about sizes, and returns sizes and numbers."""
 
@@ -184,6 +199,7 @@ CASES = {
     "training": Case(Buffers, lambda b: ((torch.randn(b, 3, 8, 8),), {}), train=True),
     "modes": Case(Modes, lambda b: ((x(b),), {})),
     "asking": Case(Asking, lambda b: ((x(b),), {})),
+    "deciding": Case(Deciding, lambda b: ((x(b),), {})),
     "bodies": Case(Bodies, lambda b: ((x(b),), {})),
     "sizes": Case(Sizes, lambda b: ((x(b), [torch.ones(2)], x(b)), {}), batches=(4, 3, 16)),
     "aot_sizes": Case(

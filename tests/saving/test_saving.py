@@ -148,6 +148,18 @@ def test_a_loaded_model_trains_copies_and_is_saved_again(tmp_path: Path) -> None
         loaded(*args, False)
 
 
+def test_a_branch_on_a_buffer_is_taken_as_it_was_or_refused(saved: Any) -> None:
+    loaded = stonefx.load(saved["deciding"][1])
+    value = x(3)
+    loaded.k.mul_(0.9)
+    assert loaded(value).shape == (3, 8)
+    loaded.k.neg_()
+    with pytest.raises(
+        ValueError, match=r"depends on `a branch on k at .*saved_models\.py:.*it was True at capture"
+    ):
+        loaded(value)
+
+
 def test_tied_weights_stay_tied(saved: Any) -> None:
     loaded = stonefx.load(saved["tied"][1])
     assert loaded.head.weight is loaded.embedding.weight

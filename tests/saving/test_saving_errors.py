@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from saved_models import Chained, chain, x
 from torch import nn
 
 import stonefx
+from stonefx.capture import Capture, Checks, Output, Shape, TensorCheck, Weight
+from stonefx.capture import Path as ArgumentPath
+from stonefx.optimized import Program
+from stonefx.tracing.facts import Fact
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,56 @@ def test_a_class_that_no_other_process_finds(tmp_path: Path) -> None:
         TypeError, match=r"another process cannot import it as .*Local from test_saving_errors; def"
     ):
         stonefx.save(fast, tmp_path / "model")
+
+
+def test_an_operator_that_no_file_may_call(tmp_path: Path) -> None:
+    class Backward(Chained):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.aten.glu_backward(self.run(x)[:, :4], self.run(x), -1)
+
+    fast = stonefx.optimize(Backward().eval(), x(4), verify=False)
+    with pytest.raises(
+        TypeError,
+        match=r"the call of aten\.glu_backward\.default in the graph .*that a graph may call.*call stonefx\.optimize on",
+    ):
+        stonefx.save(fast, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_runs_between_the_breaks_of_a_forward(tmp_path: Path) -> None:
+    class Breaks(Chained):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.layers[1](self.layers[0](torch.relu(x)))
+            return torch.relu(y) if y.sum().item() > 0 else y
+
+    fast = stonefx.optimize(Breaks().eval(), x(4).abs())
+    with pytest.raises(
+        TypeError, match=r"compiled between the breaks of its forward.*save the state_dict of the orig"
+    ):
+        stonefx.save(fast, tmp_path / "model")
+
+
+def test_nothing_of_a_program_is_forgotten() -> None:
+    # A new field must be written to the file, or be known here not to need it.
+    written = {
+        Program: "capture inner names read rows holder inference",
+        Capture: "module weights aliases arguments sizes output checks training signature",
+        Checks: "tensors containers constants symbols guards facts devices",
+        TensorCheck: "dtype device_type sizes strides",
+        Fact: "paths question arguments answer keywords",
+        Output: "index item",
+        Shape: "entries",
+        ArgumentPath: "parameter steps",
+        Weight: "name",
+    }
+    made_anew = {
+        Program: "split has_original constants",  # folded, or weights like others
+        Capture: "constants notes",  # weights like others; in the report
+        Checks: "kernel_guards",  # guards like others once the graph is optimized
+    }
+    for cls, names in written.items():
+        fields = {field.name for field in dataclasses.fields(cls)}
+        assert fields == {*names.split(), *made_anew.get(cls, "").split()}, cls
 
 
 def test_a_failed_save_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

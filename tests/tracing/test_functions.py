@@ -203,6 +203,36 @@ def test_a_gradient_that_nothing_wanted_at_capture_is_refused_by_name() -> None:
     assert x.grad is not None
 
 
+class Product(torch.autograd.Function):
+    """Its backward gives each gradient only where it is wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        x, w = ctx.saved_tensors
+        return gradient @ w.T if ctx.needs_input_grad[0] else None, x.T @ gradient
+
+
+def test_a_gradient_that_was_not_wanted_of_an_operand_at_capture_is_refused(tmp_path: Any) -> None:
+    model, x = model_of(lambda s, x: s.m(Product.apply(x, s.l.weight))), torch.randn(4, 8)
+    fast = stonefx.optimize(model, x, keep=("l", "m"))
+    for subject in (fast, model):
+        subject(x).sum().backward()
+    torch.testing.assert_close(fast.l.weight.grad, model.l.weight.grad)
+    with pytest.warns(stonefx.StonefxWarning, match="a custom function was captured without its backward"):
+        came = gradients(fast, x)[0]
+    torch.testing.assert_close(came, gradients(model, x)[0])
+    known = stonefx.optimize(model, x.requires_grad_(), keep=("l", "m"))
+    torch.testing.assert_close(gradients(known, x.detach())[0], came)
+    loaded = stonefx.load(stonefx.save(fast, tmp_path / "model"))
+    with pytest.raises(ValueError, match="a custom function was captured without its backward"):
+        loaded(x)
+
+
 def test_a_function_under_no_grad_of_the_models_own_is_no_obstacle() -> None:
     def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -211,5 +241,14 @@ def test_a_function_under_no_grad_of_the_models_own_is_no_obstacle() -> None:
 
     model, x = model_of(forward), torch.randn(4, 8)
     fast = stonefx.optimize(model, x, keep=("l", "m"))
+    for came, wanted in zip(gradients(fast, x), gradients(model, x), strict=True):
+        torch.testing.assert_close(came, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("forward", [rounded, largest, checkpointed])
+def test_the_backend_gives_their_gradients(forward: Callable[..., Any]) -> None:
+    model, x = model_of(forward), torch.randn(4, 8, generator=torch.Generator().manual_seed(1)) / 8
+    torch._dynamo.reset()
+    fast = torch.compile(model, backend="stone", options={"inner": "eager", "passes": ("normalize",)})
     for came, wanted in zip(gradients(fast, x), gradients(model, x), strict=True):
         torch.testing.assert_close(came, wanted, rtol=1e-4, atol=1e-5)

@@ -123,9 +123,7 @@ def test_a_part_that_is_no_python_is_left_as_it_is(make: Callable[[], nn.Module]
 @pytest.mark.parametrize("make", [traced, scripted])
 def test_a_whole_that_is_no_python_is_refused_with_what_to_do(make: Callable[[], nn.Module]) -> None:
     for door in (stonefx.optimize, stonefx.explain):
-        with pytest.raises(
-            stonefx.CaptureError, match=r"Pass the nn\.Module that it was scripted"
-        ):
+        with pytest.raises(stonefx.CaptureError, match=r"Pass the nn\.Module that it was scripted"):
             door(make(), torch.ones(5, 3))
 
 
