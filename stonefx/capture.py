@@ -15,6 +15,7 @@ from .tracing.attempts import attempts, batch_size, signature_of
 from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.copies import resized
 from .tracing.errors import CaptureError, capture_error
+from .tracing.model_state import without_own_hooks
 from .tracing.names import constant_name, source_name
 from .tracing.ownership import reachable_tensors
 from .tracing.recorder import Recording, record
@@ -56,6 +57,8 @@ class Capture:
         training: the model's flag at capture.
         signature: of the model's `forward`.
         notes: for the report: what the graph has of the model beside parameters and buffers.
+        attributes: path and name of each attribute of the model that forward read, so that the graph holds for its
+            value; a module that it looked at has the name "".
     """
 
     module: fx.GraphModule
@@ -69,6 +72,7 @@ class Capture:
     training: bool
     signature: inspect.Signature
     notes: tuple[str, ...] = ()
+    attributes: frozenset[tuple[str, str]] = frozenset()
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by parameter, defaults filled in; raises `TypeError` as `forward` would."""
@@ -146,7 +150,17 @@ def from_module(
             cause=error,
         ) from error
     check_leaves(arguments)
-    batch = batch_size(arguments) if dynamic else None
+    with without_own_hooks(model):
+        return _capture_call(model, args, kwargs, signature, batch_size(arguments) if dynamic else None)
+
+
+def _capture_call(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    signature: inspect.Signature,
+    batch: int | None,
+) -> Capture:
     failure: CaptureError | None = None
     first: CaptureError | None = None
     unlike = False
@@ -223,6 +237,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         checks=make_checks(arguments, sizes, relied),
         training=model.training,
         signature=signature,
+        attributes=recording.attributes,
     )
     placeholders = recording.module.graph.find_nodes(op="placeholder")
     for node, value in zip(placeholders, recording.inputs, strict=True):

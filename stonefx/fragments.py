@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from .backend import compile_graph
 from .inner import compile_inner
@@ -43,10 +43,10 @@ class Fragments:
         self._lock = threading.Lock()
         self._compiled: list[_Graph] = []
 
-    def bound(self, model: nn.Module) -> Callable[..., Any]:
+    def bound(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """What to call in the place of a model's forward."""
         run: Callable[..., Any] = torch.compile(
-            model.forward,
+            forward,
             backend=self._compile,
             dynamic=None if self.options.dynamic else False,
             **_OWN_CACHE,

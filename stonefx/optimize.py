@@ -18,15 +18,16 @@ from .optimized import (
     OptimizedModule,
     PartlyOptimizedModule,
     Program,
-    as_part,
-    kept_tables,
+    kept_state,
     make_program,
     other_sizes_run,
+    plain_twin,
     row_major_arguments,
     run_preserved,
     verify_whole,
     weight,
     with_free_batch,
+    written_weights,
 )
 from .options import Options
 from .passes.linear.cost import Machine
@@ -36,7 +37,7 @@ from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_re
 from .tracing.errors import Uncapturable, as_capture_errors
 from .tracing.opaque import inlined
 from .tracing.own_errors import model_error
-from .tracing.ownership import owned
+from .tracing.ownership import Borrowed, check_owned, owned
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Optimized = TypeVar("Optimized", bound="OptimizedModule | PartlyOptimizedModule")
@@ -54,11 +55,24 @@ def optimize(
     on_error: str = "raise",
     keep: str | Iterable[str] = (),
     machine: Machine | str = "measured",
+    release: bool = True,
+    inplace: bool = False,
 ) -> nn.Module:
     """Return a faster model of the same meaning, over its own copy of the weights.
 
     Linear chains are merged and hyperbolic maps fused; `result.report` says where, and where not and why. The
     original is left as it is. After changing the original, call `optimize` again.
+
+    The result is of the model's class and prints, copies and answers its methods as the model does. Where weights
+    were folded away, what needs one of them raises an error that names it; so does setting what the captured graph
+    relies on: an attribute that forward read, a hook on a submodule, a submodule of another shape. What is changed
+    inside of an attribute, such as an entry of a list or of a configuration, is not seen.
+
+    With `release=False` all of that acts. Calls that were not captured, calls that want gradients of folded weights,
+    and all calls after a change that the graph does not hold for run the original forward. The folds follow the
+    weights: each call looks whether one was written, as under `torch.compile`, so that small models gain less; after
+    a change that no counter shows call `stonefx.invalidate`. The result pickles, and saves checkpoints, as the
+    original.
 
     Args:
         model: the model, in the mode (training or evaluation) that it is to run in.
@@ -73,6 +87,9 @@ def optimize(
         keep: module paths, or patterns such as "*.lora_*", whose weights stay as they are, to be swapped later.
         machine: what the cost model plans for: "measured" (this machine, measured once and kept in the user's cache
             folder), "default", or a `stonefx.Machine`.
+        release: free the weights that were folded away; False keeps the whole original beside the fast path.
+        inplace: take the model over instead of copying it: the result is `model` itself, and no more memory is needed
+            than for one fold. After an error in the last step, which makes the folds, the model is incomplete.
 
     Raises:
         TypeError: `model` is no `nn.Module`, or an option has the wrong type.
@@ -88,18 +105,26 @@ def optimize(
     """
     options = Options.parse(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
-        | {"on_error": on_error, "keep": keep, "machine": machine}
+        | {"on_error": on_error, "keep": keep, "machine": machine, "release": release, "inplace": inplace}
     )
+    model = _checked(model)
+    source, borrowed = model, None
     try:
-        source = owned(_checked(model))
+        if options.inplace:
+            check_owned(model)
+        elif example_inputs is None:
+            source = owned(model)
+        else:
+            borrowed = Borrowed(model)
+            source = borrowed.model
     except CaptureError as error:
         if options.on_error == "raise":
             raise
-        return _original(model, options, error)
+        return _original(plain_twin(model), options, error)
     if example_inputs is None:
-        return LazyModule(source, lambda args, kwargs: optimize_owned(source, args, kwargs, options))
+        return LazyModule(source, partial(_optimize_lazily, options=options))
     args, kwargs = call_arguments(example_inputs)
-    return optimize_owned(source, args, kwargs, options)
+    return optimize_owned(source, args, kwargs, options, borrowed)
 
 
 def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str] = "all") -> Report:
@@ -120,7 +145,8 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     """
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
-    source = owned(_checked(model))
+    borrowed = Borrowed(_checked(model))
+    source = borrowed.model
     try:
         with as_capture_errors(type(source).__name__):
             capture = from_module(source, args, kwargs)
@@ -128,6 +154,7 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     except Uncapturable:
         raise
     except CaptureError as error:
+        borrowed.own()
         if own := model_error(source, args, kwargs):
             raise own from None
         fragments, whole = _fragments(source, (args, kwargs), options)
@@ -137,13 +164,30 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
         return _between_breaks(whole, error) if saved(whole) > saved(report) else report
 
 
-def optimize_owned(
+def _optimize_lazily(
     source: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> nn.Module:
-    """Optimize a model that stonefx owns, whole or else part by part."""
+    return optimize_owned(source, args, kwargs, options)
+
+
+def optimize_owned(
+    source: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Options,
+    borrowed: Borrowed | None = None,
+) -> nn.Module:
+    """Optimize a model that stonefx owns, whole or else part by part.
+
+    Args:
+        source: the model, which becomes the result.
+        args, kwargs: an example call.
+        options: see `Options`.
+        borrowed: where the weights of `source` are still those of another model.
+    """
     result: OptimizedModule | PartlyOptimizedModule
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
-    spare = owned(source) if options.on_error == "eager" else source
+    spare = Borrowed(source) if options.on_error == "eager" else None
     try:
         try:
             with as_capture_errors(type(source).__name__):
@@ -151,15 +195,19 @@ def optimize_owned(
         except Uncapturable:
             raise
         except CaptureError as error:
+            if borrowed is not None:
+                borrowed.own()
             if own := model_error(source, args, kwargs):
                 raise own from None
             result = _optimize_parts(source, (args, kwargs), options, error)
         else:
-            result = _optimize_captured(source, capture, options, (args, kwargs))
+            result = _optimize_captured(source, capture, options, (args, kwargs), borrowed)
     except Exception as error:
-        if options.on_error == "raise":
+        if spare is None:
             raise
-        return _original(spare, options, error)
+        if borrowed is not None:
+            spare.own()
+        return _original(spare.model, options, error)
     check_required(result.report, options.require)
     warn_if_nothing(result.report)
     return result
@@ -172,13 +220,23 @@ def _original(model: nn.Module, options: Options, error: Exception) -> PartlyOpt
 
 
 def _optimize_captured(
-    source: nn.Module, capture: Capture, options: Options, example: Arguments
+    source: nn.Module,
+    capture: Capture,
+    options: Options,
+    example: Arguments,
+    borrowed: Borrowed | None = None,
 ) -> OptimizedModule:
     mode = capture.checks.gradients
+    if borrowed is not None:
+        # What forward writes to must be the copy's own before it runs outside of the capture.
+        borrowed.own(weight(source, name) for name in written_weights(capture))
     expected = run_preserved(source, example, mode) if options.verify else None
     capture = with_free_batch(capture, source, example)
     program, report = _rewrite(source, capture, options, "optimize")
-    fast = OptimizedModule(program.adopt(source), program, report)
+    program.adopt(source, frozenset() if borrowed is None else borrowed.storages)
+    if borrowed is not None:
+        borrowed.own()
+    fast = OptimizedModule(source, program, report)
     return _verified(fast, expected, example, options, mode)
 
 
@@ -219,7 +277,7 @@ def _optimize_parts(
             fragments.close()
             fast = PartlyOptimizedModule(source, report, partial(_compiled, options.dynamic))
             return _verified(fast, expected, example, options)
-        restore = kept_tables(source)
+        restore = kept_state(source)
         _replace_parts(source, parts, options)
         fast = PartlyOptimizedModule(source, _merged({p.path: p.report for p in parts}, error, skipped))
         try:
@@ -239,8 +297,7 @@ def _replace_parts(source: nn.Module, parts: Iterable[_Part], options: Options) 
         submodule = source.get_submodule(part.path)
         mode = part.work.capture.checks.gradients if isinstance(part.work, Program) else False
         expected = run_preserved(submodule, part.example, mode) if options.verify else None
-        made = _verified(part.made(submodule), expected, part.example, options, mode)
-        source.set_submodule(part.path, as_part(made))
+        _verified(part.made(submodule), expected, part.example, options, mode)
 
 
 def _verified(
@@ -252,8 +309,8 @@ def _verified(
     return fast
 
 
-def _compiled(dynamic: bool, model: nn.Module) -> Callable[..., Any]:
-    run: Callable[..., Any] = torch.compile(model.forward, dynamic=None if dynamic else False)
+def _compiled(dynamic: bool, forward: Callable[..., Any]) -> Callable[..., Any]:
+    run: Callable[..., Any] = torch.compile(forward, dynamic=None if dynamic else False)
     return run
 
 
@@ -261,7 +318,7 @@ def _fragments(source: nn.Module, example: Arguments, options: Options) -> tuple
     """Run the model between its breaks once, to see what can be rewritten there where no gradient is wanted."""
     fragments = Fragments(options)
     try:
-        run_preserved(PartlyOptimizedModule(source, Report(), fragments.bound), example)
+        run_preserved(source, example, run=fragments.bound(source.forward))
     except Exception as error:
         return fragments, Report(notes=[f"Dynamo cannot run the model: {error}"])
     if fragments.failure is not None:
@@ -315,7 +372,7 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     unrewritten = inlined(capture.module)
     report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
     report.notes += capture.notes
-    program = make_program(capture, options.inner, rows)
+    program = make_program(capture, options.inner, rows, options.release)
     inference = inlined(capture.module)
     if inference is not None and unrewritten is not None:
         # Folded weights are shared with the graph for gradients, so that nothing more is folded here.
@@ -325,8 +382,8 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
         program.use_without_gradients(inference)
         before = graph_text(unrewritten), graph_totals(unrewritten)
         report = _without_gradients(report, found, kept, *before)
-    report.notes += capture.notes
-    report.weights = program.weights
+    report.weights = program.released
+    program.notes = report.notes
     return program, report
 
 

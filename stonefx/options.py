@@ -31,6 +31,8 @@ class Options:
             out of them, so that they can be swapped or looked at.
         machine: what the cost model plans for: "measured" (this machine, measured once and kept in the user's cache
             folder), "default", or a `stonefx.Machine`.
+        release: free the weights that were folded away (`optimize` only).
+        inplace: take the model over instead of copying it (`optimize` only).
 
     Raises:
         TypeError: an unknown option (the message names the nearest known one), or a value of the wrong type.
@@ -41,8 +43,8 @@ class Options:
     >>> Options.parse({"iner": "eager"})
     Traceback (most recent call last):
     ...
-    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, keep, machine, on_error, \
-passes, require, verify
+    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, inplace, keep, \
+machine, on_error, passes, release, require, verify
     """
 
     inner: Inner = "inductor"
@@ -53,6 +55,8 @@ passes, require, verify
     on_error: Literal["raise", "eager"] = "raise"
     keep: tuple[str, ...] = ()
     machine: Machine | Literal["measured", "default"] = "measured"
+    release: bool = True
+    inplace: bool = False
 
     def __post_init__(self) -> None:
         names = _names("passes", self.passes)
@@ -65,7 +69,7 @@ passes, require, verify
         _one_of("on_error", self.on_error, ON_ERROR)
         if not isinstance(self.machine, Machine):
             _one_of("machine", self.machine, MACHINES)
-        for name in ("dynamic", "verify"):
+        for name in ("dynamic", "verify", "release", "inplace"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"option {name!r} must be True or False, got {getattr(self, name)!r}")
 

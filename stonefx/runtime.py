@@ -58,7 +58,7 @@ def invalidate(model: torch.nn.Module | None = None) -> None:
     >>> _ = layer.weight.data.mul_(2.0)
     >>> invalidate(layer)
     """
-    if getattr(model, "_stone_owns_weights", False):
+    if getattr(model, "_stone_owns_weights", False) and not getattr(model, "_stone_follows_weights", False):
         raise TypeError(
             "this model came out of stonefx.optimize and owns a folded copy of its weights; expected the model "
             "given to torch.compile(backend='stone'). Call stonefx.optimize again on the changed original."

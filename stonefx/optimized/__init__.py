@@ -1,9 +1,9 @@
 """The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
 
 from .batches import other_sizes_run, with_free_batch
-from .layout import row_major_arguments
-from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, program_of
-from .parts import as_part, kept_tables, optimized_module
+from .layout import row_major_arguments, written_weights
+from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, optimized_module, program_of
+from .parts import kept_state, plain_twin
 from .program import Program, make_program
 from .weights import has_hooks, owner, weight
 from .whole import run_preserved, verify_whole
@@ -13,17 +13,18 @@ __all__ = [
     "OptimizedModule",
     "PartlyOptimizedModule",
     "Program",
-    "as_part",
     "has_hooks",
-    "kept_tables",
+    "kept_state",
     "make_program",
     "optimized_module",
     "other_sizes_run",
     "owner",
+    "plain_twin",
     "program_of",
     "row_major_arguments",
     "run_preserved",
     "verify_whole",
     "weight",
     "with_free_batch",
+    "written_weights",
 ]

@@ -16,7 +16,7 @@ from torch import fx
 from ..capture import Capture, Output, Path, Shape, Weight
 from ..tracing.arguments import children, rebuild
 from ..tracing.checks import same
-from .codegen import Body, build
+from .codegen import Body
 
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 _CALLED = re.compile(r"\b(?:abs|float|int|math|max|min|round)\b(?=[(.])")
@@ -37,6 +37,8 @@ class Call:
         refused: the expression for whether a call wants a gradient that the graph does not give.
         wanted: the expression for whether a call wants a gradient, where that makes a difference.
         training: the operations for a call that wants one.
+        computed: statements that compute weights, before the arguments are looked at.
+        prepared: statements behind the checks that get the inputs of the operations ready.
     """
 
     capture: Capture
@@ -47,13 +49,16 @@ class Call:
     refused: str = ""
     wanted: str = ""
     training: Body | None = None
+    computed: list[str] = dataclasses.field(default_factory=list)
+    prepared: list[str] = dataclasses.field(default_factory=list)
 
     def source(self, name: str, prologue: list[str]) -> str:
         """The source of one function with the signature of the model's forward and `self` before it."""
-        lines = [f"def {name}(self{self.parameters()}):", *indented(prologue), *indented(self.check())]
+        before = [*prologue, *self.computed, *self.check(), *self.prepared]
+        lines = [f"def {name}(self{self.parameters()}):", *indented(before)]
         if self.refused:
             lines += [f"    if {self.refused}:", f"        {self._refusal()}"]
-        if self.training is not None:
+        if self.training is not None and self.wanted:
             result = dataclasses.replace(self, body=self.training).result(self.capture.output)
             training = [*self.training.lines, f"return {result}"]
             lines += [f"    if {self.wanted}:", *indented(indented(training))]
@@ -236,15 +241,3 @@ def maker(template: Any) -> Callable[..., Any]:
 def makes_tensors_on_a_device(module: fx.GraphModule) -> bool:
     """Whether an operation names a device, so that the graph only holds where its inputs were at capture."""
     return any(isinstance(node.kwargs.get("device"), torch.device) for node in module.graph.nodes)
-
-
-def build_functions(call: Call, hook_tables: list[dict[int, Any]]) -> tuple[Any, Any]:
-    """The model's `forward`, and a `__call__` that goes straight to the operations unless there are hooks."""
-    module_call = call.body.constant(torch.nn.Module.__call__, "module_call")
-    tables = [call.body.constant(table, "hooks") for table in hook_tables]
-    prologue = [f"if {' or '.join(tables)}:", f"    return {module_call}(self, {call.forwarded()})"]
-    made = []
-    for name, before in (("forward", []), ("__call__", prologue)):
-        text = call.source(name, before)
-        made.append(build(text, name, call.body.constants))
-    return made[0], made[1]

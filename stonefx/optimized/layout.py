@@ -1,4 +1,4 @@
-"""The memory layout of arguments that a graph relies on."""
+"""What a graph asks of the memory of its inputs: the layout of arguments, and weights that it writes to."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ def row_major_arguments(capture: Capture, inner: str) -> frozenset[str]:
         for node in graph.find_nodes(op="placeholder")
         if node.name in capture.arguments and node not in written and is_row_major(node.meta["val"])
     )
+
+
+def written_weights(capture: Capture) -> list[str]:
+    """The parameters and buffers that a graph writes to."""
+    written = written_placeholders(capture.module.graph)
+    return [name for placeholder, name in capture.weights.items() if any(n.name == placeholder for n in written)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import types
+import warnings
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,16 +16,46 @@ from torch import fx, nn
 from ..capture import Capture
 from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, split_folds
 from ..passes.transpose import store_transposed
+from ..rewriting import StonefxWarning
+from ..runtime import FreshFolds
 from ..tracing.functions import with_functions
 from ..tracing.opaque import lacks_gradients, traced_functions
 from ..tracing.ownership import reachable_tensors
 from ..tracing.state import restored_state
-from .calling import Call, build_functions, makes_tensors_on_a_device, returned_weights
-from .codegen import Body, emit
+from .calling import Call, makes_tensors_on_a_device, packed, returned_weights
+from .codegen import Body, build, emit
 from .compiled import CompiledGraph
-from .weights import hook_tables, owner, weight
+from .folding import Folding
+from .weights import Reading, current_weight, global_hook_tables, owner, owner_or_none, weight
 
 _FOLDED = "folded"
+# Where a module keeps what its generated call reads.
+TABLES = "_stone_tables"
+
+
+@dataclass(frozen=True)
+class Code:
+    """A generated call.
+
+    Args:
+        functions: source of `forward` and of `__call__`.
+        shared: what they name that is the same for every model of this code.
+        own: what they name that belongs to one model, and that they find in its attribute `TABLES`.
+    """
+
+    functions: dict[str, str]
+    shared: dict[str, Any]
+    own: dict[str, Any]
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for codes that can be the class of the same objects."""
+        named = [(name, _identity(value)) for name, value in sorted(self.shared.items())]
+        return tuple(self.functions.items()), tuple(named)
+
+    def build(self) -> dict[str, Callable[..., Any]]:
+        """The functions, to be methods of a class."""
+        return {name: build(text, name, self.shared) for name, text in self.functions.items()}
 
 
 @dataclass
@@ -37,13 +69,17 @@ class Program:
         names: placeholder -> name of the parameter or buffer in the module that runs the program.
         read: names of the weights that the folds read, in the order that they take them.
         rows: placeholders of arguments that must come in row-major order, as they did at capture.
-        holder: name of the submodule that holds the folded weights and the graph's own tensors.
+        holder: what the names of folded weights and of the graph's own tensors begin with.
         has_original: the module that runs the program has the forward that was captured, too.
+        release: weights that only folds read are freed; else the model keeps them, and the folds follow them.
         inference: the graph for calls that want no gradient, where custom functions and checkpoints are looked into;
             None where that is the same graph.
-        constants: name in the holder -> tensor that the model has beside its parameters and buffers.
+        constants: tensors beside the model's parameters and buffers that the graph or its folds read, by name.
         frozen: placeholders of tensors of which a custom function of the graph gives no gradient, since none was
             wanted of them at capture.
+        shown: what modules that lose weights say of themselves when they are printed, by path.
+        renamed: the folded weights that hold a weight, by its name.
+        notes: of the report; why folds of kept weights are not used is added when it comes up.
     """
 
     capture: Capture
@@ -54,9 +90,13 @@ class Program:
     rows: frozenset[str]
     holder: str
     has_original: bool = True
+    release: bool = True
     inference: fx.GraphModule | None = None
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
+    shown: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def module(self) -> fx.GraphModule:
@@ -72,34 +112,40 @@ class Program:
         """The folded weights by placeholder, from the weights of the captured model."""
         if self.split.folds is None:
             return {}
-        values = evaluate_folds(self.split.folds, [weight(source, name) for name in self.read])
+        read = [self.constants[name] if name in self.constants else weight(source, name) for name in self.read]
+        values = evaluate_folds(self.split.folds, read)
         return dict(zip(self._fold_names(), values, strict=True))
 
     def use_without_gradients(self, inference: fx.GraphModule) -> None:
         """Let calls that want no gradient run another graph, of the same placeholders."""
-        taken = {name.rpartition(".")[2] for name in self.names.values()}
+        taken = {name.removeprefix(f"{self.holder}_") for name in self.names.values()}
         self.inference = inference
         for target, tensor in _attributes(inference).items():
             if target not in self.names:
-                self.names[target] = f"{self.holder}.{_leaf(target, taken)}"
+                self.names[target] = f"{self.holder}_{_leaf(target, taken)}"
                 self.constants[self.names[target]] = tensor
 
     @property
     def dropped(self) -> list[str]:
         """Names of the weights that only folds read: they are not part of the optimized module."""
+        if not self.release:
+            return []
         kept = {*self.names.values(), *returned_weights(self.capture.output)}
         unread = dict.fromkeys(name for name in self.read if name not in kept)
         return [*unread, *(alias for alias, name in self.capture.aliases.items() if name in unread)]
 
     @property
-    def weights(self) -> dict[str, list[str]]:
+    def used(self) -> set[str]:
+        """Names of the model's weights that the graph, its folds or its checks read."""
+        capture = self.capture
+        read = {*capture.weights.values(), *self.read, *returned_weights(capture.output), *capture.checks.weights}
+        return read - self.constants.keys()
+
+    @cached_property
+    def released(self) -> dict[str, list[str]]:
         """For each name in `dropped` the names of the folded weights that hold it now."""
-        renamed: dict[str, list[str]] = {}
-        for operand, origins in zip(self._fold_names(), fold_sources(self.split), strict=True):
-            for index in origins:
-                renamed.setdefault(self.read[index], []).append(self.names[operand])
         own = [name for name in self.dropped if name not in self.constants]
-        return {name: renamed[self.capture.aliases.get(name, name)] for name in own}
+        return {name: self.renamed.get(self.capture.aliases.get(name, name), []) for name in own}
 
     @property
     def original_missing(self) -> str:
@@ -112,7 +158,8 @@ class Program:
         if self.dropped:
             return (
                 "The model was captured for other arguments and its original weights are folded away; call "
-                "stonefx.optimize again with example inputs like these"
+                "stonefx.optimize again with example inputs like these, or with release=False, which keeps all weights "
+                "and runs the original forward for other arguments"
             )
         return ""
 
@@ -124,7 +171,7 @@ class Program:
                     f"autocast is on for {device}, and hyperbolic maps were fused for the dtypes without it"
                 )
         kept = set(self.capture.checks.weights).isdisjoint(self.dropped)
-        weights = partial(weight, module) if kept else None
+        weights = partial(current_weight, module) if kept else None
         reason = self.capture.mismatch(args, kwargs, weights)
         if reason is None and self.frozen:
             names = ", ".join(dict.fromkeys(traced_functions(self.module))) or "a custom function"
@@ -134,35 +181,58 @@ class Program:
             )
         return reason or "the arguments are not those of the captured call"
 
-    def adopt(self, source: nn.Module) -> nn.Module:
-        """Give an owned model the folded weights and take those away that only folds read; in place."""
-        holder = nn.Module()
-        source.add_module(self.holder, holder)
-        known = reachable_tensors(source)
+    def adopt(self, source: nn.Module, foreign: frozenset[int] = frozenset()) -> nn.Module:
+        """Give an owned model the folded weights and take those away that only folds read; in place.
+
+        Args:
+            source: the model.
+            foreign: addresses of storages that others own, so that no folded weight may end there.
+        """
+        if not self.release:
+            return source
+        self.shown = {path: source.get_submodule(path).extra_repr() for path in self._losing()}
+        known = reachable_tensors(source) if self.constants else set()
         for name, tensor in self.constants.items():
             # What is not part of the copied model may be changed by others, who know nothing of this one.
-            value = (
-                tensor
-                if id(tensor) in known
-                else tensor.detach().clone().requires_grad_(tensor.requires_grad)
-            )
-            holder.register_buffer(name.removeprefix(f"{self.holder}."), value, persistent=False)
-        weights = [weight(source, name) for name in self.read]
-        values = evaluate_folds(self.split.folds, weights) if self.split.folds is not None else ()
-        for operand, value, origins in zip(self._fold_names(), values, fold_sources(self.split), strict=True):
-            leaf = self.names[operand].removeprefix(f"{self.holder}.")
-            needs_grad = any(weights[index].requires_grad for index in origins)
-            if any(isinstance(weights[index], nn.Parameter) for index in origins):
-                holder.register_parameter(leaf, nn.Parameter(value, requires_grad=needs_grad))
+            value = tensor if id(tensor) in known else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            source._buffers[name] = value
+            source._non_persistent_buffers_set.add(name)
+        facts = [weight(source, name) for name in self.read]
+        grad = [tensor.requires_grad for tensor in facts]
+        learned = [isinstance(tensor, nn.Parameter) for tensor in facts]
+        kept = [weight(source, name) for name in self.used if name not in self.released]
+        kept += [weight(source, name) for name in self.constants]
+        foreign |= {tensor.untyped_storage().data_ptr() for tensor in kept}
+        del facts, kept
+        values = iter(self._fold(source, foreign))
+        for operand, origins in zip(self._fold_names(), fold_sources(self.split), strict=True):
+            name, value = self.names[operand], next(values)
+            wanted = any(grad[index] for index in origins)
+            if any(learned[index] for index in origins):
+                source._parameters[name] = nn.Parameter(value, requires_grad=wanted)
             else:
-                persistent = any(self.read[index] not in self.constants for index in origins)
-                holder.register_buffer(leaf, value.requires_grad_(needs_grad), persistent=persistent)
-        for name in self.dropped:
-            table, leaf = owner(source, name)
-            del table[leaf]
-        if not holder._parameters and not holder._buffers:
-            del source._modules[self.holder]
+                source._buffers[name] = value.requires_grad_(wanted)
+                if all(self.read[index] in self.constants for index in origins):
+                    source._non_persistent_buffers_set.add(name)
+        source._non_persistent_buffers_set.difference_update(self.constants.keys() - source._buffers.keys())
         return source
+
+    def _losing(self) -> set[str]:
+        return {name.rpartition(".")[0] for name in self.dropped}
+
+    def _fold(self, source: nn.Module, foreign: frozenset[int]) -> list[torch.Tensor]:
+        gone: dict[str, list[str]] = {}
+        for name in self.dropped:
+            gone.setdefault(self.capture.aliases.get(name, name), []).append(name)
+
+        def take(index: int) -> torch.Tensor:
+            tensor = weight(source, self.read[index])
+            for name in gone.get(self.read[index], ()):
+                table, leaf = owner(source, name)
+                del table[leaf]
+            return tensor
+
+        return Folding(self.split.folds, take, foreign).values() if self.split.folds is not None else []
 
     def plain_devices(self) -> list[str]:
         """The devices on which autocast must be off: it would have changed dtypes inside the maps that were fused."""
@@ -179,12 +249,48 @@ class Program:
     def _fold_names(self) -> list[str]:
         return [n.name for n in self.module.graph.find_nodes(op="placeholder") if "fold_input" in n.meta]
 
-    def functions(self, module: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The `forward` and `__call__` of a module that adopted this program."""
+    @cached_property
+    def compiled(self) -> CompiledGraph:
+        """The graph for an inner compiler, the same for all copies of a model."""
+        return CompiledGraph(self.module, self.inner, self.inference)
+
+    @cached_property
+    def fresh(self) -> FreshFolds:
+        """The folds of weights that are kept, evaluated again when these change."""
+        assert self.split.folds is not None
+        return FreshFolds(self.split.folds, self._note_original)
+
+    def _note_original(self, reason: str) -> None:
+        """Say, once, why folds of some weights are not used."""
+        note = f"the original forward runs for some weights: {reason}"
+        if note not in self.notes:
+            self.notes.append(note)
+            warnings.warn(f"stonefx: {note}", StonefxWarning, 2)
+
+    def current_folds(self, weights: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        """The folds of the kept weights as they are now; None where the original forward must run.
+
+        It must where gradients of these weights are wanted, under transforms, in which a weight stands for many, and
+        where a later write to them might not show or the folds do not hold for their values.
+        """
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return None
+        if torch._C._functorch.maybe_current_level() is not None or torch.compiler.is_compiling():
+            return None
+        return self.fresh(weights)
+
+    def code(self, module: nn.Module) -> Code:
+        """The call over the weights of a module that adopted this program.
+
+        Raises:
+            AttributeError: a weight that the graph reads is not there.
+        """
         tables: dict[int, tuple[str, dict[str, Any]]] = {}
+        held: dict[str, Any] = {} if self.release else module.__dict__["_stone_record"].constants
         parameters = self.capture.signature.parameters
         symbols = self.capture.checks.symbols
         reserved = {*parameters, *symbols}
+        readings: dict[str, tuple[str, Reading]] = {}
 
         def variable(name: str) -> str:
             while name in reserved:
@@ -193,7 +299,13 @@ class Program:
             return name
 
         def expression(name: str) -> str:
-            table, leaf = owner(module, name)
+            place = (held, name) if name in held else owner_or_none(module, name)
+            if place is None:
+                # A parametrisation or a pruning method computes it at every call.
+                if name not in readings:
+                    readings[name] = (variable(f"weight_{len(readings)}"), Reading(module, name))
+                return readings[name][0]
+            table, leaf = place
             if id(table) not in tables:
                 tables[id(table)] = (variable(f"weights_{len(tables)}"), table)
             return f"{tables[id(table)][0]}[{leaf!r}]"
@@ -204,8 +316,11 @@ class Program:
         dropped = set(self.dropped)
         asked = [name for name in self.capture.checks.weights if name not in dropped]
         direct = {name: expression(name) for name in (*returned_weights(self.capture.output), *asked)}
+        folds = {} if self.release else {name: variable(name) for name in self._fold_names()}
+        inputs |= folds
+        followed = [expression(name) for name in self.read] if folds else []
         in_rows = {name: variable(f"rows_{number}") for number, name in enumerate(sorted(self.rows))}
-        rows = [
+        prepared = [
             f"{row} = {inputs[name]} if {inputs[name]}.is_contiguous() else {inputs[name]}.contiguous()"
             for name, row in in_rows.items()
         ]
@@ -216,10 +331,7 @@ class Program:
         if self.inference is not None and self.inner == "eager":
             wanted = self._wanted(inputs, body, self._tensors())
             training = self._body(self.module, inputs | in_rows, reserved | body.taken)
-            training.lines[:0] = rows
             body.constants |= training.constants
-        body.lines[:0] = rows
-        body.constants |= dict(tables.values())
         call = Call(
             self.capture,
             body,
@@ -230,7 +342,28 @@ class Program:
             wanted,
             training,
         )
-        return build_functions(call, hook_tables(module))
+        if folds:
+            prepared[:0] = self._following(body, folds, followed, call.forwarded())
+        call.prepared[:] = prepared
+        call.computed[:] = [
+            f"{local} = {body.constant(reading, 'read')}()" for local, reading in readings.values()
+        ]
+        body.constants |= dict(tables.values())
+        return _code(call)
+
+    def _following(
+        self, body: Body, folds: dict[str, str], weights: list[str], forwarded: str
+    ) -> list[str]:
+        """Statements that fetch the folds of weights that may have changed."""
+        known = body.variable("known")
+        current = body.constant(self.current_folds, "current_folds")
+        pack = body.constant(packed, "packed")
+        return [
+            f"{known} = {current}(({', '.join(weights)},))",
+            f"if {known} is None:",
+            f"    return self._run_original(*{pack}({forwarded}))",
+            f"{', '.join(folds.values())}, = {known}",
+        ]
 
     def _tensors(self) -> list[str]:
         """The placeholders that some node reads and that are tensors."""
@@ -256,7 +389,7 @@ class Program:
         placeholders = [node.name for node in self.module.graph.find_nodes(op="placeholder")]
         body = Body(taken=set(reserved))
         results = body.variable("results")
-        compiled = body.constant(CompiledGraph(self.module, self.inner, self.inference), "compiled")
+        compiled = body.constant(self.compiled, "compiled")
         operands = [inputs[name] for name in placeholders]
         body.lines = [f"{results} = {compiled}({', '.join(operands)})"]
         outputs = self.module.graph.output_node().args[0]
@@ -264,7 +397,7 @@ class Program:
         return body
 
 
-def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
+def make_program(capture: Capture, inner: str, rows: frozenset[str], release: bool = True) -> Program:
     """Hoist the folds out of a rewritten capture and name everything that its graph reads."""
     if inner == "eager":
         store_transposed(capture.module)
@@ -273,26 +406,44 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str]) -> Program:
     required = [bool(getattr(node.meta.get("val"), "requires_grad", False)) for node in placeholders]
     split = split_folds(capture.module)
     names: dict[str, str] = {}
-    taken: set[str] = set()
+    first = {name.split(".")[0] for name in {*capture.weights.values(), *capture.aliases}}
     holder = _FOLDED
-    while any(name.split(".")[0] == holder for name in capture.weights.values()):
+    while any(name == holder or name.startswith(f"{holder}_") for name in first):
         holder += "_"
-    own = {name: f"{holder}.{_leaf(name, taken)}" for name in capture.constants}
+    taken: set[str] = set()
+    own = {name: f"{holder}_{_leaf(name, taken)}" for name in capture.constants}
     for node in capture.module.graph.find_nodes(op="placeholder"):
         if node.name in capture.weights:
             names[node.name] = capture.weights[node.name]
-        elif "fold_input" in node.meta:
-            names[node.name] = f"{holder}.{_leaf(node.meta['fold_input'], taken)}"
         elif node.name in own:
             names[node.name] = own[node.name]
-    attributes = {target: f"{holder}.{_leaf(target, taken)}" for target in _attributes(capture.module)}
+        elif release and "fold_input" in node.meta:
+            names[node.name] = f"{holder}_{_leaf(node.meta['fold_input'], taken)}"
+    attributes = {target: f"{holder}_{_leaf(target, taken)}" for target in _attributes(capture.module)}
     names |= attributes
     read = [(capture.weights | own)[originals[index]] for index in split.weights]
     used = {*names.values(), *read}
     constants = {own[name]: tensor for name, tensor in capture.constants.items() if own[name] in used}
     constants |= {attributes[target]: tensor for target, tensor in _attributes(capture.module).items()}
-    frozen = _without_gradient(capture.module, originals, required, split)
-    return Program(capture, split, inner, names, read, rows, holder, constants=constants, frozen=frozen)
+    renamed: dict[str, list[str]] = {}
+    if release:
+        folded = [node.name for node in capture.module.graph.find_nodes(op="placeholder") if "fold_input" in node.meta]
+        for operand, origins in zip(folded, fold_sources(split), strict=True):
+            for index in origins:
+                renamed.setdefault(read[index], []).append(names[operand])
+    return Program(
+        capture,
+        split,
+        inner,
+        names,
+        read,
+        rows,
+        holder,
+        release=release,
+        constants=constants,
+        frozen=_without_gradient(capture.module, originals, required, split),
+        renamed=renamed,
+    )
 
 
 def _without_gradient(
@@ -315,6 +466,36 @@ def _without_gradient(
     for name, origins in zip(folds, fold_sources(split), strict=True):
         known[name] = any(required[split.weights[index]] for index in origins)
     return frozenset(node.name for node in placeholders if not known[node.name])
+
+
+def _code(call: Call) -> Code:
+    """The model's `forward`, and a `__call__` that goes straight to the operations unless there are hooks on all modules."""
+    body = call.body
+    module_call = body.constant(nn.Module.__call__, "module_call")
+    tables = [body.constant(table, "hooks") for table in global_hook_tables()]
+    prologue = [f"if {' or '.join(tables)}:", f"    return {module_call}(self, {call.forwarded()})"]
+    texts = {name: call.source(name, before) for name, before in (("forward", []), ("__call__", prologue))}
+    hooks = {*tables}
+    own = {name: value for name, value in body.constants.items() if name not in hooks and _is_own(value)}
+    shared = {name: value for name, value in body.constants.items() if name not in own}
+    if own:
+        fetch = f"    {', '.join(own)}, = self.{TABLES}"
+        texts = {name: text.replace("\n", f"\n{fetch}\n", 1) for name, text in texts.items()}
+    return Code(texts, shared, own)
+
+
+def _is_own(value: Any) -> bool:
+    """Whether an object belongs to one model, rather than to all of its kind."""
+    if isinstance(value, types.FunctionType):
+        return value.__closure__ is not None
+    kinds = (dict, partial, types.MethodType, CompiledGraph, torch.Tensor, Reading)
+    return isinstance(value, kinds)
+
+
+def _identity(value: Any) -> Hashable:
+    if isinstance(value, bool | int | float | str | bytes | tuple | slice):
+        return type(value), repr(value)
+    return id(value)
 
 
 def changes_state(module: fx.GraphModule) -> bool:

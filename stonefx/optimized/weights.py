@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import module as module_globals
+from torch.nn.utils.prune import BasePruningMethod
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
-def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
-    """The tables that must all be empty for a call to need nothing of `nn.Module.__call__`."""
-    own = [getattr(module, name) for name in _HOOKS]
-    return own + [getattr(module_globals, f"_global{name}") for name in _HOOKS]
+def global_hook_tables() -> list[dict[int, Any]]:
+    """The tables for hooks on all modules: where one has an entry, a call is for `nn.Module.__call__`."""
+    return [getattr(module_globals, f"_global{name}") for name in _HOOKS]
+
+
+def hooks(module: nn.Module) -> list[Any]:
+    """The hooks that a call of this module runs."""
+    return [hook for name in _HOOKS for hook in getattr(module, name).values()]
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -41,6 +47,47 @@ def owner(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
         if isinstance(table.get(leaf), torch.Tensor):
             return table, leaf
     raise AttributeError(f"{type(module).__name__} has no parameter, buffer or tensor {name!r}")
+
+
+def owner_or_none(module: nn.Module, name: str) -> tuple[dict[str, Any], str] | None:
+    """As `owner`; None where the weight is computed anew for every call."""
+    if Reading(module, name).is_needed():
+        return None
+    return owner(module, name)
+
+
+class Reading:
+    """A weight that is computed when it is read: it is parametrised, or a pruning hook masks it.
+
+    Args:
+        module: the model.
+        name: of the weight in it.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        path, _, self.leaf = name.rpartition(".")
+        self.holder = module.get_submodule(path) if path else module
+
+    def _hooks(self) -> list[BasePruningMethod]:
+        hooks = self.holder._forward_pre_hooks.values()
+        return [hook for hook in hooks if getattr(hook, "_tensor_name", None) == self.leaf]
+
+    def is_needed(self) -> bool:
+        """Whether the weight is computed at all."""
+        return isinstance(inspect.getattr_static(type(self.holder), self.leaf, None), property) or bool(self._hooks())
+
+    def __call__(self) -> torch.Tensor:
+        """The weight as it is now."""
+        for hook in self._hooks():
+            hook(self.holder, ())
+        value: torch.Tensor = getattr(self.holder, self.leaf)
+        return value
+
+
+def current_weight(module: nn.Module, name: str) -> torch.Tensor:
+    """As `weight`, also where the weight is computed when it is read."""
+    reading = Reading(module, name)
+    return reading() if reading.is_needed() else weight(module, name)
 
 
 def weight(module: nn.Module, name: str) -> torch.Tensor:

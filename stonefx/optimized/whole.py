@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,10 +15,14 @@ from ..tracing.arguments import Path, walk
 from ..tracing.copies import copied
 from ..tracing.isolation import preserved_random_state
 from ..tracing.model_state import restored_attributes
+from .weights import has_hooks
 
 
 def run_preserved(
-    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], gradients: bool | None = None
+    model: nn.Module,
+    example: tuple[tuple[Any, ...], dict[str, Any]],
+    gradients: bool | None = None,
+    run: Callable[..., Any] | None = None,
 ) -> Any:
     """Run a model on copies of example arguments, leaving its buffers and the random state as they were.
 
@@ -25,18 +30,20 @@ def run_preserved(
         model: the model.
         example: positional and keyword arguments.
         gradients: the gradient mode that it depends on; None where it depends on none, and runs without gradients.
+        run: what to call instead of the model.
     """
     args, kwargs = copied(example)
-    subject = model.__dict__.get("_source", model)
+    # Hooks on the model itself act around whatever its call is; they are not to see these runs.
+    run = run or (model.forward if has_hooks(model) else model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         with (
             preserved_random_state(model),
-            restored_attributes(subject),
+            restored_attributes(model),
             torch.set_grad_enabled(bool(gradients)),
         ):
             torch.manual_seed(0)
-            return model(*args, **kwargs)
+            return run(*args, **kwargs)
     finally:
         with torch.no_grad():
             for buffer, value in buffers:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..optimized import OptimizedModule, PartlyOptimizedModule, as_part, optimized_module, owner
+from ..optimized import OptimizedModule, PartlyOptimizedModule, optimized_module, owner
 from ..report import Report
 from . import schema
 from .classes import Classes
@@ -145,8 +145,7 @@ def _into(
         )
     source = copy.deepcopy(model)
     for name in saved.parts:
-        # The submodule stays behind its part, which answers with its attributes.
-        source.set_submodule(name, as_part(part(name, _emptied(_submodule(source, name, path)))))
+        part(name, _emptied(_submodule(source, name, path)))
     inside = tuple(f"{name}." for name in saved.parts)
     wanted = {name for name, _ in _tensors(source) if not name.startswith(inside)}
     names = [entry.name for entry in saved.table if not entry.name.startswith(inside)]

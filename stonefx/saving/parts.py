@@ -88,6 +88,7 @@ def part_of(
         arguments=inputs.arguments,
         sizes=inputs.sizes,
     )
+    report = report_of(record["report"])
     program = Program(
         capture=capture,
         split=FoldSplit(None, [], list(range(len(inputs.values))), []),
@@ -97,11 +98,12 @@ def part_of(
         rows=frozenset(inputs.rows),
         holder=schema.text(record["holder"], "the folded weights"),
         has_original=False,
+        renamed=report.weights,
         inference=others[0] if others else None,
         frozen=frozenset(frozen),
     )
     source.training = capture.training
-    return OptimizedModule(source, program, report_of(record["report"]))
+    return OptimizedModule(source, program, report)
 
 
 def report_of(document: Any) -> Report:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from torch import nn
 
-from ..optimized import LazyModule, OptimizedModule, PartlyOptimizedModule, has_hooks, optimized_module
+from ..optimized import (
+    LazyModule,
+    OptimizedModule,
+    PartlyOptimizedModule,
+    has_hooks,
+    optimized_module,
+    program_of,
+)
 from .file import Contents, write
 from .parts import part_document
 from .tensors import entries, stored
@@ -41,13 +48,12 @@ def save(fast: nn.Module, path: str | os.PathLike[str]) -> Path:
     """
     parts = _parts(fast)
     table = entries(fast)
-    source = fast.__dict__["_source"]
     document = {
-        "model": type(source).__name__,
+        "model": type(fast).__name__,
         "whole": isinstance(fast, OptimizedModule),
-        "training": [name for name, module in source.named_modules() if module.training],
+        "training": [name for name, module in fast.named_modules() if module.training],
         "tensors": [astuple(entry) for entry in table],
-        "report": fast.__dict__["report"].to_json(),
+        "report": fast.report.to_json(),
         "parts": {name: part_document(part) for name, part in parts.items()},
     }
     return write(path, Contents(document, stored(fast, table)))
@@ -65,7 +71,7 @@ def _parts(fast: nn.Module) -> dict[str, OptimizedModule]:
             f"save expects a model that stonefx.optimize returned, got {type(fast).__name__}; for other models use "
             "torch.save(model.state_dict(), path)"
         )
-    if fast.__dict__.get("_make_run") is not None:
+    if any(isinstance(module, PartlyOptimizedModule) and module.is_compiled for module in fast.modules()):
         raise TypeError(
             "this model is compiled between the breaks of its forward, where torch.compile finds its graphs anew in "
             "each process, so that there is no graph to save; save the state_dict of the original, and call "
@@ -76,6 +82,10 @@ def _parts(fast: nn.Module) -> dict[str, OptimizedModule]:
         raise TypeError(
             f"hooks cannot be saved, and {', '.join(hooked)} has some; remove them and add them after loading"
         )
-    if isinstance(fast, OptimizedModule):
-        return {"": fast}
-    return {name: part for name, module in fast.named_modules() if (part := optimized_module(module))}
+    parts = {name: part for name, module in fast.named_modules() if (part := optimized_module(module))}
+    if not all(program_of(part).release for part in parts.values()):
+        raise TypeError(
+            "this model keeps its original weights (release=False), and a file holds folded ones; save it as the "
+            "original, with torch.save or save_pretrained, or save the result of stonefx.optimize(model, ...)"
+        )
+    return {"": fast} if isinstance(fast, OptimizedModule) else parts

@@ -14,6 +14,7 @@ from .errors import capture_error
 # The model's own tensor by `id` of the copy that a run used.
 Substitutes = dict[int, torch.Tensor]
 
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
@@ -84,6 +85,17 @@ def restored_buffers(model: nn.Module) -> Iterator[None]:
         for module, buffers in originals:
             module._buffers.clear()
             module._buffers.update(buffers)
+
+
+@contextmanager
+def without_own_hooks(model: nn.Module) -> Iterator[None]:
+    """Put the hooks of the model itself aside, not those of its submodules: a captured call stands for its forward."""
+    kept = {name: model.__dict__[name] for name in _HOOKS if model.__dict__.get(name)}
+    model.__dict__.update((name, type(table)()) for name, table in kept.items())
+    try:
+        yield
+    finally:
+        model.__dict__.update(kept)
 
 
 def _snapshot(module: nn.Module) -> list[tuple[str, Any, Any]]:

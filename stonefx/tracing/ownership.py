@@ -1,11 +1,11 @@
-"""A copy of a model to own."""
+"""Copies of a model to own, which may share the original's weights until it is known which of them are needed."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,18 +22,70 @@ def owned(model: nn.Module) -> nn.Module:
         CaptureError: the model cannot be copied, in which case the message names the tensor, if it is one that cannot;
             or it has weights without values, or no Python code.
     """
-    _check(model)
-    with torch.inference_mode(False):
-        try:
-            memo: dict[int, Any] = {}
-            made = copy.deepcopy(model, memo)
-            _rebind(made, memo)
-            return made
-        except Exception as error:
-            raise _uncopied(model, error) from error
+    borrowed = Borrowed(model)
+    borrowed.own()
+    return borrowed.model
 
 
-def _check(model: nn.Module) -> None:
+class Borrowed:
+    """A copied model over the memory of the original's weights.
+
+    Nothing may be written to a borrowed weight before `own` has given the copy its own.
+
+    Args:
+        model: the original, which is left as it is.
+
+    Raises:
+        CaptureError: as of `owned`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        check_owned(model)
+        self.lent: dict[int, torch.Tensor] = {}
+        memo: dict[int, Any] = {}
+        with torch.inference_mode(False):
+            try:
+                for tensor in _sole_owners(model):
+                    # `data` has a version counter of its own, so that a write by the copy is no write to the original.
+                    alias = nn.Parameter(tensor.data, tensor.requires_grad)
+                    memo[id(tensor)] = alias
+                    self.lent[id(alias)] = alias
+                self.model: nn.Module = copy.deepcopy(model, memo)
+                _rebind(self.model, memo)
+            except Exception as error:
+                raise _uncopied(model, error) from error
+
+    @property
+    def storages(self) -> frozenset[int]:
+        """The addresses of the memory that is the original's."""
+        return frozenset(tensor.untyped_storage().data_ptr() for tensor in self.lent.values())
+
+    def own(self, tensors: Iterable[torch.Tensor] | None = None) -> None:
+        """Copy borrowed weights: the given ones, or all that the model still has; let go of the others."""
+        wanted = self.model.parameters() if tensors is None else tensors
+        with torch.inference_mode(False), torch.no_grad():
+            for tensor in wanted:
+                if self.lent.pop(id(tensor), None) is not None:
+                    tensor.data = tensor.data.clone(memory_format=torch.preserve_format)
+        if tensors is None:
+            self.lent.clear()
+
+
+def _sole_owners(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a plain alias can stand for, each once."""
+    return [
+        tensor
+        for tensor in model.parameters()
+        if type(tensor) is nn.Parameter
+        and tensor.layout is torch.strided
+        and not tensor.is_quantized
+        and not tensor.is_inference()
+        and tensor.device.type in ("cpu", "cuda")
+    ]
+
+
+def check_owned(model: nn.Module) -> None:
+    """Refuse a model that cannot be owned, as of `owned`."""
     if isinstance(model, torch.jit.ScriptModule):
         raise capture_error(
             f"the model is a {type(model).__name__}, a TorchScript module, of whose code capture sees nothing",

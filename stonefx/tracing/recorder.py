@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch._ops import OpOverload
 
 from .arguments import Path, walk
+from .attributes import attributes_read
 from .copies import copied, has_batch, resized
 from .decisions import Decisions, decided_branches
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
@@ -48,6 +49,7 @@ class Recording:
         questions: what forward asked beside values, dtypes and sizes.
         decisions: values of the model's own tensors that it branched on.
         gradients: the gradient mode that it ran in.
+        attributes: of the model that the recording read, see `attributes_read`.
     """
 
     module: fx.GraphModule
@@ -60,6 +62,7 @@ class Recording:
     questions: Questions
     decisions: Decisions
     gradients: bool
+    attributes: frozenset[tuple[str, str]]
 
 
 def record(
@@ -115,17 +118,21 @@ def record(
             raise _explain(model, error) from error
         finally:
             torch._dynamo.eval_frame.remove_from_cache(call)
-    if not recorder.runs:
+            # Dynamo keeps every backend it has seen, and this one has seen the weights.
+            runs, graphs = recorder.runs, recorder.graphs
+            recorder.runs, recorder.graphs, recorder.substitutes = [], [], {}
+    if not runs:
         raise capture_error(
             f"{type(model).__name__} ran without reaching the compiler",
             "Check that its forward computes with tensors and that TORCHDYNAMO_DISABLE is not set.",
         )
-    traced_functions(recorder.graphs[0]).extend(functions)
+    traced_functions(graphs[0]).extend(functions)
     variables = {"model": model, "args": args, "kwargs": kwargs, "batched": batched}
     if decisions.taken:
-        _remove_unused(recorder.graphs[0].graph)
-    run = recorder.runs[0]
-    return Recording(recorder.graphs[0], *run, variables, result, sizes, questions, decisions, gradients)
+        _remove_unused(graphs[0].graph)
+    return Recording(
+        graphs[0], *runs[0], variables, result, sizes, questions, decisions, gradients, recorder.attributes
+    )
 
 
 def _following(
@@ -162,12 +169,14 @@ class _Recorder:
     def __init__(self, *, inline_checkpoints: bool) -> None:
         self.inline_checkpoints = inline_checkpoints
         self.substitutes: Substitutes = {}
+        self.attributes: frozenset[tuple[str, str]] = frozenset()
         self.graphs: list[fx.GraphModule] = []
         self.runs: list[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         graph = from_dynamo(gm, example_inputs, inline_checkpoints=self.inline_checkpoints)
         self.graphs.append(graph)
+        self.attributes |= attributes_read("model")
         written = written_placeholders(graph.graph)
         # Batch norm writes to its buffers without saying so in its schema, hence a copy of every buffer.
         copy = [
