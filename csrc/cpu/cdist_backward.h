@@ -128,7 +128,7 @@ void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t be
             memset(space.far + i * dim, 0, static_cast<size_t>(dim) * sizeof(double));
             far[i] = true;
           }
-          totals[i].curvature -= far_gradients<T>(space.far + i * dim, upstream, pairs, x, i, y, dim, c);
+          totals[i].curvature += c * far_gradients<T>(space.far + i * dim, upstream, pairs, x, i, y, dim, c);
         }
         const PairSums sums = changes_denominator(a.guards)
                                   ? weigh_pairs<true>(pairs, upstream, x, i, y, dim, scale, c, a)
@@ -150,11 +150,9 @@ void cdist_backward(const CdistArguments& a, int side, void* scratch, int64_t be
       if (start == 1) {
         result[0] = store<T>(0);
       }
-      double of_image = pull_back(result + start, space.sums + i * stride, totals[i].along, x.points + i * stride,
-                                  far[i] ? space.far + i * dim : nullptr, x.images[i], a.model, dim);
-      if (far[i]) {
-        of_image += 0.5 * dot(x.template row<T>(i), space.far + i * dim, dim) / c;
-      }
+      const double of_image =
+          pull_back(result + start, space.sums + i * stride, totals[i].along, x.points + i * stride,
+                    far[i] ? space.far + i * dim : nullptr, x.images[i], a.model, dim);
       // The pairs' own derivative for c is counted once, with x.
       const double of_pairs = side == 0 ? totals[i].curvature / c : 0.0;
       a.grad_c[matrix * (a.rows + a.columns) + (side == 0 ? 0 : a.rows) + row + i] =

@@ -8,19 +8,6 @@
 
 namespace STONE_NAMESPACE {
 
-// Squared distances of images down to which they have the digits of an element type: their entries are rounded in
-// float64, and errors are up to 2^-29 of a distance, or 2^-44.
-template <class T>
-constexpr double kApart = 0x1p-46;
-template <>
-inline constexpr double kApart<double> = 0x1p-16;
-
-template <class T, class C>
-STONE_FUNCTION bool is_far_pair(C squares, C weights, double c) {
-  // The product of the times is up to 4 / (alpha beta).
-  return static_cast<double>(squares) < kApart<T> && 4.0 * static_cast<double>(weights) > c * kNearTimes<T>;
-}
-
 template <class T, class C>
 inline bool any_far_pair(const C* squares, const Panel<C>& x, int i, const Panel<C>& y, double c) {
   int far = 0;
@@ -62,13 +49,13 @@ template <class T, class C>
   }
 }
 
-// Adds their gradients for point i to `sums`, takes `grad` of these pairs as 0 from here on, and returns the sum of
-// grad d / 2.
+// Adds their gradients for point i to `sums`, takes `grad` of these pairs as 0 from here on, and returns their gradient
+// for the curvature.
 template <class T, class C>
 [[gnu::noinline]] double far_gradients(double* sums, C* grad, const C* squares, const Panel<C>& x, int i,
                                        const Panel<C>& y, int64_t dim, double c) {
   const double guard = 0.0;
-  double scaled = 0.0;
+  double of_c = 0.0;
   for (int j = 0; j < y.count; ++j) {
     if (!is_far_pair<T>(squares[j], x.weight[i] * y.weight[j], c)) {
       continue;
@@ -80,10 +67,10 @@ template <class T, class C>
       const Wide f = read(pair.far);
       write(sums, read(sums) + g.of[0][0] * f + g.of[0][1] * pair.across(0, read(pair.other[0]), f));
     });
-    scaled += 0.5 * upstream * FarDist::values(pair.sums, &c, &guard).of[0];
+    of_c += g.scalar[0];
     grad[j] = C(0);
   }
-  return scaled;
+  return of_c;
 }
 
 }  // namespace STONE_NAMESPACE

@@ -33,6 +33,13 @@ PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
   if (backward && a.product == nullptr) {
     p.weights = memory.next<void>(a.batch * a.rows * a.columns * pairs);
   }
+  if (backward && a.model == Model::kLorentz) {
+    p.far = memory.next<bool>(a.batch * a.rows * a.columns);
+    for (int side = 0; side < 2; ++side) {
+      p.far_sums[side] =
+          memory.next<double>(a.batch * p.points(side) * p.dim * static_cast<int64_t>(sizeof(double)));
+    }
+  }
   if (backward) {
     p.of_pairs = memory.next<double>(a.batch * a.rows * p.across * static_cast<int64_t>(sizeof(double)));
   }

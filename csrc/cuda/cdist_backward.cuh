@@ -46,6 +46,18 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
           of_pair = w.curvature;
           along_y = pair_gradient(static_cast<double>(grad), wide, other, one, exact, p.guarded).along;
         }
+        if (p.far != nullptr) {
+          p.far[at] = is_far_pair<T>(p, squares[i][j], x.of[i].weight * y.of[j].weight, c);
+          if (p.far[at]) {
+            // What is left to the points: see add_far_pairs.
+            g.weight = C(0);
+            along_x = along_y = 0.0;
+            const double guard = 0.0;
+            const auto far = portable::FarDist::gradients(far_pair<T>(p, place, row, column),
+                                                          static_cast<double>(grad), &c, &guard);
+            of_pair = c * far.scalar[0];
+          }
+        }
         if (p.a.product == nullptr) {
           static_cast<C*>(p.weights)[at] = g.weight;
         } else {
@@ -178,6 +190,46 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
   }
 }
 
+// Adds up the gradients of the far pairs of a group's point, in p.far_sums; false where it has none. Every thread of
+// the block must call it.
+template <class T>
+__device__ inline bool add_far_pairs(const PairsOnDevice& p, int side, int64_t row, bool active, const RowGroup& group) {
+  const int64_t own = p.points(side), others = p.points(1 - side), matrix = row / own, index = row % own;
+  const int64_t own_step = side == 0 ? p.a.columns : 1, other_step = side == 0 ? 1 : p.a.columns;
+  const int64_t first = matrix * p.a.rows * p.a.columns + index * own_step;
+  double found[1] = {};
+  for (int64_t other = group.lane; active && other < others; other += group.lanes) {
+    found[0] += p.far[first + other * other_step] ? 1.0 : 0.0;
+  }
+  if (!__syncthreads_or(found[0] > 0.0)) {
+    return false;
+  }
+  group.sum(found);
+  double* const sums = p.far_sums[side] + row * p.dim;
+  for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
+    sums[k] = 0.0;
+  }
+  const double guard = 0.0, c = portable::curvature_at(p.a.c, portable::source_row(p.a.map, 2, matrix));
+  const T* point = points_of<T>(p, side, matrix) + index * p.a.dim;
+  for (int64_t other = 0; other < others; ++other) {
+    const int64_t at = first + other * other_step;
+    const bool far = active && p.far[at];
+    if (!__syncthreads_or(far)) {
+      continue;
+    }
+    const T* partner = points_of<T>(p, 1 - side, matrix) + other * p.a.dim;
+    const auto pair = far_points(point, partner, far ? p.dim : 0, group);
+    if (far) {
+      const double grad = load(static_cast<const T*>(p.a.grad)[at]);
+      const portable::FarGradients g = portable::FarDist::gradients(pair.sums, grad, &c, &guard);
+      for (int64_t k = group.lane; k < p.dim; k += group.lanes) {
+        sums[k] += pair.entry(g.of[0], k);
+      }
+    }
+  }
+  return found[0] > 0.0;
+}
+
 // From the gradient of each point's image in the ball to that of the point.
 template <class T, class C>
 __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice p, const int side, const int lanes) {
@@ -197,6 +249,8 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     const portable::BallImage image = p.images[side][row];
     const T* x = points_of<T>(p, side, matrix) + index * p.a.dim;
     const C* sums = p.a.product == nullptr ? static_cast<const C*>(p.sums[side]) + row * p.dim : nullptr;
+    const bool far = p.far != nullptr && add_far_pairs<T>(p, side, row, active, group);
+    const double* more = far ? p.far_sums[side] + row * p.dim : nullptr;
     double inner[1] = {};  // <x, sums>
     for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
       inner[0] += sums == nullptr ? 0.0 : static_cast<double>(sums[k]) * static_cast<double>(load(x[k]));
@@ -209,7 +263,8 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     const portable::ImageGradient g = portable::image_gradient(image, totals[0], inner[0]);
     for (int64_t k = group.lane; k < p.dim; k += group.lanes) {
       const double of_pairs = sums == nullptr ? 0.0 : static_cast<double>(sums[k]);
-      const double value = g.of_sums * of_pairs + g.of_point * static_cast<double>(load(x[k]));
+      const double value = g.of_sums * of_pairs + g.of_point * static_cast<double>(load(x[k])) +
+                           (more == nullptr ? 0.0 : more[k]);
       result[p.start + k] = store<T>(static_cast<typename portable::Compute<T>::type>(value));
     }
     if (group.lane == 0) {

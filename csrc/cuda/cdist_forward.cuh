@@ -36,6 +36,11 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice
           distance = static_cast<Stored>(
               pair_distance(wide, weights, portable::pair_scale<double>(c, p.a.guards), p.guarded));
         }
+        if (is_far_pair<T>(p, squares[i][j], x.of[i].weight * y.of[j].weight, c)) {
+          const double guard = 0.0;
+          distance = static_cast<Stored>(
+              portable::FarDist::values(far_pair<T>(p, place, row, column), &c, &guard).of[0]);
+        }
         static_cast<T*>(p.a.result)[(place.matrix * p.a.rows + row) * p.a.columns + column] = store<T>(distance);
       }
     }

@@ -116,6 +116,18 @@ struct RowOnDevice {
     }
   }
 
+  struct Space {
+    const T* at[Layout::kVectors];
+  };
+  __device__ Space space() const {
+    Space first;
+#pragma unroll
+    for (int v = 0; v < Layout::kVectors; ++v) {
+      first.at[v] = start[v] + kSkipped;
+    }
+    return first;
+  }
+
   // Whether the moments of a row far out do not hold its result.
   __device__ bool is_far() const {
     if constexpr (portable::kReachesFar<Formula>) {
@@ -148,7 +160,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if constexpr (portable::kReachesFar<Formula>) {
       const bool far = active && row.is_far();
       if (__syncthreads_or(far)) {
-        const FarRow<Layout, T, false> apart(row.start, nullptr, row.quantity, far ? packs : 0, group);
+        const FarRow<Layout, T, false> apart(row.space().at, nullptr, row.quantity, far ? packs : 0, group);
         if (far) {
           const portable::FarValues values =
               Formula::Far::values(apart.sums, row.quantity + Sizes::kMoments, a.guard);
@@ -219,7 +231,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     if constexpr (portable::kReachesFar<Formula>) {
       const bool far = active && row.is_far();
       if (__syncthreads_or(far)) {
-        const FarRow<Layout, T, with_grad> apart(row.start, grad + Row::kLeading, row.quantity, far ? packs : 0, group);
+        const FarRow<Layout, T, with_grad> apart(row.space().at, grad + Row::kLeading, row.quantity, far ? packs : 0,
+                                                group);
         if (far) {
           const double of_number = load(grad[0]);
           const portable::FarGradients g =

@@ -1,12 +1,14 @@
 // A tile of pairs of points: 64 of either operand, 4 by 4 of the pairs for each thread of a block.
 #pragma once
 
+#include "far_row.cuh"
 #include "row_group.cuh"
 #include "stone/arguments.h"
 #include "stone/ball_image.h"
 #include "stone/broadcast.h"
 #include "stone/cdist.h"
 #include "stone/curvature.h"
+#include "stone/formulas/lorentz.h"
 
 namespace stone::cuda {
 
@@ -48,6 +50,8 @@ struct PairsOnDevice {
   void* sums[2];     // backward only: [batch, points, dim], of the weighted differences
   double* along[2];  // backward only: [batch, other tiles, points], of the terms along the point
   double* of_pairs;  // backward only: [batch, tiles of y, rows], the pairs' own derivative for log(c)
+  bool* far;         // backward of the hyperboloid only: [batch, rows, columns], whether a pair is far out
+  double* far_sums[2];  // where it is: [batch, points, dim], the gradients of such pairs
 
   __host__ __device__ int64_t points(int side) const { return side == 0 ? a.rows : a.columns; }
   __host__ __device__ const void* source(int side) const { return side == 0 ? a.x : a.y; }
@@ -187,6 +191,21 @@ __device__ inline double wide_square(float squares, const PairsOnDevice& p, int6
 template <class T>
 __device__ inline double wide_square(double, const PairsOnDevice&, int64_t, int64_t, int64_t) {
   return 0.0;
+}
+
+// A pair of points of the hyperboloid that is far out, by one thread.
+template <class T>
+__device__ inline portable::FarSums far_pair(const PairsOnDevice& p, const TilePlace& place, int64_t row,
+                                             int64_t column) {
+  const OneLane alone;
+  return far_points(points_of<T>(p, 0, place.matrix) + row * p.a.dim,
+                    points_of<T>(p, 1, place.matrix) + column * p.a.dim, p.dim, alone)
+      .sums;
+}
+
+template <class T, class C>
+__device__ inline bool is_far_pair(const PairsOnDevice& p, C squares, C weights, double c) {
+  return p.a.model == Model::kLorentz && portable::is_far_pair<T>(squares, weights, c);
 }
 
 // The side of a point in float64.

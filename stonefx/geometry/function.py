@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stonefx import native
 from stonefx.ops.calling import Caller
-from stonefx.ops.curvature import number, operand
+from stonefx.ops.curvature import number, positive
 
 from .bounds import ALL, Bounds
 
@@ -71,7 +71,7 @@ class Function:
             if not is_number(value):
                 raise not_a_number(self._name, label, value)
         tensors = [
-            operand(self._name, x, value) if label == "c" else number(self._name, label, x, value)
+            positive(self._name, x, value) if label == "c" else number(self._name, label, x, value)
             for label, value in zip(self._numbers, operands[first:], strict=True)
         ]
         # The operator refuses other dtypes, and says so.

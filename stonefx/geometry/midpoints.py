@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stonefx.ops.calling import Caller
 from stonefx.ops.checks import FLOATING, broadcasts_to, shape, show
-from stonefx.ops.curvature import operand
+from stonefx.ops.curvature import positive
 
 from .bounds import of
 from .function import is_number, not_a_number, not_tensors
@@ -61,7 +61,7 @@ def _check_dtype(function: str, label: str, x: Tensor) -> None:
 def _curvature(function: str, points: Tensor, c: float | Tensor) -> Tensor:
     if not is_number(c):
         raise not_a_number(function, "c", c)
-    curvature = operand(function, points, c)
+    curvature = positive(function, points, c)
     _check_dtype(function, "c", curvature)
     wanted = (*points.shape[:-2], 1)
     if curvature.dim() and not broadcasts_to(curvature.shape, wanted):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from stonefx.ops.checks import shape
-from stonefx.ops.curvature import operand
+from stonefx.ops.curvature import positive
 
 from .function import Function, is_number, not_a_number, not_tensors
 
@@ -32,7 +32,7 @@ def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -52,7 +52,7 @@ def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -70,7 +70,7 @@ def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -89,7 +89,7 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
 
     Raises:
         TypeError: `x` or `y` is no tensor, or `c` neither a number nor a tensor.
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -106,7 +106,7 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
             )
     if not is_number(c):
         raise not_a_number("cdist", "c", c)
-    curvature = operand("cdist", x, c)
+    curvature = positive("cdist", x, c)
     # One of fewer dimensions, or with one for each point, would broadcast along the columns without a word.
     if curvature.dim() and (curvature.shape[-1:] != (1,) or curvature.shape[-2:-1] not in ((), (1,))):
         raise RuntimeError(
@@ -125,7 +125,7 @@ def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -147,7 +147,7 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch

@@ -92,6 +92,19 @@ def asinh_of_square(w: Tensor) -> Tensor:
     return torch.where(w < _RADIUS, root(w) * asinhc(w), torch.asinh(root(w)))
 
 
+def at_least(value: Tensor, bound: float) -> Tensor:
+    """`max(value, bound)`: the gradient passes where they are equal, as it does through the kernels.
+
+    Releases of torch differ in what a clamp does there.
+    """
+    return torch.where(value < bound, bound, value)
+
+
+def at_most(value: Tensor, bound: float) -> Tensor:
+    """`min(value, bound)`: the gradient passes where they are equal."""
+    return torch.where(value > bound, bound, value)
+
+
 def shrink_to(limit: float, square: Tensor) -> Tensor:
     """`limit / u` where `u` exceeds it, else 1; `u` is given as its square."""
     holds = (
@@ -102,7 +115,7 @@ def shrink_to(limit: float, square: Tensor) -> Tensor:
 
 def at_most_squared(square: Tensor, limit: float) -> Tensor:
     """`min(u, limit)^2` from `u^2`."""
-    return square.clamp_max(limit * limit) if limit < 1e154 else square
+    return at_most(square, limit * limit) if limit < 1e154 else square
 
 
 def odds_of(u: float) -> float:
@@ -123,7 +136,7 @@ def asinh_of_quotient(n: Tensor, d: Tensor, limit: float = 1.0) -> Tensor:
 
 def odds_at_most(odds: Tensor, limit: float) -> Tensor:
     """The odds `u^2 / (1 - u^2)` of `min(u, limit)` from those of `u`."""
-    return odds.clamp_max(odds_of(limit)) if limit < 1 else odds
+    return at_most(odds, odds_of(limit)) if limit < 1 else odds
 
 
 def share_of_arc(t: Tensor, squared_length: Tensor) -> Tensor:
@@ -138,4 +151,4 @@ def inner(x: Tensor, y: Tensor) -> Tensor:
 
 def gap(c: Tensor, x: Tensor, min_gap: float) -> Tensor:
     """`1 - c ||x||^2`, at least `min_gap`."""
-    return (1 - c * inner(x, x)).clamp_min(min_gap)
+    return at_least(1 - c * inner(x, x), min_gap)

@@ -13,25 +13,39 @@ from torch.autograd import forward_ad
 def operand(function: str, x: Tensor, c: float | Tensor) -> Tensor:
     """`c` as a tensor: a tensor as it is, a number as 0-dim float64 on the device of `x` (no host sync).
 
-    A tensor is looked at where that waits for nothing: one number on the CPU, in an eager call. Others give NaN where
-    they are not positive.
-
     Raises:
-        ValueError: a number that is not positive and finite, or a tensor that is looked at and is not.
+        ValueError: a number that is not positive and finite.
 
     >>> operand("expmap0", torch.zeros(2), 0.5)
     tensor(0.5000, dtype=torch.float64)
     """
     if isinstance(c, Tensor):
-        if type(c) in _PLAIN and c.dim() == 0 and c.is_cpu and c.is_floating_point() and is_eager():
-            value = c.detach().item()
-            # NaN is passed on: it comes from a computation that went wrong before
-            if value <= 0 or value == math.inf:
-                raise _not_positive(function, value)
         return c
     if not 0 < c < math.inf:
         raise _not_positive(function, c)
     return constant(c, x)
+
+
+def positive(function: str, x: Tensor, c: float | Tensor) -> Tensor:
+    """As `operand`, where a curvature that is not positive has no meaning: one number on the CPU is looked at.
+
+    That waits for nothing. Of other tensors, and of those that a compiler or a transform sees, what is not positive
+    gives NaN.
+
+    Raises:
+        ValueError: a number, or a tensor that is looked at, that is not positive and finite.
+
+    >>> positive("dist", torch.zeros(2), torch.tensor(-0.5))
+    Traceback (most recent call last):
+    ValueError: dist: the curvature c must be positive and finite, got -0.5; the ball is c*||x||^2 < 1
+    """
+    if isinstance(c, Tensor) and type(c) in _PLAIN and c.dim() == 0 and c.is_cpu and is_eager():
+        value = c.detach().item()
+        # NaN is passed on: it comes from a computation that went wrong before.
+        if value <= 0 or value == math.inf:
+            raise _not_positive(function, value)
+        return c
+    return operand(function, x, c)
 
 
 def _not_positive(function: str, c: float) -> ValueError:

@@ -113,6 +113,6 @@ def pair(x: Tensor, y: Tensor, c: Tensor) -> Pair:
     exact = c * excess.abs() / (f.length * time + f.time * length) + f.time * bent
     slant = smooth + (exact - smooth).detach()
     cosh = 0.5 * (f.ahead * behind + f.behind * ahead)
-    scale = 0.5 / (1 + cosh)
-    half = slant * (slant * scale) + across * scale
+    # quotients, since the derivative of an inverse is its square, which underflows
+    half = 0.5 * (slant * (slant / (1 + cosh)) + across / (1 + cosh))
     return Pair(f, second, part, along, time, ahead, behind, across, slant, cosh, half)

@@ -7,7 +7,7 @@ from torch import Tensor
 from . import ball_image, batching
 from .calling import Caller
 from .cdist import operator, widen
-from .curvature import operand
+from .curvature import positive
 from .library import declare
 
 _NAME = "klein_cdist"
@@ -50,7 +50,7 @@ def klein_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, min_alpha: flo
         x: points, `[*batch, n, dim]`, float32, float64, bfloat16 or float16.
         y: points, `[*batch, m, dim]`, the dtype of `x`; the batch dimensions broadcast.
         c: curvature, a positive float, or a floating tensor that is 0-dim or broadcasts to `[*batch, 1, 1]`.
-            A tensor is not inspected.
+            One number on the CPU is looked at; what is not positive elsewhere gives NaN.
         min_alpha: points with less than this left to the boundary count as that far; 0 is no guard, and gives NaN
             for points beyond the boundary.
 
@@ -58,7 +58,7 @@ def klein_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, min_alpha: flo
         `[*batch, n, m]`, in the dtype of `x`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices, or a negative guard.
 
     >>> import torch
@@ -66,5 +66,5 @@ def klein_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, min_alpha: flo
     tensor([[0.5493, 1.0986],
             [0.0000, 0.5493]])
     """
-    curvature = operand(_NAME, x, c)
+    curvature = positive(_NAME, x, c)
     return _CALL(x, y, curvature, min_alpha=min_alpha)

@@ -57,7 +57,7 @@ def _inner(x: Tensor, y: Tensor) -> Tensor:
 def _expmap0(v: Tensor, c: Tensor, *, min_norm: float, max_argument: float) -> Tensor:
     """`(cosh(u) / sqrt(c), sinh(u) / u v)` with `u = sqrt(c) ||v||`."""
     space = v[..., 1:]
-    u2 = c * a.inner(space, space).clamp_min(min_norm * min_norm)
+    u2 = c * a.at_least(a.inner(space, space), min_norm * min_norm)
     bounded = a.at_most_squared(u2, max_argument)
     return _with_time(a.cosh(bounded) / c.sqrt(), a.sinhc(bounded) * a.shrink_to(max_argument, u2) * space)
 
@@ -85,13 +85,17 @@ def _expmap(x: Tensor, v: Tensor, c: Tensor, *, max_argument: float) -> Tensor:
     forward = outwards > 0
     large = of_x + of_v * torch.where(forward, outwards, -outwards)
     small = (1 + of_v * of_v * squares) / large
-    ahead, behind = f.ahead * torch.where(forward, large, small), f.behind * torch.where(forward, small, large)
+    ahead, behind = (
+        f.ahead * torch.where(forward, large, small),
+        f.behind * torch.where(forward, small, large),
+    )
     space = torch.where(
         f.far,
         0.5 * (ahead - behind) / f.length * f.point + of_v * across,
         of_x * point + of_v * tangent,
     )
-    return _with_time(torch.where(f.far, 0.5 * (ahead + behind), time).clamp_min(1) / c.sqrt(), space)
+    time = torch.where(f.far, 0.5 * (ahead + behind), time)
+    return _with_time(a.at_least(time, 1.0) / c.sqrt(), space)
 
 
 def _logmap(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
@@ -100,7 +104,9 @@ def _logmap(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     n, f = p.pair, p.pair.f
     k = a.asinhc(p.half) / (1 + p.half).sqrt()
     time = k * (p.time_difference - 2 * p.half * p.x_time)
-    of_f = torch.where(n.second, k * (n.slant * n.time / f.length - n.across), -k * n.slant * f.time / f.length)
+    of_f = torch.where(
+        n.second, k * (n.slant * n.time / f.length - n.across), -k * n.slant * f.time / f.length
+    )
     of_n = torch.where(n.second, -k * n.cosh, k)
     far_time = torch.where(n.second, k * (n.slant * n.along - n.across * f.time), -k * n.slant * f.length)
     space = torch.where(f.far, of_f * f.point + of_n * n.n_part, k * (p.b - 2 * p.half * p.x))
@@ -109,7 +115,7 @@ def _logmap(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
 
 def _dist(x: Tensor, y: Tensor, c: Tensor, *, min_argument: float) -> Tensor:
     """`arcosh(max(-c <x, y>, min_argument)) / sqrt(c)`."""
-    half = _points(x, y, c).half.clamp_min(max(0.5 * (min_argument - 1), 0.0))
+    half = a.at_least(_points(x, y, c).half, max(0.5 * (min_argument - 1), 0.0))
     return 2 * a.asinh_of_square(half) / c.sqrt()
 
 
@@ -124,7 +130,7 @@ def _geodesic(x: Tensor, y: Tensor, c: Tensor, t: Tensor) -> Tensor:
     p = _points(x, y, c)
     squared_length = 4 * p.half * a.asinhc(p.half).square()
     of_x, of_y = a.share_of_arc(1 - t, squared_length), a.share_of_arc(t, squared_length)
-    time = (of_x * p.x_time + of_y * p.y_time).clamp_min(1) / c.sqrt()
+    time = a.at_least(of_x * p.x_time + of_y * p.y_time, 1.0) / c.sqrt()
     return _with_time(time, of_x * p.x + of_y * p.y)
 
 
@@ -141,21 +147,21 @@ def _transport(x: Tensor, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
 
 def _far_transport(n: far_rows.Pair, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """The space of a vector that was carried, and its time: linear in its part along `f` and `<n_part, v_part>`."""
-    f, scale = n.f, 1 / (1 + n.cosh)
+    f, whole = n.f, 1 + n.cosh
     v_part, along = f.part(v), f.along(v, c)
-    across, slant = c * a.inner(n.n_part, v_part), n.slant * scale
+    across, slant = c * a.inner(n.n_part, v_part), n.slant / whole
     ahead, behind = f.ahead + n.ahead, f.behind + n.behind
     outwards = (
-        0.5 * (f.behind * ahead * (ahead * scale) - f.ahead * (n.across * scale)) * along / f.time
-        + ahead * scale * across,
-        -(behind * scale + n.behind * slant) * along / f.time + behind * scale * across,
-        -slant * along / f.time + scale * across,
+        0.5 * (f.behind * ahead * (ahead / whole) - f.ahead * (n.across / whole)) * along / f.time
+        + ahead / whole * across,
+        -(behind / whole + n.behind * slant) * along / f.time + behind / whole * across,
+        -slant * along / f.time + across / whole,
     )
     twice = n.behind + f.behind * (2 + 2 * n.across + f.behind * n.ahead)
     inwards = (
-        ((n.ahead + slant * ahead) * along + (1 - f.time * (ahead * scale)) * across) / n.time,
-        (f.behind * (f.length + n.along) * across - 0.5 * twice * along) * scale / n.time,
-        (slant * along - f.time * scale * across) / n.time,
+        ((n.ahead + slant * ahead) * along + (1 - f.time * (ahead / whole)) * across) / n.time,
+        (f.behind * (f.length + n.along) * across - 0.5 * twice * along) / whole / n.time,
+        (slant * along - f.time / whole * across) / n.time,
     )
     of_ahead, of_behind, k = (torch.where(n.second, i, o) for i, o in zip(inwards, outwards, strict=True))
     space = 0.5 * (of_ahead - of_behind) / f.length * f.point + k * n.n_part + v_part
@@ -165,9 +171,9 @@ def _far_transport(n: far_rows.Pair, v: Tensor, c: Tensor) -> tuple[Tensor, Tens
 def _rescale(y: Tensor, c: Tensor, scale: Tensor, *, offset: float, min_squares: float) -> Tensor:
     """`(w / sqrt(c), sqrt((w^2 - 1) / (c ||s||^2)) s)` of rows `(t, s)`, `w = max(offset + scale sigmoid(t), 1)`."""
     space = y[..., 1:]
-    w = (scale * torch.sigmoid(y[..., :1]) + offset).clamp_min(1)
+    w = a.at_least(scale * torch.sigmoid(y[..., :1]) + offset, 1.0)
     squares = a.inner(space, space)
-    squares = squares.clamp_min(min_squares) if min_squares else squares
+    squares = a.at_least(squares, min_squares) if min_squares else squares
     ratio = (w - 1) * (w + 1) / (c * torch.where(squares == 0, 1.0, squares))
     moves = (squares > 0) & (ratio > 0)
     factor = torch.where(moves, torch.where(moves, ratio, 1.0).sqrt(), 0.0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from . import batching, checks
 from .calling import Caller
 from .cdist import operator
-from .curvature import operand
+from .curvature import positive
 from .library import declare
 from .lorentz import DIST
 
@@ -57,13 +57,13 @@ def lorentz_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         x: points, time first, `[*batch, n, 1 + dim]`, float32, float64, bfloat16 or float16.
         y: points, `[*batch, m, 1 + dim]`, the dtype of `x`; the batch dimensions broadcast.
         c: curvature, a positive float, or a floating tensor that is 0-dim or broadcasts to `[*batch, 1, 1]`.
-            A tensor is not inspected.
+            One number on the CPU is looked at; what is not positive elsewhere gives NaN.
 
     Returns:
         `[*batch, n, m]`, in the dtype of `x`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -72,5 +72,5 @@ def lorentz_cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
     tensor([[0.0000, 0.6931],
             [0.6931, 0.0000]])
     """
-    curvature = operand(_NAME, x, c)
+    curvature = positive(_NAME, x, c)
     return _CALL(x, y, curvature)

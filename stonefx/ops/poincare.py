@@ -10,7 +10,7 @@ points, and with `artanh(u)` from the odds `u^2 / (1 - u^2)`. Guards, all none b
 - `tanh_limit`, `atanh_limit`: bounds of the arguments of tanh and artanh;
 - `max_radius`: bound of `sqrt(c) ||result||`.
 
-As for autograd's clamp, no gradient passes where a bound holds.
+No gradient passes where a bound holds; where a value is equal to its bound, it does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .row_formula import RowFormula
 
 
 def _extra(d: Tensor, min_denominator: float, offset: float) -> Tensor:
-    return (d.clamp_min(min_denominator) if min_denominator else d) - d + offset
+    return (a.at_least(d, min_denominator) if min_denominator else d) - d + offset
 
 
 def _expmap(
@@ -41,7 +41,7 @@ def _expmap(
 ) -> Tensor:
     """`x (+) tanh(sqrt(c) lambda_x ||v|| / 2) v / (sqrt(c) ||v||)`."""
     alpha = a.gap(c, x, min_gap)
-    half = c * a.inner(v, v).clamp_min(min_norm * min_norm) / alpha.square()
+    half = c * a.at_least(a.inner(v, v), min_norm * min_norm) / alpha.square()
     w = a.tanhc(a.at_most_squared(half, tanh_limit)) * a.shrink_to(tanh_limit, half) / alpha * v
     s = x + w
     apart = c * a.inner(s, s)
@@ -93,8 +93,8 @@ def _dist(
 
 def _dist0(x: Tensor, c: Tensor, *, min_gap: float, min_norm: float, atanh_limit: float) -> Tensor:
     """`2 / sqrt(c) artanh(sqrt(c) ||x||)`."""
-    squares = c * a.inner(x, x).clamp_min(min_norm * min_norm)
-    return 2 * a.asinh_of_quotient(squares, (1 - squares).clamp_min(min_gap), atanh_limit) / c.sqrt()
+    squares = c * a.at_least(a.inner(x, x), min_norm * min_norm)
+    return 2 * a.asinh_of_quotient(squares, a.at_least(1 - squares, min_gap), atanh_limit) / c.sqrt()
 
 
 def _stretched(
@@ -109,31 +109,31 @@ def _stretched(
     max_radius: float,
 ) -> Tensor:
     """`tanh(r ||row||) row / ||row||` with `r = by * artanh(u) / u`, `u^2 = squares`, lengths times `sqrt(c)`."""
-    odds = squares / (1 - squares).clamp_min(min_gap)
+    odds = squares / a.at_least(1 - squares, min_gap)
     if atanh_limit < 1:
         odds = odds.where(squares <= atanh_limit * atanh_limit, a.odds_of(atanh_limit))
         by = by * a.shrink_to(atanh_limit, squares)
     stretch = by * a.artanhc_of_odds(odds)
-    argument = stretch.square() * c * a.inner(row, row).clamp_min(min_norm * min_norm)
+    argument = stretch.square() * c * a.at_least(a.inner(row, row), min_norm * min_norm)
     k = stretch * a.tanhc(a.at_most_squared(argument, tanh_limit)) * a.shrink_to(tanh_limit, argument)
     return k * a.shrink_to(max_radius, c * k.square() * a.inner(row, row)) * row
 
 
 def _scalar_mul(x: Tensor, c: Tensor, r: Tensor, *, min_norm: float, **guards: float) -> Tensor:
     """`tanh(r artanh(sqrt(c) ||x||)) x / (sqrt(c) ||x||)`."""
-    squares = c * a.inner(x, x).clamp_min(min_norm * min_norm)
+    squares = c * a.at_least(a.inner(x, x), min_norm * min_norm)
     return _stretched(x, r, squares, c, min_norm=min_norm, **guards)
 
 
 def _matvec(mx: Tensor, x: Tensor, c: Tensor, *, min_norm: float, **guards: float) -> Tensor:
     """`tanh(||mx|| / ||x|| artanh(sqrt(c) ||x||)) mx / (sqrt(c) ||mx||)`, what follows the product `mx = M x`."""
-    squares = c * a.inner(x, x).clamp_min(min_norm * min_norm)
+    squares = c * a.at_least(a.inner(x, x), min_norm * min_norm)
     return _stretched(mx, torch.ones_like(squares), squares, c, min_norm=min_norm, **guards)
 
 
 def _project(x: Tensor, c: Tensor, *, eps: float, curvature_offset: float, min_norm: float) -> Tensor:
     """Rows longer than `(1 - eps) / sqrt(c + curvature_offset)` shortened to that."""
-    squares = a.inner(x, x).clamp_min(min_norm * min_norm)
+    squares = a.at_least(a.inner(x, x), min_norm * min_norm)
     return a.shrink_to(1 - eps, squares * (c + curvature_offset)) * x
 
 

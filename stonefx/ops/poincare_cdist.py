@@ -11,7 +11,7 @@ from torch import Tensor
 from . import batching
 from .calling import Caller
 from .cdist import Guards, ball_distances, ball_gradients, ball_sides, check_operands, operator
-from .curvature import operand
+from .curvature import positive
 from .library import NO_LIMIT, declare
 from .poincare_cdist_epilogue import CALL as EPILOGUE
 
@@ -72,7 +72,7 @@ def poincare_cdist(
         x: points, `[*batch, n, dim]`, float32, float64, bfloat16 or float16.
         y: points, `[*batch, m, dim]`, the dtype of `x`; the batch dimensions broadcast.
         c: curvature, a positive float, or a floating tensor that is 0-dim or broadcasts to `[*batch, 1, 1]`.
-            A tensor is not inspected.
+            One number on the CPU is looked at; what is not positive elsewhere gives NaN.
         min_alpha: points with less than this left to the boundary count as that far; 0 is no guard, and gives
             infinity for points on the boundary and NaN for points beyond it.
         atanh_limit: bound of the argument of artanh, below 1; the default is none.
@@ -86,7 +86,7 @@ def poincare_cdist(
         `[*batch, n, m]`, in the dtype of `x`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite, or `mode` is none of the two.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite, or `mode` is none of the two.
         RuntimeError: wrong or different dtypes, shapes or devices, or a negative guard.
 
     >>> import torch
@@ -96,7 +96,7 @@ def poincare_cdist(
     """
     if mode not in ("accurate", "fast"):
         raise ValueError(f"poincare_cdist: expected mode 'accurate' or 'fast', got {mode!r}")
-    curvature = operand(_NAME, x, c)
+    curvature = positive(_NAME, x, c)
     guards = Guards(min(atanh_limit, NO_LIMIT), min_denominator, denominator_offset)
     if mode == "fast":
         return _by_products(x, y, curvature, min_alpha, guards)

@@ -21,7 +21,7 @@ def _squared_half_tangent(x: Tensor, y: Tensor) -> Tensor:
 
 def _expmap(x: Tensor, v: Tensor, c: Tensor) -> Tensor:
     """`cos(u) x + sin(u) / u v` with `u = sqrt(c) ||v||`, `v` made tangent and `x` brought to the sphere."""
-    squares = a.inner(x, x).clamp_min(_TINY)
+    squares = a.at_least(a.inner(x, x), _TINY)
     tangent = v - a.inner(x, v) / squares * x
     u2 = c * a.inner(tangent, tangent)
     return a.cos(u2) * x / (c * squares).sqrt() + a.sinc(u2) * tangent

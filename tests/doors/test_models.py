@@ -103,18 +103,33 @@ def run(model: nn.Module, call: Callable[..., Any], inputs: dict[str, Any]) -> T
     return results
 
 
-def assert_equal(came: Tensors, expected: Tensors, tolerance: float) -> None:
-    """Bitwise with tolerance 0, else relative to the largest value of each tensor."""
+def assert_equal(came: Tensors, expected: Tensors, tolerance: float, exact: Callable[[], Tensors]) -> None:
+    """Relative to the largest value of each tensor; with tolerance 0, no farther from float64 than eager's rounding.
+
+    Where nothing was rewritten the same products are computed, but a BLAS may add them up in another order.
+    """
     assert [value is None for value in came] == [value is None for value in expected]
-    for a, b in zip(came, expected, strict=True):
+    references: Tensors | None = None
+    for index, (a, b) in enumerate(zip(came, expected, strict=True)):
         if a is None or b is None or torch.equal(a, b):
             continue
-        assert tolerance, "nothing was rewritten, so the results must be bitwise equal"
-        assert (a - b).abs().max() <= tolerance * b.abs().max()
+        if tolerance:
+            assert (a - b).abs().max() <= tolerance * b.abs().max()
+            continue
+        references = exact() if references is None else references
+        reference = references[index]
+        assert reference is not None
+        error, eager = ((each - reference).abs().max() for each in (a, b))
+        assert error <= 4 * eager + 4 * torch.finfo(a.dtype).eps * reference.abs().max()
+
+
+def in_float64(model: nn.Module, inputs: dict[str, Any]) -> Tensors:
+    wide = copy.deepcopy(model).double()
+    return run(wide, wide, widened(inputs))
 
 
 def tolerance(name: str, reports: list[stonefx.Report], mode: str) -> float:
-    """The bounds of the rewritten sites, added up; where nothing was rewritten: none, so bitwise."""
+    """The bounds of the rewritten sites, added up; where nothing was rewritten: none."""
     bounds = [site.bound for report in reports for site in report.rewritten()]
     assert all(bound is not None for bound in bounds)
     # Dynamo itself reorders the sum of T5's shared embedding gradient.
@@ -148,7 +163,8 @@ def test_compile_equals_eager(name: str, mode: str, sizes: str) -> None:
         head = [site for report in reports for site in report.sites if site.module_path.startswith("head")]
         assert [site.status for site in head] == ["rewritten" if mode == "eval" else "refused"] * len(reports)
     for results, call in zip(came, calls, strict=True):
-        assert_equal(results, run(model, model, call), tolerance(name, reports, mode))
+        allowed = tolerance(name, reports, mode)
+        assert_equal(results, run(model, model, call), allowed, lambda call=call: in_float64(model, call))
     if len(reports) > 1 or sizes == "static":
         torch._dynamo.reset()
         plain = Counted()
@@ -175,8 +191,7 @@ def test_training_with_inductor_inside_is_eagers(name: str) -> None:
     model, inputs = ALL[name]()
     model.train()
     came = run(model, torch.compile(model, backend="stone", dynamic=False), inputs)
-    exact_model = copy.deepcopy(model).double()
-    exact = run(exact_model, exact_model, widened(inputs))
+    exact = in_float64(model, inputs)
     assert [value is None for value in came] == [value is None for value in exact]
     for a, b in zip(came, exact, strict=True):
         if a is not None and b is not None:
@@ -200,7 +215,8 @@ def test_optimize_equals_eager(name: str) -> None:
         for call in (inputs, resized(inputs, 1), resized(inputs, 20)):
             expected, result = model(**call), fast(**call)
             assert type(result) is type(expected)
-            assert_equal(list(leaves(result)), list(leaves(expected)), allowed)
+            exact = lambda call=call: in_float64(model, call)  # noqa: E731
+            assert_equal(list(leaves(result)), list(leaves(expected)), allowed, exact)
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in state.items())
     if name == "mixtral":
         assert "optimized submodule by submodule" in fast.report.notes[0]

@@ -105,6 +105,32 @@ def test_curvatures_that_are_none(c: float) -> None:
         poincare.dist0(torch.zeros(2), c)
 
 
+@pytest.mark.parametrize("c", [0.0, -1.0, float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_curvature_tensors_that_are_none(c: float, dtype: torch.dtype) -> None:
+    x = torch.tensor([[0.1, 0.2], [0.3, -0.1]])
+    calls = {
+        "dist": lambda c: poincare.dist(x, x.flip(0), c),
+        "logmap": lambda c: lorentz.logmap(x, x.flip(0), c),
+        "cdist": lambda c: lorentz.cdist(x, x, c),
+        "expmap": lambda c: sphere.expmap(x, x.flip(0), c),
+        "gyromidpoint": lambda c: poincare.gyromidpoint(x, None, c),
+    }
+    for name, call in calls.items():
+        for one in (torch.tensor(c, dtype=dtype), torch.nn.Parameter(torch.tensor(c, dtype=dtype))):
+            with pytest.raises(
+                ValueError, match=rf"{name}: the curvature c must be positive and finite, got {c}"
+            ):
+                call(one)
+    # several are not looked at, nor those of a transform, nor what a computation left as NaN
+    assert poincare.dist(x, x.flip(0), torch.full((2, 1), -1.0)).isnan().all()
+    assert torch.vmap(lambda k: lorentz.dist(x[0], x[1], k))(torch.tensor([1.0, -1.0])).isnan().tolist() == [
+        False,
+        True,
+    ]
+    assert lorentz.dist(x[0], x[1], torch.tensor(float("nan"))).isnan()
+
+
 def test_numbers_that_are_none() -> None:
     x = torch.zeros(2)
     with pytest.raises(ValueError, match=r"mobius_scalar_mul: r must be finite, got inf"):

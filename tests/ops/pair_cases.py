@@ -17,7 +17,10 @@ from stonefx.ops import ROW_FORMULAS
 DIGITS = 260
 # Distances from the origin; all but the sphere's are unbounded.
 RADII = {
-    "lorentz": {torch.float32: (0.0, 0.5, 3.0, 16.0, 40.0, 60.0, 85.0), torch.float64: (0.0, 0.5, 3.0, 20.0, 60.0, 200.0)},
+    "lorentz": {
+        torch.float32: (0.0, 0.5, 3.0, 16.0, 40.0, 60.0, 85.0),
+        torch.float64: (0.0, 0.5, 3.0, 20.0, 60.0, 200.0),
+    },
     "ball": dict.fromkeys((torch.float32, torch.float64), (0.0, 1e-6, 0.4, 1.5, 3.0)),
     "sphere": dict.fromkeys((torch.float32, torch.float64), (0.5,)),
 }
@@ -68,7 +71,9 @@ def vector(name, x, dtype):
     v = torch.tensor([0.3, 0.7, -0.4], dtype=torch.float64)
     if model(name) == "lorentz":
         size = x[1:].double().norm()
-        v = torch.cat([torch.zeros(1).double(), v + (0.3 * size / size.clamp_min(1)) * x[1:].double().sign() * size])
+        v = torch.cat(
+            [torch.zeros(1).double(), v + (0.3 * size / size.clamp_min(1)) * x[1:].double().sign() * size]
+        )
     return v.to(dtype)
 
 
@@ -110,7 +115,8 @@ def gradients(name, vectors, scalars, upstream):
     for k, each in enumerate(inputs):
         first = skipped if k < len(vectors) else 0
         entries = [
-            derivative(lambda e, k=k: loss(*inputs[:k], e, *inputs[k + 1 :]), each, i) for i in range(first, len(each))
+            derivative(lambda e, k=k: loss(*inputs[:k], e, *inputs[k + 1 :]), each, i)
+            for i in range(first, len(each))
         ]
         results.append([mpf(0)] * first + entries)
     return results
@@ -133,6 +139,11 @@ def sizes(row, at):
     along = exact.dot(row, at) / length
     across = exact.combine((1, row), (-along / length, at))
     return plain, mpmath.sqrt(along**2 * (1 + length**2) + exact.dot(across, across))
+
+
+def tangent(row, at):
+    """A row without its part along a point of the sphere."""
+    return exact.combine((1, row), (-exact.dot(row, at) / exact.dot(at, at), at))
 
 
 def digits():

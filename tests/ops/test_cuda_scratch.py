@@ -135,6 +135,40 @@ def test_cdist_kernels_far_apart_in_size(kernels):
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("shape", [(5, 7, 2), (66, 3, 40)], ids=str)
+def test_cdist_kernels_of_far_pairs_of_the_hyperboloid(kernels, shape):
+    rows, columns, dim = shape
+    for dtype in (torch.float32, torch.float64):
+        x = on_model("lorentz", 1, rows, dim, dtype=torch.float64, seed=1)
+        x[..., 1:] *= 10.0 ** torch.linspace(0, 25, rows, dtype=torch.float64)[:, None]
+        y = on_model("lorentz", columns, dim, dtype=torch.float64, seed=2)
+        y[:, 1:] = x[0, :1, 1:] * 10.0 ** torch.linspace(0, 22, columns, dtype=torch.float64)[:, None]
+        x[0, ::2, 1:] = (
+            x[0, :1, 1:] * 10.0 ** torch.linspace(1, 24, len(x[0, ::2]), dtype=torch.float64)[:, None]
+        )
+        x, y = x.to(dtype), y.to(dtype)
+        grad = points(rows, columns, dtype=dtype, seed=5)[None]
+        result, grad_x, grad_y = (
+            empty(1, rows, columns, dtype=dtype),
+            torch.empty_like(x),
+            torch.empty_like(y)[None],
+        )
+        terms = empty(1, rows + columns, dtype=torch.float64)
+        sizes = (ELEMENTS[dtype], MODELS.index("lorentz"), *map(size, (1, rows, columns, dim + 1)))
+        none = pointer(None)
+        for backward, outputs in ((0, (result, None, None)), (1, (grad_x, grad_y, terms))):
+            upstream = pointer(grad if backward else None)
+            arrays = (pointer(x), pointer(y), size(0), none, upstream, *map(pointer, outputs), none)
+            kernels.cdist(backward, *sizes, *arrays, double(C), *guards({}))
+        agree(result, overload("lorentz_cdist_forward")(x, y, CURVATURE), dtype)
+        expected = overload("lorentz_cdist_backward")(grad, x, y, CURVATURE)
+        agree(grad_x, expected[0], dtype, 64)
+        agree(grad_y, expected[1], dtype, 64)
+        torch.testing.assert_close(
+            terms.sum().to(expected[2].dtype), expected[2][0, 0, 0], rtol=1e-4, atol=1e-3
+        )
+
+
 @pytest.mark.parametrize("shape", [(130, 5, 3), (5, 300, 17), (3, 40, 1100)], ids=str)
 def test_hyperplane_kernels(kernels, shape):
     rows, planes, dim = shape

@@ -1,8 +1,12 @@
-"""Points of the hyperboloid far from the origin, where inner products cancel, against mpmath at 120 digits."""
+"""Points of the hyperboloid far from the origin, where inner products cancel, beyond what `test_two_points.py` covers:
+exponentials, distance matrices, many dimensions, the references, and neighbours."""
 
+import importlib
 import math
 
+import exact
 import mpmath
+import pair_cases as cases
 import pytest
 import torch
 from mpmath import mp, mpf
@@ -10,111 +14,200 @@ from mpmath import mp, mpf
 from stonefx import ops
 from stonefx.geometry import lorentz
 
-# Radii of two points and the angle between them.
-PAIRS = [
-    (5.0, 25.0, 0.0),
-    (8.0, 8.0, 1e-3),
-    (10.0, 18.0, 0.0),
-    (10.0, 30.0, 0.0),
-    (12.0, 12.0, 3.0),
-    (14.0, 14.000001, 0.0),
-    (15.0, 23.0, 0.0),
-    (10.0, 40.0, 1e-6),
-    (18.0, 36.0, 0.3),
-    (20.0, 60.0, 0.3),
-]
 DTYPES = [torch.float32, torch.float64]
+WIDE = torch.finfo(torch.float64).eps
+ONE = torch.tensor(1.0, dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)
 def digits():
-    with mp.workdps(120):
+    with cases.digits():
         yield
 
 
-def pair(dtype, first, second, angle):
-    def point(radius, turn):
-        direction = torch.tensor([0.0, 0.6, 0.8, 0.0], dtype=torch.float64)
-        turned = torch.tensor([0.0, 0.8, -0.6, 0.0], dtype=torch.float64)
-        return lorentz.expmap0((radius * (math.cos(turn) * direction + math.sin(turn) * turned)).to(dtype))
-
-    return point(first, 0.0), point(second, angle)
-
-
-def exact(x):
-    """The point over the stored space components, time first."""
-    space = [mpf(entry) for entry in x[1:].double().tolist()]
-    return [mpmath.sqrt(1 + sum(s * s for s in space)), *space]
-
-
-def cosh_of_distance(x, y):
-    return x[0] * y[0] - sum(s * t for s, t in zip(x[1:], y[1:], strict=True))
-
-
-def tolerance(dtype, *radii):
-    """What float64 sums leave of `x / (1 + x_time) - y / (1 + y_time)`, and the rounding of the result."""
-    return 8 * torch.finfo(dtype).eps + 8 * torch.finfo(torch.float64).eps * math.exp(min(radii))
-
-
 def close(got, expected, rtol):
-    size = mpmath.sqrt(sum(e * e for e in expected))
-    error = mpmath.sqrt(sum((mpf(g) - e) ** 2 for g, e in zip(got.double().tolist(), expected, strict=True)))
+    size = exact.norm(expected)
+    error = exact.norm(exact.combine((1, cases.numbers(got)), (-1, expected)))
     assert error <= rtol * size, float(error / size)
 
 
+def overload(name):
+    return getattr(torch.ops.stone, name).default
+
+
+# Of vectors along the ray of the point, and beside it: across by as much as one moves in a unit of time.
+@pytest.mark.parametrize("across", [0.0, 2.0])
+@pytest.mark.parametrize("length", [3.0, 10.0, -5.0, -1e-3, -40.0])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("first", "second", "angle"), PAIRS)
-def test_distances(dtype, first, second, angle):
-    x, y = pair(dtype, first, second, angle)
-    expected = mpmath.acosh(cosh_of_distance(exact(x), exact(y)))
-    for got in (lorentz.dist(x, y), ops.ROW_FORMULAS["lorentz_dist"].evaluate(x, y, torch.tensor(1.0))):
-        close(got.reshape(1), [expected], tolerance(dtype, first, second))
-    got = torch.func.jvp(lambda p: lorentz.dist(p, y), (x,), (torch.ones_like(x),))[0]
-    close(got.reshape(1), [expected], tolerance(dtype, first, second))
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("first", "second", "angle"), PAIRS)
-def test_logarithms_and_geodesics(dtype, first, second, angle):
-    x, y = pair(dtype, first, second, angle)
-    p, q = exact(x), exact(y)
-    cosh = cosh_of_distance(p, q)
-    d = mpmath.acosh(cosh)
-    rtol = 4 * tolerance(dtype, first, second)
-    towards = [d / mpmath.sinh(d) * (t - cosh * s) for s, t in zip(p, q, strict=True)]
-    close(lorentz.logmap(x, y), towards, rtol)
-    middle = [mpmath.sinh(d / 2) / mpmath.sinh(d) * (s + t) for s, t in zip(p, q, strict=True)]
-    close(lorentz.geodesic(x, y, 0.5), middle, rtol * (1 + float(d)))
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("radius", "length"), [(8.0, 3.0), (10.0, -5.0), (14.0, 10.0), (18.0, -1e-3)])
-def test_exponentials_along_a_ray(dtype, radius, length):
-    x = lorentz.expmap0(torch.tensor([0.0, 0.6 * radius, 0.8 * radius], dtype=dtype))
-    p = exact(x)
-    norm = mpmath.sqrt(p[1] ** 2 + p[2] ** 2)
-    v = torch.tensor([0.0, *(float(length * p[0] * s / norm) for s in p[1:])], dtype=dtype)
-    # The tangent vector over the stored space components.
-    space = [mpf(entry) for entry in v[1:].double().tolist()]
-    v_time = (p[1] * space[0] + p[2] * space[1]) / p[0]
-    u = mpmath.sqrt(space[0] ** 2 + space[1] ** 2 - v_time**2)
-    expected = [mpmath.cosh(u) * s + mpmath.sinh(u) / u * t for s, t in zip(p, [v_time, *space], strict=True)]
-    # The result is a difference of cosh(u) x and sinh(u) / u v where it comes back towards the origin.
-    terms = float(mpmath.cosh(u) * p[0] / expected[0])
-    for got in (lorentz.expmap(x, v), ops.ROW_FORMULAS["lorentz_expmap"].evaluate(x, v, torch.tensor(1.0))):
-        close(
-            got,
-            expected,
-            8 * torch.finfo(dtype).eps + (4 + 4 * abs(length)) * terms * 2.3e-16 * math.exp(radius),
+def test_exponentials(dtype, length, across):
+    for radius in (0.3, 8.0, 18.0, 40.0):
+        x = cases.point("lorentz_expmap", radius, 0.0, dtype)
+        v = torch.tensor([0.0, length * math.cosh(radius), across, 0.0], dtype=torch.float64).to(dtype)
+        if length * radius == 400.0 and dtype == torch.float32:
+            continue  # beyond the largest float32
+        bound = torch.finfo(dtype).eps + (16 + 4 * abs(length)) * WIDE
+        rows, upstream = [cases.numbers(x), cases.numbers(v)], [mpf(e) for e in (0.3, -0.2, 0.7, 0.1)]
+        for got in (
+            overload("lorentz_expmap")(x, v, ONE),
+            ops.ROW_FORMULAS["lorentz_expmap"].evaluate(x, v, ONE),
+        ):
+            close(got, exact.lorentz_expmap(*rows, mpf(1)), bound)
+        leaves = [p.double().requires_grad_() for p in (x, v)]
+        loss = overload("lorentz_expmap")(*leaves, ONE) @ torch.tensor(
+            [0.3, -0.2, 0.7, 0.1], dtype=torch.float64
         )
+        expected = cases.gradients("lorentz_expmap", rows, [mpf(1)], upstream)
+        for one, other in zip(torch.autograd.grad(loss, leaves), expected, strict=False):
+            error = exact.combine((1, cases.numbers(one)), (-1, other))
+            errors, sizes = (cases.sizes(row[1:], rows[0][1:]) for row in (error, other))
+            assert any(e <= (64 + 16 * abs(length)) * WIDE * s for e, s in zip(errors, sizes, strict=True))
+
+
+@pytest.mark.parametrize("name", ["lorentz_dist", "lorentz_logmap", "lorentz_geodesic", "lorentz_transport"])
+def test_references(name):
+    """What forward mode and devices without kernels go through; all operands are double."""
+    generator, formula = torch.Generator().manual_seed(2), ops.ROW_FORMULAS[name]
+    for x, y in list(cases.pairs(name, torch.float64))[::2]:
+        vectors, scalars = cases.operands(name, x, y)
+        operands = [*vectors, *(torch.tensor(s, dtype=torch.float64) for s in scalars)]
+        result = overload(name)(*operands)
+        distance = cases.distance(name, cases.numbers(x), cases.numbers(y))
+        allowed = (16 + 4 * distance) * WIDE
+        got = formula.evaluate(*operands)
+        # a way across the ray of x is a difference of larger terms
+        scale = max(1.0, x.norm().item()) * float(distance) if name == "lorentz_logmap" else 0.0
+        assert (got - result).norm() <= allowed * max(result.norm().item(), scale), (x, y)
+        grad = torch.randn(result.shape, generator=generator, dtype=torch.float64)
+        expected = overload(f"{name}_backward")(grad, *operands)
+        for one, other in zip(formula.gradients(grad, *operands), expected[: len(vectors)], strict=False):
+            # their own rounding of gradients across the ray of the farther point
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-9 * other.abs().max().item())
+
+
+def test_forward_mode_is_right_far_out():
+    x, y = (cases.point("lorentz_dist", r, 0.0, torch.float64) for r in (60.0, 3.0))
+    towards = torch.tensor([0.0, math.cosh(60.0), 0.0, 0.0], dtype=torch.float64)
+    value, derivative = torch.func.jvp(lambda p: lorentz.dist(p, y), (x,), (towards,))
+    torch.testing.assert_close(
+        torch.stack([value, derivative]), torch.tensor([57.0, 1.0]).double(), rtol=1e-12, atol=0
+    )
+
+
+# Points of one ray and beside it, one of them twice.
+RADII = {torch.float32: (0.0, 1.0, 12.0, 40.0, 60.0, 85.0), torch.float64: (0.0, 1.0, 3.0, 20.0, 60.0, 150.0)}
+
+
+def matrix(dtype):
+    rows = [
+        cases.point("lorentz_dist", radius, turn, dtype)
+        for radius in RADII[dtype]
+        for turn in (0.0, 1e-9, 2 * math.exp(-radius), 0.5, 3.0)
+    ]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_distance_matrices(dtype):
+    x = matrix(dtype)
+    got, rows = lorentz.cdist(x, x), [cases.numbers(row) for row in x]
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows):
+            expected = exact.lorentz_dist(one, other, mpf(1))[0].real
+            # what the images in the ball keep of a pair of points that is not taken apart
+            bound = 4 * torch.finfo(dtype).eps + (1e-12 if dtype == torch.float64 else 1e-8)
+            assert abs(mpf(got[i, j].item()) - expected) <= bound * expected + WIDE, (i, j)
+    reference = importlib.import_module("stonefx.ops.lorentz_cdist").reference(x, x, ONE)
+    torch.testing.assert_close(got, reference, rtol=8 * torch.finfo(dtype).eps + 2e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradients_of_distance_matrices(dtype):
+    """As those of all pairs by `dist`, which `test_two_points.py` compares with mpmath."""
+    x, y = matrix(dtype).requires_grad_(), matrix(dtype)[::2].clone().requires_grad_()
+    c = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(len(x), len(y), generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(
+        dtype
+    )
+    got = torch.autograd.grad(lorentz.cdist(x, y, c), (x, y, c), weights)
+    wide = [p.detach().double().requires_grad_() for p in (x, y)]
+    pairs = lorentz.dist(wide[0][:, None], wide[1], c)
+    expected = torch.autograd.grad(pairs, (*wide, c), weights.double())
+    tight = 4 * torch.finfo(dtype).eps + (1e-11 if dtype == torch.float64 else 1e-7)
+    for one, other, points in zip(got, expected, (x, y), strict=False):
+        error = (one.double() - other).norm(dim=-1)
+        # the terms of a row may cancel: its largest is about that of the distance across, at most 1
+        along = 1 / (1 + points[:, 1:].detach().double().square().sum(-1)).sqrt()
+        assert (error <= tight * (other.norm(dim=-1) + len(x) * along)).all(), (
+            error / other.norm(dim=-1)
+        ).max()
+    assert abs(got[2] - expected[2]) <= tight * (weights.abs().double() * pairs.detach()).sum()
+
+
+def many_dimensions(dtype, seed):
+    v = torch.randn(1, 4096, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return lorentz.expmap0(torch.nn.functional.pad(64 * v / v.norm(), (1, 0)).to(dtype))[0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tangents_of_length_64_in_4096_dimensions(dtype):
+    x, other = many_dimensions(dtype, 1), many_dimensions(dtype, 2)
+    near = lorentz.expmap0(lorentz.logmap0(x) * 0.5)  # of one ray, to a rounding of each entry
+    twice = torch.cat([x[:1], x[1:] / 2**20])  # of one ray
+    bound = 8 * torch.finfo(dtype).eps + 1e-12
+    for p, q in ((x, other), (other, x), (x, near), (near, x), (x, twice), (twice, x)):
+        a, b = (cases.numbers(row) for row in (p, q))
+        distance = exact.lorentz_dist(a, b, mpf(1))
+        close(lorentz.dist(p, q), distance, bound)
+        close(lorentz.cdist(p[None], q[None]), distance, bound)
+        close(lorentz.geodesic(p, q, 0.25), exact.lorentz_geodesic(a, b, mpf(1), mpf(1) / 4), bound)
+        if float(distance[0]) * float(exact.lifted(a[1:], 1)[0]) < torch.finfo(dtype).max:
+            close(lorentz.logmap(p, q), exact.lorentz_logmap(a, b, mpf(1)), bound)
+        p, q = (row.clone().requires_grad_() for row in (p, q))
+        grads = [
+            torch.autograd.grad(d.sum(), (p, q))
+            for d in (lorentz.dist(p, q), lorentz.cdist(p[None], q[None]))
+        ]
+        lifted = [exact.lifted(row[1:], 1) for row in (a, b)]
+        for index, (one, two) in enumerate((lifted, lifted[::-1])):
+            along = exact.combine((two[0] / one[0], one[1:]), (-1, two[1:]))
+            expected = [mpf(0), *exact.scaled(along, 1 / mpmath.sinh(distance[0]))]
+            for of_pair in grads:
+                close(of_pair[index], expected, 4 * bound)
+
+
+def test_neighbours_far_out_keep_their_distance():
+    """One unit in the last place across the ray, at every radius of float64."""
+    for radius in (5.0, 20.0, 36.0, 60.0, 150.0):
+        x = cases.point("lorentz_dist", radius, 0.7, torch.float64)
+        y = x.clone()
+        y[2] = torch.nextafter(y[2], torch.tensor(math.inf, dtype=torch.float64))
+        expected = exact.lorentz_dist(cases.numbers(x), cases.numbers(y), mpf(1))
+        for p, q in ((x, y), (y, x)):
+            close(lorentz.dist(p, q), expected, 64 * WIDE)
+            close(lorentz.cdist(p[None], q[None]), expected, 64 * WIDE)
+        assert lorentz.dist(x, x) == 0 and lorentz.cdist(x[None], x[None]) == 0
 
 
 def test_gradients_keep_the_side_that_they_point_to():
-    x, y = (p.requires_grad_() for p in pair(torch.float64, 10.0, 14.0, 0.0))
-    of_x, of_y = torch.autograd.grad(lorentz.dist(x, y), (x, y))
-    direction = torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64)
-    # d = asinh(|y|) - asinh(|x|) along the ray
-    for grad, sign, radius in ((of_x, -1.0, 10.0), (of_y, 1.0, 14.0)):
-        torch.testing.assert_close(
-            grad[1:] @ direction, torch.tensor(sign / math.cosh(radius)).double(), rtol=1e-5, atol=0
-        )
+    # d = |asinh(|y|) - asinh(|x|)| along the ray
+    for one, other in ((10.0, 14.0), (60.0, 14.0), (150.0, 40.0)):
+        x, y = (cases.point("lorentz_dist", r, 0.0, torch.float64).requires_grad_() for r in (one, other))
+        of_x, of_y = torch.autograd.grad(lorentz.dist(x, y), (x, y))
+        side = math.copysign(1.0, one - other)
+        expected = torch.zeros(2, 4, dtype=torch.float64)
+        expected[:, 1] = torch.tensor([side / math.cosh(one), -side / math.cosh(other)], dtype=torch.float64)
+        torch.testing.assert_close(torch.stack([of_x, of_y]), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("c", [1e-3, 7.0])
+def test_other_curvatures(c):
+    x, y = (
+        cases.point("lorentz_dist", r, t, torch.float64, c) for r, t in ((50.0, 0.3), (30.0, 0.3 + 1e-12))
+    )
+    for p, q in ((x, y), (y, x)):
+        a, b = cases.numbers(p), cases.numbers(q)
+        close(lorentz.dist(p, q, c), exact.lorentz_dist(a, b, mpf(c)), 64 * WIDE)
+        close(lorentz.cdist(p[None], q[None], c), exact.lorentz_dist(a, b, mpf(c)), 64 * WIDE)
+        close(lorentz.logmap(p, q, c), exact.lorentz_logmap(a, b, mpf(c)), 256 * WIDE)
+        close(lorentz.geodesic(p, q, 0.3, c), exact.lorentz_geodesic(a, b, mpf(c), mpf(0.3)), 256 * WIDE)
+    assert mp.dps == cases.DIGITS

@@ -53,8 +53,12 @@ def test_rows_are_those_of_smaller_calls(name):
     parts = [
         run(function, *rows) for rows in zip(*(operand.split(PARTS) for operand in operands), strict=True)
     ]
+    # a matrix product of fewer rows may add its terms up in another order, to a rounding of their sizes
+    terms = DIM * torch.finfo(torch.float64).eps if name == "poincare_linear" else 0.0
     for got, expected in zip(whole, map(torch.cat, zip(*parts, strict=True)), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-16)
+        torch.testing.assert_close(
+            got, expected, rtol=1e-13, atol=max(1e-16, terms * expected.abs().max().item())
+        )
 
 
 def test_distances_are_those_of_smaller_calls():

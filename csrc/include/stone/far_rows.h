@@ -60,6 +60,19 @@ struct FarGradients {
   double scalar[kMaxScalars];
 };
 
+// Squared distances of images down to which they have the digits of an element type: their entries are rounded in
+// float64, and errors are up to 2^-29 of a distance, or 2^-44.
+template <class T>
+constexpr double kApart = 0x1p-46;
+template <>
+inline constexpr double kApart<double> = 0x1p-16;
+
+template <class T, class C>
+STONE_FUNCTION bool is_far_pair(C squares, C weights, double c) {
+  // The product of the times is up to 4 / (alpha beta).
+  return static_cast<double>(squares) < kApart<T> && 4.0 * static_cast<double>(weights) > c * kNearTimes<T>;
+}
+
 // a d - b c, right to two roundings of the result (Kahan).
 template <class V, class Fused>
 STONE_FUNCTION V minor_of(const V& a, const V& b, const V& c, const V& d, const Fused& fused) {

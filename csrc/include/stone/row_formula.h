@@ -25,6 +25,7 @@ inline constexpr double kNearTimes<double> = 4.0;
 
 // The reach is the square of that product; and times a number that keeps it from overflowing.
 constexpr double kReachScale = 1e-150;
+constexpr double kLargestReach = 1e307;
 STONE_FUNCTION double reach_of(double c, double xx, double yy) {
   return ((1.0 + c * xx) * kReachScale) * ((1.0 + c * yy) * kReachScale);
 }
@@ -32,7 +33,7 @@ STONE_FUNCTION double reach_of(double c, double xx, double yy) {
 // Infinite and NaN entries are not far.
 STONE_FUNCTION bool is_far(double reach, double near_times) {
   const double near = near_times * kReachScale;
-  return (reach > near * near) & (reach < 1e308);
+  return (reach > near * near) & (reach <= kLargestReach);
 }
 
 // sqrt(c) times the time component of the point of the hyperboloid over x, from c ||x||^2.

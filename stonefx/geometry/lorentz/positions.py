@@ -19,7 +19,7 @@ def project(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -37,7 +37,7 @@ def to_poincare(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -55,7 +55,7 @@ def to_klein(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch

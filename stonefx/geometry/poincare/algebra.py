@@ -31,7 +31,7 @@ def mobius_add(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> mobius_add(torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0]))
@@ -53,7 +53,7 @@ def mobius_scalar_mul(r: float | Tensor, x: Tensor, c: float | Tensor = 1.0) -> 
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> mobius_scalar_mul(2.0, torch.tensor([0.5, 0.0]))
@@ -75,7 +75,7 @@ def mobius_matvec(weight: Tensor, x: Tensor, c: float | Tensor = 1.0) -> Tensor:
 
     Raises:
         TypeError: `weight` or `x` is no tensor, or `c` neither a number nor a tensor.
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> mobius_matvec(torch.eye(2) * 2, torch.tensor([0.5, 0.0]))
@@ -111,7 +111,8 @@ def gyromidpoint(points: Tensor, weights: Tensor | None = None, c: float | Tenso
 
     Raises:
         TypeError: `points` or `weights` is no tensor, or `c` neither a number nor a tensor.
-        ValueError: a Python float `c` is not positive and finite, or `points` has fewer than two dimensions.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite, or `points` has fewer than two
+            dimensions.
         RuntimeError: a wrong dtype, shape or device.
 
     >>> gyromidpoint(torch.tensor([[0.5, 0.0], [0.0, 0.0]]))

@@ -36,7 +36,7 @@ def expmap0(v: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: a wrong dtype, shape or device.
 
     >>> expmap0(torch.tensor([3.0, 4.0]), 0.01)
@@ -59,7 +59,7 @@ def logmap0(y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: a wrong dtype, shape or device.
 
     >>> logmap0(torch.tensor([0.3, 0.4]))
@@ -81,7 +81,7 @@ def expmap(x: Tensor, v: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> expmap(torch.tensor([0.5, 0.0]), torch.tensor([0.0, 0.75]))
@@ -100,7 +100,7 @@ def logmap(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> logmap(torch.tensor([0.0, 0.0]), torch.tensor([0.3, 0.4]))
@@ -117,7 +117,7 @@ def parallel_transport(x: Tensor, y: Tensor, v: Tensor, c: float | Tensor = 1.0)
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> parallel_transport(torch.zeros(2), torch.tensor([0.5, 0.0]), torch.tensor([0.0, 1.0]))

@@ -34,7 +34,7 @@ def dist(x: Tensor, y: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> dist(torch.tensor([0.5, 0.0]), torch.tensor([-0.5, 0.0]))
@@ -54,7 +54,7 @@ def dist0(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> dist0(torch.tensor([0.5, 0.0]))
@@ -84,7 +84,7 @@ def cdist(x: Tensor, y: Tensor, c: float | Tensor = 1.0, *, mode: Mode = "accura
         `[*batch, n, m]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite, or `mode` is none of the two.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite, or `mode` is none of the two.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> cdist(torch.tensor([[0.5, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [-0.5, 0.0]]))
@@ -111,7 +111,7 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> geodesic(torch.tensor([0.5, 0.0]), torch.tensor([-0.5, 0.0]), 0.5)
@@ -131,7 +131,7 @@ def conformal_factor(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> conformal_factor(torch.tensor([0.5, 0.0]))

@@ -20,7 +20,7 @@ def project(x: Tensor, c: float | Tensor = 1.0, eps: float | None = None) -> Ten
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices, or an `eps` outside [0, 1).
 
     >>> import torch
@@ -45,7 +45,7 @@ def to_lorentz(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch
@@ -63,7 +63,7 @@ def to_klein(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
-        ValueError: a Python float `c` is not positive and finite.
+        ValueError: `c`, a float or one number on the CPU, is not positive and finite.
         RuntimeError: wrong or different dtypes, shapes or devices.
 
     >>> import torch

@@ -83,8 +83,11 @@ struct LorentzExpmap {
     const OddAndEven<S> h = hyperbolic_pair(u2, guard[0]);
     return {{h.even, h.odd, at_least(h.even * x_time + h.odd * v_time, 1.0) * (1.0 / root(c))}};
   }
+  // A way through the origin magnifies the error of u once more.
   static STONE_FUNCTION double reach(const double* m, const double* s) {
-    return reach_of(s[0], m[Layout::kXX], m[Layout::kXX]);
+    const double squared_time = (1.0 + s[0] * m[Layout::kXX]) * sqrt(kReachScale);
+    const double reach = (squared_time * squared_time) * (squared_time * squared_time);
+    return (reach > kLargestReach) & (squared_time < kLargestReach) ? kLargestReach : reach;
   }
 };
 
