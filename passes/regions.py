@@ -90,12 +90,15 @@ _TORCH = (torch, torch.nn.functional, torch._C._nn, torch.linalg, torch.special,
 def _may_write(node: fx.Node) -> bool:
     """Whether a call that is no operator's may write to its operands, by the names that torch has for those that do."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if name in _PURE:
-        return False
-    known = node.op == "call_method" or any(getattr(holder, name, None) is node.target for holder in _TORCH)
+    known = (
+        name in _PURE
+        or node.op == "call_method"
+        or any(getattr(holder, name, None) is node.target for holder in _TORCH)
+    )
     # `inplace`, and the `training` of norms that count.
     switched = any(value is True for value in (*node.args, *node.kwargs.values()))
-    return not known or name.endswith("_") or name == "__setitem__" or switched or "out" in node.kwargs
+    marked = name not in _PURE and (name.endswith("_") or name == "__setitem__")
+    return not known or marked or switched or "out" in node.kwargs
 
 
 def storage(node: fx.Node) -> int:
