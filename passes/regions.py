@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 
 import torch
@@ -80,22 +81,34 @@ def written_operands(node: fx.Node) -> list[fx.Node]:
     return written
 
 
-_PURE = set(
-    "abs add and_ eq floordiv ge getitem gt invert le lshift lt matmul mod mul ne neg or_ pos pow rshift sub truediv "
-    "xor _get_data_attr".split()
+_PURE_FUNCTIONS = {
+    getattr(operator, name)
+    for name in "abs add and_ eq floordiv ge getitem gt invert le lshift lt matmul mod mul".split()
+    + "ne neg or_ pos pow rshift sub truediv xor".split()
+}
+_TORCH = (
+    torch,
+    torch.nn.functional,
+    torch._C._nn,
+    torch._C._autograd,
+    torch.linalg,
+    torch.special,
+    torch.fft,
 )
-_TORCH = (torch, torch.nn.functional, torch._C._nn, torch.linalg, torch.special, torch.fft, torch.Tensor)
 
 
 def _may_write(node: fx.Node) -> bool:
     """Whether a call that is no operator's may write to its operands, by the names that torch has for those that do."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if name in _PURE:
+    if node.target in _PURE_FUNCTIONS:
         return False
-    known = node.op == "call_method" or any(getattr(holder, name, None) is node.target for holder in _TORCH)
+    if isinstance(node.target, str):
+        name, known = node.target, hasattr(torch.Tensor, node.target)
+    else:
+        name = getattr(node.target, "__name__", "")
+        known = any(getattr(holder, name, None) is node.target for holder in _TORCH)
     # `inplace`, and the `training` of norms that count.
     switched = any(value is True for value in (*node.args, *node.kwargs.values()))
-    return not known or name.endswith("_") or name == "__setitem__" or switched or "out" in node.kwargs
+    return not known or name.endswith("_") or switched or "out" in node.kwargs
 
 
 def storage(node: fx.Node) -> int:

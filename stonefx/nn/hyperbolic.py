@@ -39,7 +39,7 @@ class HyperbolicLayer(nn.Module):
 
     Args:
         curvature: `c > 0`, of the space of curvature `-c`.
-        learn_curvature: whether `log_curvature` is a parameter, so that `c` stays positive under any optimizer.
+        learn_curvature: whether `log_curvature`, `[1]`, is a parameter, so that `c` stays positive under any optimizer.
         device, dtype: of the parameters.
 
     Raises:
@@ -64,7 +64,8 @@ class HyperbolicLayer(nn.Module):
         dtype = dtype or torch.get_default_dtype()
         self.initial_curvature = curvatures.check(type(self).__name__, curvature, dtype)
         self.learn_curvature = learn_curvature
-        value = torch.empty((), device=device, dtype=dtype)
+        value = torch.empty((1,) if learn_curvature else (), device=device, dtype=dtype)
+        # One-dimensional, as fully_shard takes no parameter without a dimension.
         self.register_parameter("log_curvature", nn.Parameter(value) if learn_curvature else None)
         self.register_buffer("fixed_curvature", None if learn_curvature else value)
 
@@ -80,7 +81,7 @@ class HyperbolicLayer(nn.Module):
     def curvature(self) -> Tensor:
         """`c`, 0-dim; a learned one is float32 in a layer of a half type."""
         if self.log_curvature is not None:
-            return curvatures.held_exp(self.log_curvature)
+            return curvatures.held_exp(self.log_curvature.reshape(()))
         assert self.fixed_curvature is not None
         return self.fixed_curvature
 
@@ -117,8 +118,14 @@ class HyperbolicLayer(nn.Module):
             self._hold()
         return self
 
-    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*args, **options)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
+    ) -> None:
+        # States of earlier versions have it without a dimension.
+        log = state_dict.get(name := f"{prefix}log_curvature")
+        if isinstance(log, Tensor) and log.dim() == 0:
+            state_dict[name] = log.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
         if self.fixed_curvature is not None:
             self._hold()
 

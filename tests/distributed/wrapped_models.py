@@ -44,8 +44,8 @@ class Model(nn.Module):
         super().__init__()
         self.chain = Chain()
         self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 8)
-        self.ball = snn.PoincareLinear(8, 8)
-        self.turn = snn.HyperButterflyLayer(8, 3)
+        self.ball = snn.PoincareLinear(8, 8, learn_curvature=True)
+        self.turn = snn.HyperButterflyLayer(8, 3, learn_curvature=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.down(torch.relu(self.up(self.chain(x))))

@@ -153,3 +153,14 @@ def test_numbers_that_are_taken(c):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert snn.PoincareLinear(4, 4, c=c).curvature == torch.tensor(1.0)
+
+
+def test_a_learned_curvature_is_loaded_from_states_without_its_dimension():
+    layer = snn.PoincareLinear(3, 2, c=0.5, learn_curvature=True)
+    state = layer.state_dict()
+    assert state["log_curvature"].shape == (1,) and layer.curvature.shape == ()
+    earlier = {**state, "log_curvature": torch.tensor(0.25).log()}
+    outer = torch.nn.Sequential(layer)
+    outer.load_state_dict({f"0.{name}": value for name, value in earlier.items()})
+    assert layer.curvature.item() == pytest.approx(0.25)
+    assert earlier["log_curvature"].shape == ()
