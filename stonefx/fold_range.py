@@ -133,7 +133,9 @@ def _largest(graph: fx.Graph, node: fx.Node, shape: tuple[int, ...], whole: bool
     if len(shape) == 1 and not whole:
         return [graph.call_function(aten.abs.default, (node,))]
     long = [axis for axis, size in enumerate(shape) if entries >= size * _ENTRIES and not whole]
-    kept = [[other for other in range(len(shape)) if other != axis] for axis in long] or [[*range(len(shape))]]
+    kept = [[other for other in range(len(shape)) if other != axis] for axis in long] or [
+        [*range(len(shape))]
+    ]
     return [_largest_along(graph, node, axes) for axes in kept]
 
 

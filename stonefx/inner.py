@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
+from .passes.pipeline import copy_graph
 from .tracing.functions import with_functions
 
 Compiled = Callable[..., Any]
+_MOST_SIZES = 8
 
 
 def compile_inner(
@@ -33,24 +36,30 @@ def compile_inner(
 def compile_later(module: fx.GraphModule, inner: str, mode: str | None = None) -> Compiled:
     """Hand a graph of Dynamo's to what will run it at its first call, which may never come.
 
-    It is compiled as a function of its own: what a compiler then assumes of sizes becomes guards of its own, while the
-    guards of the call that the graph was made for can no longer change.
+    Inductor compiles it for the sizes that come, a few of them, since what it would assume of sizes that vary could no
+    longer become a guard; calls of more sizes run the graph as it is.
 
     Args:
-        module: the graph as Dynamo made it.
+        module: the graph as Dynamo made it; it is left as it is.
         inner, mode: as of `compile_inner`; without inductor the graph runs as it is.
     """
     if inner != "inductor":
         return module.forward
-    varies = any(
-        isinstance(_example(node), torch.SymInt) for node in module.graph.find_nodes(op="placeholder")
-    )
-    compiled: Any = torch.compile(module, backend="inductor", dynamic=True if varies else None, mode=mode)
-    return compiled
+    compiled: dict[Hashable, Compiled] = {}
+    compiling = threading.Lock()
 
+    def run(*inputs: Any) -> Any:
+        sizes = tuple(
+            (each.shape, each.stride()) if isinstance(each, torch.Tensor) else each for each in inputs
+        )
+        if sizes not in compiled:
+            with compiling:
+                if sizes not in compiled and len(compiled) < _MOST_SIZES:
+                    copy = fx.GraphModule(module, copy_graph(module.graph))
+                    compiled[sizes] = compile_inner(copy, inputs, inner, mode)
+        return compiled.get(sizes, module.forward)(*inputs)
 
-def _example(placeholder: fx.Node) -> Any:
-    return placeholder.meta.get("example_value", placeholder.meta.get("val"))
+    return run
 
 
 def _eager(module: fx.GraphModule, inputs: Sequence[Any], mode: str | None) -> Compiled:

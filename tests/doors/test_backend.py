@@ -322,3 +322,41 @@ def test_frozen_weights_are_freed_with_what_was_compiled() -> None:
     torch._dynamo.reset()
     gc.collect()
     assert held() == before
+
+
+class Counted(nn.Module):
+    """Rows and numbers that the data decide, in front of a chain."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.layers = chain(6, 64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        positive = x[:, 0] > 0
+        if self.kind == "mask":
+            return self.layers(x[positive])
+        if self.kind == "indices":
+            return self.layers(x[torch.where(positive)[0]]).sum(0)
+        if self.kind == "repeats":
+            return self.layers(torch.repeat_interleave(x, positive.long() + 1, 0))
+        if self.kind == "scatter":
+            (rows,) = torch.where(positive)
+            return torch.zeros(len(x), 3).index_add_(0, rows, self.layers(x[rows]))
+        count = positive.sum().item()
+        torch._check(count >= 0)
+        torch._check(count <= len(x))
+        return self.layers(x) * count if self.kind == "number" else self.layers(torch.ones(count, 6))
+
+
+@pytest.mark.parametrize("inner", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["mask", "indices", "repeats", "scatter", "number", "size"])
+def test_sizes_that_the_data_decide(kind: str, inner: str) -> None:
+    model = Counted(kind).eval()
+    fast = torch.compile(model, backend="stone", fullgraph=True, options={"inner": inner})
+    captured = {"capture_dynamic_output_shape_ops": True, "capture_scalar_outputs": True}
+    with torch._dynamo.config.patch(captured), torch.no_grad():
+        for _ in range(3):
+            x = torch.randn(7, 6)
+            equal(fast(x), model(x), 1e-5)
+    assert stonefx.last_report().rewritten("linear_chain")

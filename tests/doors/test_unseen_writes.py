@@ -279,6 +279,30 @@ def test_one_graph_serves_weights_that_are_shared_and_others(inner: str) -> None
     assert made[0].rewritten("linear_chain") and len(made[0].notes) == 1
 
 
+def test_the_original_is_no_recompile() -> None:
+    """It runs under settings that allow none, as the folds did."""
+    model = chain()
+    fast = compiled(model, "inductor")
+    assert_fresh(fast, model)
+    alias = model[0].weight.data
+    with torch.compiler.set_stance("fail_on_recompile"), torch._dynamo.config.patch(error_on_recompile=True):
+        assert_fresh(fast, model)
+        alias.mul_(2)
+        assert_fresh(fast, model)
+
+
+def test_the_original_takes_sizes_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stonefx.inner, "_MOST_SIZES", 2)
+    model = chain()
+    fast = torch.compile(model, backend="stone", options={"inner": "inductor"}, dynamic=True)
+    alias = model[0].weight.data
+    for batch in (3, 5, 7, 3, 7):
+        alias.mul_(1.5)
+        x = torch.randn(batch, 16)
+        with warnings.catch_warnings(action="ignore", category=stonefx.StonefxWarning):
+            torch.testing.assert_close(fast(x), model(x))
+
+
 def test_parameters_passed_to_functional_call_follow_their_values() -> None:
     model = chain()
     fast = compiled(model)
