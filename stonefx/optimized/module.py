@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..rewriting import StonefxWarning
+from .weights import hook_tables
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -120,12 +121,17 @@ class PartlyOptimizedModule(nn.Module):
         self.__dict__["report"] = report
         self.__dict__["_make_run"] = make_run
         self.__dict__["_run"] = source.forward if make_run is None else make_run(source)
+        # Dynamo does not look for hooks that come after it compiled a call.
+        watched = source.modules() if make_run is not None else ()
+        tables = {id(table): table for module in watched for table in hook_tables(module)}.values()
+        self.__dict__["_hooked"] = list(tables), sum(map(len, tables))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own forward."""
+        tables, hooks = self.__dict__["_hooked"]
         # Another compiler or exporter wants to see the forward itself.
-        run = self._source.forward if torch.compiler.is_compiling() else self.__dict__["_run"]
-        return run(*args, **kwargs)
+        plain = torch.compiler.is_compiling() or sum(map(len, tables)) != hooks
+        return (self._source.forward if plain else self.__dict__["_run"])(*args, **kwargs)
 
     def train(self, mode: bool = True) -> PartlyOptimizedModule:
         """Set the mode of the model, whose forward may ask for it, and of its submodules."""
@@ -141,7 +147,7 @@ class PartlyOptimizedModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What runs is bound to the weights of this module; what is read back runs the model's own forward.
-        return super().__getstate__() | {"_run": self._source.forward, "_make_run": None}
+        return super().__getstate__() | {"_run": self._source.forward, "_make_run": None, "_hooked": ([], 0)}
 
     def __getattr__(self, name: str) -> Any:
         return _attribute(self, name, super().__getattr__)
