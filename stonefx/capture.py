@@ -119,6 +119,7 @@ def from_module(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic: bool = True,
+    recurrent: bool = True,
 ) -> Capture:
     """Capture a whole model ahead of time by running it once on an example call.
 
@@ -129,6 +130,7 @@ def from_module(
         model: the module.
         args, kwargs: an example call: tensors and constants in tuples, lists, dicts or dataclasses.
         dynamic: let the most common leading size of the tensor arguments vary, where the model allows it.
+        recurrent: take recurrent layers into the graph, as one operator each. A compiler would unroll its steps.
 
     Raises:
         CaptureError: with the line of the user's code where the trace stopped.
@@ -151,7 +153,8 @@ def from_module(
         ) from error
     check_leaves(arguments)
     with without_own_hooks(model):
-        return _capture_call(model, args, kwargs, signature, batch_size(arguments) if dynamic else None)
+        batch = batch_size(arguments) if dynamic else None
+        return _capture_call(model, args, kwargs, signature, batch, recurrent)
 
 
 def _capture_call(
@@ -160,6 +163,7 @@ def _capture_call(
     kwargs: dict[str, Any],
     signature: inspect.Signature,
     batch: int | None,
+    recurrent: bool,
 ) -> Capture:
     failure: CaptureError | None = None
     first: CaptureError | None = None
@@ -170,7 +174,9 @@ def _capture_call(
         call_args, call_kwargs = resized((args, kwargs), 1, 2) if size == 1 else (args, kwargs)
         size = 2 if size == 1 else size
         try:
-            recording = record(model, call_args, call_kwargs, size, gradients=gradients, exact=exact)
+            recording = record(
+                model, call_args, call_kwargs, size, gradients=gradients, exact=exact, recurrent=recurrent
+            )
             capture = _capture(model, recording, signature)
             if (mismatch := capture.mismatch(args, kwargs)) is None:
                 return (
@@ -201,19 +207,22 @@ def capturable_submodules(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic: bool = True,
+    recurrent: bool = True,
 ) -> tuple[list[tuple[str, Capture, tuple[Any, ...], dict[str, Any]]], list[str]]:
     """Capture the largest submodules of a model that does not trace as a whole.
 
     Args:
-        model, args, kwargs, dynamic: as of `from_module`. The model runs once to see what its parts are called
-            with.
+        model, args, kwargs, dynamic, recurrent: as of `from_module`. The model runs once to see what its parts are
+            called with.
 
     Returns:
         Path, capture and example call of each submodule, none inside another; and for each one that was skipped
         a line with its path and the reason.
     """
     calls = submodule_calls(model, args, kwargs or {})
-    found, skipped = search(model, calls, lambda module, call: from_module(module, *call, dynamic=dynamic))
+    found, skipped = search(
+        model, calls, lambda module, call: from_module(module, *call, dynamic=dynamic, recurrent=recurrent)
+    )
     return [(path, capture, *call) for path, capture, call in found], skipped
 
 

@@ -191,7 +191,9 @@ def optimize_owned(
     try:
         try:
             with as_capture_errors(type(source).__name__):
-                capture = from_module(source, args, kwargs, dynamic=options.dynamic)
+                capture = from_module(
+                    source, args, kwargs, dynamic=options.dynamic, recurrent=options.inner == "eager"
+                )
         except Uncapturable:
             raise
         except CaptureError as error:
@@ -339,7 +341,9 @@ def _parts(
     source: nn.Module, example: Arguments, options: Options, door: str
 ) -> tuple[list[_Part], list[str]]:
     """The largest submodules that can be captured, rewritten; and why the others were left out."""
-    captured, skipped = capturable_submodules(source, *example, dynamic=options.dynamic)
+    captured, skipped = capturable_submodules(
+        source, *example, dynamic=options.dynamic, recurrent=options.inner == "eager"
+    )
     parts = []
     for path, capture, args, kwargs in captured:
         chosen, submodule, example = options, source.get_submodule(path), (args, kwargs)

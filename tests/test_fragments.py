@@ -66,8 +66,7 @@ def close(came: torch.Tensor, wanted: torch.Tensor) -> None:
     torch.testing.assert_close(came, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("inner", ["eager", "aot_eager"])
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize(("make", "inner"), [*((m, "eager") for m in MODELS), (WithoutModules, "aot_eager")])
 def test_a_chain_between_two_breaks_is_merged(make: Callable[[], nn.Module], inner: str) -> None:
     model, x = made(make), torch.randn(5, 6)
     fast = stonefx.optimize(model, x, inner=inner)
@@ -105,6 +104,25 @@ def test_it_trains_as_the_model_does() -> None:
         subject(x).square().sum().backward()
     for (name, wanted), came in zip(model.named_parameters(), fast.parameters(), strict=True):
         torch.testing.assert_close(came.grad, wanted.grad, msg=name)
+
+
+def test_hooks_that_come_later_run() -> None:
+    model, x = made(AcrossModules), torch.randn(5, 6)
+    fast, seen = stonefx.optimize(model, x), []
+    handle = fast.up.register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    with torch.no_grad():
+        close(fast(x), model(x))
+        handle.remove()
+        close(fast(x), model(x))
+    assert seen == [(5, 64)]
+
+
+def test_another_compiler_sees_the_forward_itself() -> None:
+    model, x = made(AcrossModules), torch.randn(5, 6)
+    fast = stonefx.optimize(model, x)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        close(torch.compile(fast, backend="eager")(x), model(x))
 
 
 def test_threads_may_call_it_at_once() -> None:

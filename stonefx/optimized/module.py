@@ -18,7 +18,7 @@ from .derived import Derived, derived, own_forward, plain_class, set_class
 from .parts import PLACE, Part, copied_as, pickled
 from .program import TABLES
 from .record import Record
-from .weights import has_hooks
+from .weights import has_hooks, hook_tables
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -190,12 +190,16 @@ class _Parts:
         make_run: as of `PartlyOptimizedModule`.
         run: what it made.
         patched: the forward that the model had as an attribute of its own.
+        tables: those for hooks, where `run` was compiled without hooks that come later.
+        hooks: how many these held.
     """
 
     report: Report
     make_run: Callable[..., Any] | None
     run: Callable[..., Any] | None
     patched: Any
+    tables: list[dict[int, Any]]
+    hooks: int
 
 
 class PartlyOptimizedModule(Derived):
@@ -217,7 +221,10 @@ class PartlyOptimizedModule(Derived):
     ) -> None:
         patched = self.__dict__.pop("forward", None)
         run = None if make_run is None else make_run(patched or own_forward(self))
-        self.__dict__["_stone_parts"] = _Parts(report, make_run, run, patched)
+        # Dynamo does not look for hooks that come after it compiled a call.
+        watched = source.modules() if make_run is not None else ()
+        tables = {id(table): table for module in watched for table in hook_tables(module)}.values()
+        self.__dict__["_stone_parts"] = _Parts(report, make_run, run, patched, list(tables), sum(map(len, tables)))
 
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
@@ -243,8 +250,8 @@ class PartlyOptimizedModule(Derived):
         """Run the model's own forward."""
         parts = self.__dict__["_stone_parts"]
         # Another compiler or exporter wants to see the forward itself.
-        run = None if torch.compiler.is_compiling() else parts.run
-        run = run or parts.patched or own_forward(self)
+        plain = torch.compiler.is_compiling() or sum(map(len, parts.tables)) != parts.hooks
+        run = (None if plain else parts.run) or parts.patched or own_forward(self)
         return run(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -457,10 +457,9 @@ def _without_gradient(
         split: the folds.
     """
     placeholders = module.graph.find_nodes(op="placeholder")
-    if traced_functions(module):
-        return frozenset(node.name for node in placeholders)
-    if not any(map(lacks_gradients, module.graph.nodes)):
+    if not traced_functions(module) and not any(map(lacks_gradients, module.graph.nodes)):
         return frozenset()
+    # What required a gradient at capture did not reach the functions that were traced into.
     known = dict(zip(originals, required, strict=True))
     folds = [node.name for node in placeholders if "fold_input" in node.meta]
     for name, origins in zip(folds, fold_sources(split), strict=True):

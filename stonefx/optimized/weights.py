@@ -18,6 +18,11 @@ def global_hook_tables() -> list[dict[int, Any]]:
     return [getattr(module_globals, f"_global{name}") for name in _HOOKS]
 
 
+def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
+    """The tables that must all be empty for a call to need nothing of `nn.Module.__call__`."""
+    return [*(getattr(module, name) for name in _HOOKS), *global_hook_tables()]
+
+
 def hooks(module: nn.Module) -> list[Any]:
     """The hooks that a call of this module runs."""
     return [hook for name in _HOOKS for hook in getattr(module, name).values()]

@@ -58,8 +58,6 @@ def plain_dynamo(gradients: bool = True) -> Iterator[None]:
                 assume_static_by_default=True,
                 force_parameter_static_shapes=False,
                 error_on_recompile=False,
-                # A recurrent layer is then one operator of the graph.
-                allow_rnn=True,
                 **_SIDE_EFFECTS,
             )
         )

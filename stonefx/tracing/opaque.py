@@ -45,15 +45,18 @@ def noted_functions() -> Iterator[list[str]]:
     thread = threading.get_ident()
 
     def call_apply(self: AutogradFunctionVariable, tx: Any, args: Any, kwargs: Any) -> Any:
-        required: list[bool] = []
+        tensors: list[Any] = []
 
         def visit(value: VariableTracker) -> None:
-            if value.is_tensor() and value.requires_grad is not False:  # type: ignore[attr-defined]
-                required.append(True)
+            # Whole numbers and truth values never have a gradient.
+            dtype = getattr(value, "dtype", None)
+            if value.is_tensor() and (dtype is None or dtype.is_floating_point or dtype.is_complex):
+                tensors.append(value)
 
         VariableTracker.visit(visit, (args, kwargs))
         enabled = torch.is_grad_enabled()
-        traced = (enabled and not required) or (not enabled and not ambient)
+        required = any(value.requires_grad is not False for value in tensors)
+        traced = bool(tensors) and ((enabled and not required) or (not enabled and not ambient))
         if traced and threading.get_ident() == thread:
             names.append(self.fn_cls.__name__)
         return original(self, tx, args, kwargs)

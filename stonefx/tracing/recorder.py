@@ -25,7 +25,7 @@ from .mutation import written_placeholders
 from .numbers import marked_outputs
 from .opaque import noted_functions, traced_functions
 from .questions import Questions, noted_questions
-from .recurrent import whole_recurrent_layers
+from .recurrent import recurrent_layers
 from .results import plain_integers
 from .retrace import from_dynamo
 
@@ -73,6 +73,7 @@ def record(
     *,
     gradients: bool = True,
     exact: bool = False,
+    recurrent: bool = True,
 ) -> Recording:
     """Run a model once on copies of its arguments and record the one graph that Dynamo makes of it.
 
@@ -83,6 +84,7 @@ def record(
             find to be a constant; None for static sizes.
         gradients: the gradient mode to run in.
         exact: run on exact copies of the arguments, see `copied`.
+        recurrent: take recurrent layers into the graph.
 
     Raises:
         CaptureError: the model does not trace to one graph, or stores into itself.
@@ -100,7 +102,7 @@ def record(
         noted_functions() as functions,
         noted_questions() as questions,
         decided_branches() as decisions,
-        whole_recurrent_layers(),
+        recurrent_layers(recurrent),
         unchanged_attributes(model) as substitutes,
     ):
         recorder.substitutes = substitutes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,11 +20,18 @@ _OPERATORS = (
 
 
 @contextmanager
-def whole_recurrent_layers() -> Iterator[None]:
-    """While this thread records, the shapes of a recurrent layer's results are worked out without running its steps.
+def recurrent_layers(taken: bool) -> Iterator[None]:
+    """While this thread records, take recurrent layers into the graph, or let Dynamo stop at them.
 
-    torch's own stand-in runs them one by one, so that a graph would hold for one number of steps only.
+    The shapes of their results are worked out without running their steps. torch's own stand-in runs them one by one,
+    so that a graph would hold for one number of steps only.
     """
+    with torch._dynamo.config.patch(allow_rnn=taken), _whole_operators() if taken else nullcontext():
+        yield
+
+
+@contextmanager
+def _whole_operators() -> Iterator[None]:
     thread = threading.get_ident()
     kept = [(operator, dict(operator.py_kernels)) for operator in _OPERATORS]
     for operator, kernels in kept:

@@ -65,6 +65,17 @@ def test_states_may_be_given(kind: type[nn.RNNBase], options: dict[str, Any]) ->
     close(fast(x, states), model(x, states))
 
 
+def test_a_compiler_gets_what_lies_around_it_and_the_steps_may_vary() -> None:
+    model, x = Tagger(nn.GRU).eval(), torch.randn(3, 5, 8)
+    fast = stonefx.optimize(model, x, inner="aot_eager")
+    assert len(fast.report.rewritten("linear_chain")) == 2
+    for steps in (3, 7):
+        probe = torch.randn(steps, 5, 8)
+        with torch.no_grad():
+            close(fast(probe), model(probe))
+        close(fast(probe), model(probe))
+
+
 def test_it_trains() -> None:
     model, x = Tagger(nn.LSTM, batch_first=True), torch.randn(3, 5, 8)
     fast = stonefx.optimize(model, x, keep=("before", "behind"))
