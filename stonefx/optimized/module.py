@@ -15,7 +15,7 @@ from torch import nn
 
 from ..rewriting import StonefxWarning
 from .derived import Derived, derived, own_forward, plain_class, set_class
-from .parts import PLACE, Part, copied_as, pickled
+from .parts import PLACE, Part, announce_casts, copied_as, pickled
 from .program import TABLES
 from .record import Record
 from .weights import has_hooks, hook_tables
@@ -254,6 +254,10 @@ class PartlyOptimizedModule(Derived):
         run = (None if plain else parts.run) or parts.patched or own_forward(self)
         return run(*args, **kwargs)
 
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Any:
+        announce_casts(self, fn)
+        return super()._apply(fn, recurse)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         # As the original model; the parts raise where they lost weights.
         return pickled(self, protocol)
@@ -325,6 +329,7 @@ class LazyModule(Derived):
                 if made.__dict__ is not self.__dict__:
                     for name in [name for name in self.__dict__ if name.endswith("_hooks")]:
                         made.__dict__[name] = self.__dict__[name]
+                    made.__dict__["_stone_pending"] = pending
                 self.__dict__ = made.__dict__
                 set_class(self, type(made))
                 record = self.__dict__.get("_stone_record")

@@ -164,12 +164,7 @@ class Part(Derived):
         return place.shown if place is not None and place.shown is not None else super().extra_repr()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        place = self.__dict__.get(PLACE)
-        if place is not None and place.record is not None:
-            for dtype in {tensor.dtype for tensor in [*self.parameters(), *self.buffers()]}:
-                changed = fn(torch.empty(0, dtype=dtype)).dtype
-                if changed != dtype:
-                    place.record.cast(dtype, changed)
+        announce_casts(self, fn)
         return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
@@ -431,6 +426,23 @@ def difference(old: nn.Module, new: Any) -> str:
         if child is not None and (found := difference(child, new._modules[name])):
             return f"in {name}, {found}"
     return ""
+
+
+def announce_casts(module: nn.Module, fn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Tell the optimized models in a module which dtypes a function is about to change.
+
+    Raises:
+        RuntimeError: one of them cannot follow; nothing was changed yet.
+    """
+    casts: dict[Record, tuple[torch.dtype, torch.dtype]] = {}
+    for part, place in parts(module):
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
+            if place.record is not None and tensor is not None and place.record not in casts:
+                changed = fn(torch.empty(0, dtype=tensor.dtype)).dtype
+                if changed != tensor.dtype:
+                    casts[place.record] = tensor.dtype, changed
+    for record in sorted(casts, key=lambda record: not record.program.original_missing):
+        record.cast(*casts[record])
 
 
 def is_pruning(place: Place, hook: Any) -> bool:
