@@ -68,7 +68,15 @@ class Place:
         if record is None:
             return Place(None, self.path, released=self.released, shown=self.shown)
         facts = (copy.deepcopy(facts, memo) for facts in (self.attributes, self.children))
-        return Place(record, self.path, *facts, self.weights, self.released, self.shown, copy.deepcopy(self.hooks, memo))
+        return Place(
+            record,
+            self.path,
+            *facts,
+            self.weights,
+            self.released,
+            self.shown,
+            copy.deepcopy(self.hooks, memo),
+        )
 
     def is_as_captured(self, module: nn.Module) -> bool:
         """Whether the graph holds for this module, its hooks left aside."""
@@ -164,12 +172,7 @@ class Part(Derived):
         return place.shown if place is not None and place.shown is not None else super().extra_repr()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        place = self.__dict__.get(PLACE)
-        if place is not None and place.record is not None:
-            for dtype in {tensor.dtype for tensor in [*self.parameters(), *self.buffers()]}:
-                changed = fn(torch.empty(0, dtype=dtype)).dtype
-                if changed != dtype:
-                    place.record.cast(dtype, changed)
+        announce_casts(self, fn)
         return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
@@ -186,7 +189,9 @@ class Part(Derived):
     def __reduce_ex__(self, protocol: Any) -> Any:
         place = self.__dict__[PLACE]
         if place.released:
-            raise TypeError(f"cannot pickle {place.path or 'this module'}: {place.gone(next(iter(place.released)))}")
+            raise TypeError(
+                f"cannot pickle {place.path or 'this module'}: {place.gone(next(iter(place.released)))}"
+            )
         return pickled(self, protocol)
 
 
@@ -420,7 +425,10 @@ def difference(old: nn.Module, new: Any) -> str:
             return f"{name!r} was {value!r} and is {peek(new, name)!r}"
     for table in ("_parameters", "_buffers"):
         facts = [
-            {name: None if value is None else (value.shape, value.dtype) for name, value in getattr(one, table).items()}
+            {
+                name: None if value is None else (value.shape, value.dtype)
+                for name, value in getattr(one, table).items()
+            }
             for one in (old, new)
         ]
         if facts[0] != facts[1]:
@@ -431,6 +439,23 @@ def difference(old: nn.Module, new: Any) -> str:
         if child is not None and (found := difference(child, new._modules[name])):
             return f"in {name}, {found}"
     return ""
+
+
+def announce_casts(module: nn.Module, fn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Tell the optimized models in a module which dtypes a function is about to change.
+
+    Raises:
+        RuntimeError: one of them cannot follow; nothing was changed yet.
+    """
+    casts: dict[Record, tuple[torch.dtype, torch.dtype]] = {}
+    for part, place in parts(module):
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
+            if place.record is not None and tensor is not None and place.record not in casts:
+                changed = fn(torch.empty(0, dtype=tensor.dtype)).dtype
+                if changed != tensor.dtype:
+                    casts[place.record] = tensor.dtype, changed
+    for record in sorted(casts, key=lambda record: not record.program.original_missing):
+        record.cast(*casts[record])
 
 
 def is_pruning(place: Place, hook: Any) -> bool:
@@ -458,7 +483,9 @@ def kept_state(model: nn.Module) -> Callable[[], None]:
     for module in model.modules():
         if not is_scripted(module):
             tables: list[Any] = [getattr(module, name) for name in _TABLES]
-            kept.append((module, type(module), dict(module.__dict__), [(table, table.copy()) for table in tables]))
+            kept.append(
+                (module, type(module), dict(module.__dict__), [(table, table.copy()) for table in tables])
+            )
 
     def restore() -> None:
         for module, cls, attributes, tables in kept:
