@@ -67,7 +67,12 @@ class Place:
         record = memo.get(id(self.record))
         if record is None:
             return Place(None, self.path, released=self.released, shown=self.shown)
-        facts = (copy.deepcopy(facts, memo) for facts in (self.attributes, self.children))
+        # What stands in the class is the same for all copies; what is the module's own was copied before its place.
+        attributes = {
+            name: copy.deepcopy(value, memo) if isinstance(value, tuple) else memo.get(id(value), value)
+            for name, value in self.attributes.items()
+        }
+        facts = (attributes, copy.deepcopy(self.children, memo))
         return Place(
             record,
             self.path,
