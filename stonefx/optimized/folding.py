@@ -137,7 +137,9 @@ def _widened(stored: torch.Tensor) -> Rows | None:
 
 
 def _elementwise(function: Callable[[Any, Any], torch.Tensor], first: Any, second: Any) -> Rows | None:
-    shapes = [value.shape if isinstance(value, Rows | torch.Tensor) else torch.Size() for value in (first, second)]
+    shapes = [
+        value.shape if isinstance(value, Rows | torch.Tensor) else torch.Size() for value in (first, second)
+    ]
     shape = torch.broadcast_shapes(*shapes)
     # An operand of fewer rows would be read again for each block.
     if any(isinstance(value, Rows) and value.shape != shape for value in (first, second)):
@@ -145,7 +147,9 @@ def _elementwise(function: Callable[[Any, Any], torch.Tensor], first: Any, secon
     reads = [_reader(value, shape) for value in (first, second)]
     device = next(value.device for value in (first, second) if isinstance(value, Rows))
     costly = any(isinstance(value, Rows) and value.costly for value in (first, second))
-    return Rows(shape, device, lambda start, end: function(*(read(start, end) for read in reads)), costly=costly)
+    return Rows(
+        shape, device, lambda start, end: function(*(read(start, end) for read in reads)), costly=costly
+    )
 
 
 def _reader(value: Any, shape: torch.Size) -> Callable[[int, int], Any]:

@@ -38,4 +38,6 @@ def row_major_arguments(capture: Capture, inner: str) -> frozenset[str]:
 def written_weights(capture: Capture) -> list[str]:
     """The parameters and buffers that a graph writes to."""
     written = written_placeholders(capture.module.graph)
-    return [name for placeholder, name in capture.weights.items() if any(n.name == placeholder for n in written)]
+    return [
+        name for placeholder, name in capture.weights.items() if any(n.name == placeholder for n in written)
+    ]

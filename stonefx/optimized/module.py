@@ -49,7 +49,11 @@ class OptimizedModule(Part):
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
         """The forward with the signature of the model's own, and methods that write a checkpoint only where it is one."""
-        return super().namespace_over(plain) | {"forward": _like(plain, cls._stone_forward)} | _checked_checkpoints(plain)
+        return (
+            super().namespace_over(plain)
+            | {"forward": _like(plain, cls._stone_forward)}
+            | _checked_checkpoints(plain)
+        )
 
     @property
     def report(self) -> Report:
@@ -91,7 +95,9 @@ class OptimizedModule(Part):
         record = self.__dict__["_stone_record"]
         code = record.program.code(self)
         self.__dict__[TABLES] = tuple(code.own.values())
-        record.fast = derived(OptimizedModule, plain_class(type(self)), lambda: _methods(code, self), code.key)
+        record.fast = derived(
+            OptimizedModule, plain_class(type(self)), lambda: _methods(code, self), code.key
+        )
         record.stale = False
         set_class(self, record.fast)
         if has_hooks(self):
@@ -229,7 +235,11 @@ class PartlyOptimizedModule(Derived):
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
         """The forward with the signature of the model's own, and methods that write a checkpoint only where it is one."""
-        return super().namespace_over(plain) | {"forward": _like(plain, cls._stone_forward)} | _checked_checkpoints(plain)
+        return (
+            super().namespace_over(plain)
+            | {"forward": _like(plain, cls._stone_forward)}
+            | _checked_checkpoints(plain)
+        )
 
     @property
     def report(self) -> Report:
@@ -244,7 +254,8 @@ class PartlyOptimizedModule(Derived):
     @property
     def _stone_follows_weights(self) -> bool:
         """Whether the folds in the submodules or graphs are made again when the model's own weights change."""
-        return self.is_compiled or any(part._stone_follows_weights for part in self.modules() if isinstance(part, OptimizedModule))
+        parts = [module for module in self.modules() if isinstance(module, OptimizedModule)]
+        return self.is_compiled or any(part._stone_follows_weights for part in parts)
 
     def _stone_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own forward."""
@@ -264,7 +275,9 @@ class PartlyOptimizedModule(Derived):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PartlyOptimizedModule:
         twin: Any = copied_as(self, derived(PartlyOptimizedModule, plain_class(type(self))), memo)
-        PartlyOptimizedModule.__init__(twin, twin, copy.copy(self.report), self.__dict__["_stone_parts"].make_run)
+        PartlyOptimizedModule.__init__(
+            twin, twin, copy.copy(self.report), self.__dict__["_stone_parts"].make_run
+        )
         return twin
 
 

@@ -67,8 +67,21 @@ class Place:
         record = memo.get(id(self.record))
         if record is None:
             return Place(None, self.path, released=self.released, shown=self.shown)
-        facts = (copy.deepcopy(facts, memo) for facts in (self.attributes, self.children))
-        return Place(record, self.path, *facts, self.weights, self.released, self.shown, copy.deepcopy(self.hooks, memo))
+        # What stands in the class is the same for all copies; what is the module's own was copied before its place.
+        attributes = {
+            name: copy.deepcopy(value, memo) if isinstance(value, tuple) else memo.get(id(value), value)
+            for name, value in self.attributes.items()
+        }
+        facts = (attributes, copy.deepcopy(self.children, memo))
+        return Place(
+            record,
+            self.path,
+            *facts,
+            self.weights,
+            self.released,
+            self.shown,
+            copy.deepcopy(self.hooks, memo),
+        )
 
     def is_as_captured(self, module: nn.Module) -> bool:
         """Whether the graph holds for this module, its hooks left aside."""
@@ -181,7 +194,9 @@ class Part(Derived):
     def __reduce_ex__(self, protocol: Any) -> Any:
         place = self.__dict__[PLACE]
         if place.released:
-            raise TypeError(f"cannot pickle {place.path or 'this module'}: {place.gone(next(iter(place.released)))}")
+            raise TypeError(
+                f"cannot pickle {place.path or 'this module'}: {place.gone(next(iter(place.released)))}"
+            )
         return pickled(self, protocol)
 
 
@@ -415,7 +430,10 @@ def difference(old: nn.Module, new: Any) -> str:
             return f"{name!r} was {value!r} and is {peek(new, name)!r}"
     for table in ("_parameters", "_buffers"):
         facts = [
-            {name: None if value is None else (value.shape, value.dtype) for name, value in getattr(one, table).items()}
+            {
+                name: None if value is None else (value.shape, value.dtype)
+                for name, value in getattr(one, table).items()
+            }
             for one in (old, new)
         ]
         if facts[0] != facts[1]:
@@ -470,7 +488,9 @@ def kept_state(model: nn.Module) -> Callable[[], None]:
     for module in model.modules():
         if not is_scripted(module):
             tables: list[Any] = [getattr(module, name) for name in _TABLES]
-            kept.append((module, type(module), dict(module.__dict__), [(table, table.copy()) for table in tables]))
+            kept.append(
+                (module, type(module), dict(module.__dict__), [(table, table.copy()) for table in tables])
+            )
 
     def restore() -> None:
         for module, cls, attributes, tables in kept:

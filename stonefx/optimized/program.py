@@ -112,7 +112,9 @@ class Program:
         """The folded weights by placeholder, from the weights of the captured model."""
         if self.split.folds is None:
             return {}
-        read = [self.constants[name] if name in self.constants else weight(source, name) for name in self.read]
+        read = [
+            self.constants[name] if name in self.constants else weight(source, name) for name in self.read
+        ]
         values = evaluate_folds(self.split.folds, read)
         return dict(zip(self._fold_names(), values, strict=True))
 
@@ -138,7 +140,12 @@ class Program:
     def used(self) -> set[str]:
         """Names of the model's weights that the graph, its folds or its checks read."""
         capture = self.capture
-        read = {*capture.weights.values(), *self.read, *returned_weights(capture.output), *capture.checks.weights}
+        read = {
+            *capture.weights.values(),
+            *self.read,
+            *returned_weights(capture.output),
+            *capture.checks.weights,
+        }
         return read - self.constants.keys()
 
     @cached_property
@@ -194,7 +201,11 @@ class Program:
         known = reachable_tensors(source) if self.constants else set()
         for name, tensor in self.constants.items():
             # What is not part of the copied model may be changed by others, who know nothing of this one.
-            value = tensor if id(tensor) in known else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            value = (
+                tensor
+                if id(tensor) in known
+                else tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            )
             source._buffers[name] = value
             source._non_persistent_buffers_set.add(name)
         facts = [weight(source, name) for name in self.read]
@@ -351,9 +362,7 @@ class Program:
         body.constants |= dict(tables.values())
         return _code(call)
 
-    def _following(
-        self, body: Body, folds: dict[str, str], weights: list[str], forwarded: str
-    ) -> list[str]:
+    def _following(self, body: Body, folds: dict[str, str], weights: list[str], forwarded: str) -> list[str]:
         """Statements that fetch the folds of weights that may have changed."""
         known = body.variable("known")
         current = body.constant(self.current_folds, "current_folds")
@@ -427,7 +436,11 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str], release: bo
     constants |= {attributes[target]: tensor for target, tensor in _attributes(capture.module).items()}
     renamed: dict[str, list[str]] = {}
     if release:
-        folded = [node.name for node in capture.module.graph.find_nodes(op="placeholder") if "fold_input" in node.meta]
+        folded = [
+            node.name
+            for node in capture.module.graph.find_nodes(op="placeholder")
+            if "fold_input" in node.meta
+        ]
         for operand, origins in zip(folded, fold_sources(split), strict=True):
             for index in origins:
                 renamed.setdefault(read[index], []).append(names[operand])

@@ -79,7 +79,9 @@ class Reading:
 
     def is_needed(self) -> bool:
         """Whether the weight is computed at all."""
-        return isinstance(inspect.getattr_static(type(self.holder), self.leaf, None), property) or bool(self._hooks())
+        return isinstance(inspect.getattr_static(type(self.holder), self.leaf, None), property) or bool(
+            self._hooks()
+        )
 
     def __call__(self) -> torch.Tensor:
         """The weight as it is now."""

@@ -35,7 +35,9 @@ GRAPHS: dict[str, Callable[..., object]] = {
     "scaled columns": lambda a, b, s, c: narrow(times(wide(a), wide(s))),
     "scaled rows": lambda a, b, s, c: narrow(aten.div.Tensor(wide(a), wide(c))),
     "scaled on the left": lambda a, b, s, c: narrow(aten.sub.Tensor(wide(s), wide(a))),
-    "transposed": lambda a, b, s, c: narrow(aten.mm.default(aten.t.default(wide(b)), aten.t.default(wide(a)))),
+    "transposed": lambda a, b, s, c: narrow(
+        aten.mm.default(aten.t.default(wide(b)), aten.t.default(wide(a)))
+    ),
     "transposed later": lambda a, b, s, c: aten.t.default(narrow(aten.mm.default(wide(a), wide(b)))),
     "three": lambda a, b, s, c: narrow(
         aten.mm.default(aten.mm.default(wide(a), wide(b)), aten.t.default(wide(b)))
@@ -43,7 +45,9 @@ GRAPHS: dict[str, Callable[..., object]] = {
     "from the right": lambda a, b, s, c: narrow(
         aten.mm.default(aten.t.default(wide(a)), aten.mm.default(wide(a), wide(b)))
     ),
-    "scaled product": lambda a, b, s, c: narrow(times(aten.mm.default(times(wide(a), wide(s)), wide(b)), 3.0)),
+    "scaled product": lambda a, b, s, c: narrow(
+        times(aten.mm.default(times(wide(a), wide(s)), wide(b)), 3.0)
+    ),
     "vector": lambda a, b, s, c: narrow(aten.mv.default(times(wide(a), wide(c)), wide(s))),
     "shape": lambda a, b, s, c: narrow(times(aten.reshape.default(wide(a), [8, 12, 64]), wide(s))),
     "broadcast up": lambda a, b, s, c: narrow(times(wide(a), aten.reshape.default(wide(s), [64, 1, 1]))),
@@ -106,5 +110,7 @@ def test_weights_are_taken_when_they_are_needed_and_once() -> None:
 
 def test_a_fold_never_ends_in_memory_of_others() -> None:
     graph = folds(GRAPHS["the weight itself"])
-    (found,) = Folding(graph, [A, B, COLUMN, SCALE].__getitem__, frozenset({A.untyped_storage().data_ptr()})).values()
+    (found,) = Folding(
+        graph, [A, B, COLUMN, SCALE].__getitem__, frozenset({A.untyped_storage().data_ptr()})
+    ).values()
     assert torch.equal(found, A.t()) and found.data_ptr() != A.data_ptr()

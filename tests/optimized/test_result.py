@@ -122,12 +122,23 @@ ACTS: list[Change] = [
     setting("norm", "running_mean", lambda: torch.randn(4)),
     doing(lambda m: halved(m.head.weight), "a write in place"),
     doing(lambda m: m.head.weight.data.mul_(2), "a write to data"),
-    doing(lambda m: m.head.load_state_dict({"weight": torch.ones(4, 3), "bias": torch.zeros(4)}), "load a part"),
+    doing(
+        lambda m: m.head.load_state_dict({"weight": torch.ones(4, 3), "bias": torch.zeros(4)}), "load a part"
+    ),
     doing(lambda m: m.head.register_parameter("weight", nn.Parameter(torch.ones(4, 3))), "register a weight"),
     doing(lambda m: nn.init.constant_(m.head.weight, 0.5), "initialise"),
     doing(lambda m: prune.l1_unstructured(m.head, "weight", 0.5), "prune"),
-    doing(lambda m: (prune.l1_unstructured(m.head, "weight", 0.5), prune.random_unstructured(m.head, "bias", 1)), "prune both"),
-    doing(lambda m: (prune.l1_unstructured(m.head, "weight", 0.5), prune.remove(m.head, "weight")), "prune for good"),
+    doing(
+        lambda m: (
+            prune.l1_unstructured(m.head, "weight", 0.5),
+            prune.random_unstructured(m.head, "bias", 1),
+        ),
+        "prune both",
+    ),
+    doing(
+        lambda m: (prune.l1_unstructured(m.head, "weight", 0.5), prune.remove(m.head, "weight")),
+        "prune for good",
+    ),
     doing(lambda m: parametrize.register_parametrization(m.head, "weight", Double()), "parametrise"),
     doing(lambda m: parametrizations.weight_norm(m.head), "weight norm"),
     doing(
@@ -138,7 +149,9 @@ ACTS: list[Change] = [
         "parametrise for good",
     ),
     doing(lambda m: m.register_forward_hook(lambda module, args, result: result + 1), "a hook on the model"),
-    doing(lambda m: m.register_forward_pre_hook(lambda module, args: (args[0] * 2,)), "a hook before the model"),
+    doing(
+        lambda m: m.register_forward_pre_hook(lambda module, args: (args[0] * 2,)), "a hook before the model"
+    ),
     doing(lambda m: m.spare.register_forward_hook(lambda *_: 1 / 0), "a hook on what is not called"),
     doing(lambda m: m.requires_grad_(False), "freeze"),
     doing(lambda m: m.eval(), "evaluate"),
@@ -158,7 +171,9 @@ ACTS_OR_RAISES: list[Change] = [
     setting("", "head", lambda: Renorm(3, 4)),
     setting("", "head", lambda: nn.Linear(3, 4, bias=False)),
     setting("norm", "eps", lambda: 0.5),
-    doing(lambda m: [setattr(m.norm, name, None) for name in ("running_mean", "running_var")], "no statistics"),
+    doing(
+        lambda m: [setattr(m.norm, name, None) for name in ("running_mean", "running_var")], "no statistics"
+    ),
     setting("head", "bias", lambda: None),
     setting("head", "forward", lambda: lambda x: x[:, :1].expand(-1, 4)),
     setting("encoder.0", "weight", lambda: nn.Parameter(torch.randn(64, 6))),
@@ -172,9 +187,16 @@ ACTS_OR_RAISES: list[Change] = [
     doing(lambda m: m.encoder.register_forward_hook(lambda module, args, result: 2 * result), "a hook"),
     doing(lambda m: m.head.register_forward_pre_hook(lambda module, args: (2 * args[0],)), "a hook before"),
     doing(lambda m: prune.l1_unstructured(m.encoder[0], "weight", 0.5), "prune a folded weight"),
-    doing(lambda m: parametrize.register_parametrization(m.encoder[0], "weight", Double()), "parametrise a folded weight"),
-    doing(lambda m: m.apply(lambda part: isinstance(part, nn.Linear) and nn.init.ones_(part.weight)), "apply"),
-    doing(lambda m: m.load_state_dict({k: torch.ones_like(v) for k, v in Auto().state_dict().items()}), "load"),
+    doing(
+        lambda m: parametrize.register_parametrization(m.encoder[0], "weight", Double()),
+        "parametrise a folded weight",
+    ),
+    doing(
+        lambda m: m.apply(lambda part: isinstance(part, nn.Linear) and nn.init.ones_(part.weight)), "apply"
+    ),
+    doing(
+        lambda m: m.load_state_dict({k: torch.ones_like(v) for k, v in Auto().state_dict().items()}), "load"
+    ),
     doing(lambda m: halved(m.get_parameter("encoder.0.weight")), "get_parameter"),
     doing(lambda m: halved(m.first), "a property"),
     doing(lambda m: m.drop.train(), "train a part"),
@@ -242,7 +264,9 @@ def test_it_prints_counts_and_iterates_as_the_model(release: bool) -> None:
         if isinstance(model, nn.Sequential):
             assert [*map(str, fast)] == [*map(str, model)] and str(fast[1:]) == str(model[1:])  # type: ignore
         if not release:
-            assert [name for name, _ in fast.named_parameters()] == [name for name, _ in model.named_parameters()]
+            assert [name for name, _ in fast.named_parameters()] == [
+                name for name, _ in model.named_parameters()
+            ]
 
 
 def test_methods_parts_and_attributes_name_what_is_gone() -> None:
@@ -301,7 +325,10 @@ def test_gradients_reach_the_kept_weights() -> None:
 
 def test_calls_that_were_not_captured_run_the_original_where_it_is_there() -> None:
     model, fast = Auto().eval(), optimized(release=False)
-    with torch.no_grad(), pytest.warns(stonefx.StonefxWarning, match="`flip` was False at capture, and now is True"):
+    with (
+        torch.no_grad(),
+        pytest.warns(stonefx.StonefxWarning, match="`flip` was False at capture, and now is True"),
+    ):
         torch.testing.assert_close(fast(x(), True), model(x(), True))
     with pytest.raises(ValueError, match="`flip` was False at capture.*release=False"):
         optimized()(x(), True)
