@@ -183,7 +183,7 @@ def _compile(
         return _compile_frozen(module, split, inputs, len(inputs) - frozen, mode)
     if split.folds is None:
         return compile_inner(module, kept, options.inner, mode)
-    fresh = FreshFolds(split.folds, lambda reason: _note_original(report, reason))
+    fresh = FreshFolds(split.folds, lambda reason: _note_original(report, reason), owned=door == "optimize")
     weights = [inputs[index] for index in split.weights]
     examples = fresh(weights) or evaluate_folds(split.folds, weights)
     for node in module.graph.find_nodes(op="placeholder"):

@@ -147,13 +147,16 @@ class FreshFolds:
     Args:
         folds: the graph that computes them from weights.
         refuse: is told why the folds of some weights are not to be used.
+        owned: the weights belong to a model that stonefx made: who else holds one, such as the history of gradients,
+            does not write it. They are folded again when that changes.
     """
 
-    def __init__(self, folds: fx.GraphModule, refuse: Callable[[str], None]) -> None:
+    def __init__(self, folds: fx.GraphModule, refuse: Callable[[str], None], *, owned: bool = False) -> None:
         self.names = [node.meta["weight"] for node in folds.graph.find_nodes(op="placeholder")]
         self.count = len(folds.graph.output_node().args[0])  # type: ignore[arg-type]
         self.folds, self.ranges = with_magnitudes(folds)
         self.refuse = refuse
+        self.owned = owned
         self.told: set[str] = set()
         self.snapshots: dict[tuple[int, ...], _Snapshot] = {}
 
@@ -193,7 +196,7 @@ class FreshFolds:
         """The first weight to which a write might not show, and why; empty if it would show on all."""
         for name, weight in zip(self.names, weights, strict=True):
             reason = unseen_writers(weight)
-            if not reason and not holds_alone(weight, tries):
+            if not reason and not self.owned and not holds_alone(weight, tries):
                 reason = "another tensor, array or storage object holds its memory"
             if reason:
                 return name, f"the weight {name!r} is not folded: {reason}"

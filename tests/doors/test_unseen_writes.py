@@ -279,6 +279,29 @@ def test_one_graph_serves_weights_that_are_shared_and_others(inner: str) -> None
     assert made[0].rewritten("linear_chain") and len(made[0].notes) == 1
 
 
+def test_what_optimize_owns_is_folded_whoever_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between graph breaks; a history of gradients that is alive holds the transposed weights."""
+
+    class Breaks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = chain().requires_grad_(True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch._dynamo.graph_break()
+            return self.layers(x)
+
+    refused: list[str] = []
+    monkeypatch.setattr(stonefx.backend, "_note_original", lambda report, reason: refused.append(reason))
+    model = Breaks().eval()
+    fast = stonefx.optimize(model, torch.randn(3, 16))
+    held = fast(torch.randn(3, 16, requires_grad=True))
+    for _ in range(2):
+        assert_fresh(fast, model)
+    assert held.grad_fn is not None and not refused
+    assert fast.report.rewritten("linear_chain")
+
+
 def test_the_original_is_no_recompile() -> None:
     """It runs under settings that allow none, as the folds did."""
     model = chain()
