@@ -108,7 +108,8 @@ def rebuild(value: Any, leaf: Callable[[Any], Any]) -> Any:
     items = [rebuild(item, leaf) for _, item in steps]
     if isinstance(value, (list, tuple)):
         # Not the constructor, which may ask more of its arguments than a leaf is.
-        return value._make(items) if hasattr(value, "_fields") else type(value)(items)
+        made: Any = type(value)
+        return made._make(items) if hasattr(value, "_fields") else made(items)
     if type(value) is dict:
         return {key: item for ((_, key), _), item in zip(steps, items, strict=True)}
     result = copy.copy(value)
