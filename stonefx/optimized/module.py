@@ -195,7 +195,8 @@ class _Parts:
         report: about them.
         make_run: as of `PartlyOptimizedModule`.
         run: what it made.
-        patched: the forward that the model had as an attribute of its own.
+        own: the model's forward.
+        patched: the same, where the model had it as an attribute of its own.
         tables: those for hooks, where `run` was compiled without hooks that come later.
         hooks: how many these held.
     """
@@ -203,6 +204,7 @@ class _Parts:
     report: Report
     make_run: Callable[..., Any] | None
     run: Callable[..., Any] | None
+    own: Callable[..., Any]
     patched: Any
     tables: list[dict[int, Any]]
     hooks: int
@@ -226,11 +228,12 @@ class PartlyOptimizedModule(Derived):
         make_run: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
     ) -> None:
         patched = self.__dict__.pop("forward", None)
-        run = None if make_run is None else make_run(patched or own_forward(self))
+        own = patched or own_forward(self)
+        run = None if make_run is None else make_run(own)
         # Dynamo does not look for hooks that come after it compiled a call.
         watched = source.modules() if make_run is not None else ()
         tables = {id(table): table for module in watched for table in hook_tables(module)}.values()
-        self.__dict__["_stone_parts"] = _Parts(report, make_run, run, patched, list(tables), sum(map(len, tables)))
+        self.__dict__["_stone_parts"] = _Parts(report, make_run, run, own, patched, list(tables), sum(map(len, tables)))
 
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
@@ -261,9 +264,9 @@ class PartlyOptimizedModule(Derived):
         """Run the model's own forward."""
         parts = self.__dict__["_stone_parts"]
         # Another compiler or exporter wants to see the forward itself.
-        plain = torch.compiler.is_compiling() or sum(map(len, parts.tables)) != parts.hooks
-        run = (None if plain else parts.run) or parts.patched or own_forward(self)
-        return run(*args, **kwargs)
+        if parts.run is None or torch.compiler.is_compiling() or sum(map(len, parts.tables)) != parts.hooks:
+            return parts.own(*args, **kwargs)
+        return parts.run(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Any:
         announce_casts(self, fn)
