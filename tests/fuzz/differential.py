@@ -57,7 +57,9 @@ def mismatch(program: Program, door: str, inner: str = "eager") -> str | None:
             if program.train:
                 break
         else:
-            problems += [spread(program, first.inputs, fast)]
+            # Kernels for half types may read past a row, and so does a NaN.
+            if all(x.itemsize > 2 for x in first.dtype_sources(module)):
+                problems += [spread(program, first.inputs, fast)]
         problems += [problem_of_sites(reports)]
     return next((problem for problem in problems if problem), None)
 

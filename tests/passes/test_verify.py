@@ -174,7 +174,7 @@ def test_probes_of_the_scale_of_the_weights_find_what_unit_probes_do_not() -> No
     graph = trace(lambda _, x: x * 1e-44, torch.ones(4, 3))
     (site,) = run_verified(Scale(off), graph, Context(), Verifier({}))
     assert site.status == "refused"
-    assert "on the probes times 1e+19" in site.reason
+    assert "on the probes times" in site.reason
 
 
 def test_a_default_device_does_not_move_the_probes() -> None:
