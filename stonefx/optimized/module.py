@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -238,9 +239,11 @@ class PartlyOptimizedModule(Derived):
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
         """The forward with the signature of the model's own, and methods that write a checkpoint only where it is one."""
+        # Kept by the class: a compiler that traces the call need not follow how it is found.
+        own = inspect.getattr_static(plain, "forward")
         return (
             super().namespace_over(plain)
-            | {"forward": _like(plain, cls._stone_forward)}
+            | {"forward": _like(plain, cls._stone_forward), "_stone_own": own}
             | _checked_checkpoints(plain)
         )
 
