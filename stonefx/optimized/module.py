@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..rewriting import StonefxWarning
-from .derived import Derived, derived, own_forward, plain_class, set_class
+from .derived import Derived, derived, own_forward, plain_behind, plain_class, set_class
 from .parts import PLACE, Part, announce_casts, copied_as, pickled
 from .program import TABLES
 from .record import Record
@@ -88,7 +88,7 @@ class OptimizedModule(Part):
 
     def _stone_look_again(self) -> None:
         """Let the next call find out what it is to run."""
-        set_class(self, derived(OptimizedModule, plain_class(type(self))))
+        set_class(self, derived(OptimizedModule, plain_behind(type(self))))
 
     def _bind(self) -> None:
         """Give this model the class whose call is the generated function, unless hooks are to run around it."""
@@ -96,7 +96,7 @@ class OptimizedModule(Part):
         code = record.program.code(self)
         self.__dict__[TABLES] = tuple(code.own.values())
         record.fast = derived(
-            OptimizedModule, plain_class(type(self)), lambda: _methods(code, self), code.key
+            OptimizedModule, plain_behind(type(self)), lambda: _methods(code, self), code.key
         )
         record.stale = False
         set_class(self, record.fast)
