@@ -61,7 +61,9 @@ def set_class(model: nn.Module, cls: type) -> None:
     current = type(model)
     if cls is not current and issubclass(current, Derived) and "_stone_plain" not in current.__dict__:
         bases = tuple(cls if "_stone_plain" in base.__dict__ else base for base in current.__bases__)
-        own = {name: value for name, value in current.__dict__.items() if name not in ("__dict__", "__weakref__")}
+        own = {
+            name: value for name, value in current.__dict__.items() if name not in ("__dict__", "__weakref__")
+        }
         cls = types.new_class(current.__name__, bases, {}, lambda body: body.update(own))
     object.__setattr__(model, "__class__", cls)
 

@@ -48,7 +48,7 @@ class OptimizedModule(Part):
 
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
-        """The forward with the signature of the model's own, and methods that write a checkpoint only where it is one."""
+        """A forward of the signature of the model's own, and methods that write only checkpoints that are ones."""
         return (
             super().namespace_over(plain)
             | {"forward": _like(plain, cls._stone_forward)}
@@ -230,11 +230,13 @@ class PartlyOptimizedModule(Derived):
         # Dynamo does not look for hooks that come after it compiled a call.
         watched = source.modules() if make_run is not None else ()
         tables = {id(table): table for module in watched for table in hook_tables(module)}.values()
-        self.__dict__["_stone_parts"] = _Parts(report, make_run, run, patched, list(tables), sum(map(len, tables)))
+        self.__dict__["_stone_parts"] = _Parts(
+            report, make_run, run, patched, list(tables), sum(map(len, tables))
+        )
 
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
-        """The forward with the signature of the model's own, and methods that write a checkpoint only where it is one."""
+        """A forward of the signature of the model's own, and methods that write only checkpoints that are ones."""
         return (
             super().namespace_over(plain)
             | {"forward": _like(plain, cls._stone_forward)}
