@@ -55,7 +55,9 @@ class Case:
     def model(self) -> nn.Sequential:
         """Blocks of a layer `width -> 4 width` and one back: `8 width**2` floats each."""
         width = max(8, int((self.mib * MIB / (4 * 8 * self.sites)) ** 0.5))
-        blocks = ([nn.Linear(width, 4 * width), nn.Linear(4 * width, width), nn.Tanh()] for _ in range(self.sites))
+        blocks = (
+            [nn.Linear(width, 4 * width), nn.Linear(4 * width, width), nn.Tanh()] for _ in range(self.sites)
+        )
         return nn.Sequential(*(layer for block in blocks for layer in block)).eval()
 
 
@@ -160,14 +162,23 @@ def document(results: dict[Case, Measured]) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--mib", type=int, multiple=True, default=SIZES, show_default=True, help="Weights of the models.")
+@click.option(
+    "--mib", type=int, multiple=True, default=SIZES, show_default=True, help="Weights of the models."
+)
 @click.option("--sites", type=int, multiple=True, default=SITES, show_default=True, help="Pairs of layers.")
 @click.option("--mode", type=click.Choice(MODES), multiple=True, default=MODES, show_default=True)
 @click.option("--verify/--no-verify", default=True, help="Verify as `optimize` does by default.")
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here.")
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here."
+)
 @click.option("--one", hidden=True, help="Measure this case in this process, and print it as JSON.")
 def main(
-    mib: tuple[int, ...], sites: tuple[int, ...], mode: tuple[str, ...], verify: bool, path: Path | None, one: str | None
+    mib: tuple[int, ...],
+    sites: tuple[int, ...],
+    mode: tuple[str, ...],
+    verify: bool,
+    path: Path | None,
+    one: str | None,
 ) -> None:
     """Measure peak memory and time of optimize, each case in a fresh process."""
     if one is not None:
@@ -177,7 +188,9 @@ def main(
     results: dict[Case, Measured] = {}
     for case in cases:
         results[case] = in_fresh_process(case)
-        click.echo(f"{case}: {results[case].ratio:.2f} of the weights, {results[case].seconds:.1f} s", err=True)
+        click.echo(
+            f"{case}: {results[case].ratio:.2f} of the weights, {results[case].seconds:.1f} s", err=True
+        )
         if path is not None:
             write_atomically(path, json.dumps(document(results), indent=2) + "\n")
     click.echo(table(results))

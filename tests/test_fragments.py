@@ -172,7 +172,10 @@ def test_a_part_keeps_its_class_its_attributes_and_its_copies() -> None:
     torch.manual_seed(0)
     model, x = Asks().eval(), torch.randn(5, 6)
     fast = stonefx.optimize(model, x)
-    assert [isinstance(*pair) for pair in zip(fast.layers, (nn.Linear, nn.Sequential), strict=True)] == [True, True]
+    assert [isinstance(*pair) for pair in zip(fast.layers, (nn.Linear, nn.Sequential), strict=True)] == [
+        True,
+        True,
+    ]
     twin = copy.deepcopy(fast)
     close(fast(x), model(x))
     with torch.no_grad():

@@ -54,7 +54,17 @@ def become(model: nn.Module, kind: type) -> None:
 
 
 def set_class(model: nn.Module, cls: type) -> None:
-    """Change a model's class, whatever the model makes of attributes that are set."""
+    """Change a model's class, whatever the model makes of attributes that are set.
+
+    Where a library has derived from a derived class, as FSDP2 does, its class is made again over the new one.
+    """
+    current = type(model)
+    if cls is not current and issubclass(current, Derived) and "_stone_plain" not in current.__dict__:
+        bases = tuple(cls if "_stone_plain" in base.__dict__ else base for base in current.__bases__)
+        own = {
+            name: value for name, value in current.__dict__.items() if name not in ("__dict__", "__weakref__")
+        }
+        cls = types.new_class(current.__name__, bases, {}, lambda body: body.update(own))
     object.__setattr__(model, "__class__", cls)
 
 
@@ -85,6 +95,11 @@ def derived(
         return known
 
 
+def plain_behind(cls: type) -> type:
+    """As `plain_class`, also where a library has derived from the derived class."""
+    return next((plain_class(base) for base in cls.__mro__ if "_stone_plain" in base.__dict__), cls)
+
+
 def plain_class(cls: type) -> type:
     """The model's own class behind a derived one; any other class itself."""
     found: type = cls.__dict__.get("_stone_plain", cls)
@@ -97,7 +112,7 @@ def own_forward(module: nn.Module) -> Callable[..., Any]:
     >>> own_forward(nn.ReLU()).__name__
     'forward'
     """
-    plain = plain_class(type(module))
+    plain = plain_behind(type(module))
     forward = inspect.getattr_static(plain, "forward")
     bound: Callable[..., Any] = forward.__get__(module, plain) if hasattr(forward, "__get__") else forward
     return bound

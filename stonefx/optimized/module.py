@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..rewriting import StonefxWarning
-from .derived import Derived, derived, own_forward, plain_class, set_class
+from .derived import Derived, derived, own_forward, plain_behind, plain_class, set_class
 from .parts import PLACE, Part, announce_casts, copied_as, pickled
 from .program import TABLES
 from .record import Record
@@ -49,7 +49,7 @@ class OptimizedModule(Part):
 
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
-        """The forward with the signature of the model's own, and methods that write a checkpoint only where it is one."""
+        """A forward of the signature of the model's own, and methods that write only checkpoints that are ones."""
         return (
             super().namespace_over(plain)
             | {"forward": _like(plain, cls._stone_forward)}
@@ -89,7 +89,7 @@ class OptimizedModule(Part):
 
     def _stone_look_again(self) -> None:
         """Let the next call find out what it is to run."""
-        set_class(self, derived(OptimizedModule, plain_class(type(self))))
+        set_class(self, derived(OptimizedModule, plain_behind(type(self))))
 
     def _bind(self) -> None:
         """Give this model the class whose call is the generated function, unless hooks are to run around it."""
@@ -97,7 +97,7 @@ class OptimizedModule(Part):
         code = record.program.code(self)
         self.__dict__[TABLES] = tuple(code.own.values())
         record.fast = derived(
-            OptimizedModule, plain_class(type(self)), lambda: _methods(code, self), code.key
+            OptimizedModule, plain_behind(type(self)), lambda: _methods(code, self), code.key
         )
         record.stale = False
         set_class(self, record.fast)
@@ -234,16 +234,16 @@ class PartlyOptimizedModule(Derived):
         # Dynamo does not look for hooks that come after it compiled a call.
         watched = source.modules() if make_run is not None else ()
         tables = {id(table): table for module in watched for table in hook_tables(module)}.values()
-        self.__dict__["_stone_parts"] = _Parts(report, make_run, run, own, patched, list(tables), sum(map(len, tables)))
+        self.__dict__["_stone_parts"] = _Parts(
+            report, make_run, run, own, patched, list(tables), sum(map(len, tables))
+        )
 
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
-        """The forward with the signature of the model's own, and methods that write a checkpoint only where it is one."""
-        # Kept by the class: a compiler that traces the call need not follow how it is found.
-        own = inspect.getattr_static(plain, "forward")
+        """A forward of the signature of the model's own, and methods that write only checkpoints that are ones."""
         return (
             super().namespace_over(plain)
-            | {"forward": _like(plain, cls._stone_forward), "_stone_own": own}
+            | {"forward": _like(plain, cls._stone_forward)}
             | _checked_checkpoints(plain)
         )
 

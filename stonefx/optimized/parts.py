@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from ..tracing.model_state import is_scripted
-from .derived import Derived, become, plain_class, set_class
+from .derived import Derived, become, plain_behind, plain_class, set_class
 from .weights import hooks
 
 if TYPE_CHECKING:
@@ -402,7 +402,7 @@ def peek(module: nn.Module, name: str) -> Any:
     for table in (module.__dict__, module._parameters, module._buffers, module._modules):
         if name in table:
             return table[name]
-    return inspect.getattr_static(plain_class(type(module)), name, _MISSING)
+    return inspect.getattr_static(plain_behind(type(module)), name, _MISSING)
 
 
 def same(old: Any, new: Any) -> bool:

@@ -481,7 +481,7 @@ def _without_gradient(
 
 
 def _code(call: Call) -> Code:
-    """The model's `forward`, and a `__call__` that goes straight to the operations unless there are hooks on all modules."""
+    """The model's `forward`, and a `__call__` that goes straight to the operations unless all modules have hooks."""
     body = call.body
     module_call = body.constant(nn.Module.__call__, "module_call")
     tables = [body.constant(table, "hooks") for table in global_hook_tables()]

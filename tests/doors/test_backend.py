@@ -314,7 +314,11 @@ def test_frozen_weights_are_freed_with_what_was_compiled() -> None:
     gc.collect()
     before = held()
     model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
-    with torch._inductor.config.patch(freezing=True), torch.no_grad(), warnings.catch_warnings(action="ignore"):
+    with (
+        torch._inductor.config.patch(freezing=True),
+        torch.no_grad(),
+        warnings.catch_warnings(action="ignore"),
+    ):
         compiled = torch.compile(model, backend="stone")
         compiled(torch.ones(5, 6))
         assert held() > before
