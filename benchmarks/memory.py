@@ -52,9 +52,18 @@ class Case:
     mode: str = "copy"
     verify: bool = True
 
+    @property
+    def width(self) -> int:
+        """Of the model: `8 width**2` floats are one site."""
+        return max(8, int((self.mib * MIB / (4 * 8 * self.sites)) ** 0.5))
+
+    def example(self) -> torch.Tensor:
+        """An example input."""
+        return torch.ones(4, self.width)
+
     def model(self) -> nn.Sequential:
-        """Blocks of a layer `width -> 4 width` and one back: `8 width**2` floats each."""
-        width = max(8, int((self.mib * MIB / (4 * 8 * self.sites)) ** 0.5))
+        """Blocks of a layer `width -> 4 width` and one back."""
+        width = self.width
         blocks = (
             [nn.Linear(width, 4 * width), nn.Linear(4 * width, width), nn.Tanh()] for _ in range(self.sites)
         )
@@ -84,10 +93,10 @@ def measure(case: Case) -> Measured:
     torch.manual_seed(0)
     with warnings.catch_warnings(action="ignore"):
         # Imports, and what torch and stonefx set up once.
-        stonefx.optimize(Case(1, 2).model(), torch.ones(4, Case(1, 2).model()[0].in_features))
+        stonefx.optimize(Case(1, 2).model(), Case(1, 2).example())
         model = case.model()
         weights = sum(parameter.nbytes for parameter in model.parameters())
-        example = torch.ones(4, model[0].in_features)
+        example = case.example()
         gc.collect()
         before = resident()
         start = time.perf_counter()
@@ -97,9 +106,8 @@ def measure(case: Case) -> Measured:
     gc.collect()
     result = sum(parameter.nbytes for parameter in fast.parameters())
     # Of a model that was taken over, the weights that went are memory gained.
-    return Measured(
-        *(size / MIB for size in (weights, result, peak[0] - before, resident() - before)), seconds
-    )
+    sizes = [size / MIB for size in (weights, result, peak[0] - before, resident() - before)]
+    return Measured(sizes[0], sizes[1], sizes[2], sizes[3], seconds)
 
 
 def resident() -> int:

@@ -131,8 +131,8 @@ class _Trial:
     def spread(self, inputs: Mapping[str, Any], planted: float) -> str | None:
         """Why the site is wrong about which results a NaN or an infinity reaches."""
         found = self._spread(inputs, planted, exact=False)
-        # Kernels for half types may read past a row and multiply by zero, so that a NaN gets into the next one; what the
-        # graphs themselves say shows in float64.
+        # Kernels for half types may read past a row and multiply by zero, so that a NaN gets into the next one; what
+        # the graphs themselves say shows in float64.
         return found and self._spread(inputs, planted, exact=True)
 
     def _spread(self, inputs: Mapping[str, Any], planted: float, exact: bool) -> str | None:

@@ -180,7 +180,11 @@ class FreshFolds:
             if self._refuses(*self._untraced(weights, tries=1 if known is None else 4)):
                 self.snapshots.pop(key, None)
                 return None
-            snapshot = _Snapshot(weights, _Epoch.number, lambda _: self.snapshots.pop(key, None))
+
+            def drop(_: Any) -> None:
+                self.snapshots.pop(key, None)
+
+            snapshot = _Snapshot(weights, _Epoch.number, drop)
             values = evaluate_folds(self.folds, weights)
             if not self._refuses(*outside(self.ranges, values[self.count :])):
                 snapshot.folds = _apart(values[: self.count], weights)

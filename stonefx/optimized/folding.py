@@ -98,7 +98,7 @@ class Folding(fx.Interpreter):
         """An operation; of large matrices the rows are computed when they are needed."""
         if not kwargs and (found := _in_rows(target, args)) is not None:
             return found
-        args, kwargs = fx.node.map_aggregate((args, kwargs), _whole)  # type: ignore[assignment]
+        args, kwargs = fx.node.map_aggregate((args, kwargs), _whole)
         return super().call_function(target, args, kwargs)
 
     def _owned(self, value: torch.Tensor) -> torch.Tensor:
@@ -111,7 +111,7 @@ def _whole(value: Any) -> Any:
 
 def _in_rows(target: Any, args: tuple[Any, ...]) -> Any:
     """What an operation gives without making its large operands; None where it needs them."""
-    first = args[0] if args else None
+    first: Any = args[0] if args else None
     if target is aten.to.dtype and len(args) == 2:
         if isinstance(first, Rows):
             return first if args[1] is torch.float64 else first.into(args[1])

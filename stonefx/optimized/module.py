@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -336,7 +335,7 @@ class LazyModule(Derived):
         with pending.lock:
             if isinstance(self, LazyModule):
                 # A plain model over the same attributes is what is optimized, while other threads wait here.
-                plain = object.__new__(plain_class(type(self)))
+                plain: nn.Module = object.__new__(plain_class(type(self)))
                 plain.__dict__ = self.__dict__
                 if pending.patched is not None:
                     self.__dict__["forward"] = pending.patched
@@ -354,7 +353,7 @@ class LazyModule(Derived):
                 record = self.__dict__.get("_stone_record")
                 if record is not None:
                     record.settle(self)
-                    self._bind()
+                    OptimizedModule._bind(self)  # type: ignore[arg-type]
         return self.forward(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LazyModule:
@@ -405,10 +404,11 @@ def _checked_checkpoints(plain: type) -> dict[str, Any]:
         def write(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             for module in self.modules():
                 place = module.__dict__.get(PLACE)
-                for weight in place.released if place is not None else ():
+                if place is not None and place.released:
                     raise TypeError(
                         f"{name} would write a checkpoint that {plain.__name__} reads as another function: "
-                        f"{place.gone(weight)}; stonefx.save(model, path) writes the optimized model itself"
+                        f"{place.gone(next(iter(place.released)))}; stonefx.save(model, path) writes the optimized model "
+                        "itself"
                     )
             return method(self, *args, **kwargs)
 

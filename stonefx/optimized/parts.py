@@ -242,7 +242,7 @@ def _insertion(plain: type) -> dict[str, Any]:
         place = self.__dict__.get(PLACE)
         if place is not None and place.record is not None and "_modules" in place.attributes:
             place.record.change(place.named("_modules"))
-        return plain.insert(self, *args, **kwargs)  # type: ignore[attr-defined]
+        return plain.insert(self, *args, **kwargs)
 
     return {"insert": insert}
 
@@ -307,7 +307,7 @@ def pickled(module: nn.Module, protocol: Any) -> Any:
     plain, twin = plain_class(type(module)), plain_twin(module)
     if plain.__reduce_ex__ is object.__reduce_ex__ and plain.__reduce__ is object.__reduce__:
         # Pickle insists that an object is made of its own class, unless another function makes it.
-        return object.__new__, (plain,), twin.__getstate__()  # type: ignore[attr-defined]
+        return object.__new__, (plain,), twin.__getstate__()
     return twin.__reduce_ex__(protocol)
 
 

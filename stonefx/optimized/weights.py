@@ -74,7 +74,7 @@ class Reading:
         self.holder = module.get_submodule(path) if path else module
 
     def _hooks(self) -> list[BasePruningMethod]:
-        hooks = self.holder._forward_pre_hooks.values()
+        hooks: list[Any] = list(self.holder._forward_pre_hooks.values())
         return [hook for hook in hooks if getattr(hook, "_tensor_name", None) == self.leaf]
 
     def is_needed(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -48,12 +49,13 @@ def save(fast: nn.Module, path: str | os.PathLike[str]) -> Path:
     """
     parts = _parts(fast)
     table = entries(fast)
+    report: Any = fast.report
     document = {
         "model": type(fast).__name__,
         "whole": isinstance(fast, OptimizedModule),
         "training": [name for name, module in fast.named_modules() if module.training],
         "tensors": [astuple(entry) for entry in table],
-        "report": fast.report.to_json(),
+        "report": report.to_json(),
         "parts": {name: part_document(part) for name, part in parts.items()},
     }
     return write(path, Contents(document, stored(fast, table)))

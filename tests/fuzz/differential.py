@@ -187,8 +187,8 @@ def spread(program: Program, inputs: Tensors, fast: Callable[..., object]) -> st
             more = ~got.isfinite() & want.isfinite()
             less = got.isfinite() & want.isnan() & math.isnan(planted)
             if (more | less).any():
-                verb = "reaches" if more.any() else "does not reach"
-                return f"{planted} in the inputs {verb} {int((more | less).sum())} entries of result {index} as in eager"
+                verb, count = "reaches" if more.any() else "does not reach", int((more | less).sum())
+                return f"{planted} in the inputs {verb} {count} entries of result {index} as in eager"
     return None
 
 

@@ -8,7 +8,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -327,10 +327,10 @@ def test_calls_that_were_not_captured_run_the_original_where_it_is_there() -> No
     model, fast = Auto().eval(), optimized(release=False)
     with (
         torch.no_grad(),
-        pytest.warns(stonefx.StonefxWarning, match="`flip` was False at capture, and now is True"),
+        pytest.warns(stonefx.StonefxWarning, match=r"`flip` was False at capture, and now is True"),
     ):
         torch.testing.assert_close(fast(x(), True), model(x(), True))
-    with pytest.raises(ValueError, match="`flip` was False at capture.*release=False"):
+    with pytest.raises(ValueError, match=r"`flip` was False at capture.*release=False"):
         optimized()(x(), True)
 
 
@@ -401,7 +401,7 @@ def test_a_model_that_calls_itself_back() -> None:
 
 def test_a_class_that_minds_being_derived_from() -> None:
     class Picky(nn.Module):
-        known: list[str] = []
+        known: ClassVar[list[str]] = []
 
         def __init_subclass__(cls, *, name: str) -> None:
             cls.known.append(name)

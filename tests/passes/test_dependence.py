@@ -70,8 +70,13 @@ CASES = {
         lambda s, x: s.l((x * s.scale + s.shift)[:, 2:6]),
         l=two(4), scale=nn.Parameter(torch.rand(8)), shift=nn.Parameter(torch.rand(8)),
     ),
-    "a value twice beside maps": lambda: rows(lambda s, x: s.n(x) + s.l(s.m(x)) + s.n(x), l=two(8, 8), m=nn.Linear(8, 8), n=nn.Tanh()),
-    "flipped twice": lambda: rows(lambda s, x: s.l(x)[:, :2] + (x * s.f).flip(-1).flip(-1)[:, :2], l=two(8), f=nn.Parameter(torch.rand(8))),
+    "a value twice beside maps": lambda: rows(
+        lambda s, x: s.n(x) + s.l(s.m(x)) + s.n(x), l=two(8, 8), m=nn.Linear(8, 8), n=nn.Tanh()
+    ),
+    "flipped twice": lambda: rows(
+        lambda s, x: s.l(x)[:, :2] + (x * s.f).flip(-1).flip(-1)[:, :2],
+        l=two(8), f=nn.Parameter(torch.rand(8)),
+    ),
     "flip, cut, mapped": lambda: rows(lambda s, x: s.l(x.flip(-1)[:, :3]), l=two(3)),
     "flip alone": lambda: rows(lambda s, x: s.l(x) + x.flip(-1)[:, :3], l=two(8)),
     "roll, cut, mapped": lambda: rows(lambda s, x: s.l(x.roll(2, -1)[:, :4]), l=two(4)),
