@@ -407,8 +407,8 @@ def _checked_checkpoints(plain: type) -> dict[str, Any]:
                 if place is not None and place.released:
                     raise TypeError(
                         f"{name} would write a checkpoint that {plain.__name__} reads as another function: "
-                        f"{place.gone(next(iter(place.released)))}; stonefx.save(model, path) writes the optimized model "
-                        "itself"
+                        f"{place.gone(next(iter(place.released)))}; stonefx.save(model, path) writes the optimized "
+                        "model itself"
                     )
             return method(self, *args, **kwargs)
 
