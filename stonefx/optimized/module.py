@@ -49,11 +49,7 @@ class OptimizedModule(Part):
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
         """A forward of the signature of the model's own, and methods that write only checkpoints that are ones."""
-        return (
-            super().namespace_over(plain)
-            | {"forward": _like(plain, cls._stone_forward)}
-            | _checked_checkpoints(plain)
-        )
+        return super().namespace_over(plain) | _like_a_model(plain, cls._stone_forward)
 
     @property
     def report(self) -> Report:
@@ -240,11 +236,7 @@ class PartlyOptimizedModule(Derived):
     @classmethod
     def namespace_over(cls, plain: type) -> dict[str, Any]:
         """A forward of the signature of the model's own, and methods that write only checkpoints that are ones."""
-        return (
-            super().namespace_over(plain)
-            | {"forward": _like(plain, cls._stone_forward)}
-            | _checked_checkpoints(plain)
-        )
+        return super().namespace_over(plain) | _like_a_model(plain, cls._stone_forward)
 
     @property
     def report(self) -> Report:
@@ -382,6 +374,10 @@ def _methods(code: Any, module: nn.Module) -> dict[str, Any]:
     for function in made.values():
         function.__qualname__ = f"Optimized{plain_class(type(module)).__name__}.forward"
     return made
+
+
+def _like_a_model(plain: type, run: Callable[..., Any]) -> dict[str, Any]:
+    return {"forward": _like(plain, run)} | _checked_checkpoints(plain)
 
 
 def _like(plain: type, run: Callable[..., Any]) -> Callable[..., Any]:

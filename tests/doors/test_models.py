@@ -219,9 +219,9 @@ def test_optimize_equals_eager(name: str) -> None:
             assert_equal(list(leaves(result)), list(leaves(expected)), allowed, exact)
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in state.items())
     if name == "mixtral":
-        assert "optimized submodule by submodule" in fast.report.notes[0]
+        assert "since the whole was not captured" in fast.report.notes[0]
         assert "modeling_mixtral.py:" in fast.report.notes[0]
-        assert type(fast.model.layers[0].self_attn).__name__ == "OptimizedMixtralAttention"
+        assert isinstance(fast, type(model))
     else:
         assert not any("submodule" in note for note in fast.report.notes)
 

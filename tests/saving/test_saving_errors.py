@@ -98,7 +98,7 @@ def test_what_runs_between_the_breaks_of_a_forward(tmp_path: Path) -> None:
 def test_nothing_of_a_program_is_forgotten() -> None:
     # A new field must be written to the file, or be known here not to need it.
     written = {
-        Program: "capture inner names read rows holder inference",
+        Program: "capture inner names read rows holder inference frozen",
         Capture: "module weights aliases arguments sizes output checks training signature",
         Checks: "tensors containers constants symbols guards facts devices",
         TensorCheck: "dtype device_type sizes strides",
@@ -109,8 +109,9 @@ def test_nothing_of_a_program_is_forgotten() -> None:
         Weight: "name",
     }
     made_anew = {
-        Program: "split has_original constants",  # folded, or weights like others
-        Capture: "constants notes",  # weights like others; in the report
+        # Folded, or weights like others; of a file all weights are released; in the report.
+        Program: "split has_original constants release shown renamed notes",
+        Capture: "constants notes attributes",  # weights like others; in the report; of code that no file has
         Checks: "kernel_guards",  # guards like others once the graph is optimized
     }
     for cls, names in written.items():
