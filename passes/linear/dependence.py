@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
-from .elements import Convolve, Element, Pick, Scale, Shift, Structure
+from .elements import Convolve, Element, Pick, Scale, Shift, Structure, mixes
 from .paths import path_between
 from .tree import Tree
 
@@ -24,8 +24,8 @@ def part_read(level: Tree, top: Tree) -> range | None:
     if not any(parent.joins or any(map(_selects, parent.elements)) for parent, _ in path):
         return range(level.width)
     elements = [element for parent, _ in path for element in parent.elements]
-    keeps_groups = all(isinstance(each, Scale | Shift | Convolve) for each in elements)
-    if keeps_groups and sum(isinstance(each, Convolve) for each in elements) == 1:
+    plain = all(isinstance(each, Scale | Shift | Convolve) for each in elements)
+    if plain and not any(parent.joins for parent, _ in path) and sum(map(mixes, elements)) == 1:
         return range(level.width)  # it stays a convolution in groups
     return _part(_follow(_identity(level.width), level, top), level.width)
 

@@ -99,6 +99,14 @@ CASES = {
         lambda s, x: s.a(x * s.scale.view(-1, 1, 1)),
         a=nn.Conv2d(8, 8, 3, groups=8), scale=nn.Parameter(torch.rand(8)),
     ),
+    "channels joined, then depthwise": lambda: images(
+        lambda s, x: s.c(torch.cat([s.a(x[:, :4]), s.b(x[:, 4:])], 1)),
+        a=nn.Conv2d(4, 4, 1), b=nn.Conv2d(4, 4, 1), c=nn.Conv2d(8, 8, 3, groups=8),
+    ),
+    "channels joined as they are, then groups": lambda: images(
+        lambda s, x: s.c(torch.cat([x * s.f, s.b(x[:, 4:])], 1)),
+        b=nn.Conv2d(4, 8, 1), c=nn.Conv2d(16, 8, 3, groups=4), f=nn.Parameter(torch.rand(8, 1, 1)),
+    ),
     "batch norm, then groups": lambda: images(
         lambda s, x: s.a(s.n(x)), a=nn.Conv2d(8, 12, 3, groups=4), n=nn.BatchNorm2d(8)
     ),
