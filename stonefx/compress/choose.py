@@ -1,0 +1,113 @@
+"""Which option each layer gets: the least loss for a cost, over all layers at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy
+
+from .options import Candidate, Option
+
+BISECTIONS = 60
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A choice for every layer.
+
+    Attributes:
+        chosen: option by the paths of its candidate; layers of a block that is taken are not named by themselves.
+        cost: of all of it.
+        loss: expected.
+    """
+
+    chosen: dict[tuple[str, ...], Option]
+    cost: float
+    loss: float
+
+
+def plan(
+    singles: Sequence[Candidate],
+    blocks: Sequence[Candidate],
+    budget: float,
+    price: Callable[[Option], float],
+) -> Plan:
+    """The plan of least loss whose cost is at most `budget`, or the cheapest one.
+
+    For a multiplier each layer takes its least `loss + multiplier * cost`: the convex hull of what can be reached.
+    The multiplier is bisected on the budget, and what the hull leaves below it is filled greedily by what loses
+    least loss for its cost, since sampled losses are neither convex nor monotone in the rank. A block is taken where
+    it is better than its layers on their own.
+    """
+    table = _Table(singles, blocks, price)
+    low, high = -80.0, 80.0
+    if table.cost(table.pick(math.exp(low))) <= budget:
+        picked = table.pick(math.exp(low))
+    else:
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            if table.cost(table.pick(math.exp(middle))) > budget:
+                low = middle
+            else:
+                high = middle
+        picked = table.pick(math.exp(high))
+    chosen = table.filled(picked, budget)
+    return Plan(chosen, sum(map(price, chosen.values())), sum(option.loss for option in chosen.values()))
+
+
+class _Table:
+    def __init__(
+        self, singles: Sequence[Candidate], blocks: Sequence[Candidate], price: Callable[[Option], float]
+    ) -> None:
+        self.price = price
+        self.candidates = {c.paths: c for c in (*singles, *blocks)}
+        self.single_of = {path: c.paths for c in singles for path in c.paths}
+        self.blocks = [c.paths for c in blocks]
+        self.losses = {k: numpy.array([o.loss for o in c.options]) for k, c in self.candidates.items()}
+        self.costs = {k: numpy.array([price(o) for o in c.options]) for k, c in self.candidates.items()}
+
+    def pick(self, multiplier: float) -> dict[tuple[str, ...], int]:
+        """The best option of each candidate, blocks in place of their layers where they are better."""
+        values = {k: self.losses[k] + multiplier * self.costs[k] for k in self.candidates}
+        best = {k: int(v.argmin()) for k, v in values.items()}
+        taken = {k: best[k] for k in set(self.single_of.values())}
+        gains = []
+        for block in self.blocks:
+            layers = {self.single_of[path] for path in block if path in self.single_of}
+            alone = sum(values[k][best[k]] for k in layers)
+            # Option 0 of a block is to leave its layers alone.
+            inner = int(values[block][1:].argmin()) + 1 if len(values[block]) > 1 else 0
+            if inner and values[block][inner] < alone:
+                gains.append((alone - values[block][inner], block, inner, layers))
+        for _, block, inner, layers in sorted(gains, key=lambda g: (-g[0], g[1])):
+            if all(k in taken for k in layers):
+                for k in layers:
+                    del taken[k]
+                taken[block] = inner
+        return taken
+
+    def cost(self, picked: dict[tuple[str, ...], int]) -> float:
+        return float(sum(self.costs[k][i] for k, i in picked.items()))
+
+    def filled(self, picked: dict[tuple[str, ...], int], budget: float) -> dict[tuple[str, ...], Option]:
+        room = budget - self.cost(picked)
+        while True:
+            best: tuple[float, tuple[str, ...], int] | None = None
+            for k, i in picked.items():
+                loss, cost = self.losses[k][i] - self.losses[k], self.costs[k] - self.costs[k][i]
+                # Costless gains first; dense options of blocks stand for layers that were decided on their own.
+                usable = (loss > 0) & (cost <= room)
+                if k in self.blocks:
+                    usable[0] = False
+                if usable.any():
+                    gain = numpy.where(usable, loss / numpy.maximum(cost, 1e-30), -1.0)
+                    j = int(gain.argmax())
+                    if best is None or gain[j] > best[0]:
+                        best = (float(gain[j]), k, j)
+            if best is None:
+                return {k: self.candidates[k].options[i] for k, i in sorted(picked.items())}
+            _, k, j = best
+            room -= float(self.costs[k][j] - self.costs[k][picked[k]])
+            picked[k] = j

@@ -1,0 +1,49 @@
+"""What may become of a layer or a block, each with its loss, its bytes and its seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that may become of some layers.
+
+    Attributes:
+        form: "dense", "pair", "pifa", "width", or one of these with "+int8".
+        size: its rank or its number of units; None where it is dense.
+        loss: expected, in the one currency of all options: half the mean squared change of the probed scalar.
+        bytes: of all that is stored for these layers, biases, scales and indices included.
+        seconds: a call at the user's shapes, or None where that was not measured.
+        build: makes the replacements by path; none for what stays as it is.
+    """
+
+    form: str
+    size: int | None
+    loss: float
+    bytes: int
+    seconds: float | None = None
+    build: Callable[[], Mapping[str, nn.Module]] = field(default=dict, repr=False, compare=False)
+
+
+@dataclass
+class Candidate:
+    """Layers that are decided together, with all options for them; the first is to leave them as they are.
+
+    Attributes:
+        paths: of the layers.
+        options: the first is dense.
+        refused: form and size of what was left out, with the reason, such as being slower than dense.
+    """
+
+    paths: tuple[str, ...]
+    options: list[Option]
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dense(self) -> Option:
+        """To leave them as they are."""
+        return self.options[0]

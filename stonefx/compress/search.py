@@ -1,0 +1,482 @@
+"""The search: statistics, spectra, losses, options, a plan, and the floor confirmed on data that chose nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from . import choose, layers, losses, statistics
+from .blocks import Block, Reduction
+from .data import Batch, Splits
+from .metric import Metric, Score, lower_bound, main_result, samples_needed
+from .options import Candidate, Option
+from .settings import Settings
+from .spectrum import Spectrum, decompose, energy_rank
+from .stats import CompressionStats, LayerRow, Point
+from .views import View, layer_weights
+
+MOST_RANKS = 64
+"""Ranks looked at a view; a multiple of 8 where there are more."""
+
+
+class Search:
+    """One compression of one model; `run` goes through all stages.
+
+    Args:
+        original: the user's model, read only; results are compared with its.
+        model: a copy, made exact and as small as that goes; layers are replaced in it.
+        settings: what was asked for.
+        splits: the data by what it decides, or None: ranks follow `energy` alone.
+    """
+
+    def __init__(
+        self, original: nn.Module, model: nn.Module, settings: Settings, splits: Splits | None
+    ) -> None:
+        self.original = original
+        self.model = model
+        self.settings = settings
+        self.splits = splits
+        self.output = settings.output or main_result
+        self.stats = CompressionStats(settings=_plain(asdict(settings)))
+        self.layers = layers.find(model, settings.layers)
+        self.views = [view for views in self.layers.views.values() for view in views]
+        self.measured: dict[int, statistics.Statistics] = {}
+        self.spectra: dict[int, Spectrum] = {}
+        self.reductions: list[tuple[Block, Reduction]] = []
+        self.singles: list[Candidate] = []
+        self.blocks: list[Candidate] = []
+        self.plan = choose.Plan({}, 1.0, 0.0)
+
+    # Stages ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> tuple[nn.Module, CompressionStats]:
+        """All stages, and the model that comes out."""
+        if not self.views:
+            self.stats.notes.append("no layer can be made smaller; every reason is in the report")
+        elif self.splits is None or self.settings.energy is not None:
+            self._by_energy()
+        else:
+            for stage in (self._measure, self._decompose, self._weigh, self._choose):
+                self._timed(stage)
+        self._finish()
+        return self.model, self.stats
+
+    def _measure(self) -> None:
+        assert self.splits is not None
+        self.measured = statistics.measure(
+            self.model,
+            self.views,
+            self.splits.calibrate,
+            kind=self.settings.probe,
+            count=self.settings.probes,
+            output=self.output,
+            metric=self.settings.metric,
+            seed=self.settings.seed,
+            description="statistics" if self.settings.progress else None,
+        )
+        for number, view in enumerate(self.views):
+            if number not in self.measured:
+                self._refuse(view.path, "no call of it was seen on the calibration data")
+
+    def _decompose(self) -> None:
+        for number, found in self.measured.items():
+            view = self.views[number]
+            try:
+                self.spectra[number] = decompose(view.matrix(), found)
+            except ValueError as error:
+                self._refuse(view.path, str(error))
+
+    def _weigh(self) -> None:
+        """Sampled losses of every rank, then the options that they give."""
+        assert self.splits is not None
+        directions: dict[Any, losses.Directions] = {
+            number: losses.Directions(self.views[number], *spectrum.components())
+            for number, spectrum in self.spectra.items()
+            if self.measured[number].gradients is not None
+        }
+        for i, (_, reduction) in enumerate(self.reductions):
+            directions["block", i] = reduction.directions
+        tails, _ = losses.sampled(
+            self.model,
+            directions,
+            {},
+            self.splits.calibrate,
+            kind=self.settings.probe,
+            count=self.settings.probes,
+            output=self.output,
+            metric=self.settings.metric,
+            seed=self.settings.seed + 1,
+            description="losses" if self.settings.progress else None,
+        )
+        self._options(tails)
+
+    def _options(self, tails: Mapping[Any, Tensor]) -> None:
+        numbers_of: dict[str, list[int]] = {}
+        for number, view in enumerate(self.views):
+            numbers_of.setdefault(view.path, []).append(number)
+        for path, numbers in numbers_of.items():
+            found = [n for n in numbers if n in self.spectra]
+            if not found:
+                continue
+            dense_bytes = stored_bytes(self.views[found[0]].layer)
+            options = [Option("dense", None, 0.0, dense_bytes)]
+            for number in found:
+                options += self._of_view(number, tails.get(number), dense_bytes)
+            self.singles.append(Candidate((path,), options))
+        for i, (block, reduction) in enumerate(self.reductions):
+            whole = [self.model.get_submodule(path) for path in block.paths]
+            dense_bytes = sum(map(stored_bytes, whole))
+            weights, element = sum(map(layer_weights, whole)), element_size(whole[0])
+            tail = tails.get(("block", i))
+            options = [Option("dense", None, 0.0, dense_bytes)]
+            for size in reduction.sizes:
+                loss = reduction.loss(size) if tail is None or tail.isnan().any() else tail[size].item()
+                after = dense_bytes - (weights - reduction.numbers(size)) * element
+                if after < dense_bytes:
+                    options.append(Option(block.name, size, loss, after, None, _building(reduction, size)))
+            self.blocks.append(Candidate(block.paths, options))
+
+    def _of_view(self, number: int, tail: Tensor | None, dense_bytes: int) -> list[Option]:
+        view, spectrum = self.views[number], self.spectra[number]
+        weights, element = layer_weights(view.layer), element_size(view.layer)
+        if tail is None or bool(tail.isnan().any()):
+            tail = spectrum.tails.cpu()
+        options = []
+        for name, form in view.forms().items():
+            if name not in self.settings.forms:
+                continue
+            label = name if view.name == "linear" else f"{name} {view.name}"
+            for rank in rank_grid(view.full_rank):
+                after = dense_bytes - (weights - form.numbers(rank)) * element + form.index_bytes(rank)
+                if after < dense_bytes:
+                    build = _factoring(view, spectrum, form, rank)
+                    options.append(
+                        Option(label, rank, tail[min(rank, len(tail) - 1)].item(), after, None, build)
+                    )
+        return options
+
+    # The choice ------------------------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        assert self.splits is not None
+        metric = Metric(self.settings.metric, self.original, self.settings.output)
+        if self.settings.max_ratio is not None:
+            self.plan = self._planned(self.settings.max_ratio)
+            self._evaluate(metric, self.plan)
+        elif self.settings.max_seconds is not None:
+            raise NotImplementedError
+        else:
+            self.plan = self._smallest(metric)
+        self._confirm(metric)
+
+    def _smallest(self, metric: Metric) -> choose.Plan:
+        """The cheapest plan whose score holds the floor on the selection split, in a few evaluations."""
+        lossless = self._planned(1.0)
+        good, bad = lossless, self._planned(0.0)
+        floor = self.settings.min_accuracy
+        remaining = self.settings.evaluations
+        point = self._evaluate(metric, bad)
+        remaining -= 1
+        if point.lower >= floor:
+            return bad
+        # Losses predict how far the score falls, up to a factor that each evaluation corrects.
+        factor = max(1 - point.accuracy, 1e-12) / max(bad.loss, 1e-300)
+        while remaining and good.cost - bad.cost > 0.004 * lossless.cost:
+            guess = self._of_loss((1 - floor) / factor, bad.cost, good.cost)
+            width = good.cost - bad.cost
+            guess = min(max(guess, bad.cost + 0.1 * width), good.cost - 0.1 * width)
+            tried = self._planned(guess)
+            if tried.chosen in (good.chosen, bad.chosen):
+                tried = self._planned((good.cost + bad.cost) / 2)
+                if tried.chosen in (good.chosen, bad.chosen):
+                    break
+            point = self._evaluate(metric, tried)
+            remaining -= 1
+            if point.lower >= floor:
+                good = tried
+            else:
+                bad = tried
+            if tried.loss > 0:
+                factor = max(1 - point.lower, 1e-12) / tried.loss
+        return good
+
+    def _of_loss(self, loss: float, low: float, high: float) -> float:
+        """The cost of the cheapest plan whose expected loss is at most this."""
+        for _ in range(12):
+            middle = (low + high) / 2
+            if self._planned(middle).loss > loss:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _planned(self, budget: float) -> choose.Plan:
+        return choose.plan(self.singles, self.blocks, budget, self._price())
+
+    def _price(self) -> Callable[[Option], float]:
+        """A share of what all layers cost as they are."""
+        total = sum(c.dense.bytes for c in self.singles)
+        return lambda option: option.bytes / total
+
+    def _evaluate(self, metric: Metric, plan: choose.Plan) -> Point:
+        assert self.splits is not None
+        description = f"evaluation {len(self.stats.curve) + 1}" if self.settings.progress else None
+        with self.applied(plan):
+            score = metric(self.model, self.splits.select, description)
+        point = self._point(metric, plan, score, self.splits.select)
+        self.stats.curve.append(point)
+        return point
+
+    def _point(self, metric: Metric, plan: choose.Plan, score: Score, batches: list[Batch]) -> Point:
+        original = metric.original_score(batches)
+        lower = lower_bound(
+            score, original, self.settings.min_accuracy, self.settings.confidence, self.settings.seed
+        )
+        return Point(
+            ratio=_bytes(plan) / max(sum(c.dense.bytes for c in self.singles), 1),
+            seconds=_seconds(plan),
+            accuracy=score.value / original.value if original.value else math.nan,
+            lower=lower,
+        )
+
+    def _confirm(self, metric: Metric) -> None:
+        """The floor on the confirmation split; where it fails nothing is replaced."""
+        assert self.splits is not None
+        description = "confirmation" if self.settings.progress else None
+        with self.applied(self.plan):
+            score = metric(self.model, self.splits.confirm, description)
+        point = self._point(metric, self.plan, score, self.splits.confirm)
+        self.stats.accuracy_preserved, self.stats.accuracy_lower = point.accuracy, point.lower
+        if not metric.uses_splits:
+            self.stats.notes.append(
+                "the metric has data of its own, which also chose; pass a metric(model, batches) to have the floor "
+                "confirmed on data that chose nothing"
+            )
+        if self.settings.max_ratio is not None:
+            self.stats.reached = point.ratio <= self.settings.max_ratio
+            return
+        floor = self.settings.min_accuracy
+        self.stats.reached = point.lower >= floor
+        if not self.stats.reached:
+            needed = samples_needed(floor, self.settings.confidence)
+            self.stats.notes.append(
+                f"the floor of {floor:g} could not be confirmed: {point.accuracy:.4f} on "
+                f"{sum(b.samples for b in self.splits.confirm)} samples, at least {point.lower:.4f} with "
+                f"{self.settings.confidence:.0%} confidence; the lossless model is returned"
+                + (
+                    f" (a share of agreement needs {needed} samples)"
+                    if self.settings.metric == "top1"
+                    else ""
+                )
+            )
+            self.plan = choose.Plan({c.paths: c.dense for c in self.singles}, 1.0, 0.0)
+            self.stats.accuracy_preserved = self.stats.accuracy_lower = 1.0
+
+    # Without data, or by energy --------------------------------------------------------------------------------
+
+    def _by_energy(self) -> None:
+        energy = self.settings.energy if self.settings.energy is not None else 0.99
+        metric = (
+            None if self.splits is None else Metric(self.settings.metric, self.original, self.settings.output)
+        )
+        for number, view in enumerate(self.views):
+            try:
+                self.spectra[number] = decompose(view.matrix(), None)
+            except ValueError as error:
+                self._refuse(view.path, str(error))
+        self._options({})
+        while True:
+            self.plan = self._energy_plan(energy)
+            if (
+                metric is None
+                or self._evaluate(metric, self.plan).lower >= self.settings.min_accuracy
+                or energy >= 1
+            ):
+                break
+            # Half of what was dropped, until the floor holds or everything is kept.
+            energy = 1 - (1 - energy) / 2 if energy < 1 - 1e-6 else 1.0
+        if energy != self.settings.energy and self.settings.energy is not None:
+            self.stats.notes.append(
+                f"energy was raised from {self.settings.energy:g} to {energy:g} for the floor"
+            )
+        if metric is not None:
+            self._confirm(metric)
+
+    def _energy_plan(self, energy: float) -> choose.Plan:
+        chosen: dict[tuple[str, ...], Option] = {}
+        for candidate in self.singles:
+            path = candidate.paths[0]
+            number = next(n for n, view in enumerate(self.views) if view.path == path and n in self.spectra)
+            view, spectrum = self.views[number], self.spectra[number]
+            rank = energy_rank(view.matrix(), energy)
+            form = view.forms()["pair"]
+            after = candidate.dense.bytes - (layer_weights(view.layer) - form.numbers(rank)) * element_size(
+                view.layer
+            )
+            if after < candidate.dense.bytes:
+                tail = spectrum.tails[rank].item()
+                chosen[candidate.paths] = Option(
+                    "pair", rank, tail, after, None, _factoring(view, spectrum, form, rank)
+                )
+            else:
+                chosen[candidate.paths] = candidate.dense
+                candidate.refused["pair"] = (
+                    f"rank {rank}, which keeps {energy:.4g} of the squared singular values, stores "
+                    f"{form.numbers(rank):,} numbers and the dense layer {layer_weights(view.layer):,}"
+                )
+        return choose.Plan(chosen, sum(map(self._price(), chosen.values())), 0.0)
+
+    # What comes out --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def applied(self, plan: choose.Plan) -> Iterator[nn.Module]:
+        """The model with a plan's replacements in place, for the time of the block."""
+        kept: dict[str, nn.Module] = {}
+        try:
+            for option in plan.chosen.values():
+                for path, module in option.build().items():
+                    kept[path] = self.model.get_submodule(path)
+                    layers.replace(self.model, path, module, self.layers.shared)
+            yield self.model
+        finally:
+            for path, module in kept.items():
+                layers.replace(self.model, path, module, self.layers.shared)
+
+    def _finish(self) -> None:
+        before = sum(map(stored_bytes, (self.model.get_submodule(p) for p in self.layers.views)))
+        whole = stored_bytes(self.original, recurse=True)
+        rows = {path: self._row(path) for path in self.layers.views}
+        kept = total = 0.0
+        for paths, option in self.plan.chosen.items():
+            for path in paths:
+                if path not in rows:
+                    continue
+                rows[path] = self._chosen_row(rows[path], option, paths)
+            if len(paths) == 1 and option.size is not None:
+                number = next(
+                    (n for n, v in enumerate(self.views) if v.path == paths[0] and n in self.spectra), None
+                )
+                if number is not None:
+                    tails = self.spectra[number].tails
+                    kept += (tails[0] - tails[min(option.size, len(tails) - 1)]).item()
+                    total += tails[0].item()
+        for option in self.plan.chosen.values():
+            for path, module in option.build().items():
+                layers.replace(self.model, path, module, self.layers.shared)
+        after = 0
+        for path, row in rows.items():
+            size = stored_bytes(self.model.get_submodule(path), recurse=True)
+            after += size
+            self.stats.layers.append(replace(row, bytes_after=size))
+            if row.rank is not None:
+                self.stats.ranks[path] = row.rank
+        for path, reason in self.layers.refused.items():
+            size = stored_bytes(self.model.get_submodule(path))
+            self.stats.layers.append(
+                LayerRow(
+                    path=path,
+                    shape=_shape(self.model.get_submodule(path)),
+                    bytes_before=size,
+                    bytes_after=size,
+                    reason=reason,
+                )
+            )
+        self.stats.compression_ratio = after / before if before else 1.0
+        self.stats.model_ratio = stored_bytes(self.model, recurse=True) / max(whole, 1)
+        self.stats.energy_preserved = kept / total if total else 1.0
+        self.stats.samples = {} if self.splits is None else self.splits.samples()
+        self.stats.curve.sort(key=lambda p: p.ratio)
+
+    def _row(self, path: str) -> LayerRow:
+        layer = self.model.get_submodule(path)
+        size = stored_bytes(layer)
+        reason = self.layers.refused.get(path, "")
+        return LayerRow(path=path, shape=_shape(layer), bytes_before=size, bytes_after=size, reason=reason)
+
+    def _chosen_row(self, row: LayerRow, option: Option, paths: tuple[str, ...]) -> LayerRow:
+        if option.size is None:
+            candidate = next(c for c in self.singles if c.paths == paths)
+            refused = "; ".join(f"{form}: {why}" for form, why in candidate.refused.items())
+            return replace(row, reason=row.reason or refused or "dense is best at this cost")
+        return replace(row, form=option.form, rank=option.size, predicted=option.loss)
+
+    def _refuse(self, path: str, reason: str) -> None:
+        self.layers.refused.setdefault(path, reason)
+
+    def _timed(self, stage: Callable[[], None]) -> None:
+        start = time.perf_counter()
+        stage()
+        self.stats.seconds[stage.__name__.strip("_")] = time.perf_counter() - start
+
+
+def rank_grid(full: int) -> list[int]:
+    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
+
+    >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
+    ([1, 2, 3], [8, 16, 24], 63)
+    """
+    if full <= MOST_RANKS:
+        return list(range(1, full))
+    step = 8 * max(1, math.ceil(full / 8 / MOST_RANKS))
+    return list(range(step, full, step))
+
+
+def stored_bytes(module: nn.Module, recurse: bool = False) -> int:
+    """Bytes of parameters and persistent buffers, each storage counted once."""
+    persistent = (
+        module.state_dict(keep_vars=True)
+        if recurse
+        else {
+            **dict(module.named_parameters(recurse=False)),
+            **dict(module.named_buffers(recurse=False)),
+        }
+    )
+    seen: dict[int, int] = {}
+    for value in persistent.values():
+        if isinstance(value, Tensor):
+            seen[id(value)] = value.numel() * value.element_size()
+    return sum(seen.values())
+
+
+def element_size(module: nn.Module) -> int:
+    """Bytes of one weight of a layer."""
+    return next(p.element_size() for p in module.parameters() if p.dim() > 1)
+
+
+def _factoring(view: View, spectrum: Spectrum, form: Any, rank: int) -> Callable[[], Mapping[str, nn.Module]]:
+    return lambda: {view.path: form.build(*spectrum.factors(rank))}
+
+
+def _building(reduction: Reduction, size: int) -> Callable[[], Mapping[str, nn.Module]]:
+    return lambda: reduction.build(size)
+
+
+def _bytes(plan: choose.Plan) -> int:
+    return sum(option.bytes for option in plan.chosen.values())
+
+
+def _seconds(plan: choose.Plan) -> float | None:
+    seconds = [option.seconds for option in plan.chosen.values()]
+    return (
+        None
+        if not seconds or any(s is None for s in seconds)
+        else math.fsum(s for s in seconds if s is not None)
+    )
+
+
+def _shape(layer: nn.Module) -> str:
+    weight = max(layer.parameters(recurse=False), key=lambda p: p.numel(), default=None)
+    return "" if weight is None else "x".join(map(str, weight.shape))
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        k: v if isinstance(v, (int, float, str, type(None), list, tuple)) else repr(v)
+        for k, v in settings.items()
+    }

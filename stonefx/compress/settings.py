@@ -1,0 +1,69 @@
+"""What a caller of `compress` may ask for, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from . import probes
+from .metric import METRICS
+
+FORMS = ("pair", "pifa", "width", "heads", "int8")
+COSTS = ("both", "bytes", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """See `compress`."""
+
+    layers: str | Sequence[str] | None = None
+    min_accuracy: float = 0.95
+    metric: str | Callable[..., Any] = "cosine"
+    max_ratio: float | None = None
+    max_seconds: float | None = None
+    forms: Sequence[str] = FORMS
+    energy: float | None = None
+    refine: bool = False
+    seed: int = 0
+    cost: str = "both"
+    confidence: float = 0.95
+    evaluations: int = 12
+    probe: str = "auto"
+    probes: int | None = None
+    output: Callable[[Any], Tensor] | None = None
+    batch_size: int = 16
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("min_accuracy", "max_ratio", "energy", "confidence"):
+            value = getattr(self, name)
+            if value is not None and not (_number(value) and 0 < value <= 1):
+                raise ValueError(f"{name}: expected a number in (0, 1], got {value!r}")
+        if self.max_seconds is not None and not (_number(self.max_seconds) and self.max_seconds > 0):
+            raise ValueError(
+                f"max_seconds: expected a positive number of seconds a call, got {self.max_seconds!r}"
+            )
+        if self.max_ratio is not None and self.max_seconds is not None:
+            raise ValueError("max_ratio and max_seconds: expected one of the two, got both")
+        if isinstance(self.forms, str) or not isinstance(self.forms, Iterable):
+            raise TypeError(f"forms: expected a tuple of {', '.join(map(repr, FORMS))}, got {self.forms!r}")
+        for form in self.forms:
+            _one_of("forms", form, FORMS)
+        _one_of("cost", self.cost, COSTS)
+        _one_of("probe", self.probe, probes.KINDS)
+        if isinstance(self.metric, str):
+            _one_of("metric", self.metric, tuple(METRICS))
+        if not (isinstance(self.evaluations, int) and self.evaluations >= 2):
+            raise ValueError(f"evaluations: expected an integer of at least 2, got {self.evaluations!r}")
+
+
+def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value

@@ -1,0 +1,90 @@
+"""What a compression did: totals, a row a layer, and the curve of what else could have been had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """One layer of the report.
+
+    Attributes:
+        path: of the layer.
+        shape: of its matrix, as text.
+        form: what became of it: "dense", "pair", "pifa", "width", with "+int8" where quantised.
+        rank: of its factors, or units kept; None where dense.
+        bytes_before, bytes_after: of all that it stores.
+        seconds_before, seconds_after: a call at the user's shapes; None where not measured.
+        predicted: the loss that its choice rested on.
+        measured: the loss of the change that was made, on the selection split; None where it cannot be attributed.
+        reason: why the layer stays as it is; empty for layers that changed.
+    """
+
+    path: str
+    shape: str
+    form: str = "dense"
+    rank: int | None = None
+    bytes_before: int = 0
+    bytes_after: int = 0
+    seconds_before: float | None = None
+    seconds_after: float | None = None
+    predicted: float | None = None
+    measured: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One evaluated plan: what it costs and what it keeps.
+
+    Attributes:
+        ratio: bytes after over before, of the layers chosen.
+        seconds: of the layers a call, or None where not measured.
+        accuracy: on the selection split, as a share of the original's.
+        lower: what the accuracy is at least, with the confidence asked for.
+    """
+
+    ratio: float
+    seconds: float | None
+    accuracy: float
+    lower: float
+
+
+@dataclass(kw_only=True)
+class CompressionStats:
+    """What `compress` did.
+
+    Attributes:
+        reached: whether what was asked for holds: the floor on data that chose nothing, or the ratio, or the seconds;
+            None where nothing could be checked.
+        compression_ratio: bytes stored after over before, of the layers chosen.
+        model_ratio: the same of the whole model.
+        lossless_ratio: parameters after exact merging alone over parameters before.
+        accuracy_preserved: the metric on the confirmation split, as a share of the original's; None without data.
+        accuracy_lower: what that is at least, with the confidence asked for.
+        energy_preserved: share of the spectra kept, in the metric in which they were truncated.
+        ranks: by module path.
+        layers: a row a layer.
+        curve: every plan that was evaluated, by ratio.
+        samples: how many samples calibrated, selected and confirmed.
+        seconds: what each stage took.
+        notes: what a reader should know.
+        settings: what was asked for.
+    """
+
+    reached: bool | None = None
+    compression_ratio: float = 1.0
+    model_ratio: float = 1.0
+    lossless_ratio: float = 1.0
+    accuracy_preserved: float | None = None
+    accuracy_lower: float | None = None
+    energy_preserved: float = 1.0
+    ranks: dict[str, int] = field(default_factory=dict)
+    layers: list[LayerRow] = field(default_factory=list)
+    curve: list[Point] = field(default_factory=list)
+    samples: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,104 @@
+"""How a layer is read as a matrix: the one interface between layers and the search for their ranks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class View(ABC):
+    """One way to read a layer as products of rows with a matrix, `y = W x`, in `groups` independent parts.
+
+    A layer has one view or more: a convolution may be cut between its channels, its input or its two sides. All that
+    the search knows of a layer it asks of its views, so that a new kind of layer is a new subclass and nothing else.
+
+    Attributes:
+        path: of the layer in the model.
+        layer: the layer, in the model that is being compressed.
+        groups: how many independent matrices there are.
+        rows, columns: of each matrix.
+    """
+
+    path: str
+    layer: nn.Module
+    groups: int
+    rows: int
+    columns: int
+
+    name: ClassVar[str]
+    """Where the layer is cut; part of the form's name in reports where it is not "linear"."""
+
+    indexed: ClassVar[bool] = False
+    """The layer is given integers that pick columns (an embedding): `inputs` returns `[samples, positions]` of them."""
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """The matrices, `[groups, rows, columns]`, float64."""
+
+    @abstractmethod
+    def inputs(self, arguments: tuple[Any, ...]) -> Tensor:
+        """What the matrices are applied to, from the layer's arguments: `[samples, positions, groups, columns]`."""
+
+    @abstractmethod
+    def outputs(self, gradient: Tensor) -> Tensor:
+        """A gradient at the layer's output as one at the products: `[samples, positions, groups, rows]`."""
+
+    @abstractmethod
+    def forms(self) -> Mapping[str, Form]:
+        """The forms that this view can be stored in, by the name in `forms=` ("pair", "pifa")."""
+
+    def alike(self) -> Any:
+        """Views that return equal values here have equal `inputs` for the same arguments, and share statistics."""
+        return (type(self), self.groups, self.columns)
+
+    @property
+    def full_rank(self) -> int:
+        """The rank from which on nothing is lost."""
+        return min(self.rows, self.columns)
+
+
+class Form(ABC):
+    """How the best map of a rank is stored."""
+
+    @abstractmethod
+    def numbers(self, rank: int) -> int:
+        """How many weights are stored, biases not counted."""
+
+    def index_bytes(self, rank: int) -> int:
+        """Bytes of what is stored beside the weights, such as row numbers."""
+        return 0
+
+    @abstractmethod
+    def build(self, a: Tensor, b: Tensor) -> nn.Module:
+        """The layer's replacement from factors `a [groups, rows, rank]` and `b [groups, rank, columns]`, float64.
+
+        It takes the layer's arguments, keeps its bias, its dtype and its device, and is not trained further unless
+        asked.
+        """
+
+
+def layer_weights(layer: nn.Module) -> int:
+    """How many weights a layer stores, biases not counted.
+
+    >>> layer_weights(nn.Linear(3, 5))
+    15
+    """
+    return sum(
+        p.numel() for name, p in layer.named_parameters() if not name.rpartition(".")[2].startswith("bias")
+    )
+
+
+def positions(x: Tensor) -> Tensor:
+    """`[samples, *positions, features]` as `[samples, positions, 1, features]`; one row a sample has one position.
+
+    >>> positions(torch.ones(2, 3, 4, 5)).shape, positions(torch.ones(2, 5)).shape
+    (torch.Size([2, 12, 1, 5]), torch.Size([2, 1, 1, 5]))
+    """
+    if x.dim() == 1:
+        x = x[None]
+    return x.reshape(x.shape[0], -1, 1, x.shape[-1])
