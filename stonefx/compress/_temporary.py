@@ -37,7 +37,8 @@ class PifaLinear(nn.Module):
         s.bias = None if bias is None else nn.Parameter(bias.clone())
         return s
 
-    def forward(s, x):
+    def forward(s, input):
+        x = input
         y = x @ s.R.t()
         y = torch.cat([y, y @ s.T.t()], -1)[..., s.inv]
         return y if s.bias is None else y + s.bias

@@ -377,6 +377,8 @@ class Search:
             if row.rank is not None:
                 self.stats.ranks[path] = row.rank
         for path, reason in self.layers.refused.items():
+            if path in rows:
+                continue
             size = stored_bytes(self.model.get_submodule(path))
             self.stats.layers.append(
                 LayerRow(

@@ -266,7 +266,8 @@ def trainable(model: nn.Module) -> Iterator[None]:
             and not y.requires_grad
             and torch.is_grad_enabled()
         ):
-            changed = y.detach().requires_grad_()
+            # A copy, since the next layer may write into it, and into a leaf it may not.
+            changed = y.detach().requires_grad_().clone()
             return (changed, *result[1:]) if isinstance(result, tuple) else changed
         return None
 

@@ -47,12 +47,8 @@ def test_near_the_optimum_and_never_above_the_budget(seed, share):
     assert found.cost <= budget
     assert found.cost == sum(o.bytes for o in found.chosen.values())
     best = cheapest_by_force(candidates, budget)
-    # The hull leaves at most one layer's step; greedy filling takes most of it back.
-    step = max(
-        (o.loss for c in candidates for o in c.options if o.loss <= found.loss),
-        default=0.0,
-    )
-    assert best <= found.loss <= best + step
+    # The multiplier finds the hull, greedy filling most of what lies below it; the optimum in half of these cases.
+    assert best <= found.loss <= 1.5 * best + 1e-12
 
 
 def test_a_budget_that_fits_all_leaves_all_dense():
