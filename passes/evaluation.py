@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
 
+from .blocks import Rows, Watch, in_rows, whole, widened
 from .shapes import hint
 
 # What a size counts as that only the data decides; all probes agree on it.
@@ -35,7 +37,7 @@ class Evaluation:
         given: Mapping[str, Any],
         *,
         exact: bool = False,
-        watch: Callable[[fx.Node, Any, Mapping[fx.Node, Any]], None] | None = None,
+        watch: Callable[[fx.Node, torch.Tensor, torch.Tensor], None] | None = None,
     ) -> list[Any]:
         """The values of some nodes.
 
@@ -43,7 +45,8 @@ class Evaluation:
             names: of the nodes.
             given: values of nodes, by name, that are not computed.
             exact: in float64, whatever floating dtypes the graph asks for.
-            watch: is told each node that is computed from weights alone, its value, and the values that it was made of.
+            watch: is told each node that rounds a float64 value that was computed from weights alone, that value, or rows
+                of it one after another, and what became of them.
         """
         roots = [self.nodes[name] for name in names]
         needed = self._needed(roots, given)
@@ -54,16 +57,24 @@ class Evaluation:
             if node.name in given:
                 done[node] = double(given[node.name]) if exact else given[node.name]
                 continue
-            done[node] = self._value(node, done, exact)
             if all(operand in fixed for operand in node.all_input_nodes):
                 fixed.add(node)
-                if watch is not None:
-                    watch(node, done[node], done)
+            # What a graph computes from its inputs is computed as it says.
+            in_blocks = exact or node in fixed
+            noted = partial(watch, node) if watch is not None and node in fixed else None
+            value = self._value(node, done, exact, in_blocks, noted)
+            costly = isinstance(value, Rows) and value.costly and uses[node] > 1
+            done[node] = whole(value) if costly else value
             for operand in node.all_input_nodes:
                 uses[operand] -= 1
                 if not uses[operand]:  # nothing reads it any more
                     del done[operand]
-        return [done[root] for root in roots]
+        return [whole(done[root]) for root in roots]
+
+    def folds(self, names: Sequence[str], given: Mapping[str, Any]) -> list[str]:
+        """The folded weights that some nodes need."""
+        needed = self._needed([self.nodes[name] for name in names], given)
+        return [node.name for node in needed if "fold" in node.meta and node.name not in given]
 
     def _needed(self, roots: Iterable[fx.Node], given: Mapping[str, Any]) -> list[fx.Node]:
         """The nodes that some need, in the order of the graph."""
@@ -77,27 +88,34 @@ class Evaluation:
                     stack += node.all_input_nodes
         return sorted(needed)
 
-    def _value(self, node: fx.Node, done: Mapping[fx.Node, Any], exact: bool) -> Any:
+    def _value(
+        self, node: fx.Node, done: Mapping[fx.Node, Any], exact: bool, in_blocks: bool, watch: Watch | None
+    ) -> Any:
         if node.op == "placeholder":
             return self._input(node, exact)
         if node.op == "get_attr":
             value: Any = self.module
             for part in str(node.target).split("."):
                 value = getattr(value, part)
-            return double(value) if exact else value
+            return widened(value) if exact else value
         if node.op != "call_function":
             raise ValueError(f"a region reads {node.op} {node.name!r}, which is not among its inputs")
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), done.__getitem__)
-        if not exact:
-            return node.target(*args, **kwargs)  # type: ignore[operator]
-        args, kwargs = fx.node.map_aggregate((args, kwargs), _widened)
+        if exact:
+            args, kwargs = fx.node.map_aggregate((args, kwargs), _in_float64)
+        if in_blocks and not kwargs and (found := in_rows(node.target, args, watch)) is not None:
+            return found
+        args, kwargs = fx.node.map_aggregate((args, kwargs), whole)
+        value = node.target(*args, **kwargs)  # type: ignore[operator]
+        if watch is not None and len(node.all_input_nodes) == 1 and is_rounded(args[0], value):
+            watch(args[0], value)
         # What is made of no tensor, such as `zeros`, has the default dtype.
-        return double(node.target(*args, **kwargs))  # type: ignore[operator]
+        return double(value) if exact else value
 
     def _input(self, node: fx.Node, exact: bool) -> Any:
         if node.name in self.weights:
             weight = self.weights[node.name].detach()
-            return double(weight) if exact else weight
+            return widened(weight) if exact else weight
         if isinstance(node.meta.get("val"), torch.Tensor):
             raise ValueError(f"a region reads {node.name!r}, which is not among its inputs")
         return example(node.meta.get("val"))
@@ -123,6 +141,17 @@ def double(value: Any) -> Any:
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
-def _widened(value: Any) -> Any:
+def is_rounded(source: Any, value: Any) -> bool:
+    """Whether a value is a float64 one in a coarser floating dtype."""
+    return (
+        isinstance(source, torch.Tensor)
+        and isinstance(value, torch.Tensor)
+        and source.dtype == torch.float64
+        and value.dtype != torch.float64
+        and value.is_floating_point()
+    )
+
+
+def _in_float64(value: Any) -> Any:
     """float64 in place of any narrower floating dtype."""
     return torch.float64 if isinstance(value, torch.dtype) and value.is_floating_point else value

@@ -90,20 +90,27 @@ class _Trial:
         self.before = [site.output, *site.also]
         self.after = [site.replacement, *site.also]
         self.largest = 0.0  # of the exact results
-        self.problem: str | None = None  # of the folded weights
+        self.rounded: dict[str, _Rounded] = {}  # the folded weights
+        self.folds: dict[str, Any] | None = None  # computed once: they depend on no input
 
     def compare(self, inputs: Mapping[str, Any], where: str = "") -> str | None:
         """Why the site is wrong on some inputs, whose place `where` says."""
         originals = self.old.compute(self.before, inputs)
         try:
-            came = self.new.compute(self.after, inputs, watch=self._watch)
+            came = self._rewritten(inputs)
         except Exception as raised:  # whatever it is, the original gave a value
             return f"the rewritten region raised {type(raised).__name__}: {raised}"
-        if self.problem:
-            return self.problem
+        if problem := next(filter(None, (each.problem() for each in self.rounded.values())), None):
+            return problem
         exact = self.old.compute(self.before, inputs, exact=True)
         problems = map(self._difference, originals, came, exact, [where] * len(came))
         return next(filter(None, problems), None)
+
+    def _rewritten(self, inputs: Mapping[str, Any]) -> list[Any]:
+        if self.folds is None:
+            names = self.new.folds(self.after, inputs)
+            self.folds = dict(zip(names, self.new.compute(names, inputs, watch=self._watch), strict=True))
+        return self.new.compute(self.after, {**inputs, **self.folds}, watch=self._watch)
 
     def _difference(
         self, original: torch.Tensor, rewritten: torch.Tensor, exact: torch.Tensor, where: str
@@ -137,7 +144,7 @@ class _Trial:
 
     def _spread(self, inputs: Mapping[str, Any], planted: float, exact: bool) -> str | None:
         originals = self.old.compute(self.before, inputs, exact=exact)
-        came = self.new.compute(self.after, inputs, exact=exact)
+        came = self.new.compute(self.after, inputs, exact=True) if exact else self._rewritten(inputs)
         for original, rewritten in zip(originals, came, strict=True):
             # An infinity may well cancel in fewer operations; a NaN may not be lost.
             more = ~rewritten.isfinite() & original.isfinite()
@@ -148,19 +155,35 @@ class _Trial:
                 return f"an entry of the input that is {planted} {verb} {count} results as in the original"
         return None
 
-    def _watch(self, node: fx.Node, value: Any, values: Mapping[fx.Node, Any]) -> None:
-        """Note folded weights that their dtype does not hold, such as products that overflow or vanish."""
-        if node.name in self.old.nodes or len(node.all_input_nodes) != 1:
-            return
-        source = values[node.all_input_nodes[0]]
-        if source.dtype != torch.float64 or value.dtype == torch.float64 or not value.is_floating_point():
-            return
-        error = relative_error(value, source, "tensor")
-        if error > torch.finfo(value.dtype).eps:
-            self.problem = self.problem or (
-                f"the folded weights go up to {_largest(source):.1e}, which {value.dtype} holds with a relative error "
-                f"of {error:.1e}"
-            )
+    def _watch(self, node: fx.Node, source: torch.Tensor, value: torch.Tensor) -> None:
+        if node.name not in self.old.nodes:
+            self.rounded.setdefault(node.name, _Rounded()).add(source, value)
+
+
+class _Rounded:
+    """How well the dtype of folded weights holds them: products may overflow or vanish."""
+
+    def __init__(self) -> None:
+        self.dtype = torch.float64
+        self.largest = 0.0
+        self.error = 0.0
+
+    def add(self, exact: torch.Tensor, value: torch.Tensor) -> None:
+        """Take in some of the weights."""
+        self.dtype = value.dtype
+        self.largest = max(self.largest, _largest(exact))
+        if exact.numel():
+            self.error = max(self.error, float(_deviation(value.double(), exact).max()))
+
+    def problem(self) -> str | None:
+        """What is wrong, if anything is."""
+        error = self.error / max(self.largest, torch.finfo(torch.float64).tiny)
+        if error <= torch.finfo(self.dtype).eps:
+            return None
+        return (
+            f"the folded weights go up to {self.largest:.1e}, which {self.dtype} holds with a relative error "
+            f"of {error:.1e}"
+        )
 
 
 def _planted(
@@ -226,14 +249,19 @@ def random_like(fake: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.randint(0, 2, shape, generator=generator, device="cpu").to(fake.dtype)
 
 
+def _deviation(value: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """How far the entries are off; infinite where only one is finite."""
+    same = (value == exact) | (value.isnan() & exact.isnan())
+    return torch.where(same, 0.0, (value - exact).abs().nan_to_num(nan=torch.inf, posinf=torch.inf))
+
+
 def relative_error(value: torch.Tensor, exact: torch.Tensor, norm: str) -> float:
     """Largest deviation over the largest magnitude: of the whole tensor, or row by row.
 
     NaN in both places counts as equal; a NaN or infinity in one only counts as infinite error.
     """
     value, exact = value.double(), exact.double()
-    same = (value == exact) | (value.isnan() & exact.isnan())
-    error = torch.where(same, 0.0, (value - exact).abs().nan_to_num(nan=torch.inf, posinf=torch.inf))
+    error = _deviation(value, exact)
     scale = exact.abs().nan_to_num(nan=0.0, posinf=0.0)
     if error.numel() == 0:
         return 0.0

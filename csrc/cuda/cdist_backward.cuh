@@ -23,6 +23,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
     const OwnSides<C> y(p, 1, place.matrix, place.column + tx, c);
     double rows[2 * kOwn] = {};  // along each row, and the derivative for log(c)
     double columns[kOwn] = {};
+    FarOfThread far;
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
 #pragma unroll
@@ -49,13 +50,10 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
         if (p.far != nullptr) {
           p.far[at] = is_far_pair<T>(p, squares[i][j], x.of[i].weight * y.of[j].weight, c);
           if (p.far[at]) {
-            // What is left to the points: see add_far_pairs.
+            // Its own derivative follows below; what is left to the points: see add_far_pairs.
             g.weight = C(0);
-            along_x = along_y = 0.0;
-            const double guard = 0.0;
-            const auto far = portable::FarDist::gradients(far_pair<T>(p, place, row, column),
-                                                          static_cast<double>(grad), &c, &guard);
-            of_pair = c * far.scalar[0];
+            along_x = along_y = of_pair = 0.0;
+            far.add(i, j);
           }
         }
         if (p.a.product == nullptr) {
@@ -71,6 +69,17 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
         rows[kOwn + i] += of_pair;
         columns[j] += along_y;
       }
+    }
+    if constexpr (kMayBeFar<C>) {
+      far.each<T>(p, place, [&](int own, int64_t row, int64_t column, const portable::FarSums& sums) {
+        const int64_t at = (place.matrix * p.a.rows + row) * p.a.columns + column;
+        const double grad = static_cast<double>(load(static_cast<const T*>(p.a.grad)[at])), guard = 0.0;
+        const double of_pair = c * portable::FarDist::gradients(sums, grad, &c, &guard).scalar[0];
+#pragma unroll
+        for (int i = 0; i < kOwn; ++i) {  // no index that is known at run time, so that the sums stay in registers
+          rows[kOwn + i] += i == own ? of_pair : 0.0;
+        }
+      });
     }
     for (int offset = kSide / 2; offset > 0; offset /= 2) {
 #pragma unroll
@@ -249,7 +258,10 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     const portable::BallImage image = p.images[side][row];
     const T* x = points_of<T>(p, side, matrix) + index * p.a.dim;
     const C* sums = p.a.product == nullptr ? static_cast<const C*>(p.sums[side]) + row * p.dim : nullptr;
-    const bool far = p.far != nullptr && add_far_pairs<T>(p, side, row, active, group);
+    bool far = false;
+    if constexpr (kMayBeFar<C>) {
+      far = p.far != nullptr && add_far_pairs<T>(p, side, row, active, group);
+    }
     const double* more = far ? p.far_sums[side] + row * p.dim : nullptr;
     double inner[1] = {};  // <x, sums>
     for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {

@@ -7,6 +7,7 @@ namespace stone::cuda {
 
 template <class T, class C>
 __global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice p) {
+  using Stored = typename portable::Compute<T>::type;
   __shared__ PairBuffers<C> buffers;
   const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
   const int64_t count = p.a.batch * p.down * p.across;
@@ -18,6 +19,8 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice
     pair_squares<T, C>(squares, buffers, p, place);
     const OwnSides<C> x(p, 0, place.matrix, place.row + ty, c);
     const OwnSides<C> y(p, 1, place.matrix, place.column + tx, c);
+    T* const result = static_cast<T*>(p.a.result) + place.matrix * p.a.rows * p.a.columns;
+    FarOfThread far;
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
 #pragma unroll
@@ -26,7 +29,6 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice
         if (row >= p.a.rows || column >= p.a.columns) {
           continue;
         }
-        using Stored = typename portable::Compute<T>::type;
         Stored distance = static_cast<Stored>(
             pair_distance(squares[i][j], x.of[i].weight * y.of[j].weight, scale, p.guarded));
         const double wide = wide_square<T>(squares[i][j], p, place.matrix, row, column);
@@ -37,12 +39,17 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice
               pair_distance(wide, weights, portable::pair_scale<double>(c, p.a.guards), p.guarded));
         }
         if (is_far_pair<T>(p, squares[i][j], x.of[i].weight * y.of[j].weight, c)) {
-          const double guard = 0.0;
-          distance = static_cast<Stored>(
-              portable::FarDist::values(far_pair<T>(p, place, row, column), &c, &guard).of[0]);
+          far.add(i, j);
         }
-        static_cast<T*>(p.a.result)[(place.matrix * p.a.rows + row) * p.a.columns + column] = store<T>(distance);
+        result[row * p.a.columns + column] = store<T>(distance);
       }
+    }
+    if constexpr (kMayBeFar<C>) {
+      far.each<T>(p, place, [&](int, int64_t row, int64_t column, const portable::FarSums& sums) {
+        const double guard = 0.0;
+        const double distance = portable::FarDist::values(sums, &c, &guard).of[0];
+        result[row * p.a.columns + column] = store<T>(static_cast<Stored>(distance));
+      });
     }
   }
 }

@@ -193,20 +193,44 @@ __device__ inline double wide_square(double, const PairsOnDevice&, int64_t, int6
   return 0.0;
 }
 
-// A pair of points of the hyperboloid that is far out, by one thread.
-template <class T>
-__device__ inline portable::FarSums far_pair(const PairsOnDevice& p, const TilePlace& place, int64_t row,
-                                             int64_t column) {
-  const OneLane alone;
-  return far_points(points_of<T>(p, 0, place.matrix) + row * p.a.dim,
-                    points_of<T>(p, 1, place.matrix) + column * p.a.dim, p.dim, alone)
-      .sums;
-}
+// Points of the hyperboloid alone can be far out, and their pairs are computed in float64.
+template <class C>
+constexpr bool kMayBeFar = sizeof(C) == sizeof(double);
 
 template <class T, class C>
 __device__ inline bool is_far_pair(const PairsOnDevice& p, C squares, C weights, double c) {
-  return p.a.model == Model::kLorentz && portable::is_far_pair<T>(squares, weights, c);
+  if constexpr (kMayBeFar<C>) {
+    return p.a.model == Model::kLorentz && portable::is_far_pair<T>(squares, weights, c);
+  }
+  return false;
 }
+
+// The pairs of a thread that are far out, a bit for each. They are left to a loop of their own after that over all
+// pairs, which is unrolled: what they take, by one thread each, would be compiled once for each of its pairs.
+struct FarOfThread {
+  unsigned bits = 0;
+
+  __device__ void add(int i, int j) { bits |= 1u << (i * kOwn + j); }
+
+  // act(i, row, column, what is summed over their entries) for each, i its row among those of the thread.
+  template <class T, class Act>
+  __device__ void each(const PairsOnDevice& p, const TilePlace& place, const Act& act) const {
+    const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
+    const OneLane alone;
+#pragma unroll 1
+    for (int own = 0; bits >> own != 0; ++own) {
+      if ((bits >> own & 1u) == 0) {
+        continue;
+      }
+      const int i = own / kOwn;
+      const int64_t row = place.row + ty + i * kSide, column = place.column + tx + own % kOwn * kSide;
+      act(i, row, column,
+          far_points(points_of<T>(p, 0, place.matrix) + row * p.a.dim,
+                     points_of<T>(p, 1, place.matrix) + column * p.a.dim, p.dim, alone)
+              .sums);
+    }
+  }
+};
 
 // The side of a point in float64.
 __device__ inline portable::PairSide<double> wide_side(const PairsOnDevice& p, int side, int64_t matrix,

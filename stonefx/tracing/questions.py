@@ -28,6 +28,8 @@ _CHECKED = frozenset(
     "dtype ndim dim ndimension shape size numel nelement __len__ itemsize element_size nbytes is_floating_point "
     "is_complex is_signed data".split()
 )
+# Its name from torch 2.14 on, or else the one before.
+_GETATTR = "tp_getattro_impl" if hasattr(TensorVariable, "tp_getattro_impl") else "var_getattr"
 # Places in memory, which are no constants.
 MEMORY = frozenset("data_ptr const_data_ptr untyped_storage storage".split())
 _STATE_NAMES = {id(function): name for name, function in STATE.items()}
@@ -81,7 +83,7 @@ def noted_questions() -> Iterator[Questions]:
     questions = Questions()
     with ExitStack() as stack:
         for owner, name, wrap in (
-            (TensorVariable, "var_getattr", _attribute),
+            (TensorVariable, _GETATTR, _attribute),
             (TensorVariable, "call_method", _method),
             (TensorVariable, "call_obj_hasattr", _hasattr),
             (TorchInGraphFunctionVariable, "call_function", _function),
@@ -96,7 +98,7 @@ _Traced = Callable[..., Any]
 
 
 def _attribute(original: _Traced, questions: Questions) -> _Traced:
-    def var_getattr(self: TensorVariable, tx: Any, name: str) -> Any:
+    def getattribute(self: TensorVariable, tx: Any, name: str) -> Any:
         result = original(self, tx, name)
         if name == "__class__":
             if _asked_by_the_model(tx):
@@ -105,7 +107,7 @@ def _attribute(original: _Traced, questions: Questions) -> _Traced:
             questions.note([self], name, (), answer)
         return result
 
-    return var_getattr
+    return getattribute
 
 
 def _method(original: _Traced, questions: Questions) -> _Traced:

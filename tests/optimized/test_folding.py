@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import fx
 
-from stonefx.optimized import folding
 from stonefx.optimized.folding import Folding
+from stonefx.passes import blocks
 
 aten = torch.ops.aten
 WIDE = torch.float64
@@ -69,7 +69,7 @@ def folds(make: Callable[..., object]) -> fx.GraphModule:
 @pytest.mark.parametrize("block", [1, 700, 4096, 2**22])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_blocks_give_what_the_whole_gives(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folding, "_BLOCK", block)
+    monkeypatch.setattr(blocks, "_BLOCK", block)
     graph = folds(GRAPHS[name])
     weights = [A, B, COLUMN, SCALE]
     (expected,) = graph(*weights)
