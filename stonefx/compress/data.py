@@ -56,11 +56,14 @@ class Splits:
         calibrate: statistics of the layers are taken on these.
         select: the size of each layer is chosen on these.
         confirm: chose nothing; the floor is confirmed on these.
+        given: whole batches of the user's, not cut, by whose shapes layers are timed: the most frequent and the
+            largest.
     """
 
     calibrate: list[Batch]
     select: list[Batch]
     confirm: list[Batch]
+    given: tuple[Batch, ...] = ()
 
     def samples(self) -> dict[str, int]:
         """How many samples each part has."""

@@ -37,6 +37,10 @@ RANKS = 3
 """Ranks at which the rounding of a pair is measured; between them it is interpolated."""
 
 
+LEAST = 8
+"""Inputs that a layer has at least: with fewer a scale and a zero point take what int8 saves."""
+
+
 def missing() -> str | None:
     """Why there is no int8 here; None where there is.
 
@@ -101,13 +105,13 @@ def add(singles: Sequence[Candidate], blocks: Sequence[Candidate], views: Sequen
         added = []
         for base in (dense, *(o for o in candidate.options[1:] if o.form == "pair")):
             size = _bytes_of(view, base)
-            if size < candidate.dense.bytes:
+            if min(view.columns, base.size or LEAST) >= LEAST and size < candidate.dense.bytes:
                 added += [_under(base, kind, size) for kind in kinds]
         candidate.options += added
         if not added:
             candidate.refused["int8"] = "its scales take what int8 saves"
     for block in blocks:
-        bases = block.options[1:]
+        bases = [o for o in block.options[1:] if (o.size or 0) >= LEAST]
         if not bases or any(path not in by_path and _has_matrix(path, block) for path in block.paths):
             continue
         ends = [min(bases, key=lambda o: o.size or 0), max(bases, key=lambda o: o.size or 0)]

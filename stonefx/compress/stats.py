@@ -70,6 +70,8 @@ class CompressionStats:
         curve: every plan that was evaluated, by ratio.
         samples: how many samples calibrated, selected and confirmed.
         seconds: what each stage took.
+        call_seconds_before, call_seconds_after: of a call of the whole model on a batch of the user's; None where
+            nothing was timed.
         notes: what a reader should know.
         settings: what was asked for.
     """
@@ -86,5 +88,7 @@ class CompressionStats:
     curve: list[Point] = field(default_factory=list)
     samples: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    call_seconds_before: float | None = None
+    call_seconds_after: float | None = None
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
