@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import data as user_data
+from . import latency
 from .search import Search
 from .settings import FORMS, Settings
 from .stats import CompressionStats, LayerRow, Point
@@ -88,4 +89,5 @@ def _splits(
     shares = tuple(s / sum(shares) for s in shares)
     batches = user_data.read(data, model, batch_size=settings.batch_size)
     calibrate, *rest = user_data.split(batches, settings.seed, shares) if missing else [batches]
-    return user_data.Splits(calibrate=calibrate, **parts, **dict(zip(missing, rest, strict=True)))
+    chosen = {**parts, **dict(zip(missing, rest, strict=True))}
+    return user_data.Splits(calibrate=calibrate, given=latency.typical(batches), **chosen)

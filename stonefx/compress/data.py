@@ -56,11 +56,14 @@ class Splits:
         calibrate: statistics of the layers are taken on these.
         select: the size of each layer is chosen on these.
         confirm: chose nothing; the floor is confirmed on these.
+        given: whole batches of the user's, not cut, by whose shapes layers are timed: the most frequent and the
+            largest.
     """
 
     calibrate: list[Batch]
     select: list[Batch]
     confirm: list[Batch]
+    given: tuple[Batch, ...] = ()
 
     def samples(self) -> dict[str, int]:
         """How many samples each part has."""
@@ -207,22 +210,23 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(entry)
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The value with all its tensors changed, in tuples, lists and dictionaries."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
-        return {k: _mapped(v, change) for k, v in value.items()}
+        return {k: mapped(v, change) for k, v in value.items()}
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return type(value)(_mapped(v, change) for v in value)
+        return type(value)(mapped(v, change) for v in value)
     return value
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    return _mapped(value, lambda t: t.to(device))
+    return mapped(value, lambda t: t.to(device))
 
 
 def _take(value: Any, chosen: list[int], samples: int) -> Any:
-    return _mapped(value, lambda t: t[chosen] if t.dim() > 0 and t.shape[0] == samples else t)
+    return mapped(value, lambda t: t[chosen] if t.dim() > 0 and t.shape[0] == samples else t)
 
 
 def _is_rows(data: Any) -> bool:

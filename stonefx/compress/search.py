@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import choose, layers, losses, statistics
+from . import choose, int8, latency, layers, losses, statistics
 from .blocks import Block, Reduction
 from .data import Batch, Splits
 from .metric import Metric, Score, lower_bound, main_result, samples_needed
@@ -52,6 +52,8 @@ class Search:
         self.singles: list[Candidate] = []
         self.blocks: list[Candidate] = []
         self.plan = choose.Plan({}, 1.0, 0.0)
+        self.timing: latency.Timing | None = None
+        self.emitted: dict[tuple[str, ...], latency.Ratio] = {}
 
     # Stages ----------------------------------------------------------------------------------------------------
 
@@ -62,7 +64,7 @@ class Search:
         elif self.splits is None or self.settings.energy is not None:
             self._by_energy()
         else:
-            for stage in (self._measure, self._decompose, self._weigh, self._choose):
+            for stage in (self._measure, self._decompose, self._weigh, self._time, self._choose):
                 self._timed(stage)
         self._finish()
         return self.model, self.stats
@@ -116,6 +118,43 @@ class Search:
         )
         self._options(tails)
 
+    def _time(self) -> None:
+        """Options under int8, the seconds of all that are left, and the losses of int8 for those that are fast."""
+        assert self.splits is not None
+        quantise = "int8" in self.settings.forms
+        if quantise and (missing := int8.missing()):
+            self.stats.notes.append(missing)
+            quantise = False
+        if quantise:
+            int8.add(self.singles, self.blocks, self.views, dynamic=self.settings.cost != "bytes")
+        if self.settings.cost != "bytes":
+            self.timing = self._timing()
+            self.timing.fill([*self.singles, *self.blocks])
+        if quantise:
+            samples = max(sum(b.samples for b in self.splits.calibrate), 1)
+            int8.weigh(
+                self.model,
+                self.singles,
+                self.blocks,
+                self.views,
+                {self.views[n].path: found.positions / samples for n, found in self.measured.items()},
+                self.splits.calibrate,
+                kind=self.settings.probe,
+                count=self.settings.probes,
+                output=self.output,
+                metric=self.settings.metric,
+                seed=self.settings.seed + 2,
+                description="losses of int8" if self.settings.progress else None,
+            )
+
+    def _timing(self) -> latency.Timing:
+        assert self.splits is not None
+        given = self.splits.given or latency.typical(self.splits.calibrate)
+        paths = sorted({path for c in (*self.singles, *self.blocks) for path in c.paths})
+        timing = latency.Timing(self.model, paths, given, progress=self.settings.progress)
+        self.stats.notes += timing.notes
+        return timing
+
     def _options(self, tails: Mapping[Any, Tensor]) -> None:
         numbers_of: dict[str, list[int]] = {}
         for number, view in enumerate(self.views):
@@ -167,13 +206,77 @@ class Search:
         assert self.splits is not None
         metric = Metric(self.settings.metric, self.original, self.settings.output)
         if self.settings.max_ratio is not None:
-            self.plan = self._planned(self.settings.max_ratio)
+            self.plan = self._faster(lambda: self._planned(self.settings.max_ratio or 1.0))
             self._evaluate(metric, self.plan)
         elif self.settings.max_seconds is not None:
-            raise NotImplementedError
+            self.plan = self._faster(self._within_seconds)
+            self._evaluate(metric, self.plan)
         else:
             self.plan = self._smallest(metric)
+            # Layers that go back to what they were lose nothing.
+            self.plan = self._without_slower(self.plan)
         self._confirm(metric)
+        if self.timing is not None:
+            with self.applied(self.plan):
+                before, after = self.timing.call_seconds([self.original, self.model])
+            self.stats.call_seconds_before, self.stats.call_seconds_after = before, after
+            if self.settings.max_seconds is not None:
+                self.stats.reached = after <= self.settings.max_seconds
+
+    def _within_seconds(self) -> choose.Plan:
+        """The plan of least loss with which a call takes at most `max_seconds`, measured as a whole."""
+        assert self.timing is not None and self.settings.max_seconds is not None
+        # A little less than allowed: no two readings of a clock are the same.
+        wanted = 0.95 * self.settings.max_seconds
+        layers = math.fsum(c.dense.seconds or 0.0 for c in self.singles)
+        # What layers take is counted by what each takes alone; the rest of the model stays.
+        rest = max(self.timing.call_seconds([self.model])[0] - layers, 0.0)
+        allowed = wanted - rest
+        for _ in range(3):
+            plan = self._planned(max(allowed, 0.0) / layers if layers else 1.0)
+            with self.applied(plan):
+                taken = self.timing.call_seconds([self.model])[0]
+            if taken <= wanted or allowed <= 0:
+                break
+            allowed -= taken - wanted
+        return plan
+
+    def _faster(self, planned: Callable[[], choose.Plan]) -> choose.Plan:
+        """A plan none of whose layers is slower, where others make up for those that go back."""
+        for _ in range(3):
+            plan = planned()
+            kept = self._without_slower(plan)
+            if kept.chosen == plan.chosen:
+                break
+            slower = {paths: o for paths, o in plan.chosen.items() if kept.chosen.get(paths) is not o}
+            for candidate in (*self.singles, *self.blocks):
+                if candidate.paths in slower:
+                    form = slower[candidate.paths].form
+                    candidate.options = [o for o in candidate.options if o.form != form or o.size is None]
+        return kept
+
+    def _without_slower(self, plan: choose.Plan) -> choose.Plan:
+        """Each layer of a plan timed again beside its dense one; what is slower after all goes back."""
+        if self.timing is None:
+            return plan
+        chosen: dict[tuple[str, ...], Option] = {}
+        singles = {c.paths[0]: c for c in self.singles}
+        for paths, option in plan.chosen.items():
+            modules = option.build()
+            ratios = self.timing.compare(paths, modules) if modules else []
+            slow = next((ratio for ratio in ratios if ratio.median >= 1), None)
+            if slow is None:
+                chosen[paths] = option
+                if ratios:
+                    self.emitted[paths] = ratios[0]
+                continue
+            for path in paths:
+                if path in singles:
+                    single = singles[path]
+                    chosen[single.paths] = single.dense
+                    single.refused[option.form] = f"slower when it was timed again: {slow.text()}"
+        loss = sum(option.loss for option in chosen.values())
+        return choose.Plan(chosen, sum(map(self._price(), chosen.values())), loss)
 
     def _smallest(self, metric: Metric) -> choose.Plan:
         """The cheapest plan whose score holds the floor on the selection split, in a few evaluations."""
@@ -217,12 +320,21 @@ class Search:
         return high
 
     def _planned(self, budget: float) -> choose.Plan:
-        return choose.plan(self.singles, self.blocks, budget, self._price())
+        # A share of one is never missed by rounding.
+        return choose.plan(self.singles, self.blocks, budget * (1 + 1e-9), self._price())
 
     def _price(self) -> Callable[[Option], float]:
-        """A share of what all layers cost as they are."""
-        total = sum(c.dense.bytes for c in self.singles)
-        return lambda option: option.bytes / total
+        """A share of what all layers cost as they are: of bytes, of seconds, or the mean of the two."""
+        size = sum(c.dense.bytes for c in self.singles)
+        seconds = math.fsum(c.dense.seconds or 0.0 for c in self.singles)
+        weight = {"bytes": 0.0, "seconds": 1.0, "both": 0.5}[self.settings.cost]
+        if self.settings.max_ratio is not None or seconds == 0:
+            weight = 0.0
+        elif self.settings.max_seconds is not None:
+            weight = 1.0
+        return lambda option: (
+            (1 - weight) * option.bytes / max(size, 1) + weight * (option.seconds or 0.0) / (seconds or 1.0)
+        )
 
     def _evaluate(self, metric: Metric, plan: choose.Plan) -> Point:
         assert self.splits is not None
@@ -258,6 +370,8 @@ class Search:
                 "the metric has data of its own, which also chose; pass a metric(model, batches) to have the floor "
                 "confirmed on data that chose nothing"
             )
+        if self.settings.max_seconds is not None:
+            return
         if self.settings.max_ratio is not None:
             self.stats.reached = point.ratio <= self.settings.max_ratio
             return
@@ -402,11 +516,17 @@ class Search:
         return LayerRow(path=path, shape=_shape(layer), bytes_before=size, bytes_after=size, reason=reason)
 
     def _chosen_row(self, row: LayerRow, option: Option, paths: tuple[str, ...]) -> LayerRow:
-        if option.size is None:
+        if option.form == "dense":
             candidate = next(c for c in self.singles if c.paths == paths)
             refused = "; ".join(f"{form}: {why}" for form, why in candidate.refused.items())
-            return replace(row, reason=row.reason or refused or "dense is best at this cost")
-        return replace(row, form=option.form, rank=option.size, predicted=option.loss)
+            reason = row.reason or refused or "dense is best at this cost"
+            return replace(row, reason=reason, seconds_before=option.seconds, seconds_after=option.seconds)
+        ratio = self.emitted.get(paths)
+        if ratio is not None and len(paths) == 1:
+            times = {"seconds_before": ratio.dense, "seconds_after": ratio.dense * ratio.median}
+        else:
+            times = {}
+        return replace(row, form=option.form, rank=option.size, predicted=option.loss, **times)
 
     def _refuse(self, path: str, reason: str) -> None:
         self.layers.refused.setdefault(path, reason)
@@ -442,8 +562,15 @@ def stored_bytes(module: nn.Module, recurse: bool = False) -> int:
     seen: dict[int, int] = {}
     for value in persistent.values():
         if isinstance(value, Tensor):
-            seen[id(value)] = value.numel() * value.element_size()
+            seen[id(value)] = sum(t.numel() * t.element_size() for t in _inner(value))
     return sum(seen.values())
+
+
+def _inner(value: Tensor) -> list[Tensor]:
+    """The plain tensors of one: of a quantised weight its integers, scales and zero points."""
+    if type(value) in (Tensor, nn.Parameter) or not hasattr(value, "__tensor_flatten__"):
+        return [value]
+    return [t for name in value.__tensor_flatten__()[0] for t in _inner(getattr(value, name))]
 
 
 def element_size(module: nn.Module) -> int:

@@ -1,0 +1,379 @@
+"""int8 of linear layers, one scale an output channel, stored and computed by torchao: of dense and of pairs.
+
+Not of PIFA: its interpolation from pivot rows multiplies the rounding of those rows, and MiniLM at 80 % of the bytes
+falls from a cosine of .967 to one of .700.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from . import losses
+from .data import Batch
+from .options import Candidate, Option
+from .views import Form, View
+
+KINDS = ("int8", "int8 dynamic")
+"""Weights alone, computed in the dtype of the model; or products in int8, with inputs rounded as they come."""
+
+SAMPLES = 64
+"""Samples that the losses of rounding are taken on: rounding errors are many and small, and few samples show them."""
+
+PIECE = 8
+"""Samples of one batch of these."""
+
+MEMORY = 1 << 29
+"""Bytes of intermediate results that one reading keeps."""
+
+RANKS = 3
+"""Ranks at which the rounding of a pair is measured; between them it is interpolated."""
+
+
+LEAST = 8
+"""Inputs that a layer has at least: with fewer a scale and a zero point take what int8 saves."""
+
+
+def missing() -> str | None:
+    """Why there is no int8 here; None where there is.
+
+    >>> missing() is None or "pip install" in missing()
+    True
+    """
+    try:
+        _torchao()
+    except ImportError as error:
+        return (
+            f"int8 was left out, since torchao cannot be imported ({error}); "
+            'pip install "stonefx[int8]" brings it, and forms= without "int8" leaves it out without a word'
+        )
+    return None
+
+
+def quantised(module: nn.Module, kind: str = KINDS[0]) -> nn.Module:
+    """A copy whose linear layers are int8, symmetric, with one scale an output channel; not to be trained.
+
+    Args:
+        module: a linear layer, or one that is made of linear layers.
+        kind: one of `KINDS`.
+    """
+    quantization = _torchao()
+    if kind == KINDS[0]:
+        config = quantization.Int8WeightOnlyConfig(set_inductor_config=False)
+    else:
+        config = quantization.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
+    # What is a layer by itself has no parent in which it could be replaced.
+    holder = nn.Sequential(copy.deepcopy(plain(module)).requires_grad_(False))
+    quantization.quantize_(holder, config)
+    return holder[0]
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """A factored layer as layers of torch; others as they are."""
+    make = getattr(module, "plain", None)
+    return make() if callable(make) else module
+
+
+def linear_bytes(layer: nn.Linear) -> int:
+    """What an int8 layer stores: a byte a weight, a scale and a zero point an output channel, and its bias.
+
+    >>> linear_bytes(nn.Linear(100, 10, bias=False))
+    1050
+    """
+    m, n = layer.weight.shape
+    size = layer.weight.element_size()
+    return m * n + m * (size + 1) + (0 if layer.bias is None else m * size)
+
+
+def add(singles: Sequence[Candidate], blocks: Sequence[Candidate], views: Sequence[View], dynamic: bool) -> None:
+    """Give candidates their options under int8, with the losses that they have without it; see `weigh`."""
+    kinds = KINDS if dynamic else KINDS[:1]
+    by_path = _linear_views(views)
+    for candidate in singles:
+        view = by_path.get(candidate.paths[0])
+        if view is None or len(candidate.paths) != 1:
+            candidate.refused["int8"] = "int8 is for linear layers of floating-point weights"
+            continue
+        dense = replace(candidate.dense, build=_dense(view))
+        added = []
+        for base in (dense, *(o for o in candidate.options[1:] if o.form == "pair")):
+            size = _bytes_of(view, base)
+            if min(view.columns, base.size or LEAST) >= LEAST and size < candidate.dense.bytes:
+                added += [_under(base, kind, size) for kind in kinds]
+        candidate.options += added
+        if not added:
+            candidate.refused["int8"] = "its scales take what int8 saves"
+    for block in blocks:
+        bases = [o for o in block.options[1:] if (o.size or 0) >= LEAST]
+        if not bases or any(path not in by_path and _has_matrix(path, block) for path in block.paths):
+            continue
+        ends = [min(bases, key=lambda o: o.size or 0), max(bases, key=lambda o: o.size or 0)]
+        sizes = [_block_bytes(option) for option in ends]
+        if None in sizes:
+            continue
+        block.options += [
+            _under(base, kind, _on_line(base.size or 0, ends, [s for s in sizes if s is not None]))
+            for base in bases
+            for kind in kinds
+        ]
+
+
+def weigh(
+    model: nn.Module,
+    singles: Sequence[Candidate],
+    blocks: Sequence[Candidate],
+    views: Sequence[View],
+    positions_of: Mapping[str, float],
+    batches: Sequence[Batch],
+    **how: Any,
+) -> None:
+    """Add to the losses of options under int8 what rounding costs, sampled like the losses of ranks.
+
+    Args:
+        model: the layers' model.
+        singles, blocks: candidates that `add` was given; what was refused since then is not measured.
+        views: of all layers.
+        positions_of: rows that a layer is given a sample, by path.
+        batches: to calibrate on; some of them are used.
+        how: further arguments of `losses.sampled`.
+    """
+    by_path = _linear_views(views)
+    changes: dict[tuple[str, str, int | None], tuple[View, Tensor]] = {}
+    of_blocks = {path for block in blocks for path in block.paths if any(_kind(o) for o in block.options)}
+    for candidate in singles:
+        path = candidate.paths[0]
+        if path not in by_path:
+            continue
+        for kind in KINDS:
+            ranks = sorted(o.size for o in candidate.options if _is(o, "pair", kind) and o.size is not None)
+            wanted: set[int | None] = {ranks[round((len(ranks) - 1) * i / (RANKS - 1))] for i in range(RANKS)} if ranks else set()
+            if any(_is(o, "dense", kind) for o in candidate.options) or path in of_blocks:
+                wanted.add(None)
+            for rank in sorted(wanted, key=lambda r: -1 if r is None else r):
+                option = next((o for o in candidate.options if _kind(o) == kind and o.size == rank), None)
+                build = _dense(by_path[path]) if rank is None else option.build.base  # type: ignore[union-attr]
+                changes[path, kind, rank] = _change(by_path[path], plain(build()[path]), kind)
+    found: dict[tuple[str, str, int | None], float] = {}
+    few = _few(batches)
+    for part in _parts(changes, positions_of):
+        found.update(losses.sampled(model, {}, part, few, **how)[1])
+    for candidate in singles:
+        path = candidate.paths[0]
+        for i, option in enumerate(candidate.options):
+            kind = _kind(option)
+            if kind is not None:
+                points = [(r, v) for (p, k, r), v in found.items() if (p, k) == (path, kind)]
+                candidate.options[i] = replace(option, loss=option.loss + _rounding(points, option.size))
+    for block in blocks:
+        for i, option in enumerate(block.options):
+            kind = _kind(option)
+            if kind is not None:
+                # That of all units: fewer of them round no worse.
+                total = math.fsum(found.get((path, kind, None), 0.0) for path in block.paths)
+                block.options[i] = replace(option, loss=option.loss + total)
+
+
+# Options ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Build:
+    """Makes the replacements of an option under int8."""
+
+    base: Callable[[], Mapping[str, nn.Module]]
+    kind: str
+
+    def __call__(self) -> Mapping[str, nn.Module]:
+        return {path: quantised(module, self.kind) for path, module in self.base().items()}
+
+
+def _under(base: Option, kind: str, size: int) -> Option:
+    return replace(base, form=f"{base.form}+{kind}", bytes=size, seconds=None, build=_Build(base.build, kind))
+
+
+def _kind(option: Option) -> str | None:
+    kind = option.form.partition("+")[2]
+    return kind if kind in KINDS else None
+
+
+def _is(option: Option, base: str, kind: str) -> bool:
+    return option.form == f"{base}+{kind}"
+
+
+def _linear_views(views: Sequence[View]) -> dict[str, View]:
+    return {
+        view.path: view
+        for view in views
+        if view.name == "linear"
+        and not view.indexed
+        and view.groups == 1
+        and any(p.dim() == 2 and p.is_floating_point() for p in view.layer.parameters(recurse=False))
+    }
+
+
+def _dense(view: View) -> Callable[[], Mapping[str, nn.Module]]:
+    def build() -> Mapping[str, nn.Module]:
+        if isinstance(view.layer, nn.Linear):
+            return {view.path: view.layer}
+        weight = next(p for p in view.layer.parameters(recurse=False) if p.dim() == 2)
+        bias = getattr(view.layer, "bias", None)
+        linear = nn.Linear(view.columns, view.rows, bias is not None, weight.device, weight.dtype)
+        linear.weight.data = view.matrix()[0].to(weight.device, weight.dtype)
+        if bias is not None:
+            linear.bias.data = bias.detach().clone()
+        return {view.path: linear}
+
+    return build
+
+
+def _bytes_of(view: View, base: Option) -> int:
+    """Of a layer or a pair, without building it."""
+    weight = next(p for p in view.layer.parameters(recurse=False) if p.dim() == 2)
+    bias = getattr(view.layer, "bias", None)
+    with torch.device("meta"):
+        last = base.size or view.columns
+        layers = [nn.Linear(last, view.rows, bias is not None, dtype=weight.dtype)]
+        if base.size is not None:
+            layers.append(nn.Linear(view.columns, base.size, False, dtype=weight.dtype))
+    return sum(map(linear_bytes, layers))
+
+
+def _block_bytes(option: Option) -> int | None:
+    """Of a reduced block under int8; None where it holds matrices that are no linear layers."""
+    total = 0
+    for module in option.build().values():
+        for child in plain(module).modules():
+            if isinstance(child, nn.Linear):
+                total += linear_bytes(child)
+            elif any(p.dim() > 1 for p in child.parameters(recurse=False)):
+                return None
+            else:
+                tensors = (*child.parameters(recurse=False), *child.buffers(recurse=False))
+                total += sum(t.numel() * t.element_size() for t in tensors)
+    return total
+
+
+def _has_matrix(path: str, block: Candidate) -> bool:
+    return any(p.dim() > 1 for o in block.options[1:2] for p in o.build()[path].parameters())
+
+
+def _on_line(size: int, ends: Sequence[Option], values: Sequence[int]) -> int:
+    """What a block stores is linear in its units."""
+    (a, b), (low, high) = [o.size or 0 for o in ends], values
+    return low if a == b else round(low + (high - low) * (size - a) / (b - a))
+
+
+# Losses ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Rounded(View):
+    """A layer given its inputs twice: as they are, and as int8 products see them at their last layer."""
+
+    view: View
+    layers: tuple[nn.Linear, ...]
+
+    name: ClassVar[str] = "linear"
+
+    def matrix(self) -> Tensor:
+        """See `View`."""
+        return self.view.matrix()
+
+    def inputs(self, arguments: tuple[Any, ...]) -> Tensor:
+        """See `View`."""
+        x = self.view.inputs(arguments)
+        rounded = _round(x)
+        for layer in self.layers[:-1]:
+            rounded = _round(rounded @ layer.weight.to(rounded).t())
+        return torch.cat([x, rounded], -1)
+
+    def outputs(self, gradient: Tensor) -> Tensor:
+        """See `View`."""
+        return self.view.outputs(gradient)
+
+    def forms(self) -> Mapping[str, Form]:
+        """See `View`."""
+        return {}
+
+
+def _change(view: View, module: nn.Module, kind: str) -> tuple[View, Tensor]:
+    """The change that rounding makes to a layer, as a matrix that is applied to what the view returns."""
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    rounded = []
+    for layer in layers:
+        weight = quantised(layer).weight.dequantize()  # type: ignore[operator]
+        copied = nn.Linear(layer.in_features, layer.out_features, False, "meta")
+        copied.weight = nn.Parameter(weight.detach().double(), requires_grad=False)
+        rounded.append(copied)
+    exact, product = _product(layers), _product(rounded)
+    if kind == KINDS[0]:
+        return view, (exact - product)[None]
+    stacked = torch.cat([exact, -rounded[-1].weight.detach()], 1)[None]
+    return _Rounded(view.path, view.layer, 1, view.rows, stacked.shape[2], view, tuple(rounded)), stacked
+
+
+def _product(layers: Sequence[nn.Linear]) -> Tensor:
+    product = layers[0].weight.detach().double()
+    for layer in layers[1:]:
+        product = layer.weight.detach().double() @ product
+    return product
+
+
+def _round(x: Tensor) -> Tensor:
+    scale = x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) / 127
+    return (x / scale).round() * scale
+
+
+def _few(batches: Sequence[Batch]) -> list[Batch]:
+    few: list[Batch] = []
+    taken = 0
+    for batch in batches:
+        for start in range(0, batch.samples, PIECE):
+            if taken >= SAMPLES:
+                return few
+            few.append(batch.take(list(range(start, min(start + PIECE, batch.samples)))))
+            taken += few[-1].samples
+    return few
+
+
+def _parts(changes: Mapping[Any, tuple[View, Tensor]], positions_of: Mapping[str, float]) -> list[dict[Any, Any]]:
+    """Changes by the reading that measures them, so that each keeps within `MEMORY`."""
+    parts: list[dict[Any, Any]] = []
+    used = math.inf
+    for key, (view, matrix) in changes.items():
+        size = PIECE * positions_of.get(view.path, 1.0) * matrix.shape[1] * 4
+        if used + size > MEMORY:
+            parts.append({})
+            used = 0.0
+        parts[-1][key] = (view, matrix)
+        used += size
+    return parts
+
+
+def _rounding(points: Sequence[tuple[int | None, float]], size: int | None) -> float:
+    if size is None:
+        return next((value for rank, value in points if rank is None), math.nan)
+    known = sorted((rank, value) for rank, value in points if rank is not None)
+    for (a, low), (b, high) in zip(known, known[1:], strict=False):
+        if a <= size <= b:
+            return low + (high - low) * (size - a) / (b - a)
+    return known[0][1] if known and size <= known[0][0] else known[-1][1] if known else math.nan
+
+
+def _torchao() -> Any:
+    # It reports each kernel library for other devices that it does not load.
+    logger = logging.getLogger("torchao")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import torchao.quantization as quantization
+    finally:
+        logger.setLevel(level)
+    return quantization
