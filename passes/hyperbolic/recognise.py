@@ -71,6 +71,8 @@ def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
 
 
 def _outcome(evaluator: Evaluator, vectors: Vectors, value: Value) -> Match | NearMiss | None:
+    if not len(value.form):  # zero, whatever the rows are
+        return None
     indices = [evaluator.vectors[node] for node in vectors]
     if len(indices) == 1:
         return match_map(evaluator.algebra, value.form, indices[0])

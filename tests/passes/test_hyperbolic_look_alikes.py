@@ -177,3 +177,46 @@ def test_look_alikes_are_left_alone(function, inputs, target, reason):
     assert (site.target, site.status) == (target, "near miss")
     assert re.search(reason, site.reason), site.reason
     assert str(graph.graph) == before
+
+
+ZEROS = {
+    "new_zeros": lambda x: x.new_zeros(x.shape),
+    "zeros_like": torch.zeros_like,
+    "full_like": lambda x: torch.full_like(x, 0.0),
+    "times zero": lambda x: x * 0.0,
+    "less itself": lambda x: x - x,
+    "clamped": lambda x: norm(x).clamp(0.0, 0.0),
+    "inner": lambda x: (x * torch.zeros_like(x)).sum(-1, True),
+}
+OF_ZERO = [
+    lambda z: z,
+    torch.neg,
+    torch.sqrt,
+    torch.reciprocal,
+    torch.rsqrt,
+    lambda z: z**-2,
+    torch.tanh,
+    torch.atanh,
+    lambda z: torch.atanh(z + 1.0),
+    torch.log,
+    lambda z: torch.log1p(z - 1.0),
+    torch.abs,
+    lambda z: z.clamp(-0.5, 0.5),
+    lambda z: torch.maximum(z, z),
+    lambda z: z.norm(dim=-1, keepdim=True),
+    lambda z: z / z,
+    lambda z: z.sum(-1, True),
+]
+
+
+@pytest.mark.parametrize("two", [False, True], ids=["one row", "two rows"])
+@pytest.mark.parametrize("zero", ZEROS)
+def test_zero_is_no_map_and_no_failure(zero, two):
+    """Scattering begins with zeros, which may be made like a score: attention over edges scores with inner products."""
+
+    def model(_, x, y):
+        score = (x * y).sum(-1, True) if two else norm(x)
+        scores, rows = ([of(ZEROS[zero](value)) for of in OF_ZERO] for value in (score, x))
+        return [*scores, *rows, *(score + each for each in scores), *(each * x + y for each in rows)]
+
+    assert not [site for site in HYPERBOLIC.run(trace(model, X, Y), Context()) if site.status == "rewritten"]
