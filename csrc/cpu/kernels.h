@@ -25,10 +25,11 @@ struct LinearEpilogueKernels {
   void (*add_time_backward)(const AddTimeArguments&, int64_t begin, int64_t end);
 };
 
-// `plan` fills aligned memory of `plan_bytes`; it says whether the rows may be taken by it, which then reads up to
-// `vector_bytes` beyond the end of a source row.
+// With `copy`, memory of a row and `vector_bytes` more, each row is copied there first: its target may be the row itself.
+// `plan` fills memory of `plan_bytes` and says whether the rows may be taken by it, which needs the copy. Both lie at
+// multiples of `vector_bytes`.
 struct TakeKernels {
-  void (*rows)(const TakeArguments&, int64_t begin, int64_t end);
+  void (*rows)(const TakeArguments&, int64_t begin, int64_t end, void* copy);
   int64_t (*plan_bytes)(Element, int64_t count);
   bool (*plan)(const TakeArguments&, int64_t split, void* memory);
   int64_t vector_bytes;

@@ -7,8 +7,10 @@ namespace STONE_NAMESPACE {
 
 namespace {
 
-void rows(const TakeArguments& arguments, int64_t begin, int64_t end) {
-  by_element(arguments.element, [&](auto zero) { take_rows<decltype(zero)>(arguments, begin, end); });
+void rows(const TakeArguments& arguments, int64_t begin, int64_t end, void* copy) {
+  by_element(arguments.element, [&](auto zero) {
+    take_rows<decltype(zero)>(arguments, begin, end, static_cast<decltype(zero)*>(copy));
+  });
 }
 
 int64_t plan_bytes(Element element, int64_t count) {

@@ -23,46 +23,53 @@ class CpuOrder {
     check();
   }
 
-  // Whether the products may be written where they stay.
-  bool in_place() const { return in_place_; }
-
-  // Rows whose products stay in the second-level cache until they are put in order.
-  int64_t block(int64_t rows) const {
-    constexpr int64_t cached_bytes = 1 << 20;
-    // A product of fewer rows would spend its time on arranging the weight.
-    constexpr int64_t fewest = 128;
-    const int64_t fitting = std::max(cached_bytes / std::max<int64_t>(count_ * bytes_, 1), fewest);
-    const int64_t blocks = (rows + fitting - 1) / fitting;
-    return blocks > 1 ? (rows + blocks - 1) / blocks : rows;
-  }
-
-  // Where the others begin in a row of the products, and from which row to row.
+  // The products are written where their rows stay, and each row is put in order there.
+  static constexpr bool kInResult = true;
   int64_t second() const { return rank_; }
-  int64_t stride() const { return count_ + kernel_.vector_bytes / bytes_; }
+  int64_t stride() const { return count_; }
 
-  // Rows of products in the order of the result, with the bias added.
-  void join(const launch::Tensor& products, int64_t stride, void* result, const void* bias, int64_t rows) {
-    if (rows >= fewest_planned && !planned_ && !in_place_) {
-      plan(products);
+  void join(const launch::Tensor& /*products*/, const launch::Tensor& result, const void* bias, int64_t rows) const {
+    if (in_order_ && bias == nullptr) {
+      return;
     }
-    TakeArguments arguments = arguments_of(products.const_data_ptr(), stride, result, count_, index_, count_, rows);
+    void* const y = result.mutable_data_ptr();
+    TakeArguments arguments = arguments_of(y, count_, y, count_, index_, count_, rows);
     arguments.bias = bias;
-    arguments.plan = in_place_ ? nullptr : plan_;
-    run(arguments);
+    // Up to a vector is read beyond a row.
+    const int64_t row_bytes = (count_ * bytes_ / kernel_.vector_bytes + 2) * kernel_.vector_bytes;
+    const Aligned steps(rows < kFewestPlanned ? 0 : kernel_.plan_bytes(element_, count_), kernel_.vector_bytes);
+    if (rows >= kFewestPlanned && kernel_.plan(arguments, rank_, steps.at)) {
+      arguments.plan = steps.at;
+    }
+    over_rows(arguments, [&](int64_t begin, int64_t end) {
+      const Aligned row(row_bytes, kernel_.vector_bytes);
+      kernel_.rows(arguments, begin, end, row.at);
+    });
   }
 
   // The entries of rows of the result that came from the others, and, added to what `target` holds, from the pivots.
   void take_others(const void* rows_of_result, void* target, int64_t rows) {
-    run(arguments_of(rows_of_result, count_, target, count_ - rank_, inverse() + rank_, count_ - rank_, rows));
+    take(arguments_of(rows_of_result, count_, target, count_ - rank_, inverse() + rank_, count_ - rank_, rows));
   }
   void add_pivots(const void* rows_of_result, void* target, int64_t rows) {
     TakeArguments arguments = arguments_of(rows_of_result, count_, target, rank_, inverse(), rank_, rows);
     arguments.adds = true;
-    run(arguments);
+    take(arguments);
   }
 
  private:
-  static constexpr int64_t fewest_planned = 4;
+  static constexpr int64_t kFewestPlanned = 4;
+
+  struct Aligned {
+    std::unique_ptr<char[]> memory;
+    void* at;
+
+    Aligned(int64_t bytes, int64_t alignment) : memory(new char[static_cast<size_t>(bytes + alignment)]) {
+      size_t space = static_cast<size_t>(bytes + alignment);
+      at = memory.get();
+      std::align(static_cast<size_t>(alignment), static_cast<size_t>(bytes), at, space);
+    }
+  };
 
   // One look at an index of two ascending runs, a second one at others.
   void check() {
@@ -73,7 +80,7 @@ class CpuOrder {
       ascending &= index_[o] == (pivot ? pivots : others);
       pivots += pivot ? 1 : 0;
       others += pivot ? 0 : 1;
-      in_place_ &= index_[o] == o;
+      in_order_ &= index_[o] == o;
     }
     if (ascending && pivots == rank_) {
       return;
@@ -86,18 +93,6 @@ class CpuOrder {
       }
       seen[static_cast<size_t>(at)] = true;
     }
-  }
-
-  void plan(const launch::Tensor& products) {
-    planned_ = true;
-    const int64_t bytes = kernel_.plan_bytes(element_, count_);
-    size_t space = static_cast<size_t>(bytes + kernel_.vector_bytes);
-    memory_.reset(new char[space]);
-    void* aligned = memory_.get();
-    std::align(static_cast<size_t>(kernel_.vector_bytes), static_cast<size_t>(bytes), aligned, space);
-    const TakeArguments arguments =
-        arguments_of(products.const_data_ptr(), stride(), nullptr, count_, index_, count_, 0);
-    plan_ = kernel_.plan(arguments, rank_, aligned) ? aligned : nullptr;
   }
 
   const int32_t* inverse() {
@@ -124,15 +119,18 @@ class CpuOrder {
     return arguments;
   }
 
-  void run(const TakeArguments& arguments) const {
+  void take(const TakeArguments& arguments) const {
+    over_rows(arguments, [&](int64_t begin, int64_t end) { kernel_.rows(arguments, begin, end, nullptr); });
+  }
+
+  template <class Work>
+  static void over_rows(const TakeArguments& arguments, const Work& work) {
     // Fewer elements than this on a thread cost more to hand out than to work off.
     const int64_t grain = 32768 / std::max<int64_t>(arguments.count, 1) + 1;
     if (arguments.rows <= grain) {
-      kernel_.rows(arguments, 0, arguments.rows);
+      work(0, arguments.rows);
     } else {
-      torch::stable::parallel_for(0, arguments.rows, grain, [&](int64_t begin, int64_t end) {
-        kernel_.rows(arguments, begin, end);
-      });
+      torch::stable::parallel_for(0, arguments.rows, grain, work);
     }
   }
 
@@ -142,10 +140,7 @@ class CpuOrder {
   Element element_;
   int64_t bytes_;
   const TakeKernels& kernel_;
-  bool in_place_ = true;
-  bool planned_ = false;
-  const void* plan_ = nullptr;
-  std::unique_ptr<char[]> memory_;
+  bool in_order_ = true;
   std::vector<int32_t> inverse_;
 };
 

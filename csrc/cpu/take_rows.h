@@ -94,7 +94,7 @@ STONE_FUNCTION void add_bias(T* target, const T* bias, typename WordOf<2>::vecto
 }
 
 template <class T>
-void take_rows(const TakeArguments& a, int64_t begin, int64_t end) {
+void take_rows(const TakeArguments& a, int64_t begin, int64_t end, T* copy) {
   constexpr int lanes = kLanes<T>;
   const int64_t whole = a.plan == nullptr ? 0 : a.count / lanes;
   const MergeStep<T>* steps = static_cast<const MergeStep<T>*>(a.plan);
@@ -102,6 +102,10 @@ void take_rows(const TakeArguments& a, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const T* source = static_cast<const T*>(a.source) + row * a.source_stride;
     T* target = static_cast<T*>(a.target) + row * a.target_stride;
+    if (copy != nullptr) {
+      memcpy(copy, source, static_cast<size_t>(a.count) * sizeof(T));
+      source = copy;
+    }
     if (bias != nullptr) {
       for (int64_t s = 0; s < whole; ++s) {
         add_bias(target + s * lanes, bias + s * lanes, pick(source, steps[s]));
@@ -116,7 +120,7 @@ void take_rows(const TakeArguments& a, int64_t begin, int64_t end) {
 }
 
 // Fills `steps`, count / lanes of them; false where a vector of the target needs more than two of the source, one on
-// each side of column `split`. Up to a vector is read beyond the end of a source row.
+// each side of column `split`. Up to a vector is read beyond the end of a row.
 template <class T>
 bool plan_merge(const TakeArguments& a, int64_t split, void* memory) {
   constexpr int lanes = kLanes<T>;

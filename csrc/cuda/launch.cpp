@@ -71,15 +71,15 @@ class CudaOrder {
         rank_(rank),
         pack_(16 / static_cast<int64_t>(launch::element_size(x.scalar_type()))) {}
 
-  static constexpr bool in_place() { return false; }
-  static int64_t block(int64_t rows) { return rows; }
+  static constexpr bool kInResult = false;
 
   // Products and their parts begin at multiples of 16 bytes, which their kernels are quicker with.
   int64_t second() const { return padded(rank_); }
   int64_t stride() const { return padded(rank_) + padded(count_ - rank_); }
 
-  void join(const launch::Tensor& products, int64_t stride, void* result, const void* bias, int64_t rows) const {
-    TakeArguments arguments = arguments_of(products.const_data_ptr(), stride, result, index_, 0, count_, rows);
+  void join(const launch::Tensor& products, const launch::Tensor& result, const void* bias, int64_t rows) const {
+    TakeArguments arguments =
+        arguments_of(products.const_data_ptr(), stride(), result.mutable_data_ptr(), index_, 0, count_, rows);
     arguments.bias = bias;
     arguments.split = rank_;
     arguments.shift = second() - rank_;

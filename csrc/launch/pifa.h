@@ -84,33 +84,25 @@ Tensor pifa_linear(Tensor x, Tensor pivot, Tensor interpolation, Tensor index, s
   if (bias.has_value()) {
     bias = dense(*bias);
   }
-  const void* added = bias.has_value() ? bias->const_data_ptr() : nullptr;
   const int64_t rank = pivot.size(0), out = index.size(0), others = out - rank;
-  typename Device::Order order(index, rank, x);
+  using Order = typename Device::Order;
+  Order order(index, rank, x);
   const Tensor y = new_tensor(with_last(batch_of(x), out), x.scalar_type(), x);
   const Tensor given = flat(x);
   const int64_t rows = given.size(0);
   if (rows == 0 || out == 0) {
     return y;
   }
-  const Tensor of_pivots = transposed(pivot), of_others = transposed(interpolation);
-  const int64_t step = order.in_place() ? rows : order.block(rows);
-  const int64_t stride = order.in_place() ? out : order.stride();
-  const int64_t element_bytes = static_cast<int64_t>(element_size(x.scalar_type()));
-  const Tensor products = order.in_place() ? y : new_tensor({step, stride}, x.scalar_type(), x);
-  for (int64_t row = 0; row < rows; row += step) {
-    const int64_t count = rows - row < step ? rows - row : step;
-    const Tensor block = matrix(given, {count, given.size(1)}, {given.stride(0), given.stride(1)},
-                                row * given.stride(0));
-    const Tensor hidden = matrix(products, {count, rank}, {stride, 1});
-    matrix_product(block, of_pivots, hidden);
-    if (others > 0) {
-      matrix_product(hidden, of_others, matrix(products, {count, others}, {stride, 1}, order.second()));
-    }
-    if (!order.in_place() || added != nullptr) {
-      order.join(products, stride, static_cast<char*>(y.mutable_data_ptr()) + row * out * element_bytes, added, count);
-    }
+  // On the CPU the products lie in the result: a scratch memory of its size would be read from memory and cost more than
+  // the order. Blocks of rows that stay in cache cost more too: each product arranges its weight anew.
+  const Tensor products = Order::kInResult ? y : new_tensor({rows, order.stride()}, x.scalar_type(), x);
+  const int64_t stride = Order::kInResult ? out : order.stride();
+  const Tensor hidden = matrix(products, {rows, rank}, {stride, 1});
+  matrix_product(matrix(given), transposed(pivot), hidden);
+  if (others > 0) {
+    matrix_product(hidden, transposed(interpolation), matrix(products, {rows, others}, {stride, 1}, order.second()));
   }
+  order.join(products, y, bias.has_value() ? bias->const_data_ptr() : nullptr, rows);
   return y;
 }
 

@@ -19,7 +19,7 @@ struct TakeArguments {
   const int32_t* columns;
   const void* bias;  // or null
   bool adds;         // to what the target held; then there is no bias
-  const void* plan;  // CPU only: how whole vectors of a row are merged, or null
+  const void* plan;  // CPU only: how whole vectors of a row are picked, or null
   int64_t split;     // GPU only, as are those below
   int64_t shift;
   int64_t limit;
