@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from stonefx import ops
 
@@ -103,8 +104,8 @@ class LowRankLinear(FactoredLinear):
         )
         """
         options = {"device": self.a.device, "dtype": self.a.dtype}
-        first = nn.Linear(self.in_features, self.rank, bias=False, **options)
-        second = nn.Linear(self.rank, self.out_features, bias=self.bias is not None, **options)
+        first = skip_init(nn.Linear, self.in_features, self.rank, bias=False, **options)
+        second = skip_init(nn.Linear, self.rank, self.out_features, bias=self.bias is not None, **options)
         with torch.no_grad():
             first.weight.copy_(self.a)
             second.weight.copy_(self.b)

@@ -6,6 +6,7 @@ import operator
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import skip_init
 
 from stonefx import ops
 
@@ -125,7 +126,7 @@ class PifaLinear(FactoredLinear):
         root = nn.Module()
         for name, weight in (("pivot", self.pivot), ("interpolation", self.interpolation)):
             out, width = weight.shape
-            linear = nn.Linear(width, out, bias=False, device=weight.device, dtype=weight.dtype)
+            linear = skip_init(nn.Linear, width, out, bias=False, device=weight.device, dtype=weight.dtype)
             with torch.no_grad():
                 linear.weight.copy_(weight)
             root.add_module(name, linear)
