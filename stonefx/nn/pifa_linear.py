@@ -126,6 +126,8 @@ class PifaLinear(FactoredLinear):
         root = nn.Module()
         for name, weight in (("pivot", self.pivot), ("interpolation", self.interpolation)):
             out, width = weight.shape
+            if name == "interpolation" and out == 0:
+                continue
             linear = skip_init(nn.Linear, width, out, bias=False, device=weight.device, dtype=weight.dtype)
             with torch.no_grad():
                 linear.weight.copy_(weight)
@@ -134,8 +136,11 @@ class PifaLinear(FactoredLinear):
         if self.bias is not None:
             root.bias = nn.Parameter(self.bias.detach().clone())
         graph = fx.Graph()
-        hidden = graph.call_module("pivot", (graph.placeholder("x"),))
-        rows = graph.call_function(torch.cat, ([hidden, graph.call_module("interpolation", (hidden,))], -1))
+        rows = hidden = graph.call_module("pivot", (graph.placeholder("x"),))
+        if self.interpolation.shape[0] > 0:
+            rows = graph.call_function(
+                torch.cat, ([hidden, graph.call_module("interpolation", (hidden,))], -1)
+            )
         y = graph.call_function(torch.index_select, (rows, -1, graph.get_attr("index")))
         if self.bias is not None:
             y = graph.call_function(operator.add, (y, graph.get_attr("bias")))

@@ -182,7 +182,9 @@ OPERATOR = Operator(
     vmap=_vmap,
     backward_vmap=_backward_vmap,
     # Outputs depend on all of the rank, and lie in an order of their own.
-    dimensions=Dimensions(operands=("*i", "ri", "ur", "o", "o"), result="*o", free="i", added=(4,), fixed=(3,)),
+    dimensions=Dimensions(
+        operands=("*i", "ri", "ur", "o", "o"), result="*o", free="i", added=(4,), fixed=(3,)
+    ),
 )
 declare(OPERATOR)
 _CALL = Caller(_NAME, autocasts=True)

@@ -120,7 +120,11 @@ _FLOPS: dict[str, Callable[[list[torch.Tensor], torch.Tensor], int]] = {
     **dict.fromkeys(("aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::convolution"), _convolution),
     "aten::scaled_dot_product_attention": _attention,
     **dict.fromkeys(
-        (f"stone::{name}{suffix}" for name in ("low_rank_linear", "pifa_linear") for suffix in ("", "_forward")),
+        (
+            f"stone::{name}{suffix}"
+            for name in ("low_rank_linear", "pifa_linear")
+            for suffix in ("", "_forward")
+        ),
         _low_rank,
     ),
     **dict.fromkeys(

@@ -136,7 +136,9 @@ def test_messages_of_kernel_and_fake(name, args, message):
 def test_devices_must_agree(name):
     args = list(arguments(name, torch.float32))
     args[1] = args[1].to("meta")
-    labels = {"mobius_add": "x and y", "low_rank_linear": "x and a", "pifa_linear": "x and pivot"}.get(name, "x and c")
+    labels = {"mobius_add": "x and y", "low_rank_linear": "x and a", "pifa_linear": "x and pivot"}.get(
+        name, "x and c"
+    )
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(RuntimeError) as caught:
         overload(name)(*args)
     assert f"stone::{name}: {labels} must be on one device, got cpu and meta; move one" in str(

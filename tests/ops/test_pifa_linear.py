@@ -8,7 +8,7 @@ from operator_cases import DTYPES, overload
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stonefx import ops
-from stonefx.ops.pifa_linear import backward_reference, reference
+from stonefx.ops.pifa_linear import OPERATOR, backward_reference, reference
 
 # rows, in, out, rank: none, one, fewer than a vector, vectors and a part of one, more rows than one thread takes
 SIZES = [
@@ -139,7 +139,7 @@ def test_an_index_that_is_no_permutation(index, got):
         lambda: overload("pifa_linear")(x, pivot, interpolation, index),
         lambda: overload("pifa_linear_backward")(torch.zeros(2, 4), x, pivot, interpolation, index),
         # what runs where there is no kernel
-        lambda: ops.pifa_linear.__globals__["_fake"](x, pivot, interpolation, index),
+        lambda: OPERATOR.fake(x, pivot, interpolation, index),
     ):
         with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
             call()
