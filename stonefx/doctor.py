@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from stonefx import machine, native
 
-_OPERATORS = ("expmap0", "logmap0", "mobius_add", "low_rank_linear")
+_OPERATORS = ("expmap0", "logmap0", "mobius_add", "low_rank_linear", "pifa_linear")
 
 
 def report() -> dict[str, Any]:

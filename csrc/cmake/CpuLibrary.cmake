@@ -3,7 +3,8 @@ set(stone_isa_objects)
 
 function(stone_instruction_set name)
   add_library(stone_${name} OBJECT csrc/cpu/table.cpp csrc/cpu/butterfly.cpp csrc/cpu/cdist_table.cpp
-                                   csrc/cpu/hyperplanes.cpp csrc/cpu/linear_epilogue.cpp csrc/cpu/formula_table.cpp)
+                                   csrc/cpu/hyperplanes.cpp csrc/cpu/linear_epilogue.cpp csrc/cpu/take.cpp
+                                   csrc/cpu/formula_table.cpp)
   target_include_directories(stone_${name} PRIVATE csrc/include csrc/cpu)
   target_compile_definitions(stone_${name} PRIVATE STONE_NAMESPACE=stone::${name})
   target_compile_options(stone_${name} PRIVATE ${STONE_CPU_FLAGS} ${ARGN})

@@ -4,6 +4,7 @@
 #include "stone/arguments.h"
 #include "stone/butterfly_arguments.h"
 #include "stone/linear_epilogue_arguments.h"
+#include "stone/take_arguments.h"
 
 namespace stone {
 
@@ -24,6 +25,16 @@ struct LinearEpilogueKernels {
   void (*add_time_backward)(const AddTimeArguments&, int64_t begin, int64_t end);
 };
 
+// With `copy`, memory of a row and `vector_bytes` more, each row is copied there first: its target may be the row itself.
+// `plan` fills memory of `plan_bytes` and says whether the rows may be taken by it, which needs the copy. Both lie at
+// multiples of `vector_bytes`.
+struct TakeKernels {
+  void (*rows)(const TakeArguments&, int64_t begin, int64_t end, void* copy);
+  int64_t (*plan_bytes)(Element, int64_t count);
+  bool (*plan)(const TakeArguments&, int64_t split, void* memory);
+  int64_t vector_bytes;
+};
+
 // One operator of rows, in the order of RowFormulas; point_of_distances is the last.
 struct RowKernels {
   using Rows = void (*)(const RowArguments&, int64_t begin, int64_t end);
@@ -42,6 +53,7 @@ struct Kernels {
   Mobius mobius_add_backward;
   const ButterflyKernels* butterfly;
   const LinearEpilogueKernels* linear_epilogue;
+  const TakeKernels* take;
   const RowKernels* rows;
 };
 
@@ -49,16 +61,19 @@ namespace baseline {
 extern const Kernels kKernels;
 extern const ButterflyKernels kButterfly;
 extern const LinearEpilogueKernels kLinearEpilogue;
+extern const TakeKernels kTake;
 }
 namespace avx2 {
 extern const Kernels kKernels;
 extern const ButterflyKernels kButterfly;
 extern const LinearEpilogueKernels kLinearEpilogue;
+extern const TakeKernels kTake;
 }
 namespace avx512 {
 extern const Kernels kKernels;
 extern const ButterflyKernels kButterfly;
 extern const LinearEpilogueKernels kLinearEpilogue;
+extern const TakeKernels kTake;
 }
 
 // The table of the chosen instruction set.

@@ -4,6 +4,7 @@
 #include "kernels.h"
 #include "linear_launch.h"
 #include "register.h"
+#include "take_launch.h"
 
 namespace stone {
 
@@ -32,6 +33,8 @@ void over_rows(Kernel kernel, const Arguments& arguments, int64_t rows) {
 }
 
 struct Cpu {
+  using Order = CpuOrder;
+
   static void radial(launch::RadialMap which, launch::Direction direction, const RadialArguments& arguments,
                      int64_t rows, const launch::Tensor& /*x*/) {
     const Kernels& table = kernels();
@@ -77,6 +80,7 @@ struct Cpu {
 STABLE_TORCH_LIBRARY_IMPL(stone, CPU, m) {
   launch::register_operators<Cpu>(m);
   launch::register_linear_layers<Cpu>(m);
+  launch::register_pifa<Cpu>(m);
 }
 
 }  // namespace stone

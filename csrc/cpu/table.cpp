@@ -72,6 +72,7 @@ extern const Kernels kKernels = {
     radial_gradients<Logmap0>, mobius,                    mobius_gradients,
     &kButterfly,
     &kLinearEpilogue,
+    &kTake,
     kRowKernels,
 };
 

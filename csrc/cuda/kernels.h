@@ -6,6 +6,7 @@
 #include "stone/arguments.h"
 #include "stone/butterfly_arguments.h"
 #include "stone/linear_epilogue_arguments.h"
+#include "stone/take_arguments.h"
 
 namespace stone::cuda {
 
@@ -17,6 +18,10 @@ void mobius_add(const MobiusArguments& arguments, int64_t rows, cudaStream_t str
 void mobius_add_backward(const MobiusArguments& arguments, int64_t rows, cudaStream_t stream);
 void point_of_distances(const RowArguments& arguments, int64_t rows, cudaStream_t stream);
 void point_of_distances_backward(const RowArguments& arguments, int64_t rows, cudaStream_t stream);
+
+void take(const TakeArguments& arguments, cudaStream_t stream);
+// Fills `inverse`, which holds zeros, so that inverse[index[o]] = o; entries of `index` outside [0, count) do nothing.
+void invert(const int32_t* index, int32_t* inverse, int64_t count, cudaStream_t stream);
 
 // Operators over more than rows: `scratch` is memory of the device, of as many bytes as `*_scratch_bytes` says.
 int64_t cdist_scratch_bytes(const CdistArguments& arguments, bool backward);

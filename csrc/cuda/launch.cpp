@@ -1,6 +1,8 @@
 // The operators on CUDA: kernels on the current stream of the operands' device, without waiting for the host.
 #include <torch/csrc/stable/accelerator.h>
 
+#include <optional>
+
 #include "cdist.h"
 #include "hyperplanes.h"
 #include "kernels.h"
@@ -58,7 +60,87 @@ RowKernelPair row_kernels(int index, portable::FormulaList<Formulas...>) {
   return pairs[index];
 }
 
+// The columns of an operator that puts rows in another order. What `index` holds is not looked at, which would wait for
+// the device: a kernel reads no column outside the row.
+class CudaOrder {
+ public:
+  CudaOrder(const launch::Tensor& index, int64_t rank, const launch::Tensor& x)
+      : index_(index),
+        x_(x),
+        count_(index.size(0)),
+        rank_(rank),
+        pack_(16 / static_cast<int64_t>(launch::element_size(x.scalar_type()))) {}
+
+  static constexpr bool kInResult = false;
+
+  // Products and their parts begin at multiples of 16 bytes, which their kernels are quicker with.
+  int64_t second() const { return padded(rank_); }
+  int64_t stride() const { return padded(rank_) + padded(count_ - rank_); }
+
+  void join(const launch::Tensor& products, const launch::Tensor& result, const void* bias, int64_t rows) const {
+    TakeArguments arguments =
+        arguments_of(products.const_data_ptr(), stride(), result.mutable_data_ptr(), index_, 0, count_, rows);
+    arguments.bias = bias;
+    arguments.split = rank_;
+    arguments.shift = second() - rank_;
+    run(arguments);
+  }
+
+  void take_others(const void* rows_of_result, void* target, int64_t rows) {
+    run(arguments_of(rows_of_result, count_, target, inverse(), rank_, count_ - rank_, rows));
+  }
+  void add_pivots(const void* rows_of_result, void* target, int64_t rows) {
+    TakeArguments arguments = arguments_of(rows_of_result, count_, target, inverse(), 0, rank_, rows);
+    arguments.adds = true;
+    run(arguments);
+  }
+
+ private:
+  int64_t padded(int64_t count) const { return (count + pack_ - 1) / pack_ * pack_; }
+
+  const launch::Tensor& inverse() {
+    if (!inverse_.has_value()) {
+      inverse_ = launch::new_tensor({count_}, launch::ScalarType::Int, index_);
+      torch::stable::zero_(*inverse_);
+      on_stream(x_, [&](cudaStream_t stream) {
+        cuda::invert(static_cast<const int32_t*>(index_.const_data_ptr()),
+                     static_cast<int32_t*>(inverse_->mutable_data_ptr()), count_, stream);
+      });
+    }
+    return *inverse_;
+  }
+
+  TakeArguments arguments_of(const void* source, int64_t source_stride, void* target, const launch::Tensor& columns,
+                             int64_t from, int64_t count, int64_t rows) const {
+    TakeArguments arguments{};
+    arguments.element = launch::element(x_);
+    arguments.rows = rows;
+    arguments.count = count;
+    arguments.source_stride = source_stride;
+    arguments.target_stride = count;
+    arguments.source = source;
+    arguments.target = target;
+    arguments.columns = static_cast<const int32_t*>(columns.const_data_ptr()) + from;
+    arguments.split = count_;
+    arguments.limit = count_;
+    return arguments;
+  }
+
+  void run(const TakeArguments& arguments) const {
+    on_stream(x_, [&](cudaStream_t stream) { cuda::take(arguments, stream); });
+  }
+
+  launch::Tensor index_;
+  launch::Tensor x_;
+  int64_t count_;
+  int64_t rank_;
+  int64_t pack_;
+  std::optional<launch::Tensor> inverse_;
+};
+
 struct Cuda {
+  using Order = CudaOrder;
+
   static void radial(launch::RadialMap which, launch::Direction direction, const RadialArguments& arguments,
                      int64_t rows, const launch::Tensor& x) {
     const bool forward = direction == launch::Direction::kForward;
@@ -111,6 +193,7 @@ struct Cuda {
 STABLE_TORCH_LIBRARY_IMPL(stone, CUDA, m) {
   launch::register_operators<Cuda>(m);
   launch::register_linear_layers<Cuda>(m);
+  launch::register_pifa<Cuda>(m);
   launch::register_cdist<Cuda>(m);
   launch::register_hyperplanes<Cuda>(m);
 }

@@ -8,6 +8,7 @@
 #include "linear_epilogue.h"
 #include "low_rank.h"
 #include "mobius.h"
+#include "pifa.h"
 #include "radial.h"
 
 namespace stone::launch {
@@ -26,6 +27,13 @@ void register_linear_layers(torch::stable::detail::StableLibrary& m) {
   m.impl("add_time", TORCH_BOX((&add_time<Device>)));
   m.impl("add_time_forward", TORCH_BOX((&add_time<Device>)));
   m.impl("add_time_backward", TORCH_BOX((&add_time_backward<Device>)));
+}
+
+template <class Device>
+void register_pifa(torch::stable::detail::StableLibrary& m) {
+  m.impl("pifa_linear", TORCH_BOX((&pifa_linear<Device>)));
+  m.impl("pifa_linear_forward", TORCH_BOX((&pifa_linear<Device>)));
+  m.impl("pifa_linear_backward", TORCH_BOX((&pifa_linear_backward<Device>)));
 }
 
 template <class Device>

@@ -13,6 +13,7 @@ from .lorentz_cdist import lorentz_cdist
 from .lorentz_linear import lorentz_linear
 from .low_rank_linear import low_rank_linear
 from .mobius_add import mobius_add
+from .pifa_linear import pifa_linear
 from .poincare_cdist import poincare_cdist
 from .poincare_hyperplanes import poincare_hyperplanes
 from .poincare_linear import poincare_linear
@@ -41,6 +42,7 @@ __all__ = [
     "lorentz_linear",
     "low_rank_linear",
     "mobius_add",
+    "pifa_linear",
     "poincare_cdist",
     "poincare_hyperplanes",
     "poincare_linear",

@@ -29,6 +29,12 @@ def spread(x: Tensor, dim: int | None, size: int) -> Tensor:
     return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
+def matrix_product(x: Tensor, weight: Tensor) -> Tensor:
+    """`[mapped, *batch, in]` with `[mapped, out, in]` to `[mapped, *batch, out]`."""
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    return torch.bmm(flat, weight.transpose(1, 2)).reshape(*x.shape[:-1], weight.shape[1])
+
+
 def sum_to(gradient: Tensor, like: Tensor) -> Tensor:
     """Sum a gradient over what broadcasting repeated, in the dtype and on the device of the operand."""
     summed = gradient if gradient.shape == like.shape else gradient.sum_to_size(like.shape)

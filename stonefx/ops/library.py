@@ -138,13 +138,17 @@ def _double_backward(backward_reference: Function) -> Function:
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         saved = ctx.saved_tensors
 
-        def function(*tensors: torch.Tensor) -> Any:
-            # an operand that was left out is None
-            given = iter(tensors)
-            return backward_reference(*(None if t is None else next(given) for t in saved), **ctx.options)
+        # An operand that was left out is None, and integers have no gradient.
+        floating = [t is not None and t.is_floating_point() for t in saved]
 
-        pulled = iter(torch.func.vjp(function, *(t for t in saved if t is not None))[1](grads))
-        gradients = [None if t is None else next(pulled) for t in saved]
+        def function(*tensors: torch.Tensor) -> Any:
+            given = iter(tensors)
+            operands = (next(given) if each else t for each, t in zip(floating, saved, strict=True))
+            return backward_reference(*operands, **ctx.options)
+
+        varied = [t for each, t in zip(floating, saved, strict=True) if each]
+        pulled = iter(torch.func.vjp(function, *varied)[1](grads))
+        gradients = [next(pulled) if each else None for each in floating]
         return tuple(g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad, strict=True))
 
     return backward
@@ -187,6 +191,30 @@ def _checked(fake: Function, reference: Function) -> Function:
         return tuple(r.contiguous() for r in result) if isinstance(result, tuple) else result.contiguous()
 
     return run
+
+
+def cast_by_autocast(name: str) -> None:
+    """Make autocast treat `stone::name` and its twin as it treats `aten::linear`: it casts every floating operand but
+    float64 to its dtype.
+    """
+    for each in (name, f"{name}_forward"):
+        for device_type in ("cpu", "cuda"):
+            _cast_by_autocast(each, device_type)
+
+
+def _cast_by_autocast(name: str, device_type: str) -> None:
+    operator = getattr(torch.ops.stone, name).default
+
+    def cast(*operands: torch.Tensor | None) -> torch.Tensor:
+        dtype = torch.get_autocast_dtype(device_type)
+        cast_operands = [
+            t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+            for t in operands
+        ]
+        with below_autocast(device_type):
+            return operator(*cast_operands)
+
+    LIBRARY.impl(name, cast, f"Autocast{device_type.upper()}")
 
 
 def below_autocast(device_type: str) -> Any:

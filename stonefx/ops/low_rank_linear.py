@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from . import batching, checks
 from .calling import Caller
-from .library import LIBRARY, Operator, below_autocast, declare
+from .library import Operator, cast_by_autocast, declare
 from .sharding import Dimensions
 
 _NAME = "low_rank_linear"
@@ -83,17 +83,11 @@ def _vmap(
         return op(x.movedim(in_dims[0], 0), a, b, bias), 0
     # Mapped factors are a batch of different maps: batched products.
     x, a, b = (batching.spread(t, d, info.batch_size) for t, d in zip((x, a, b), in_dims, strict=False))
-    y = _matrix_product(_matrix_product(x, a), b)
+    y = batching.matrix_product(batching.matrix_product(x, a), b)
     if bias is not None:
         bias = batching.spread(bias, in_dims[3], info.batch_size)
         y = y + bias.reshape(bias.shape[0], *[1] * (y.dim() - 2), bias.shape[-1])
     return y, 0
-
-
-def _matrix_product(x: Tensor, weight: Tensor) -> Tensor:
-    """`[mapped, *batch, in]` with `[mapped, out, in]` to `[mapped, *batch, out]`."""
-    flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    return torch.bmm(flat, weight.transpose(1, 2)).reshape(*x.shape[:-1], weight.shape[1])
 
 
 def _backward_vmap(
@@ -103,13 +97,13 @@ def _backward_vmap(
         batching.spread(t, d, info.batch_size) for t, d in zip((grad, x, a, b), in_dims, strict=False)
     )
     size, width = info.batch_size, x.shape[-1]
-    grad_hidden = _matrix_product(grad, b.transpose(1, 2))
+    grad_hidden = batching.matrix_product(grad, b.transpose(1, 2))
     flat, flat_grad = x.reshape(size, -1, width), grad.reshape(size, -1, grad.shape[-1])
     hidden = torch.bmm(flat, a.transpose(1, 2))
     grad_a = torch.bmm(grad_hidden.reshape(size, -1, grad_hidden.shape[-1]).transpose(1, 2), flat)
     grad_b = torch.bmm(flat_grad.transpose(1, 2), hidden)
     grad_bias = flat_grad.sum(1) if has_bias else grad.new_empty((size, 0))
-    return (_matrix_product(grad_hidden, a.transpose(1, 2)), grad_a, grad_b, grad_bias), (0, 0, 0, 0)
+    return (batching.matrix_product(grad_hidden, a.transpose(1, 2)), grad_a, grad_b, grad_bias), (0, 0, 0, 0)
 
 
 OPERATOR = Operator(
@@ -128,26 +122,7 @@ OPERATOR = Operator(
 )
 declare(OPERATOR)
 _CALL = Caller(_NAME, autocasts=True)
-
-
-def _register_autocast(name: str, device_type: str) -> None:
-    """Cast as autocast does for `aten::linear`: every floating operand but float64 to the autocast dtype."""
-
-    def cast(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-        dtype = torch.get_autocast_dtype(device_type)
-        operands = [
-            t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
-            for t in (x, a, b, bias)
-        ]
-        with below_autocast(device_type):
-            return getattr(torch.ops.stone, name).default(*operands)
-
-    LIBRARY.impl(name, cast, f"Autocast{device_type.upper()}")
-
-
-for _name in (_NAME, f"{_NAME}_forward"):
-    _register_autocast(_name, "cpu")
-    _register_autocast(_name, "cuda")
+cast_by_autocast(_NAME)
 
 
 def low_rank_linear(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:

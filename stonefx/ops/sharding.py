@@ -33,6 +33,7 @@ class Dimensions:
         gradients: of each result of `_backward`; those of the operands, where they are left out.
         free: letters that may be split besides the batch.
         added: positions of operands that are added to the result.
+        fixed: positions of operands that have no gradient.
 
     >>> product = Dimensions(operands=("*i", "oi"), result="*o", free="oi")
     >>> for result, operands in product.forward([(6, 4), (3, 4)]):
@@ -47,6 +48,7 @@ class Dimensions:
     gradients: tuple[str, ...] = ()
     free: str = ""
     added: tuple[int, ...] = ()
+    fixed: tuple[int, ...] = ()
 
     def forward(
         self, shapes: Sequence[Shape | None]
@@ -75,6 +77,8 @@ class Dimensions:
             grad = _at(axis, self.result, depth + len(self.result.strip("*")))
             gradients: list[Placement] = []
             for i, labels in enumerate(self.gradients or self.operands):
+                if i in self.fixed:
+                    continue
                 place = _at(axis, labels, depth * labels.startswith("*") + len(labels.strip("*")))
                 # What is added to the result has the result's gradient, whole where that is.
                 summed = place == "whole" and not (i in self.added and grad == "whole")

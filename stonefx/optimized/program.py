@@ -28,6 +28,12 @@ from .compiled import CompiledGraph
 from .folding import Folding
 from .weights import Reading, current_weight, global_hook_tables, owner, owner_or_none, weight
 
+# Operators of ours that autocast changes as it changes `aten::linear`.
+_CAST_BY_AUTOCAST = frozenset(
+    getattr(torch.ops.stone, f"{name}{suffix}").default
+    for name in ("low_rank_linear", "pifa_linear")
+    for suffix in ("", "_forward")
+)
 _FOLDED = "folded"
 # Where a module keeps what its generated call reads.
 TABLES = "_stone_tables"
@@ -250,7 +256,7 @@ class Program:
         fused = any(
             isinstance(node.target, torch._ops.OpOverload)
             and node.target.namespace == "stone"
-            and node.target is not torch.ops.stone.low_rank_linear.default
+            and node.target not in _CAST_BY_AUTOCAST
             for graph in self.graphs
             for node in graph.graph.nodes
         )

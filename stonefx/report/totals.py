@@ -119,7 +119,14 @@ _FLOPS: dict[str, Callable[[list[torch.Tensor], torch.Tensor], int]] = {
     **dict.fromkeys(("aten::addmm", "aten::baddbmm"), lambda inputs, output: _product(inputs[1])(output)),
     **dict.fromkeys(("aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::convolution"), _convolution),
     "aten::scaled_dot_product_attention": _attention,
-    **dict.fromkeys(("stone::low_rank_linear", "stone::low_rank_linear_forward"), _low_rank),
+    **dict.fromkeys(
+        (
+            f"stone::{name}{suffix}"
+            for name in ("low_rank_linear", "pifa_linear")
+            for suffix in ("", "_forward")
+        ),
+        _low_rank,
+    ),
     **dict.fromkeys(
         ("stone::expmap0", "stone::expmap0_forward", "stone::logmap0", "stone::logmap0_forward"),
         lambda inputs, output: 3 * numel_hint(output),

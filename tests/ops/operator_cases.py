@@ -8,7 +8,8 @@ import stonefx.ops  # noqa: F401  (registers the operators)
 
 ROW_MAPS = ("expmap0", "logmap0")
 HYPERBOLIC = (*ROW_MAPS, "mobius_add")
-NAMES = (*HYPERBOLIC, "low_rank_linear")
+LOW_RANK = ("low_rank_linear", "pifa_linear")
+NAMES = (*HYPERBOLIC, *LOW_RANK)
 LIMIT = {"expmap0": "tanh_limit", "logmap0": "atanh_limit"}
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -36,6 +37,10 @@ def arguments(name, dtype=torch.float64, batch=(5,), dim=7, c=None):
         shapes = ((*batch, dim), (3, dim), (6, 3), (6,))
         generator = torch.Generator().manual_seed(1)
         return tuple(torch.randn(*s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes)
+    if name == "pifa_linear":
+        x, pivot, _, bias = arguments("low_rank_linear", dtype, batch, dim)
+        interpolation = torch.tensor([[0.5, -1.0, 0.25], [1.5, 0.0, -0.75], [-0.5, 1.0, 2.0]], dtype=dtype)
+        return x, pivot, interpolation, torch.tensor([3, 0, 4, 1, 2, 5], dtype=torch.int32), bias
     if c is None:
         c = torch.linspace(0.3, 1.2, batch[0] if batch else 1, dtype=torch.float64).to(dtype)
         c = c.reshape(-1, *[1] * len(batch)) if batch else c[0]
@@ -43,8 +48,18 @@ def arguments(name, dtype=torch.float64, batch=(5,), dim=7, c=None):
     return (x, points(*batch, dim, dtype=dtype, seed=2), c) if name == "mobius_add" else (x, c)
 
 
+def has_gradient(args):
+    """Positions of the arguments that are no integers."""
+    return tuple(i for i, a in enumerate(args) if a.is_floating_point())
+
+
 def requiring(args):
-    return tuple(a.detach().clone().requires_grad_() for a in args)
+    return tuple(a.detach().clone().requires_grad_(a.is_floating_point()) for a in args)
+
+
+def without_bias(name, args):
+    """The operands of `name_backward` behind the gradient."""
+    return tuple(args[: 4 if name == "pifa_linear" else 3])
 
 
 def relative(got, expected):

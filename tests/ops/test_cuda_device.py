@@ -34,6 +34,12 @@ def products(dtype, rows, columns, dim):
     return x.to(wide) @ y.to(wide).mT, x, y, c
 
 
+def pifa(dtype, rows, width, out, rank):
+    index = torch.randperm(out, generator=torch.Generator().manual_seed(2)).int()
+    factors = points(rank, width, dtype=dtype, seed=1), points(out - rank, rank, dtype=dtype, seed=2)
+    return points(rows, width, dtype=dtype), *factors, index, points(out, dtype=dtype, seed=3)
+
+
 # name -> arguments of an element type; rows that share a block, tails of tiles, rows longer than shared memory
 OTHERS = {
     **{
@@ -87,14 +93,19 @@ OTHERS = {
         )
         for dim in (3, 64, 3000)
     },
+    **{
+        f"pifa_linear {sizes}": ("pifa_linear", lambda dtype, sizes=sizes: pifa(dtype, *sizes))
+        for sizes in ((70, 33, 65, 17), (5, 64, 128, 32), (3, 40, 3000, 1000), (4, 9, 6, 6))
+    },
     "add_time": ("add_time", lambda dtype: (points(70, 65, dtype=dtype), CURVATURE)),
 }
 
 
 def results(name, args, device, **options):
     """The result and the gradients of every operand that may have one, back on the CPU."""
-    leaves = [a.to(device).clone().requires_grad_() for a in args]
-    value = overload(name)(*leaves, **options)
+    operands = [a.to(device).clone().requires_grad_(a.is_floating_point()) for a in args]
+    leaves = [a for a in operands if a.requires_grad]
+    value = overload(name)(*operands, **options)
     upstream = points(value.numel(), 1, seed=7, radius=1.0).reshape(value.shape).to(value)
     grads = torch.autograd.grad(value, leaves, upstream)
     return [each.detach().cpu() for each in (value, *grads)]

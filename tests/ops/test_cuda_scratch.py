@@ -265,3 +265,44 @@ def test_butterfly_kernels(kernels, hyperbolic, shape):
         expected = overload(f"{name}_backward")(grad, *operands, **options)
         for got, other in zip((grad_x, grad_weight, grad_c), expected, strict=False):
             agree(got, other, dtype, 32)
+
+
+# rows, count: one lane, packs of 16 bytes and parts of one, more than a warp, a whole block
+@pytest.mark.parametrize("shape", [(700, 3), (70, 8), (9, 131), (5, 1024), (3, 5003)], ids=str)
+@pytest.mark.parametrize("added", ["nothing", "bias", "target"])
+def test_columns_in_another_order(kernels, added, shape):
+    """Source rows in two parts, the second of which begins elsewhere, and a column that is in neither."""
+    rows, count = shape
+    split, shift, limit = count // 3, 5, count + 2
+    generator = torch.Generator().manual_seed(4)
+    columns = torch.randperm(limit, generator=generator).int()[:count]
+    for dtype in DTYPES:
+        source, target = points(rows, limit + shift, dtype=dtype), points(rows, count, dtype=dtype, seed=1)
+        bias = points(count, dtype=dtype, seed=2)
+        gap = list(range(split)) + list(range(split + shift, limit + shift))
+        expected = source[:, gap][:, columns.long()]
+        expected = {"nothing": expected, "bias": expected + bias, "target": expected + target}[added]
+        for outside in (-1, limit):
+            given, got = columns.clone(), target.clone()
+            given[count // 2] = outside
+            kernels.take(
+                ELEMENTS[dtype],
+                *map(size, (rows, count, source.shape[1], count)),
+                *map(pointer, (source, got, given, bias if added == "bias" else None)),
+                int(added == "target"),
+                *map(size, (split, shift, limit)),
+            )
+            assert got[:, count // 2].isnan().all()
+            got[:, count // 2] = expected[:, count // 2]
+            assert torch.equal(got, expected)
+
+
+def test_the_inverse_of_an_order(kernels):
+    index = torch.randperm(3001, generator=torch.Generator().manual_seed(0)).int()
+    inverse = torch.zeros_like(index)
+    kernels.invert(pointer(index), pointer(inverse), size(3001))
+    assert torch.equal(inverse.long(), index.argsort())
+    broken, inverse = index.clone(), torch.zeros_like(index)
+    broken[:2] = torch.tensor([-1, 3001])
+    kernels.invert(pointer(broken), pointer(inverse), size(3001))
+    assert ((inverse >= 0) & (inverse < 3001)).all()

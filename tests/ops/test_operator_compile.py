@@ -33,6 +33,8 @@ def test_inference_and_training_in_one_graph(name, backend):
     function(*eager).sum().backward()
     compiled(*traced).sum().backward()
     for one, other in zip(traced, eager, strict=True):
+        if not other.requires_grad:
+            continue
         torch.testing.assert_close(one.grad, other.grad)
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from operator_cases import NAMES, ROW_MAPS, arguments, overload
+from operator_cases import NAMES, ROW_MAPS, arguments, overload, without_bias
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stonefx import ops
@@ -16,6 +16,10 @@ def f(*shape, dtype=torch.float32):
     return torch.zeros(shape, dtype=dtype)
 
 
+PIFA = (
+    "stone::pifa_linear: expected x [*batch, in], pivot [rank, in], interpolation [out - rank, rank], index [out] and "
+    "bias [out], got "
+)
 CASES = [
     (
         "expmap0",
@@ -94,6 +98,27 @@ CASES = [
         "stone::low_rank_linear: x and a must have one dtype, got float32 and bfloat16; convert one of them with "
         ".to()",
     ),
+    (
+        "pifa_linear",
+        (f(2, 8), f(3, 8), f(3, 3), torch.arange(6), None),
+        "stone::pifa_linear: index must be int32, got int64; convert it with index.int()",
+    ),
+    (
+        "pifa_linear",
+        (f(2, 8), f(3, 8), f(3, 3), torch.arange(5, dtype=torch.int32), f(6)),
+        f"{PIFA}[2, 8], [3, 8], [3, 3], [5] and [6]; stonefx.nn.PifaLinear.from_factors makes them of a factored weight",
+    ),
+    (
+        "pifa_linear",
+        (f(2, 8), f(3, 7), f(3, 3), torch.arange(6, dtype=torch.int32), None),
+        f"{PIFA}[2, 8], [3, 7], [3, 3], [6] and none; stonefx.nn.PifaLinear.from_factors makes them of a factored weight",
+    ),
+    (
+        "pifa_linear",
+        (f(2, 8), f(3, 8), f(3, 3, dtype=torch.float64), torch.arange(6, dtype=torch.int32), None),
+        "stone::pifa_linear: x and interpolation must have one dtype, got float32 and float64; convert one of them "
+        "with .to()",
+    ),
 ]
 
 
@@ -111,7 +136,9 @@ def test_messages_of_kernel_and_fake(name, args, message):
 def test_devices_must_agree(name):
     args = list(arguments(name, torch.float32))
     args[1] = args[1].to("meta")
-    labels = {"mobius_add": "x and y", "low_rank_linear": "x and a"}.get(name, "x and c")
+    labels = {"mobius_add": "x and y", "low_rank_linear": "x and a", "pifa_linear": "x and pivot"}.get(
+        name, "x and c"
+    )
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(RuntimeError) as caught:
         overload(name)(*args)
     assert f"stone::{name}: {labels} must be on one device, got cpu and meta; move one" in str(
@@ -121,7 +148,7 @@ def test_devices_must_agree(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_of_another_shape(name):
-    args = arguments(name)[:3]
+    args = without_bias(name, arguments(name))
     message = f"stone::{name}_backward: grad must have the shape of the result, "
     with pytest.raises(RuntimeError, match=re.escape(message)):
         overload(f"{name}_backward")(torch.zeros(2, 2, dtype=torch.float64), *args)

@@ -71,13 +71,20 @@ from operator_cases import DTYPES, points
 import stonefx.ops
 from stonefx import native
 from stonefx.ops import butterfly, hyper_butterfly, poincare_cdist, lorentz_cdist, klein_cdist
-from stonefx.ops import hnnpp_linear, poincare_linear, poincare_mlr
+from stonefx.ops import hnnpp_linear, pifa_linear, poincare_linear, poincare_mlr
 assert native.build_info()["instruction_set"] == os.environ["STONEFX_CPU_ISA"]
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 def hyperboloid(x):
     return torch.cat([(1 + x.square().sum(-1, keepdim=True)).sqrt(), x], -1)
+rows_in_order = torch.tensor([k for k in range(67) if k % 5 < 2] + [k for k in range(67) if k % 5 > 1])
+index = rows_in_order.argsort().int()
+others = torch.randperm(67, generator=torch.Generator().manual_seed(5)).int()
+pifa = [normal(9, 19), normal(27, 19, seed=1), 0.2 * normal(40, 27, seed=2), normal(67, seed=3)]
 cases = {
+    "pifa_linear": (lambda x, p, t, b: pifa_linear(x, p, t, index, b), pifa),
+    "pifa_linear, any order": (lambda x, p, t, b: pifa_linear(x, p, t, others, b), pifa),
+    "pifa_linear, no bias": (lambda x, p, t: pifa_linear(x, p, t, index), pifa[:3]),
     "butterfly": (butterfly, [normal(9, 16), normal(4, 8, 2)]),
     "hyper_butterfly": (hyper_butterfly, [points(9, 16), 0.5 * normal(4, 8, 2)]),
     "poincare_cdist": (poincare_cdist, [points(70, 19), points(33, 19, seed=1)]),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from operator_cases import NAMES, arguments, overload, requiring
+from operator_cases import LOW_RANK, NAMES, arguments, overload, requiring, without_bias
 from torch.library import opcheck
 
 import stonefx.ops  # noqa: F401
@@ -12,6 +12,7 @@ GUARDS = {
     "logmap0": {"square_offset": 1e-6, "min_scaled": 1e-5, "atanh_limit": 0.999},
     "mobius_add": {"min_denominator": 1e-15, "denominator_offset": 1e-5, "max_radius": 0.5},
     "low_rank_linear": {},
+    "pifa_linear": {},
 }
 
 
@@ -24,15 +25,16 @@ def test_opcheck(name, guarded, dtype):
     opcheck(overload(name), requiring(args), options)
     opcheck(overload(f"{name}_forward"), args, options)
     result = overload(name)(*args, **options)
-    backward_args = (torch.randn_like(result), *args[:3])
+    backward_args = (torch.randn_like(result), *without_bias(name, args))
     opcheck(overload(f"{name}_backward"), requiring(backward_args), options)
 
 
-def test_opcheck_without_bias():
-    x, a, b, _ = arguments("low_rank_linear")
-    opcheck(overload("low_rank_linear"), requiring((x, a, b)))
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_opcheck_without_bias(name):
+    args = without_bias(name, arguments(name))
+    opcheck(overload(name), requiring(args))
     grad = torch.randn(5, 6, dtype=torch.float64)
-    opcheck(overload("low_rank_linear_backward"), (grad, x, a, b), {"has_bias": False})
+    opcheck(overload(f"{name}_backward"), (grad, *args), {"has_bias": False})
 
 
 @pytest.mark.parametrize("suffix", ["", "_forward", "_backward"])

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from operator_cases import HYPERBOLIC, NAMES, ROW_MAPS, arguments, declared, overload, points
+from operator_cases import (
+    HYPERBOLIC,
+    LOW_RANK,
+    NAMES,
+    ROW_MAPS,
+    arguments,
+    declared,
+    has_gradient,
+    overload,
+    points,
+    without_bias,
+)
 
 from stonefx import ops
 
@@ -19,7 +30,7 @@ def agree(name, *args):
 def test_batches(name, batch):
     args = list(arguments(name, batch=batch, dim=5, c=torch.tensor(0.5, dtype=torch.float64)))
     got = agree(name, *args)
-    assert got.shape == (*batch, 6 if name == "low_rank_linear" else 5)
+    assert got.shape == (*batch, 6 if name in LOW_RANK else 5)
 
 
 @pytest.mark.parametrize("name", HYPERBOLIC)
@@ -126,10 +137,10 @@ def test_vmap_of_low_rank_linear(in_dims):
 @pytest.mark.parametrize("mapped", ["gradient", "rows", "last"])
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_of_backward(name, mapped):
-    args = arguments(name, batch=(4,), c=torch.tensor(0.6, dtype=torch.float64))[:3]
+    args = without_bias(name, arguments(name, batch=(4,), c=torch.tensor(0.6, dtype=torch.float64)))
     grad = torch.randn_like(overload(name)(*args))
     operands = [grad, *args]
-    index = {"gradient": 0, "rows": 1, "last": len(operands) - 1}[mapped]
+    index = {"gradient": 0, "rows": 1, "last": has_gradient(operands)[-1]}[mapped]
     factors = torch.linspace(0.5, 1, 3, dtype=torch.float64).reshape(-1, *[1] * operands[index].dim())
     operands[index] = operands[index] * factors
     in_dims = tuple(0 if i == index else None for i in range(len(operands)))
@@ -139,14 +150,15 @@ def test_vmap_of_backward(name, mapped):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
-def test_low_rank_linear_follows_autocast():
-    x, a, b, bias = (t.float() for t in arguments("low_rank_linear"))
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_linear_maps_follow_autocast(name):
+    x, *others = arguments(name, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        got = ops.low_rank_linear(x, a, b, bias)
-        with_grad = ops.low_rank_linear(x.requires_grad_(), a, b, bias)
-        expected = torch.nn.functional.linear(torch.nn.functional.linear(x, a), b, bias)
-    assert got.dtype == with_grad.dtype == expected.dtype == torch.bfloat16
-    assert torch.equal(got, expected) and torch.equal(with_grad, expected)
+        got = getattr(ops, name)(x, *others)
+        with_grad = getattr(ops, name)(x.requires_grad_(), *others)
+        expected = declared(name).reference(x, *others)
+    assert got.dtype == with_grad.dtype == torch.bfloat16 and torch.equal(got, with_grad)
+    torch.testing.assert_close(got.float(), expected.float(), rtol=4 * 2**-8, atol=4 * 2**-8)
     with_grad.sum().backward()
     assert x.grad.dtype == torch.float32
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from operator_cases import arguments, overload
+from operator_cases import LOW_RANK, arguments, overload, without_bias
 from row_cases import NAMES as ROW_NAMES
 from row_cases import row_arguments
 from torch.distributed.tensor import DTensor
@@ -23,8 +23,8 @@ def operands(name, batch):
 
     if name in ROW_NAMES or name == "point_of_distances":
         return row_arguments(name, batch=batch) if name in ROW_NAMES else (normal(*batch, 6), c_of(batch))
-    if name in ("expmap0", "logmap0", "mobius_add", "low_rank_linear"):
-        return arguments(name, batch=batch, c=None if name == "low_rank_linear" else c_of(batch))
+    if name in ("expmap0", "logmap0", "mobius_add", *LOW_RANK):
+        return arguments(name, batch=batch, c=None if name in LOW_RANK else c_of(batch))
     x, y, c = normal(*batch, 6, 4), normal(*batch, 7, 4), c_of(batch).unsqueeze(-1)
     return {
         "add_time": lambda: (normal(*batch, 6), c_of(batch)),
@@ -91,7 +91,7 @@ def shapes(args):
 
 
 BROADCASTS = {*ROW_NAMES, "mobius_add", "poincare_cdist", "klein_cdist", "lorentz_cdist"}
-BIAS = {"low_rank_linear": 3, "poincare_linear_epilogue": 2}
+BIAS = {"low_rank_linear": 3, "pifa_linear": 4, "poincare_linear_epilogue": 2}
 
 
 def variants(name, batch):
@@ -120,9 +120,10 @@ def test_every_choice_is_right(name, batch):
         check(overload(f"{name}_forward"), args, {}, choices)
         grad = torch.randn_like(overload(f"{name}_forward")(*args))
         options, left_out = {}, ()
-        if name == "low_rank_linear":
-            options = {"has_bias": args[3] is not None}
-            args, left_out = args[:3], () if options["has_bias"] else (3,)
+        if name in LOW_RANK:
+            options = {"has_bias": args[BIAS[name]] is not None}
+            left_out = () if options["has_bias"] else (BIAS[name],)
+            args = without_bias(name, args)
         choices = list(dimensions.backward(shapes(args), left_out))
         check(overload(f"{name}_backward"), (grad, *args), options, choices)
 

@@ -3,6 +3,7 @@
 #include "cdist.cu"
 #include "hyperplanes.cu"
 #include "linear_epilogue.cu"
+#include "take.cu"
 
 using namespace stone;
 
@@ -88,6 +89,28 @@ void add_time(int backward, int element, int64_t rows, int64_t dim, const void* 
   const AddTimeArguments a{static_cast<Element>(element), dim, space, grad, y, grad_c, number(c), {1, {rows}, {{0}}}};
   cuda::add_time(a, backward != 0, rows, nullptr);
 }
+
+void take(int element, int64_t rows, int64_t count, int64_t source_stride, int64_t target_stride, const void* source,
+          void* target, const int32_t* columns, const void* bias, int adds, int64_t split, int64_t shift,
+          int64_t limit) {
+  TakeArguments a{};
+  a.element = static_cast<Element>(element);
+  a.rows = rows;
+  a.count = count;
+  a.source_stride = source_stride;
+  a.target_stride = target_stride;
+  a.source = source;
+  a.target = target;
+  a.columns = columns;
+  a.bias = bias;
+  a.adds = adds != 0;
+  a.split = split;
+  a.shift = shift;
+  a.limit = limit;
+  cuda::take(a, nullptr);
+}
+
+void invert(const int32_t* index, int32_t* inverse, int64_t count) { cuda::invert(index, inverse, count, nullptr); }
 
 void butterfly(int backward, int element, int64_t rows, int64_t dim, int64_t stages, const void* x,
                const void* weight, const void* grad, void* y, void* grad_weight, void* grad_c, int hyperbolic,
