@@ -34,6 +34,28 @@ def load_model(name: str) -> tuple[nn.Module, Examples | None]:
     >>> load_model("torch.nn:Identity")
     (Identity(), None)
     """
+    found = load_object(name)
+    made = found if isinstance(found, nn.Module) else _call(name, found)
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], tuple | dict):
+        model, examples = made
+    else:
+        model, examples = made, None
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"{name} gave a {type(model).__name__}, expected an nn.Module, or a pair of one and its example inputs"
+        )
+    return model, examples
+
+
+def load_object(name: str) -> Any:
+    """Import what `pkg.module:attribute` names; the current folder is searched too.
+
+    Raises:
+        ValueError: the name has another form, or nothing is found there.
+
+    >>> load_object("math:pi")
+    3.141592653589793
+    """
     path, colon, attribute = name.partition(":")
     if not (colon and path and attribute):
         raise ValueError(f"expected pkg.module:factory, got {name!r}; for example my_package.models:build")
@@ -48,18 +70,9 @@ def load_model(name: str) -> tuple[nn.Module, Examples | None]:
         raise ValueError(f"there is no module {path!r}, neither installed nor in {os.getcwd()}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ValueError(f"{path} has no {attribute!r}; name a function that returns the model")
+            raise ValueError(f"{path} has no {attribute!r}; name a function that returns it")
         found = getattr(found, part)
-    made = found if isinstance(found, nn.Module) else _call(name, found)
-    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], tuple | dict):
-        model, examples = made
-    else:
-        model, examples = made, None
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"{name} gave a {type(model).__name__}, expected an nn.Module, or a pair of one and its example inputs"
-        )
-    return model, examples
+    return found
 
 
 def _call(name: str, factory: object) -> object:
