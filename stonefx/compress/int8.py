@@ -327,8 +327,9 @@ def _product(layers: Sequence[nn.Linear]) -> Tensor:
 
 
 def _round(x: Tensor) -> Tensor:
-    scale = x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) / 127
-    return (x / scale).round() * scale
+    """Rows of `x` as int8 sees them: -128 to 127, with one scale a row."""
+    scale = x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) / 127.5
+    return (x / scale).round().clamp(-128, 127) * scale
 
 
 def _few(batches: Sequence[Batch]) -> list[Batch]:

@@ -274,7 +274,7 @@ class Search:
                 if path in singles:
                     single = singles[path]
                     chosen[single.paths] = single.dense
-                    single.refused[option.form] = f"slower when it was timed again: {slow.text()}"
+                    single.refused[option.form] = f"slower when it was timed again: {slow.median:.2f} of dense"
         loss = sum(option.loss for option in chosen.values())
         return choose.Plan(chosen, sum(map(self._price(), chosen.values())), loss)
 
@@ -518,8 +518,7 @@ class Search:
     def _chosen_row(self, row: LayerRow, option: Option, paths: tuple[str, ...]) -> LayerRow:
         if option.form == "dense":
             candidate = next(c for c in self.singles if c.paths == paths)
-            refused = "; ".join(f"{form}: {why}" for form, why in candidate.refused.items())
-            reason = row.reason or refused or "dense is best at this cost"
+            reason = row.reason or candidate.reason() or "dense is best at this cost"
             return replace(row, reason=reason, seconds_before=option.seconds, seconds_after=option.seconds)
         ratio = self.emitted.get(paths)
         if ratio is not None and len(paths) == 1:
