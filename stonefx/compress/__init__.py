@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -131,7 +132,20 @@ def compress(
     if splits is not None:
         _check_call(model, splits.given[0], settings)
     small = copy.deepcopy(model).eval()
-    return Search(model, small, settings, splits).run()
+    with _own_random_numbers(user_data.device_of(model), seed):
+        return Search(model, small, settings, splits).run()
+
+
+@contextmanager
+def _own_random_numbers(device: torch.device, seed: int) -> Iterator[None]:
+    """What is drawn in the block depends on `seed` alone, and what the caller draws afterwards not on the block."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _check_call(model: nn.Module, batch: user_data.Batch, settings: Settings) -> None:

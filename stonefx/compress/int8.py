@@ -72,6 +72,9 @@ def quantised(module: nn.Module, kind: str = KINDS[0]) -> nn.Module:
     # What is a layer by itself has no parent in which it could be replaced.
     holder = nn.Sequential(copy.deepcopy(plain(module)).requires_grad_(False))
     quantization.quantize_(holder, config)
+    for layer in holder.modules():
+        # The way in which torchao has a layer print itself cannot be pickled.
+        layer.__dict__.pop("extra_repr", None)
     return holder[0]
 
 

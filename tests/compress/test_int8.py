@@ -55,9 +55,9 @@ def test_the_change_that_is_weighed_is_the_one_that_is_made(kind, rank):
     with torch.no_grad():
         difference = module(x) - int8.quantised(module, kind)(x)
         predicted = (view.inputs((x,)).double() @ matrix.mT).squeeze().float()
-    # The scale of inputs may be rounded in another way than torchao's.
-    tolerance = 1e-4 if kind == int8.KINDS[0] else 0.1
-    assert (predicted - difference).norm() <= tolerance * difference.norm()
+    # An input at a tie may be rounded the other way than by torchao, which changes its row.
+    wrong = (predicted - difference).norm(dim=1) > 1e-3 * difference.norm(dim=1)
+    assert wrong.float().mean() <= (0 if kind == int8.KINDS[0] else 0.25)
 
 
 def test_losses_say_how_much_is_lost():
