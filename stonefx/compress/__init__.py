@@ -107,6 +107,12 @@ def compress(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
+    devices = sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})
+    if len(devices) > 1:
+        raise ValueError(
+            f"model: expected all weights on one device, got {', '.join(devices)}, where times would be those of moving "
+            "them; load the model on one device, without offloading"
+        )
     settings = Settings(
         layers=layers,
         min_accuracy=min_accuracy,

@@ -85,6 +85,19 @@ class Search:
         for number, view in enumerate(self.views):
             if number not in self.measured:
                 self._refuse(view.path, "no call of it was seen on the calibration data")
+        few = sorted(
+            {
+                self.views[n].path: found.positions
+                for n, found in self.measured.items()
+                if found.positions < self.views[n].columns
+            }.items()
+        )
+        if few:
+            shown = ", ".join(f"{path} ({count})" for path, count in few[:5])
+            self.stats.notes.append(
+                f"{len(few)} of the layers were given fewer rows than they have inputs, so that what they need is "
+                f"known in part: {shown}{', and others' if len(few) > 5 else ''}; more data would help"
+            )
 
     def _decompose(self) -> None:
         for number, found in self.measured.items():
