@@ -3,6 +3,7 @@
 from . import geometry, nn, ops
 from .backend import last_report, reports
 from .capture import CaptureError
+from .compress import CompressionStats, compress
 from .ops import butterfly
 from .optimize import explain, optimize
 from .options import Options
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CaptureError",
+    "CompressionStats",
     "Machine",
     "Options",
     "Report",
@@ -24,6 +26,7 @@ __all__ = [
     "RewriteError",
     "StonefxWarning",
     "butterfly",
+    "compress",
     "explain",
     "geometry",
     "invalidate",

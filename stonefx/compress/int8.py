@@ -72,6 +72,9 @@ def quantised(module: nn.Module, kind: str = KINDS[0]) -> nn.Module:
     # What is a layer by itself has no parent in which it could be replaced.
     holder = nn.Sequential(copy.deepcopy(plain(module)).requires_grad_(False))
     quantization.quantize_(holder, config)
+    for layer in holder.modules():
+        # The way in which torchao has a layer print itself cannot be pickled.
+        layer.__dict__.pop("extra_repr", None)
     return holder[0]
 
 
@@ -327,8 +330,9 @@ def _product(layers: Sequence[nn.Linear]) -> Tensor:
 
 
 def _round(x: Tensor) -> Tensor:
-    scale = x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) / 127
-    return (x / scale).round() * scale
+    """Rows of `x` as int8 sees them: -128 to 127, with one scale a row."""
+    scale = x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) / 127.5
+    return (x / scale).round().clamp(-128, 127) * scale
 
 
 def _few(batches: Sequence[Batch]) -> list[Batch]:

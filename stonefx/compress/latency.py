@@ -54,10 +54,6 @@ class Ratio:
         """Whether the replacement is faster beyond doubt."""
         return self.median < 1 - max(MARGIN, 3 * self.error)
 
-    def text(self) -> str:
-        """As a report says it."""
-        return f"{self.median:.2f} of the {1e6 * self.dense:,.0f} microseconds of dense"
-
 
 @dataclass(frozen=True)
 class _Call:
@@ -252,8 +248,8 @@ class Timing:
             if slower:
                 best, option = min(slower, key=lambda one: one[0].median)
                 at = "" if option.size is None else f" at {option.size}"
-                some = "" if len(slower) == len(options) else f" in {len(slower)} of {len(options)} sizes"
-                candidate.refused[form] = f"not faster than dense{some}: {best.text()}{at}"
+                some = "" if len(slower) == len(options) else " in some sizes"
+                candidate.refused[form] = f"not faster than dense{some}: {best.median:.2f} of its time{at}"
         candidate.options = kept
 
     @property

@@ -79,6 +79,7 @@ def get(model: nn.Module, path: str) -> nn.Module:
 
 def replace(model: nn.Module, path: str, module: nn.Module, shared: dict[str, list[str]]) -> None:
     """Put `module` where the layer is, under all its paths."""
+    module.train(model.get_submodule(path).training)
     for name in shared.get(path, [path]):
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, module)

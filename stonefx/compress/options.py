@@ -47,3 +47,15 @@ class Candidate:
     def dense(self) -> Option:
         """To leave them as they are."""
         return self.options[0]
+
+    def reason(self) -> str:
+        """Why forms were left out, those of one reason together.
+
+        >>> Candidate(("a",), [], {"pair": "slow: 1.3", "pifa": "slow: 2", "int8": "no"}).reason()
+        'slow: pair 1.3, pifa 2; int8: no'
+        """
+        groups: dict[str, list[str]] = {}
+        for form, why in self.refused.items():
+            kind, _, figures = why.partition(": ")
+            groups.setdefault(kind if figures else f"{form}: {why}", []).append(f"{form} {figures}" if figures else "")
+        return "; ".join(f"{kind}: {', '.join(f)}" if any(f) else kind for kind, f in groups.items())

@@ -23,7 +23,7 @@ def plain(model: nn.Module) -> nn.Module:
 
     >>> import torch, stonefx
     >>> model = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
-    >>> small, stats = stonefx.compress(model, energy=0.5)
+    >>> small, stats = stonefx.compress(model, energy=0.5, forms=["pair"])
     >>> {type(module).__module__.split(".")[0] for module in plain(small).modules()}
     {'torch'}
     """

@@ -85,6 +85,19 @@ class Search:
         for number, view in enumerate(self.views):
             if number not in self.measured:
                 self._refuse(view.path, "no call of it was seen on the calibration data")
+        few = sorted(
+            {
+                self.views[n].path: found.positions
+                for n, found in self.measured.items()
+                if found.positions < self.views[n].columns
+            }.items()
+        )
+        if few:
+            shown = ", ".join(f"{path} ({count})" for path, count in few[:5])
+            self.stats.notes.append(
+                f"{len(few)} of the layers were given fewer rows than they have inputs, so that what they need is "
+                f"known in part: {shown}{', and others' if len(few) > 5 else ''}; more data would help"
+            )
 
     def _decompose(self) -> None:
         for number, found in self.measured.items():
@@ -274,7 +287,7 @@ class Search:
                 if path in singles:
                     single = singles[path]
                     chosen[single.paths] = single.dense
-                    single.refused[option.form] = f"slower when it was timed again: {slow.text()}"
+                    single.refused[option.form] = f"slower when it was timed again: {slow.median:.2f} of dense"
         loss = sum(option.loss for option in chosen.values())
         return choose.Plan(chosen, sum(map(self._price(), chosen.values())), loss)
 
@@ -518,8 +531,7 @@ class Search:
     def _chosen_row(self, row: LayerRow, option: Option, paths: tuple[str, ...]) -> LayerRow:
         if option.form == "dense":
             candidate = next(c for c in self.singles if c.paths == paths)
-            refused = "; ".join(f"{form}: {why}" for form, why in candidate.refused.items())
-            reason = row.reason or refused or "dense is best at this cost"
+            reason = row.reason or candidate.reason() or "dense is best at this cost"
             return replace(row, reason=reason, seconds_before=option.seconds, seconds_after=option.seconds)
         ratio = self.emitted.get(paths)
         if ratio is not None and len(paths) == 1:
@@ -541,7 +553,7 @@ def rank_grid(full: int) -> list[int]:
     """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
 
     >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
-    ([1, 2, 3], [8, 16, 24], 63)
+    ([1, 2, 3], [16, 32, 48], 63)
     """
     if full <= MOST_RANKS:
         return list(range(1, full))

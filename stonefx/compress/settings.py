@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,19 +51,40 @@ class Settings:
             raise ValueError("max_ratio and max_seconds: expected one of the two, got both")
         if isinstance(self.forms, str) or not isinstance(self.forms, Iterable):
             raise TypeError(f"forms: expected a tuple of {', '.join(map(repr, FORMS))}, got {self.forms!r}")
+        if not self.forms:
+            raise ValueError(f"forms: expected at least one of {', '.join(map(repr, FORMS))}, got none")
         for form in self.forms:
             _one_of("forms", form, FORMS)
         _one_of("cost", self.cost, COSTS)
         _one_of("probe", self.probe, probes.KINDS)
         if isinstance(self.metric, str):
-            _one_of("metric", self.metric, tuple(METRICS))
+            _one_of("metric", self.metric, tuple(METRICS), " or a callable metric(model)")
+        elif not callable(self.metric):
+            raise TypeError(
+                f"metric: expected a name or a callable metric(model), got {type(self.metric).__name__}"
+            )
+        if self.output is not None and not callable(self.output):
+            raise TypeError(f"output: expected a function of the model's result, got {type(self.output).__name__}")
+        for name, least in (("seed", 0), ("batch_size", 1), ("probes", 1)):
+            value = getattr(self, name)
+            if name == "probes" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+        if self.max_seconds is not None and self.cost == "bytes":
+            raise ValueError("max_seconds and cost='bytes': expected one of the two, since with bytes nothing is timed")
         if not (isinstance(self.evaluations, int) and self.evaluations >= 2):
             raise ValueError(f"evaluations: expected an integer of at least 2, got {self.evaluations!r}")
 
 
-def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+def _one_of(name: str, value: Any, choices: Sequence[str], more: str = "") -> None:
+    if value in choices:
+        return
+    near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
+    raise ValueError(
+        f"{name}: expected one of {', '.join(map(repr, choices))}{more}, got {value!r}"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+    )
 
 
 def _number(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from . import folder_model
 from .saving import plain
 
 FILE = "modeling_compressed"
+_NAMES = ("torch", "device", "inf", "nan")
 
 
 def save_transformers(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
@@ -132,8 +134,8 @@ def _graph(module: fx.GraphModule, path: str, graphs: list[str]) -> dict[str, An
     code = module.graph.python_code("self")
     foreign = [
         name
-        for name, value in code.globals.items()
-        if getattr(value, "__name__", "") != name and name not in ("inf", "nan", "device", "NoneType")
+        for name in code.globals
+        if name not in _NAMES and re.search(rf"\b{name}\b", code.src)
     ]
     if foreign:
         raise TypeError(

@@ -96,6 +96,7 @@ def layer_weights(layer: nn.Module) -> int:
 def positions(x: Tensor) -> Tensor:
     """`[samples, *positions, features]` as `[samples, positions, 1, features]`; one row a sample has one position.
 
+    >>> import torch
     >>> positions(torch.ones(2, 3, 4, 5)).shape, positions(torch.ones(2, 5)).shape
     (torch.Size([2, 12, 1, 5]), torch.Size([2, 1, 1, 5]))
     """

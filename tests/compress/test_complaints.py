@@ -1,0 +1,188 @@
+"""What users of other tools for this complain about, where no other test of this folder is about it already.
+
+`docs/compression.md` lists all complaints with their tests.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+import stonefx
+
+QUICK = {"cost": "bytes", "forms": ["pair", "pifa"], "progress": False}
+
+
+def network(features=32, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(features, 48), nn.ReLU(), nn.Linear(48, 16)).eval()
+
+
+def batches(features=32, count=12, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(16, features, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_accuracy": 0.5},
+        {"min_accuracy": 0.999},
+        {"max_ratio": 0.5},
+        {"max_ratio": 1.0},
+        {"min_accuracy": 0.9, "energy": 0.99},
+        {"min_accuracy": 0.9, "energy": 0.5},
+        {"min_accuracy": 0.5, "forms": ["pair", "pifa", "width", "int8"]},
+    ],
+    ids=str,
+)
+def test_no_layer_is_larger(options):
+    model = network()
+    small, stats = stonefx.compress(model, batches(), **QUICK | options)
+    assert all(row.bytes_after <= row.bytes_before for row in stats.layers)
+    assert stats.compression_ratio <= 1 and stats.model_ratio <= 1
+    rows = {row.path: row for row in stats.layers}
+    for path, row in rows.items():
+        layer = small.get_submodule(path)
+        stored = 0
+        for value in layer.state_dict().values():
+            names = value.__tensor_flatten__()[0] if "Int8" in type(value).__name__ else None
+            parts = [value] if names is None else [getattr(value, name) for name in names]
+            stored += sum(t.numel() * t.element_size() for t in parts)
+        assert stored == row.bytes_after
+
+
+def dead(x):
+    x = x.clone()
+    x[:, ::2] = 0
+    return x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dead, lambda x: x[:, :1].expand_as(x).clone(), torch.zeros_like, lambda x: 1e4 * x, lambda x: 1e-6 * x],
+    ids=["dead inputs", "equal inputs", "zeros", "huge", "tiny"],
+)
+def test_statistics_that_are_singular_do_not_fail(change):
+    data = [change(x) for x in batches()]
+    small, stats = stonefx.compress(network(), data, min_accuracy=0.9, **QUICK)
+    assert small(data[0]).isfinite().all() and stats.reached
+    assert not any("not finite" in row.reason for row in stats.layers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_of_half_precision_do_not_overflow(dtype):
+    model = network().to(dtype)
+    # Squares of 600 are beyond what float16 holds.
+    data = [(600 * x).to(dtype) for x in batches()]
+    small, stats = stonefx.compress(model, data, min_accuracy=0.9, **QUICK)
+    assert stats.reached and stats.compression_ratio < 1
+    assert small(data[0]).dtype is dtype and small(data[0]).isfinite().all()
+
+
+def test_weights_that_are_not_numbers_are_named_and_the_others_go_on():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.good, self.bad = network(), nn.Linear(32, 16)
+            self.bad.weight.data[0, 0] = float("nan")
+
+        def forward(self, x):
+            return self.good(x) + 0 * self.bad(torch.zeros_like(x)).nan_to_num()
+
+    _, stats = stonefx.compress(Two().eval(), batches(), min_accuracy=0.5, **QUICK)
+    rows = {row.path: row for row in stats.layers}
+    assert rows["bad"].form == "dense" and "its weights are not finite" in rows["bad"].reason
+    assert rows["good.0"].form != "dense"
+
+
+def test_every_layer_with_a_matrix_has_a_row_and_each_that_stays_a_reason():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(32, 32), nn.Linear(32, 32)
+            self.norm = nn.LayerNorm(32)
+            self.head = nn.Linear(32, 3)
+            self.twin = nn.Linear(32, 3)
+            self.twin.weight = self.head.weight
+
+        def forward(self, x):
+            return self.head(self.norm(self.used(x))) + self.twin(x)
+
+    _, stats = stonefx.compress(Mixed().eval(), batches(), max_ratio=0.5, **QUICK)
+    rows = {row.path: row for row in stats.layers}
+    assert {"used", "unused", "head", "twin"} <= rows.keys()
+    assert all(row.reason for row in rows.values() if row.form == "dense")
+    assert "no call of it was seen" in rows["unused"].reason and "tied" in rows["twin"].reason
+
+
+def test_layers_that_saw_little_data_are_named():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.often, self.seldom = nn.Linear(32, 16), nn.Linear(32, 16)
+
+        def forward(self, x):
+            return self.often(x) + nn.functional.pad(self.seldom(x[:1]), (0, 0, 0, len(x) - 1))
+
+    _, stats = stonefx.compress(Routed().eval(), batches(), min_accuracy=0.5, **QUICK)
+    (note,) = [note for note in stats.notes if "fewer rows" in note]
+    assert "seldom" in note and "often (" not in note
+
+
+@pytest.mark.parametrize("evaluations", [2, 5, 12])
+def test_the_metric_is_evaluated_a_bounded_number_of_times(evaluations):
+    calls = []
+
+    def metric(model, data):
+        calls.append(sum(batch.samples for batch in data))
+        y = torch.cat([model(*batch.args) for batch in data])
+        return -(y - 1).square().mean(1) + 10
+
+    _, stats = stonefx.compress(
+        network(), batches(), metric=metric, min_accuracy=0.99, evaluations=evaluations, **QUICK
+    )
+    # Those of the plans, the original on two parts, and the confirmation.
+    assert len(stats.curve) <= evaluations and len(calls) <= evaluations + 3
+
+
+def test_a_metric_is_given_a_model_that_can_be_called_and_knows_no_node_names():
+    seen = []
+
+    def metric(model):
+        seen.append(type(model))
+        return 1.0 if model(torch.ones(2, 32)).shape == (2, 16) else 0.0
+
+    _, stats = stonefx.compress(network(), batches(), metric=metric, **QUICK)
+    assert set(seen) == {nn.Sequential}
+    assert any("pass a metric(model, batches)" in note for note in stats.notes)
+
+
+def test_the_parts_of_the_data_are_stated_and_share_no_sample():
+    data = batches()
+    seen = {"select": set(), "other": set()}
+
+    def metric(model, given):
+        keys = {batch.args[0][i].sum().item() for batch in given for i in range(batch.samples)}
+        seen.setdefault(frozenset(keys), None)
+        return 1.0
+
+    _, stats = stonefx.compress(network(), data, metric=metric, **QUICK)
+    parts = [key for key in seen if isinstance(key, frozenset)]
+    assert len(parts) == 2 and not parts[0] & parts[1]
+    assert sum(stats.samples.values()) == 12 * 16 and set(stats.samples) == {"calibrate", "select", "confirm"}
+    assert {len(part) for part in parts} == {stats.samples["select"], stats.samples["confirm"]}
+
+
+def test_a_model_on_two_devices_is_refused():
+    model = network()
+    model[2].to("meta")
+    with pytest.raises(ValueError, match=r"model: expected all weights on one device, got cpu, meta"):
+        stonefx.compress(model, batches(), **QUICK)
+
+
+def test_a_floor_that_cannot_be_confirmed_gives_the_layers_as_they_were():
+    few = [x[:2] for x in batches(count=3)]
+
+    _, stats = stonefx.compress(network(), few, metric="top1", min_accuracy=0.95, **QUICK)
+    assert stats.reached is False and stats.compression_ratio == 1.0
+    assert any("needs 59 samples" in note for note in stats.notes)

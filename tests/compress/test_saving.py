@@ -1,0 +1,215 @@
+"""What is written loads where stonefx is not installed, and gives the same results."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import stonefx
+from stonefx.compress import plain, save_transformers
+
+CHILD = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "stonefx":
+            raise ImportError("stonefx is not here")
+
+sys.meta_path.insert(0, Blocked())
+import torch
+torch.set_num_threads(1)
+folder = sys.argv[1]
+{}
+"""
+
+
+def run_without_stonefx(code, folder):
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD.format(code), str(folder)], capture_output=True, text=True, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def compressed(forms, seed=0, **options):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64)).eval()
+    data = [torch.randn(16, 64) for _ in range(12)]
+    return stonefx.compress(model, data, forms=forms, cost="bytes", progress=False, **options)[0]
+
+
+def differs(a, b):
+    return (a - b).abs().max().item() / b.abs().max().item()
+
+
+@pytest.mark.parametrize("forms", [("pair",), ("pair", "int8")])
+def test_a_plain_model_loads_without_stonefx(forms, tmp_path):
+    small = compressed(forms, max_ratio=0.4 if forms == ("pair",) else 0.2)
+    x = torch.randn(4, 64)
+    assert differs(plain(small)(x), small(x)) < 1e-5
+    torch.save(plain(small), tmp_path / "small.pt")
+    torch.save(x, tmp_path / "x.pt")
+    run_without_stonefx(
+        "small = torch.load(folder + '/small.pt', weights_only=False)\n"
+        "torch.save(small(torch.load(folder + '/x.pt')), folder + '/y.pt')",
+        tmp_path,
+    )
+    assert differs(torch.load(tmp_path / "y.pt"), small(x)) < 1e-5
+
+
+def test_plain_of_one_layer_and_of_shared_layers():
+    small = compressed(("pair",), max_ratio=0.4)
+    assert type(small[0]).__module__.startswith("stonefx") and not type(plain(small[0])).__module__.startswith("stonefx")
+    twice = nn.Sequential(small[0], nn.Linear(96, 64), small[0])
+    made = plain(twice)
+    assert made[0] is made[2] and made[0] is not twice[0]
+
+
+def test_tied_weights_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(40, 64)
+            self.inside = nn.Linear(64, 64)
+            self.head = nn.Linear(64, 40, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids):
+            return self.head(torch.relu(self.inside(self.table(ids))))
+
+    torch.manual_seed(0)
+    data = [torch.randint(0, 40, (8, 5)) for _ in range(12)]
+    small, stats = stonefx.compress(Tied().eval(), data, max_ratio=0.5, forms=["pair"], cost="bytes", progress=False)
+    assert small.head.weight is small.table.weight
+    made = plain(small)
+    assert made.head.weight is made.table.weight
+    assert any("tied" in row.reason for row in stats.layers)
+
+
+def test_a_layer_that_torch_has_no_equal_of_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), stonefx.nn.PoincareLinear(4, 4))
+    with pytest.raises(TypeError, match=r"plain: 1 is a PoincareLinear of stonefx"):
+        plain(model)
+
+
+def test_a_stonefx_file_of_a_compressed_model(tmp_path):
+    small = compressed(("pair",), max_ratio=0.4)
+    x = torch.randn(4, 64)
+    file = stonefx.save(stonefx.optimize(small, x), tmp_path / "small.safetensors")
+    assert differs(stonefx.load(file)(x), small(x)) < 1e-5
+
+
+# Folders of transformers -------------------------------------------------------------------------------------------
+
+
+def bert():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=96,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    return transformers.BertModel(config).eval()
+
+
+def llama():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=96, tie_word_embeddings=True,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+def tokens(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 50, (4, 8), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def test_folders_load_by_transformers_alone(tmp_path):
+    saved = {}
+    for name, model, forms, ratio in (
+        ("bert", bert(), ("pair", "int8"), 0.25),
+        ("llama", llama(), ("pair",), 0.5),
+    ):
+        data = [tokens(i) for i in range(12)]
+        small, _ = stonefx.compress(model, data, max_ratio=ratio, forms=forms, cost="bytes", progress=False)
+        folder = save_transformers(small, tmp_path / name)
+        with torch.no_grad():
+            saved[name] = small(**tokens())[0]
+        config = json.loads((folder / "config.json").read_text())
+        assert "stonefx" not in (folder / "modeling_compressed.py").read_text().partition('"""')[2].partition('"""')[2]
+        assert config["compression"] and "AutoModel" in " ".join(config["auto_map"])
+        assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+    torch.save(tokens(), tmp_path / "x.pt")
+    run_without_stonefx(
+        "import os; os.environ['HF_MODULES_CACHE'] = folder + '/modules'\n"
+        "from transformers import AutoModel, AutoModelForCausalLM\n"
+        "x = torch.load(folder + '/x.pt')\n"
+        "for name, auto in (('bert', AutoModel), ('llama', AutoModelForCausalLM)):\n"
+        "    model, info = auto.from_pretrained(f'{folder}/{name}', trust_remote_code=True, output_loading_info=True)\n"
+        "    assert not info['missing_keys'] and not info['unexpected_keys'] and not info['mismatched_keys'], info\n"
+        "    if name == 'llama':\n"
+        "        assert model.lm_head.weight is model.model.embed_tokens.weight\n"
+        "    with torch.no_grad():\n"
+        "        torch.save(model.eval()(**x)[0], f'{folder}/{name}.pt')\n",
+        tmp_path,
+    )
+    for name, expected in saved.items():
+        assert differs(torch.load(tmp_path / f"{name}.pt"), expected) < 1e-5
+
+
+def test_other_models_and_full_folders_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="expected a model whose class is part of transformers, got a Linear"):
+        save_transformers(nn.Linear(2, 2), tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    model = bert()
+    with pytest.raises(FileExistsError, match="is not empty"):
+        save_transformers(model, tmp_path)
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        save_transformers(model, tmp_path / "no" / "out")
+
+
+def test_a_layer_without_a_description_is_named_and_nothing_is_left(tmp_path):
+    model = bert()
+    model.pooler.dense = nn.Bilinear(2, 2, 2)
+    with pytest.raises(TypeError, match=r"pooler\.dense became a Bilinear"):
+        save_transformers(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_leaves_no_half_folder(tmp_path, monkeypatch):
+    model = bert()
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(model), "save_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_transformers(model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_in_a_folder(tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(64, 64)
+            self.register_buffer("order", torch.arange(63, -1, -1, dtype=torch.int32))
+
+        def forward(self, x):
+            return torch.nn.functional.gelu(self.inner(x))[..., self.order]
+
+    transformers = pytest.importorskip("transformers")
+    model = bert()
+    model.pooler.dense = torch.fx.symbolic_trace(Scaled())
+    folder = save_transformers(model, tmp_path / "graph")
+    loaded = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    with torch.no_grad():
+        assert differs(loaded(**tokens()).pooler_output, model(**tokens()).pooler_output) < 1e-5
