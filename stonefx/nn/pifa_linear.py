@@ -18,15 +18,16 @@ class PifaLinear(FactoredLinear):
     """A linear layer of low rank, its weight kept as pivot rows and the combinations of them that are its other rows.
 
     It holds `rank * (in_features + out_features - rank)` numbers: never more than the dense layer, and less than
-    `LowRankLinear` of the same rank (PIFA, Zhao et al. 2025). Two products and the order of the outputs are one operator.
+    `LowRankLinear` of the same rank (PIFA, arXiv 2501.19090). Two products and the order of the outputs are one
+    operator.
 
     Args:
         in_features, out_features: last dimensions of input and output.
         rank: of the weight, at most both of them.
         bias: whether one is added.
-        device, dtype: of the parameters `pivot` `[rank, in_features]`, `interpolation` `[out_features - rank, rank]` and
-            `bias` `[out_features]`. The buffer `index` `[out_features]`, int32, says which of the pivot rows, then the
-            others, each output is; in a new layer the pivots are the first outputs.
+        device, dtype: of the parameters `pivot` `[rank, in_features]`, `interpolation` `[out_features - rank, rank]`
+            and `bias` `[out_features]`. The buffer `index` `[out_features]`, int32, says which of the pivot rows, then
+            the others, each output is; in a new layer the pivots are the first outputs.
 
     Shapes: `[*batch, in_features]` to `[*batch, out_features]`.
 
@@ -63,9 +64,9 @@ class PifaLinear(FactoredLinear):
     def from_factors(cls, left: Tensor, right: Tensor, bias: Tensor | None = None) -> PifaLinear:
         """The layer with the weight `left @ right`, the same map up to rounding.
 
-        Pivots are chosen in float64 so that no coefficient of the interpolation is above 2; they and the other rows each
-        keep their order, which the operator is quickest with. The rank of the layer is that of `left`: less than its
-        columns where some of them depend on others.
+        Pivots are chosen in float64 so that no coefficient of the interpolation is above 2; they and the other rows
+        each keep their order, which the operator is quickest with. The rank of the layer is that of `left`: less than
+        its columns where some of them depend on others.
 
         Args:
             left: `[out, rank]`.

@@ -21,9 +21,9 @@ def interpolative_rows(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Ten
         right: `[rank, in]`, float64, finite.
 
     Returns:
-        `pivots` `[found]`, ascending, `others` `[out - found]`, ascending, and `coefficients` `[out - found, found]` with
-        `rows[others] = coefficients @ rows[pivots]`. `found` is the rank of `left`, where `right` weighs its columns: less
-        than `rank` if some depend on others or do not matter.
+        `pivots` `[found]`, ascending, `others` `[out - found]`, ascending, and `coefficients` `[out - found, found]`
+        with `rows[others] = coefficients @ rows[pivots]`. `found` is the rank of `left`, where `right` weighs its
+        columns: less than `rank` if some depend on others or do not matter.
 
     >>> left = torch.tensor([[1.0, 0.0], [2.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
     >>> pivots, others, coefficients = interpolative_rows(left, torch.eye(2, dtype=torch.float64))

@@ -205,8 +205,8 @@ def pifa_linear(
         x: `[*batch, in]`, float32, float64, bfloat16 or float16.
         pivot: `[rank, in]`, the dtype of `x`.
         interpolation: `[out - rank, rank]`, the dtype of `x`.
-        index: `[out]`, int32, a permutation: output `o` is entry `index[o]` of `[pivots, others]`. It is looked at on the
-            CPU; on other devices, which would have to be waited for, an entry out of range gives NaN.
+        index: `[out]`, int32, a permutation: output `o` is entry `index[o]` of `[pivots, others]`. It is looked at on
+            the CPU; on CUDA, which would have to be waited for, an entry out of range gives NaN.
         bias: `[out]`, the dtype of `x`, or None.
 
     Returns:

@@ -6,4 +6,4 @@ from processes import run_checks
 
 
 def test_sharded_rows(tmp_path: Path) -> None:
-    assert len(run_checks("sharded_rows", tmp_path)) == 8
+    assert len(run_checks("sharded_rows", tmp_path)) == 9

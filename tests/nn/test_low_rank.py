@@ -85,7 +85,8 @@ def test_coefficients_are_at_most_two(kind):
         assert (layer(x).t() - product).abs().max() <= 1e-11 * product.abs().max()
         again = snn.PifaLinear.from_factors(left, right)
         assert all(
-            torch.equal(a, b) for a, b in zip(layer.state_dict().values(), again.state_dict().values())
+            torch.equal(a, b)
+            for a, b in zip(layer.state_dict().values(), again.state_dict().values(), strict=True)
         )
 
 
@@ -178,9 +179,12 @@ def test_what_does_not_fit():
         match=r"PifaLinear: rank must be at most in_features and out_features, got rank 4 for 3 to 8",
     ):
         snn.PifaLinear(3, 8, 4)
-    with pytest.raises(TypeError, match="LowRankLinear: rank must be an integer, got 2.5"):
+    with pytest.raises(TypeError, match=r"LowRankLinear: rank must be an integer, got 2\.5"):
         snn.LowRankLinear(3, 8, 2.5)
-    message = "PifaLinear: expected factors [out, rank] and [rank, in] of a weight and bias [out], got [4, 2], [3, 5] and none"
+    message = (
+        "PifaLinear: expected factors [out, rank] and [rank, in] of a weight and bias [out], got [4, 2], [3, 5] and "
+        "none"
+    )
     with pytest.raises(RuntimeError, match=re.escape(message)):
         snn.PifaLinear.from_factors(torch.zeros(4, 2), torch.zeros(3, 5))
     with pytest.raises(RuntimeError, match="LowRankLinear: right must be finite, got 1 entries that are not"):

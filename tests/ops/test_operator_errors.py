@@ -20,6 +20,7 @@ PIFA = (
     "stone::pifa_linear: expected x [*batch, in], pivot [rank, in], interpolation [out - rank, rank], index [out] and "
     "bias [out], got "
 )
+FACTORED = "stonefx.nn.PifaLinear.from_factors makes them of a factored weight"
 CASES = [
     (
         "expmap0",
@@ -106,12 +107,12 @@ CASES = [
     (
         "pifa_linear",
         (f(2, 8), f(3, 8), f(3, 3), torch.arange(5, dtype=torch.int32), f(6)),
-        f"{PIFA}[2, 8], [3, 8], [3, 3], [5] and [6]; stonefx.nn.PifaLinear.from_factors makes them of a factored weight",
+        f"{PIFA}[2, 8], [3, 8], [3, 3], [5] and [6]; {FACTORED}",
     ),
     (
         "pifa_linear",
         (f(2, 8), f(3, 7), f(3, 3), torch.arange(6, dtype=torch.int32), None),
-        f"{PIFA}[2, 8], [3, 7], [3, 3], [6] and none; stonefx.nn.PifaLinear.from_factors makes them of a factored weight",
+        f"{PIFA}[2, 8], [3, 7], [3, 3], [6] and none; {FACTORED}",
     ),
     (
         "pifa_linear",
