@@ -76,7 +76,8 @@ class LowRankLinear(FactoredLinear):
         lengths_b, lengths_a = b.norm(dim=0), a.norm(dim=1)
         # A component that is 0 stays so.
         scale = torch.where((lengths_a > 0) & (lengths_b > 0), lengths_a / lengths_b, 1.0).sqrt()
-        made = cls(a.shape[1], *b.shape, bias is not None, left.device, left.dtype)
+        out, rank = b.shape
+        made = cls(a.shape[1], out, rank, bias is not None, left.device, left.dtype)
         with torch.no_grad():
             made.a.copy_(a / scale[:, None])
             made.b.copy_(b * scale)
