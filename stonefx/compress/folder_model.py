@@ -78,12 +78,9 @@ def build(layer: dict) -> nn.Module:
 LAYERS = {
     "Linear": ("in_features", "out_features"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
-    **{
-        name: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-        for name in ("Conv1d", "Conv2d", "Conv3d")
-    },
+    **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")),
     "LayerNorm": ("normalized_shape", "eps", "elementwise_affine"),
-    **{name: ("num_features", "eps", "momentum", "affine") for name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")},
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), ("num_features", "eps", "momentum", "affine")),
     "Identity": (),
 }
 

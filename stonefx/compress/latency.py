@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..machine import clock
 from ..machine.host import is_busy
-from .data import Batch, mapped, device_of
+from .data import Batch, device_of, mapped
 from .options import Candidate, Option
 
 SIZES = 5
