@@ -39,10 +39,12 @@ class Reduction(ABC):
 
     Attributes:
         directions: parts of the block's result by the order in which they are kept, for their sampled losses.
+        parts: how many of the directions belong to one unit.
         sizes: how many units may be kept; fewer than all.
     """
 
     directions: Directions
+    parts: int = 1
     sizes: Sequence[int]
 
     @abstractmethod

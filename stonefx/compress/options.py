@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
+
+MOST_RANKS = 64
+"""Ranks looked at a view; a multiple of 8 where there are more."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,15 @@ class Candidate:
     def dense(self) -> Option:
         """To leave them as they are."""
         return self.options[0]
+
+
+def rank_grid(full: int) -> list[int]:
+    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
+
+    >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
+    ([1, 2, 3], [8, 16, 24], 63)
+    """
+    if full <= MOST_RANKS:
+        return list(range(1, full))
+    step = 8 * max(1, math.ceil(full / 8 / MOST_RANKS))
+    return list(range(step, full, step))

@@ -15,15 +15,11 @@ from . import choose, layers, losses, statistics
 from .blocks import Block, Reduction
 from .data import Batch, Splits
 from .metric import Metric, Score, lower_bound, main_result, samples_needed
-from .options import Candidate, Option
+from .options import Candidate, Option, rank_grid
 from .settings import Settings
 from .spectrum import Spectrum, decompose, energy_rank
 from .stats import CompressionStats, LayerRow, Point
 from .views import View, layer_weights
-
-MOST_RANKS = 64
-"""Ranks looked at a view; a multiple of 8 where there are more."""
-
 
 class Search:
     """One compression of one model; `run` goes through all stages.
@@ -413,18 +409,6 @@ class Search:
         start = time.perf_counter()
         stage()
         self.stats.seconds[stage.__name__.strip("_")] = time.perf_counter() - start
-
-
-def rank_grid(full: int) -> list[int]:
-    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
-
-    >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
-    ([1, 2, 3], [8, 16, 24], 63)
-    """
-    if full <= MOST_RANKS:
-        return list(range(1, full))
-    step = 8 * max(1, math.ceil(full / 8 / MOST_RANKS))
-    return list(range(step, full, step))
 
 
 def stored_bytes(module: nn.Module, recurse: bool = False) -> int:
