@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -62,9 +63,21 @@ def compress(
         batch_size=batch_size,
         progress=progress,
     )
-    splits = _splits(model, data, selection_data, confirmation_data, settings)
-    small = copy.deepcopy(model).eval()
-    return Search(model, small, settings, splits).run()
+    with _in_eval(model):
+        splits = _splits(model, data, selection_data, confirmation_data, settings)
+        return Search(model, copy.deepcopy(model), settings, splits).run()
+
+
+@contextmanager
+def _in_eval(model: nn.Module) -> Iterator[None]:
+    """The user's model in eval, where it neither drops out nor counts statistics, and back as it was."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
 
 
 def _splits(

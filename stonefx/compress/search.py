@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from . import choose, layers, losses, statistics
-from .blocks import Block, Reduction
+from . import choose, layers, losses, lossless, statistics, structure, width
+from .blocks import Block, Reduction, obstacle
 from .data import Batch, Splits
 from .metric import Metric, Score, lower_bound, main_result, samples_needed
 from .options import Candidate, Option, rank_grid
@@ -26,7 +28,7 @@ class Search:
 
     Args:
         original: the user's model, read only; results are compared with its.
-        model: a copy, made exact and as small as that goes; layers are replaced in it.
+        model: a copy in eval; layers are merged exactly in it, and then replaced.
         settings: what was asked for.
         splits: the data by what it decides, or None: ranks follow `energy` alone.
     """
@@ -40,6 +42,10 @@ class Search:
         self.splits = splits
         self.output = settings.output or main_result
         self.stats = CompressionStats(settings=_plain(asdict(settings)))
+        example = None if splits is None else splits.calibrate[0]
+        self.exact = lossless.merge(model, example, settings.layers)
+        self.stats.lossless_ratio = self.exact.ratio
+        self.stats.notes += self.exact.notes
         self.layers = layers.find(model, settings.layers)
         self.views = [view for views in self.layers.views.values() for view in views]
         self.measured: dict[int, statistics.Statistics] = {}
@@ -65,9 +71,11 @@ class Search:
 
     def _measure(self) -> None:
         assert self.splits is not None
-        self.measured = statistics.measure(
+        found = self._find_blocks()
+        views = [*self.views, *(block.view for block in found if block.view not in self.views)]
+        measured = statistics.measure(
             self.model,
-            self.views,
+            views,
             self.splits.calibrate,
             kind=self.settings.probe,
             count=self.settings.probes,
@@ -76,9 +84,38 @@ class Search:
             seed=self.settings.seed,
             description="statistics" if self.settings.progress else None,
         )
+        self.measured = {n: value for n, value in measured.items() if n < len(self.views)}
         for number, view in enumerate(self.views):
             if number not in self.measured:
                 self._refuse(view.path, "no call of it was seen on the calibration data")
+        self._reduce(found, {view: measured[n] for n, view in enumerate(views) if n in measured})
+
+    def _find_blocks(self) -> list[Block]:
+        """Layers that can be made smaller together."""
+        assert self.splits is not None
+        if "width" not in self.settings.forms:
+            return []
+        call = structure.example(self.model, self.splits.calibrate[0])
+        assert call is not None
+        read = structure.read(self.model, call)
+        self.stats.notes += [note for note in read.notes if note not in self.stats.notes]
+        return list(width.find(read, self.layers.views, self.layers.views))
+
+    def _reduce(self, found: list[Block], measured: Mapping[View, statistics.Statistics]) -> None:
+        """Order the units of all blocks, and leave out the blocks that the model does not run without."""
+        assert self.splits is not None
+        call = structure.example(self.model, self.splits.calibrate[0])
+        assert call is not None
+        for block in tqdm(found, desc="blocks", disable=not self.settings.progress, leave=False):
+            try:
+                reduction = block.reduction(measured[block.view])
+                reason = obstacle(self.model, reduction, call, self.layers.shared)
+            except (ValueError, torch.linalg.LinAlgError) as error:
+                reason = str(error)
+            if reason is None:
+                self.reductions.append((block, reduction))
+            else:
+                self.stats.notes.append(f"{block.name} of {', '.join(block.paths)}: {reason}")
 
     def _decompose(self) -> None:
         for number, found in self.measured.items():
@@ -132,7 +169,7 @@ class Search:
             tail = tails.get(("block", i))
             options = [Option("dense", None, 0.0, dense_bytes)]
             for size in reduction.sizes:
-                loss = reduction.loss(size) if tail is None or tail.isnan().any() else tail[size].item()
+                loss = reduction.loss(size) if tail is None or tail.isnan().any() else tail[size * reduction.parts].item()
                 after = dense_bytes - (weights - reduction.numbers(size)) * element
                 if after < dense_bytes:
                     options.append(Option(block.name, size, loss, after, None, _building(reduction, size)))
@@ -163,7 +200,8 @@ class Search:
         assert self.splits is not None
         metric = Metric(self.settings.metric, self.original, self.settings.output)
         if self.settings.max_ratio is not None:
-            self.plan = self._planned(self.settings.max_ratio)
+            now = sum(c.dense.bytes for c in self.singles)
+            self.plan = self._planned(self.settings.max_ratio * self._bytes_before() / max(now, 1))
             self._evaluate(metric, self.plan)
         elif self.settings.max_seconds is not None:
             raise NotImplementedError
@@ -235,11 +273,17 @@ class Search:
             score, original, self.settings.min_accuracy, self.settings.confidence, self.settings.seed
         )
         return Point(
-            ratio=_bytes(plan) / max(sum(c.dense.bytes for c in self.singles), 1),
+            ratio=_bytes(plan) / max(self._bytes_before(), 1),
             seconds=_seconds(plan),
             accuracy=score.value / original.value if original.value else math.nan,
             lower=lower,
         )
+
+    def _bytes_before(self) -> int:
+        """Of all layers that are chosen from, before exact merging."""
+        paths = [c.paths[0] for c in self.singles if c.paths[0] not in self.exact.bytes_before]
+        dense = {c.paths[0]: c.dense.bytes for c in self.singles}
+        return sum(self.exact.bytes_before.values()) + sum(dense[path] for path in paths)
 
     def _confirm(self, metric: Metric) -> None:
         """The floor on the confirmation split; where it fails nothing is replaced."""
@@ -345,9 +389,9 @@ class Search:
                 layers.replace(self.model, path, module, self.layers.shared)
 
     def _finish(self) -> None:
-        before = sum(map(stored_bytes, (self.model.get_submodule(p) for p in self.layers.views)))
-        whole = stored_bytes(self.original, recurse=True)
         rows = {path: self._row(path) for path in self.layers.views}
+        before = sum(row.bytes_before for row in rows.values())
+        whole = stored_bytes(self.original, recurse=True)
         kept = total = 0.0
         for paths, option in self.plan.chosen.items():
             for path in paths:
@@ -372,6 +416,18 @@ class Search:
             self.stats.layers.append(replace(row, bytes_after=size))
             if row.rank is not None:
                 self.stats.ranks[path] = row.rank
+        for path, place in self.exact.into.items():
+            size = self.exact.bytes_before[path]
+            before += size
+            self.stats.layers.append(
+                LayerRow(
+                    path=path,
+                    shape=_shape(self.original.get_submodule(path)),
+                    form="merged",
+                    bytes_before=size,
+                    reason=f"merged into {place} without a loss",
+                )
+            )
         for path, reason in self.layers.refused.items():
             size = stored_bytes(self.model.get_submodule(path))
             self.stats.layers.append(
@@ -393,7 +449,13 @@ class Search:
         layer = self.model.get_submodule(path)
         size = stored_bytes(layer)
         reason = self.layers.refused.get(path, "")
-        return LayerRow(path=path, shape=_shape(layer), bytes_before=size, bytes_after=size, reason=reason)
+        return LayerRow(
+            path=path,
+            shape=_shape(layer),
+            bytes_before=self.exact.bytes_before.get(path, size),
+            bytes_after=size,
+            reason=reason,
+        )
 
     def _chosen_row(self, row: LayerRow, option: Option, paths: tuple[str, ...]) -> LayerRow:
         if option.size is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from .blocks import Block, Reduction
 from .layers import get
+from .linear import LinearView
 from .losses import Directions
 from .lossless import is_copy, like
 from .options import rank_grid
@@ -240,13 +241,19 @@ def _carrier(layer: nn.Module, units: Tensor) -> nn.Module:
 # Finding blocks ----------------------------------------------------------------------------------------------------
 
 
-def find(structure: Structure, views: Mapping[str, Sequence[View]]) -> list[Width]:
-    """All blocks of the model whose layers are among those that have views."""
+def find(structure: Structure, chosen: Container[str], views: Mapping[str, Sequence[View]]) -> list[Width]:
+    """All blocks of the model whose layers are among the chosen ones.
+
+    Args:
+        structure: of the model.
+        chosen: paths of the layers that may change.
+        views: of layers by path, to be used where one fits.
+    """
     found = []
     for node, path in structure.calls.items():
-        if path in views and (view := _reading(structure, node, views[path])) is not None:
+        if path in chosen and (view := _reading(structure, node, views.get(path, ()))) is not None:
             slice_ = _Slice(structure, node)
-            if slice_.follow() and all(p in views for p in slice_.producers):
+            if slice_.follow() and all(p in chosen for p in slice_.producers):
                 found.append(slice_.block(view))
     return found
 
@@ -255,7 +262,8 @@ def _reading(structure: Structure, node: fx.Node, views: Iterable[View]) -> View
     """The view of a layer whose columns are its input's features, all places of a channel side by side."""
     layer = structure.layer(node)
     if isinstance(layer, nn.Linear):
-        return next((v for v in views if v.name == "linear" and not v.indexed), None)
+        own = LinearView(structure.calls[node], layer, 1, layer.out_features, layer.in_features)
+        return next((view for view in views if view == own), own)
     if isinstance(layer, _CONVOLUTIONS) and layer.groups == 1:
         rows, columns = layer.weight.shape[0], layer.weight[0].numel()
         return Patches(structure.calls[node], layer, 1, rows, columns)
@@ -328,10 +336,13 @@ class _Slice:
         )
 
     def _sizes_fit(self) -> bool:
-        for path in self.producers:
-            if get(self.structure.model, path).weight.shape[0] != self.units:  # type: ignore[union-attr,index]
-                return False
-        return True
+        model = self.structure.model
+        sizes = [get(model, path).weight.shape[0] for path in self.producers]  # type: ignore[union-attr,index]
+        for path in self.carriers:
+            layer: Any = get(model, path)
+            sizes.append(layer.num_features if isinstance(layer, _NORMS) else layer.out_channels)
+        sizes += [get(model, path).get_parameter(name).numel() for path, name, _ in self.parameters]
+        return all(size == self.units for size in sizes)
 
     def _before(self, node: fx.Node, axis: int) -> list[tuple[fx.Node, int]] | None:
         """What a value's units come from, each with the axis of its units; None: this is no operation unit by unit."""
