@@ -67,7 +67,7 @@ class Search:
             for stage in (self._measure, self._decompose, self._weigh, self._choose):
                 self._timed(stage)
         self._finish()
-        return self.model, self.stats
+        return self.model.eval(), self.stats
 
     def _measure(self) -> None:
         assert self.splits is not None

@@ -83,8 +83,8 @@ CONVOLUTIONS = {
     "1x1 after": ([nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 4, 1)], 1),
     "1x1 before, padded, without a bias": ([nn.Conv2d(3, 16, 1, bias=False), nn.Conv2d(16, 4, 3, padding=1)], 1),
     "1x1 before, padded, with a bias": ([nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 3, padding=1)], 2),
-    "1x1 before, padded by reflection": (
-        [nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 3, padding=1, padding_mode="reflect")],
+    "padded by reflection, 1x1 after": (
+        [nn.Conv2d(3, 16, 3, padding=1, padding_mode="reflect"), nn.Conv2d(16, 4, 1)],
         1,
     ),
     "1x1 before, not padded": ([nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 3, stride=2)], 1),
