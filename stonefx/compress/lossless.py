@@ -37,12 +37,14 @@ class Lossless:
         ratio: parameters of the whole model after over before.
         bytes_before: of each layer that changed, by path.
         into: path of the layer that each layer which is gone was merged into.
+        structure: of the model, where it did not change.
         notes: what was undone, and why.
     """
 
     ratio: float = 1.0
     bytes_before: dict[str, int] = field(default_factory=dict)
     into: dict[str, str] = field(default_factory=dict)
+    structure: Structure | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -62,10 +64,12 @@ def merge(
     structure = read(model, call)
     done.notes += structure.notes
     steps = plan(structure, among(model, chosen))
+    steps = _agreeing(model, steps, call, done.notes) if steps else []
     if not steps:
+        done.structure = structure
         return done
     before = _parameters(model)
-    for step in _agreeing(model, steps, call, done.notes):
+    for step in steps:
         for path in step.paths:
             layer = model.get_submodule(path)
             if not isinstance(layer, nn.Identity):

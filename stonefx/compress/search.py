@@ -95,9 +95,11 @@ class Search:
         assert self.splits is not None
         if "width" not in self.settings.forms:
             return []
-        call = structure.example(self.model, self.splits.calibrate[0])
-        assert call is not None
-        read = structure.read(self.model, call)
+        read = self.exact.structure
+        if read is None:
+            call = structure.example(self.model, self.splits.calibrate[0])
+            assert call is not None
+            read = structure.read(self.model, call)
         self.stats.notes += [note for note in read.notes if note not in self.stats.notes]
         return list(width.find(read, self.layers.views, self.layers.views))
 

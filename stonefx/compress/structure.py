@@ -17,7 +17,7 @@ from stonefx.passes.rewrite import module_path
 from .data import Batch, device_of
 
 EXAMPLE = 2
-"""Samples that the example call has, so that none of its sizes is taken for one that never varies."""
+"""Samples that the example call has."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,14 @@ def _captures(model: nn.Module, batch: Batch, notes: list[str]) -> Iterator[tupl
     reasons = []
     for prefix, whole in (("", model), ("model", Tensors(model))):
         try:
-            yield prefix, from_module(whole, batch.args, kwargs)
+            yield prefix, from_module(whole, batch.args, kwargs, dynamic=False)
             return
         except CaptureError as error:
             reasons.append(str(error).splitlines()[0])
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {error}".splitlines()[0])
     try:
-        parts, _ = capturable_submodules(model, batch.args, kwargs)
+        parts, _ = capturable_submodules(model, batch.args, kwargs, dynamic=False)
     except Exception as error:
         notes.append(f"which layers feed which could not be read: {type(error).__name__}: {error}")
         return

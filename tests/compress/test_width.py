@@ -270,26 +270,26 @@ def transformer(name: str) -> tuple[nn.Module, list[dict[str, torch.Tensor]], di
     torch.manual_seed(0)
     if name == "bert":
         config = transformers.BertConfig(
-            vocab_size=50, hidden_size=16, intermediate_size=72, num_hidden_layers=2, num_attention_heads=4
+            vocab_size=50, hidden_size=16, intermediate_size=72, num_hidden_layers=1, num_attention_heads=4
         )
-        model, readers = transformers.BertModel(config), {f"encoder.layer.{i}.output.dense": 2 for i in (0, 1)}
+        model, readers = transformers.BertModel(config), {f"encoder.layer.{i}.output.dense": 2 for i in (0,)}
         readers["pooler.dense"] = 0
     elif name == "llama":
         config = transformers.LlamaConfig(
             vocab_size=50,
             hidden_size=16,
             intermediate_size=72,
-            num_hidden_layers=2,
+            num_hidden_layers=1,
             num_attention_heads=4,
             num_key_value_heads=2,
         )
-        model, readers = transformers.LlamaForCausalLM(config), {f"model.layers.{i}.mlp.down_proj": 3 for i in (0, 1)}
+        model, readers = transformers.LlamaForCausalLM(config), {f"model.layers.{i}.mlp.down_proj": 3 for i in (0,)}
     else:
         config = transformers.T5Config(
-            vocab_size=50, d_model=16, d_kv=4, d_ff=72, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+            vocab_size=50, d_model=16, d_kv=4, d_ff=72, num_layers=1, num_heads=4, feed_forward_proj="gated-gelu"
         )
         model = transformers.T5EncoderModel(config)
-        readers = {f"encoder.block.{i}.layer.1.DenseReluDense.wo": 3 for i in (0, 1)}
+        readers = {f"encoder.block.{i}.layer.1.DenseReluDense.wo": 3 for i in (0,)}
     generator = torch.Generator().manual_seed(1)
     batches = []
     for _ in range(12):
@@ -315,6 +315,3 @@ def test_transformers(name):
         assert row.rank % 8 == 0
         assert row.bytes_after == layer.weight.numel() * 4 + (0 if layer.bias is None else layer.bias.numel() * 4)
     assert sum(row.form == "width" for row in stats.layers) == sum(readers.values())
-    again, _ = compress(model, batches, forms=("width",), max_ratio=0.8, progress=False)
-    for p, q in zip(small.parameters(), again.parameters(), strict=True):
-        assert torch.equal(p, q)
