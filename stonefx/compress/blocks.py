@@ -63,9 +63,7 @@ class Reduction(ABC):
         """The layers' replacements by path."""
 
 
-def obstacle(
-    model: nn.Module, reduction: Reduction, call: Batch, shared: dict[str, list[str]]
-) -> str | None:
+def obstacle(model: nn.Module, reduction: Reduction, call: Batch, shared: dict[str, list[str]]) -> str | None:
     """Why the model does not run with the block at its smallest; None where it does.
 
     Sizes that a forward has written out, or reads from the layers' attributes, show themselves here.

@@ -48,9 +48,7 @@ class Lossless:
     notes: list[str] = field(default_factory=list)
 
 
-def merge(
-    model: nn.Module, batch: Batch | None, chosen: str | Iterable[str] | None = None
-) -> Lossless:
+def merge(model: nn.Module, batch: Batch | None, chosen: str | Iterable[str] | None = None) -> Lossless:
     """Merge in `model`, which is in eval, what is one linear map, among the layers that `chosen` names.
 
     Results were compared with the unmerged model's in float64 on an example call: what does not agree to rounding
@@ -301,9 +299,7 @@ def _segments(
 
     Layers at the paths `normed` get a bias from their batch norm.
     """
-    layers = [
-        _Link(structure.layer(node), structure.calls[node] in normed) for node, _ in chain
-    ]
+    layers = [_Link(structure.layer(node), structure.calls[node] in normed) for node, _ in chain]
     gaps = [steps for _, steps in chain[1:]]
     best: list[tuple[float, int, int]] = [(0.0, 0, 0)]
     for j in range(len(layers)):

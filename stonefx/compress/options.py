@@ -57,7 +57,7 @@ def rank_grid(full: int) -> list[int]:
     """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
 
     >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
-    ([1, 2, 3], [8, 16, 24], 63)
+    ([1, 2, 3], [16, 32, 48], 63)
     """
     if full <= MOST_RANKS:
         return list(range(1, full))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import choose, layers, losses, lossless, statistics, structure, width
+from . import choose, layers, losses, lossless, refine, statistics, structure, width
 from .blocks import Block, Reduction, obstacle
 from .data import Batch, Splits
 from .metric import Metric, Score, lower_bound, main_result, samples_needed
@@ -22,6 +22,7 @@ from .settings import Settings
 from .spectrum import Spectrum, decompose, energy_rank
 from .stats import CompressionStats, LayerRow, Point
 from .views import View, layer_weights
+
 
 class Search:
     """One compression of one model; `run` goes through all stages.
@@ -62,6 +63,8 @@ class Search:
         if not self.views:
             self.stats.notes.append("no layer can be made smaller; every reason is in the report")
         elif self.splits is None or self.settings.energy is not None:
+            if self.settings.refine and self.splits is None:
+                self.stats.notes.append("nothing was refined: refine=True needs data to train on")
             self._by_energy()
         else:
             for stage in (self._measure, self._decompose, self._weigh, self._choose):
@@ -171,7 +174,11 @@ class Search:
             tail = tails.get(("block", i))
             options = [Option("dense", None, 0.0, dense_bytes)]
             for size in reduction.sizes:
-                loss = reduction.loss(size) if tail is None or tail.isnan().any() else tail[size * reduction.parts].item()
+                loss = (
+                    reduction.loss(size)
+                    if tail is None or tail.isnan().any()
+                    else tail[size * reduction.parts].item()
+                )
                 after = dense_bytes - (weights - reduction.numbers(size)) * element
                 if after < dense_bytes:
                     options.append(Option(block.name, size, loss, after, None, _building(reduction, size)))
@@ -209,6 +216,7 @@ class Search:
             raise NotImplementedError
         else:
             self.plan = self._smallest(metric)
+        self._refine(metric)
         self._confirm(metric)
 
     def _smallest(self, metric: Metric) -> choose.Plan:
@@ -281,6 +289,31 @@ class Search:
             lower=lower,
         )
 
+    def _refine(self, metric: Metric) -> None:
+        """A few steps of training for what the plan replaces, where that is asked for."""
+        if not self.settings.refine:
+            return
+        assert self.splits is not None
+        select = self.splits.select
+        built = {paths: option.build() for paths, option in self.plan.chosen.items()}
+        chosen = {
+            paths: replace(option, build=_built(built[paths])) for paths, option in self.plan.chosen.items()
+        }
+        self.plan = replace(self.plan, chosen=chosen)
+        with self.applied(self.plan):
+            done = refine.refine(
+                self.original,
+                self.model,
+                {path: module for modules in built.values() for path, module in modules.items()},
+                self.splits.calibrate,
+                lambda: metric(self.model.eval(), select).value,
+                output=self.output,
+                together=[*self.plan.chosen, *self.exact.into.items()],
+                seed=self.settings.seed,
+                progress=self.settings.progress,
+            )
+        self.stats.notes += done.notes
+
     def _bytes_before(self) -> int:
         """Of all layers that are chosen from, before exact merging."""
         paths = [c.paths[0] for c in self.singles if c.paths[0] not in self.exact.bytes_before]
@@ -348,6 +381,7 @@ class Search:
                 f"energy was raised from {self.settings.energy:g} to {energy:g} for the floor"
             )
         if metric is not None:
+            self._refine(metric)
             self._confirm(metric)
 
     def _energy_plan(self, energy: float) -> choose.Plan:
@@ -503,6 +537,10 @@ def _factoring(view: View, spectrum: Spectrum, form: Any, rank: int) -> Callable
 
 def _building(reduction: Reduction, size: int) -> Callable[[], Mapping[str, nn.Module]]:
     return lambda: reduction.build(size)
+
+
+def _built(modules: Mapping[str, nn.Module]) -> Callable[[], Mapping[str, nn.Module]]:
+    return lambda: modules
 
 
 def _bytes(plan: choose.Plan) -> int:

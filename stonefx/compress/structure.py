@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -51,6 +51,7 @@ class Tensors(nn.Module):
         self.model = model
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """The tensors of the model's result."""
         return tuple(tensors(self.model(*args, **kwargs)))
 
 
@@ -81,6 +82,13 @@ def example(model: nn.Module, batch: Batch | None) -> Batch | None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(EXAMPLE, first.in_features, generator=generator).to(first.weight.dtype)
     return Batch((x,), samples=EXAMPLE)
+
+
+def without_cache(model: nn.Module, batch: Batch) -> Batch:
+    """The call without the cache that models which generate text return: blocks called again would add to it."""
+    if "use_cache" not in inspect.signature(model.forward).parameters:
+        return batch
+    return replace(batch, kwargs={"use_cache": False, **batch.kwargs})
 
 
 def read(model: nn.Module, batch: Batch) -> Structure:
@@ -114,9 +122,7 @@ def value(node: fx.Node) -> Tensor:
 
 
 def _captures(model: nn.Module, batch: Batch, notes: list[str]) -> Iterator[tuple[str, Capture]]:
-    kwargs = dict(batch.kwargs)
-    if "use_cache" in inspect.signature(model.forward).parameters:
-        kwargs.setdefault("use_cache", False)
+    kwargs = without_cache(model, batch).kwargs
     reasons = []
     for prefix, whole in (("", model), ("model", Tensors(model))):
         try:
@@ -149,9 +155,7 @@ def _add(structure: Structure, prefix: str, capture: Capture) -> None:
 
     model = structure.model
     first = {id(module): path for path, module in model.named_modules()}
-    by_path = {
-        path: first[id(module)] for path, module in model.named_modules(remove_duplicate=False)
-    }
+    by_path = {path: first[id(module)] for path, module in model.named_modules(remove_duplicate=False)}
     held: dict[int, list[tuple[str, str]]] = {}
     for path, module in model.named_modules():
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):

@@ -35,7 +35,16 @@ _UNARY = {
     getattr(aten, name)
     for name in (
         *("relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus"),
-        *("tanh", "sigmoid", "log_sigmoid", "hardtanh", "hardswish", "hardsigmoid", "hardshrink", "softshrink"),
+        *(
+            "tanh",
+            "sigmoid",
+            "log_sigmoid",
+            "hardtanh",
+            "hardswish",
+            "hardsigmoid",
+            "hardshrink",
+            "softshrink",
+        ),
         *("threshold", "abs", "square", "sqrt", "rsqrt", "exp", "expm1", "log1p", "neg", "sign", "erf"),
         *("sin", "cos", "pow", "clamp", "clamp_min", "clamp_max", "reciprocal", "to", "_to_copy"),
     )
@@ -126,7 +135,9 @@ class Reduced(Reduction):
         self.parts = block.span
         matrix, covariance = block.view.matrix()[0], statistics.inputs[0]
         lift = RIDGE * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-        covariance = covariance + lift * torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
+        covariance = covariance + lift * torch.eye(
+            len(covariance), dtype=torch.float64, device=covariance.device
+        )
         root = None if statistics.gradients is None else cholesky(statistics.gradients[0])
         weighted = matrix if root is None else root.mT @ matrix
         if not (bool(covariance.isfinite().all()) and bool(weighted.isfinite().all())):
@@ -145,9 +156,7 @@ class Reduced(Reduction):
         self.sizes = rank_grid(block.units)
         layers = [get(block.model, path) for path in block.paths]
         total = sum(map(layer_weights, layers))
-        held = sum(
-            get(block.model, path).get_parameter(name).numel() for path, name, _ in block.parameters
-        )
+        held = sum(get(block.model, path).get_parameter(name).numel() for path, name, _ in block.parameters)
         others = sum(layer_weights(get(block.model, path)) for path in _holders(block))
         self.fixed = others - held
         self.each = (total - self.fixed) // block.units
@@ -164,9 +173,7 @@ class Reduced(Reduction):
         """See `Reduction`."""
         units, place = self.units[:size].sort()
         k = size * self.block.span
-        weight = torch.linalg.solve_triangular(
-            self.root[:k, :k], self.basis[:, :k], upper=False, left=False
-        )
+        weight = torch.linalg.solve_triangular(self.root[:k, :k], self.basis[:, :k], upper=False, left=False)
         return self.block.kept(units, weight[:, self._columns(place)])
 
     def _columns(self, units: Tensor) -> Tensor:
@@ -317,13 +324,16 @@ class _Slice:
             return False
         if self.structure.calls[self.reader] in (*self.producers, *self.carriers):
             return False
-        return all(
-            user is self.reader or user in self.axes for node in self.axes for user in node.users
-        ) and self._sizes_fit()
+        return (
+            all(user is self.reader or user in self.axes for node in self.axes for user in node.users)
+            and self._sizes_fit()
+        )
 
     def block(self, view: View) -> Width:
         """The block that was found."""
-        paths = dict.fromkeys((*self.producers, view.path, *self.carriers, *(p for p, _, _ in self.parameters)))
+        paths = dict.fromkeys(
+            (*self.producers, view.path, *self.carriers, *(p for p, _, _ in self.parameters))
+        )
         return Width(
             tuple(paths),
             view,
@@ -369,7 +379,12 @@ class _Slice:
         dim, spatial = value(first).dim(), value(first).dim() - 2
         if _SPATIAL.get(packet) == spatial and axis == 1:
             return [(first, axis)]
-        if packet is aten.mean and axis == 1 and len(node.args) > 1 and isinstance(node.args[1], (list, tuple)):
+        if (
+            packet is aten.mean
+            and axis == 1
+            and len(node.args) > 1
+            and isinstance(node.args[1], (list, tuple))
+        ):
             over = {int(a) % dim for a in node.args[1]}  # type: ignore[arg-type,call-overload]
             return [(first, 1)] if over and min(over) > 1 else None
         if axis == 1 and dim > 2 and _flattens(node):
@@ -409,7 +424,12 @@ class _Slice:
         module = get(self.structure.model, path)
         own = module._parameters.get(name)
         # Its own module alone holds it, and no layer that is looked at otherwise.
-        if own is None or own.numel() != own.shape[axis] or not path or next(module.children(), None) is not None:
+        if (
+            own is None
+            or own.numel() != own.shape[axis]
+            or not path
+            or next(module.children(), None) is not None
+        ):
             return None
         self.parameters[path, name, axis] = None
         return []

@@ -81,7 +81,10 @@ CONVOLUTIONS = {
     "batch norm": ([nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()], 1),
     "batch norm of a convolution in groups": ([nn.Conv2d(3, 9, 3, groups=3), nn.BatchNorm2d(9)], 1),
     "1x1 after": ([nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 4, 1)], 1),
-    "1x1 before, padded, without a bias": ([nn.Conv2d(3, 16, 1, bias=False), nn.Conv2d(16, 4, 3, padding=1)], 1),
+    "1x1 before, padded, without a bias": (
+        [nn.Conv2d(3, 16, 1, bias=False), nn.Conv2d(16, 4, 3, padding=1)],
+        1,
+    ),
     "1x1 before, padded, with a bias": ([nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 3, padding=1)], 2),
     "padded by reflection, 1x1 after": (
         [nn.Conv2d(3, 16, 3, padding=1, padding_mode="reflect"), nn.Conv2d(16, 4, 1)],
@@ -179,7 +182,7 @@ class Looking(nn.Module):
 
 def test_what_breaks_is_undone_with_a_note():
     x = torch.randn(4, 6)
-    small, done = merged(Looking().eval(), x)
+    _, done = merged(Looking().eval(), x)
     assert done.into == {"c": "d"}
     assert len(done.notes) == 1
     assert "b was undone: AttributeError" in done.notes[0]
@@ -202,7 +205,9 @@ def test_dtype_and_trainability_are_kept(dtype):
 
 def test_a_model_in_training_is_left_in_training_and_compared_in_eval():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.ReLU(), nn.Linear(8, 4)).train()
+    model = nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.ReLU(), nn.Linear(8, 4)
+    ).train()
     before = copy.deepcopy(model.state_dict())
     small, stats = compress(model, torch.randn(30, 6), min_accuracy=0.99, progress=False)
     assert stats.reached

@@ -65,7 +65,11 @@ class Squeezed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.d, self.b = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.Conv2d(12, 4, 1)
+        self.a, self.d, self.b = (
+            nn.Conv2d(3, 12, 1),
+            nn.Conv2d(12, 12, 3, padding=1, groups=12),
+            nn.Conv2d(12, 4, 1),
+        )
         self.n, self.gate = nn.BatchNorm2d(12), nn.Conv2d(3, 12, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -80,23 +84,41 @@ def sequence(*modules: nn.Module) -> nn.Module:
 X, XS, IMAGE = (40, 6), (12, 5, 6), (24, 3, 8, 8)
 MODELS = {
     "relu": (lambda: sequence(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 5)), X, [("0", "2")]),
-    "positions": (lambda: sequence(nn.Linear(6, 12), nn.GELU(), nn.Dropout(), nn.Linear(12, 5)), XS, [("0", "3")]),
-    "no bias": (lambda: sequence(nn.Linear(6, 12, bias=False), nn.Tanh(), nn.Linear(12, 5, bias=False)), X, [("0", "2")]),
+    "positions": (
+        lambda: sequence(nn.Linear(6, 12), nn.GELU(), nn.Dropout(), nn.Linear(12, 5)),
+        XS,
+        [("0", "3")],
+    ),
+    "no bias": (
+        lambda: sequence(nn.Linear(6, 12, bias=False), nn.Tanh(), nn.Linear(12, 5, bias=False)),
+        X,
+        [("0", "2")],
+    ),
     "gated": (Gated, XS, [("down", "gate", "up")]),
     "scaled": (Scaled, X, [("a", "act", "b", "scale")]),
     "convolutions": (
-        lambda: sequence(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(12, 4, 3, padding=1, dilation=1), nn.Flatten()),
+        lambda: sequence(
+            nn.Conv2d(3, 12, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(12, 4, 3, padding=1, dilation=1),
+            nn.Flatten(),
+        ),
         IMAGE,
         [("0", "3")],
     ),
     "depthwise, gated, normed": (Squeezed, IMAGE, [("a", "b", "d", "gate", "n")]),
     "a head over channels": (
-        lambda: sequence(nn.Conv2d(3, 12, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(108, 5)),
+        lambda: sequence(
+            nn.Conv2d(3, 12, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(108, 5)
+        ),
         IMAGE,
         [("0", "4")],
     ),
     "a head over means": (
-        lambda: sequence(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5)),
+        lambda: sequence(
+            nn.Conv2d(3, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5)
+        ),
         IMAGE,
         [("0", "4")],
     ),
@@ -197,7 +219,9 @@ def test_order_takes_what_explains_most_given_the_others():
     assert units[0] in (0, 3)
     assert units[1:4] == [2, 4, 5]
     assert units[-1] in (0, 3)
-    assert sorted(width.order(torch.eye(4, dtype=torch.float64).repeat(1, 1), torch.ones(2, 4).double(), 2).tolist()) == [0, 1]
+    assert sorted(
+        width.order(torch.eye(4, dtype=torch.float64).repeat(1, 1), torch.ones(2, 4).double(), 2).tolist()
+    ) == [0, 1]
 
 
 def test_many_units_are_ordered_in_steps():
@@ -283,10 +307,19 @@ def transformer(name: str) -> tuple[nn.Module, list[dict[str, torch.Tensor]], di
             num_attention_heads=4,
             num_key_value_heads=2,
         )
-        model, readers = transformers.LlamaForCausalLM(config), {f"model.layers.{i}.mlp.down_proj": 3 for i in (0,)}
+        model, readers = (
+            transformers.LlamaForCausalLM(config),
+            {f"model.layers.{i}.mlp.down_proj": 3 for i in (0,)},
+        )
     else:
         config = transformers.T5Config(
-            vocab_size=50, d_model=16, d_kv=4, d_ff=72, num_layers=1, num_heads=4, feed_forward_proj="gated-gelu"
+            vocab_size=50,
+            d_model=16,
+            d_kv=4,
+            d_ff=72,
+            num_layers=1,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
         )
         model = transformers.T5EncoderModel(config)
         readers = {f"encoder.block.{i}.layer.1.DenseReluDense.wo": 3 for i in (0,)}
@@ -313,5 +346,7 @@ def test_transformers(name):
         assert type(layer) is nn.Linear
         assert layer.in_features == layer.weight.shape[1] == row.rank < 72
         assert row.rank % 8 == 0
-        assert row.bytes_after == layer.weight.numel() * 4 + (0 if layer.bias is None else layer.bias.numel() * 4)
+        assert row.bytes_after == layer.weight.numel() * 4 + (
+            0 if layer.bias is None else layer.bias.numel() * 4
+        )
     assert sum(row.form == "width" for row in stats.layers) == sum(readers.values())
