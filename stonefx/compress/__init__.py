@@ -19,7 +19,15 @@ from .settings import FORMS, Settings
 from .stats import CompressionStats, LayerRow, Point
 from .transformers_folder import save_transformers
 
-__all__ = ["CompressionStats", "LayerRow", "Point", "compress", "plain", "reloaded_accuracy", "save_transformers"]
+__all__ = [
+    "CompressionStats",
+    "LayerRow",
+    "Point",
+    "compress",
+    "plain",
+    "reloaded_accuracy",
+    "save_transformers",
+]
 
 
 def compress(
@@ -132,14 +140,26 @@ def compress(
         batch_size=batch_size,
         progress=progress,
     )
-    splits = _splits(model, data, selection_data, confirmation_data, settings)
-    if splits is None and settings.max_seconds is not None:
-        raise ValueError("max_seconds: expected data, by whose shapes the model is timed, got data=None")
-    if splits is not None:
-        _check_call(model, splits.given[0], settings)
-    small = copy.deepcopy(model).eval()
-    with _own_random_numbers(user_data.device_of(model), seed):
-        return Search(model, small, settings, splits).run()
+    with _in_eval(model):
+        splits = _splits(model, data, selection_data, confirmation_data, settings)
+        if splits is None and settings.max_seconds is not None:
+            raise ValueError("max_seconds: expected data, by whose shapes the model is timed, got data=None")
+        if splits is not None:
+            _check_call(model, splits.given[0], settings)
+        with _own_random_numbers(user_data.device_of(model), seed):
+            return Search(model, copy.deepcopy(model), settings, splits).run()
+
+
+@contextmanager
+def _in_eval(model: nn.Module) -> Iterator[None]:
+    """The user's model in eval, where it neither drops out nor counts statistics, and back as it was."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
 
 
 @contextmanager
@@ -170,7 +190,9 @@ def _check_call(model: nn.Module, batch: user_data.Batch, settings: Settings) ->
             module.training = True
     y = (settings.output or main_result)(result)
     if not isinstance(y, Tensor):
-        raise TypeError(f"output: expected a function that returns a tensor of the result, got {type(y).__name__}")
+        raise TypeError(
+            f"output: expected a function that returns a tensor of the result, got {type(y).__name__}"
+        )
     if not bool(y.isfinite().all()):
         raise ValueError(
             "data: the model's result on a batch of it is not finite, and no accuracy can be measured against that; "

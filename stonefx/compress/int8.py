@@ -95,7 +95,9 @@ def linear_bytes(layer: nn.Linear) -> int:
     return m * n + m * (size + 1) + (0 if layer.bias is None else m * size)
 
 
-def add(singles: Sequence[Candidate], blocks: Sequence[Candidate], views: Sequence[View], dynamic: bool) -> None:
+def add(
+    singles: Sequence[Candidate], blocks: Sequence[Candidate], views: Sequence[View], dynamic: bool
+) -> None:
     """Give candidates their options under int8, with the losses that they have without it; see `weigh`."""
     kinds = KINDS if dynamic else KINDS[:1]
     by_path = _linear_views(views)
@@ -156,7 +158,9 @@ def weigh(
             continue
         for kind in KINDS:
             ranks = sorted(o.size for o in candidate.options if _is(o, "pair", kind) and o.size is not None)
-            wanted: set[int | None] = {ranks[round((len(ranks) - 1) * i / (RANKS - 1))] for i in range(RANKS)} if ranks else set()
+            wanted: set[int | None] = (
+                {ranks[round((len(ranks) - 1) * i / (RANKS - 1))] for i in range(RANKS)} if ranks else set()
+            )
             if any(_is(o, "dense", kind) for o in candidate.options) or path in of_blocks:
                 wanted.add(None)
             for rank in sorted(wanted, key=lambda r: -1 if r is None else r):
@@ -347,7 +351,9 @@ def _few(batches: Sequence[Batch]) -> list[Batch]:
     return few
 
 
-def _parts(changes: Mapping[Any, tuple[View, Tensor]], positions_of: Mapping[str, float]) -> list[dict[Any, Any]]:
+def _parts(
+    changes: Mapping[Any, tuple[View, Tensor]], positions_of: Mapping[str, float]
+) -> list[dict[Any, Any]]:
     """Changes by the reading that measures them, so that each keeps within `MEMORY`."""
     parts: list[dict[Any, Any]] = []
     used = math.inf

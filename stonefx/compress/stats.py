@@ -18,7 +18,8 @@ class LayerRow:
     Attributes:
         path: of the layer.
         shape: of its matrix, as text.
-        form: what became of it: "dense", "pair", "pifa", "width", with "+int8" where quantised.
+        form: what became of it: "dense", "merged" into another layer without a loss, "pair", "pifa", "width", with
+            "+int8" where quantised.
         rank: of its factors, or units kept; None where dense.
         bytes_before, bytes_after: of all that it stores.
         seconds_before, seconds_after: a call at the user's shapes; None where not measured.

@@ -132,11 +132,7 @@ def _description(module: nn.Module, path: str, graphs: list[str]) -> dict[str, A
 
 def _graph(module: fx.GraphModule, path: str, graphs: list[str]) -> dict[str, Any]:
     code = module.graph.python_code("self")
-    foreign = [
-        name
-        for name in code.globals
-        if name not in _NAMES and re.search(rf"\b{name}\b", code.src)
-    ]
+    foreign = [name for name in code.globals if name not in _NAMES and re.search(rf"\b{name}\b", code.src)]
     if foreign:
         raise TypeError(
             f"save_transformers: {path} is a graph that uses {', '.join(foreign)}, which the folder has not"
@@ -161,7 +157,10 @@ def _is_int8(module: nn.Module) -> bool:
 
 def _int8_holder(linear: Any) -> nn.Module:
     holder = folder_model.Int8Linear(
-        linear.in_features, linear.out_features, linear.bias is not None, linear.weight.act_quant_kwargs is not None
+        linear.in_features,
+        linear.out_features,
+        linear.bias is not None,
+        linear.weight.act_quant_kwargs is not None,
     )
     weight = linear.weight
     holder.qdata, holder.scale = weight.qdata, weight.scale
