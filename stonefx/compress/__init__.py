@@ -57,13 +57,13 @@ def compress(
     """Return the smallest and fastest model that keeps the accuracy asked for, and what was done to get it.
 
     Layers are replaced by what is smaller and not slower: maps of low rank as two layers or as pivot rows
-    (arXiv:2501.19090), blocks of fewer units, int8. For `y = W x`, with `C = E[x x^T]` over the data and `G = E[g g^T]`
-    of gradients `g` of probes at `y`, the best map of rank r is `W' = L^-T U U^T L^T W`, where `G = L L^T` and `U` holds
-    the first r eigenvectors of `L^T W C W^T L`; one rank for each layer is chosen so that the sampled losses of all layers
-    together are least for their cost in bytes and in seconds measured here.
+    (arXiv:2501.19090), blocks of fewer units, int8. For `y = W x`, with `C = E[x x^T]` over the data and
+    `G = E[g g^T]` of gradients `g` of probes at `y`, the best map of rank r is `W' = L^-T U U^T L^T W`, where
+    `G = L L^T` and `U` holds the first r eigenvectors of `L^T W C W^T L`; one rank for each layer is chosen so that the
+    sampled losses of all layers together are least for their cost in bytes and in seconds measured here.
 
-    The data is dealt out at random: 60 % of the samples for these statistics, 20 % to choose the ranks by the metric, and
-    20 % which choose nothing and on which the floor is confirmed. It holds where the metric, less what chance can
+    The data is dealt out at random: 60 % of the samples for these statistics, 20 % to choose the ranks by the metric,
+    and 20 % which choose nothing and on which the floor is confirmed. It holds where the metric, less what chance can
     explain with the `confidence` asked for, is at least `min_accuracy` of the original's. Where it does not, the model
     comes back with its layers as they were, apart from what is exact, and `stats.reached` is False.
 
@@ -118,8 +118,8 @@ def compress(
     devices = sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})
     if len(devices) > 1:
         raise ValueError(
-            f"model: expected all weights on one device, got {', '.join(devices)}, where times would be those of moving "
-            "them; load the model on one device, without offloading"
+            f"model: expected all weights on one device, got {', '.join(devices)}, where times would be "
+            "those of moving them; load the model on one device, without offloading"
         )
     settings = Settings(
         layers=layers,

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -174,16 +175,16 @@ def weigh(
     for candidate in singles:
         path = candidate.paths[0]
         for i, option in enumerate(candidate.options):
-            kind = _kind(option)
-            if kind is not None:
-                points = [(r, v) for (p, k, r), v in found.items() if (p, k) == (path, kind)]
+            under = _kind(option)
+            if under is not None:
+                points = [(r, v) for (p, k, r), v in found.items() if (p, k) == (path, under)]
                 candidate.options[i] = replace(option, loss=option.loss + _rounding(points, option.size))
     for block in blocks:
         for i, option in enumerate(block.options):
-            kind = _kind(option)
-            if kind is not None:
+            under = _kind(option)
+            if under is not None:
                 # That of all units: fewer of them round no worse.
-                total = math.fsum(found.get((path, kind, None), 0.0) for path in block.paths)
+                total = math.fsum(found.get((path, under, None), 0.0) for path in block.paths)
                 block.options[i] = replace(option, loss=option.loss + total)
 
 
@@ -371,7 +372,7 @@ def _rounding(points: Sequence[tuple[int | None, float]], size: int | None) -> f
     if size is None:
         return next((value for rank, value in points if rank is None), math.nan)
     known = sorted((rank, value) for rank, value in points if rank is not None)
-    for (a, low), (b, high) in zip(known, known[1:], strict=False):
+    for (a, low), (b, high) in pairwise(known):
         if a <= size <= b:
             return low + (high - low) * (size - a) / (b - a)
     return known[0][1] if known and size <= known[0][0] else known[-1][1] if known else math.nan

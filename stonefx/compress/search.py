@@ -631,11 +631,10 @@ class Search:
             reason = row.reason or candidate.reason() or "dense is best at this cost"
             return replace(row, reason=reason, seconds_before=option.seconds, seconds_after=option.seconds)
         ratio = self.emitted.get(paths)
-        if ratio is not None and len(paths) == 1:
-            times = {"seconds_before": ratio.dense, "seconds_after": ratio.dense * ratio.median}
-        else:
-            times = {}
-        return replace(row, form=option.form, rank=option.size, predicted=option.loss, **times)
+        row = replace(row, form=option.form, rank=option.size, predicted=option.loss)
+        if ratio is None or len(paths) > 1:
+            return row
+        return replace(row, seconds_before=ratio.dense, seconds_after=ratio.dense * ratio.median)
 
     def _refuse(self, path: str, reason: str) -> None:
         self.layers.refused.setdefault(path, reason)
