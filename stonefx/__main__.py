@@ -84,14 +84,20 @@ def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) ->
 
 @main.command()
 @click.argument("name", metavar="MODEL")
-@click.option("--data", "data_name", metavar="DATA", help="pkg.module:factory, or a text file, a sample a line.")
+@click.option(
+    "--data", "data_name", metavar="DATA", help="pkg.module:factory, or a text file, a sample a line."
+)
 @click.option(
     "-o", "--output", "path", required=True, type=click.Path(path_type=Path), help="What to write; see above."
 )
-@click.option("--min-accuracy", type=float, default=0.95, show_default=True, help="Share of the metric to keep.")
+@click.option(
+    "--min-accuracy", type=float, default=0.95, show_default=True, help="Share of the metric to keep."
+)
 @click.option("--max-ratio", type=float, help="Instead of a floor: this share of the bytes.")
 @click.option("--max-seconds", type=float, help="Instead of a floor: this long a call.")
-@click.option("--metric", default="cosine", show_default=True, help="cosine, relative, top1 or pkg.module:function.")
+@click.option(
+    "--metric", default="cosine", show_default=True, help="cosine, relative, top1 or pkg.module:function."
+)
 @click.option("--forms", metavar="NAME,...", help="What layers may become: pair,pifa,width,heads,int8.")
 @click.option("--layers", multiple=True, metavar="PATTERN", help="Layers that may change; may be repeated.")
 @click.option("--energy", type=float, help="Ranks by the share of squared singular values to keep.")
@@ -99,9 +105,13 @@ def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) ->
 @click.option("--cost", type=click.Choice(["both", "bytes", "seconds"]), default="both", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as JSON.")
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as JSON."
+)
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curve.")
-@click.option("--plain", "as_plain", is_flag=True, help="Write layers of torch alone, to load without stonefx.")
+@click.option(
+    "--plain", "as_plain", is_flag=True, help="Write layers of torch alone, to load without stonefx."
+)
 @click.option("--quiet", is_flag=True, help="Show no bars.")
 def compress(
     name: str,
@@ -126,8 +136,8 @@ def compress(
     -o NAME.pt            a whole model, for torch.load(..., weights_only=False)
     -o NAME               a folder of transformers
 
-    What was written is read back, and its accuracy measured. Exit code 1: what was asked for was not reached, and what was
-    written is the model with its layers as they were, or what came nearest to the ratio or the time.
+    What was written is read back, and its accuracy measured. Exit code 1: what was asked for was not reached, and what
+    was written is the model with its layers as they were, or what came nearest to the ratio or the time.
     """
     from stonefx.arguments import load_object, load_user_data, load_user_model
     from stonefx.compress import compress as compress_model
@@ -141,11 +151,15 @@ def compress(
     if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise click.UsageError(f"--output: {path} exists and is not empty; name a new folder")
     if as_plain and path.suffix in ("", ".safetensors"):
-        raise click.UsageError("--plain is for a file such as -o small.pt; a folder of transformers is plain anyway")
+        raise click.UsageError(
+            "--plain is for a file such as -o small.pt; a folder of transformers is plain anyway"
+        )
     if plot_path is not None and data_name is None:
         raise click.UsageError("--plot draws what was evaluated on data: give --data too")
     if path.suffix == ".safetensors" and data_name is None:
-        raise click.UsageError("--output: a .safetensors file needs --data, whose first batch the model is traced with")
+        raise click.UsageError(
+            "--output: a .safetensors file needs --data, whose first batch the model is traced with"
+        )
     try:
         model, tokenizer = load_user_model(name)
     except ValueError as error:

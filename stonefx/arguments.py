@@ -85,14 +85,18 @@ def load_user_model(name: str) -> tuple[nn.Module, Any]:
     folder = Path(name)
     if not folder.is_dir():
         if ":" not in name:
-            raise ValueError(f"expected pkg.module:factory or a folder of transformers, got {name!r}, which is neither")
+            raise ValueError(
+                f"expected pkg.module:factory or a folder of transformers, got {name!r}, which is neither"
+            )
         return load_model(name)[0], None
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json; expected a folder that save_pretrained wrote")
     try:
         import transformers
     except ImportError as error:
-        raise ValueError(f"{folder} is a folder of transformers, which cannot be imported: {error}") from error
+        raise ValueError(
+            f"{folder} is a folder of transformers, which cannot be imported: {error}"
+        ) from error
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
         made = getattr(transformers, next(iter(config.architectures or []), ""), transformers.AutoModel)
@@ -135,7 +139,11 @@ def load_user_data(name: str, tokenizer: Any, batch_size: int, most_tokens: int 
     return [
         dict(
             tokenizer(
-                lines[i : i + batch_size], padding=True, truncation=True, max_length=longest, return_tensors="pt"
+                lines[i : i + batch_size],
+                padding=True,
+                truncation=True,
+                max_length=longest,
+                return_tensors="pt",
             )
         )
         for i in range(0, len(lines), batch_size)

@@ -1,4 +1,4 @@
-"""What `stonefx compress -o` writes: a folder of transformers, a stonefx file, or a model of torch; read back at once."""
+"""What `stonefx compress -o` writes, read back at once: a folder of transformers, a stonefx file, a model of torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from .report import replaced_atomically
 from .saving import load, save
 
 
-def write_model(model: nn.Module, path: Path, example: Any, *, as_plain: bool, tokenizer: Any = None) -> nn.Module:
+def write_model(
+    model: nn.Module, path: Path, example: Any, *, as_plain: bool, tokenizer: Any = None
+) -> nn.Module:
     """Write a compressed model and return it as it reads back.
 
     Args:
@@ -36,11 +38,11 @@ def write_model(model: nn.Module, path: Path, example: Any, *, as_plain: bool, t
         with replaced_atomically(path) as temporary:
             torch.save(plain(model) if as_plain else model, temporary)
         # The file was written a moment ago, by this process.
-        return torch.load(path, weights_only=False)  # type: ignore[no-any-return]
+        return torch.load(path, weights_only=False)
     import transformers
 
     folder = save_transformers(model, path)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     name = next(iter(json.loads((folder / "config.json").read_text())["auto_map"]))
-    return getattr(transformers, name).from_pretrained(folder, trust_remote_code=True).eval()  # type: ignore[no-any-return]
+    return getattr(transformers, name).from_pretrained(folder, trust_remote_code=True).eval()

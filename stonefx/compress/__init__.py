@@ -19,7 +19,15 @@ from .settings import FORMS, Settings
 from .stats import CompressionStats, LayerRow, Point
 from .transformers_folder import save_transformers
 
-__all__ = ["CompressionStats", "LayerRow", "Point", "compress", "plain", "reloaded_accuracy", "save_transformers"]
+__all__ = [
+    "CompressionStats",
+    "LayerRow",
+    "Point",
+    "compress",
+    "plain",
+    "reloaded_accuracy",
+    "save_transformers",
+]
 
 
 def compress(
@@ -49,13 +57,13 @@ def compress(
     """Return the smallest and fastest model that keeps the accuracy asked for, and what was done to get it.
 
     Layers are replaced by what is smaller and not slower: maps of low rank as two layers or as pivot rows
-    (arXiv:2501.19090), blocks of fewer units, int8. For `y = W x`, with `C = E[x x^T]` over the data and `G = E[g g^T]`
-    of gradients `g` of probes at `y`, the best map of rank r is `W' = L^-T U U^T L^T W`, where `G = L L^T` and `U` holds
-    the first r eigenvectors of `L^T W C W^T L`; one rank for each layer is chosen so that the sampled losses of all layers
-    together are least for their cost in bytes and in seconds measured here.
+    (arXiv:2501.19090), blocks of fewer units, int8. For `y = W x`, with `C = E[x x^T]` over the data and
+    `G = E[g g^T]` of gradients `g` of probes at `y`, the best map of rank r is `W' = L^-T U U^T L^T W`, where
+    `G = L L^T` and `U` holds the first r eigenvectors of `L^T W C W^T L`; one rank for each layer is chosen so that the
+    sampled losses of all layers together are least for their cost in bytes and in seconds measured here.
 
-    The data is dealt out at random: 60 % of the samples for these statistics, 20 % to choose the ranks by the metric, and
-    20 % which choose nothing and on which the floor is confirmed. It holds where the metric, less what chance can
+    The data is dealt out at random: 60 % of the samples for these statistics, 20 % to choose the ranks by the metric,
+    and 20 % which choose nothing and on which the floor is confirmed. It holds where the metric, less what chance can
     explain with the `confidence` asked for, is at least `min_accuracy` of the original's. Where it does not, the model
     comes back with its layers as they were, apart from what is exact, and `stats.reached` is False.
 
@@ -110,8 +118,8 @@ def compress(
     devices = sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})
     if len(devices) > 1:
         raise ValueError(
-            f"model: expected all weights on one device, got {', '.join(devices)}, where times would be those of moving "
-            "them; load the model on one device, without offloading"
+            f"model: expected all weights on one device, got {', '.join(devices)}, where times would be "
+            "those of moving them; load the model on one device, without offloading"
         )
     settings = Settings(
         layers=layers,
@@ -132,14 +140,26 @@ def compress(
         batch_size=batch_size,
         progress=progress,
     )
-    splits = _splits(model, data, selection_data, confirmation_data, settings)
-    if splits is None and settings.max_seconds is not None:
-        raise ValueError("max_seconds: expected data, by whose shapes the model is timed, got data=None")
-    if splits is not None:
-        _check_call(model, splits.given[0], settings)
-    small = copy.deepcopy(model).eval()
-    with _own_random_numbers(user_data.device_of(model), seed):
-        return Search(model, small, settings, splits).run()
+    with _in_eval(model):
+        splits = _splits(model, data, selection_data, confirmation_data, settings)
+        if splits is None and settings.max_seconds is not None:
+            raise ValueError("max_seconds: expected data, by whose shapes the model is timed, got data=None")
+        if splits is not None:
+            _check_call(model, splits.given[0], settings)
+        with _own_random_numbers(user_data.device_of(model), seed):
+            return Search(model, copy.deepcopy(model), settings, splits).run()
+
+
+@contextmanager
+def _in_eval(model: nn.Module) -> Iterator[None]:
+    """The user's model in eval, where it neither drops out nor counts statistics, and back as it was."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
 
 
 @contextmanager
@@ -170,7 +190,9 @@ def _check_call(model: nn.Module, batch: user_data.Batch, settings: Settings) ->
             module.training = True
     y = (settings.output or main_result)(result)
     if not isinstance(y, Tensor):
-        raise TypeError(f"output: expected a function that returns a tensor of the result, got {type(y).__name__}")
+        raise TypeError(
+            f"output: expected a function that returns a tensor of the result, got {type(y).__name__}"
+        )
     if not bool(y.isfinite().all()):
         raise ValueError(
             "data: the model's result on a batch of it is not finite, and no accuracy can be measured against that; "

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import nn
 
+from .data import Batch
+from .layers import replace
 from .losses import Directions
 from .statistics import Statistics
 from .views import View
@@ -39,10 +42,12 @@ class Reduction(ABC):
 
     Attributes:
         directions: parts of the block's result by the order in which they are kept, for their sampled losses.
+        parts: how many of the directions belong to one unit.
         sizes: how many units may be kept; fewer than all.
     """
 
     directions: Directions
+    parts: int = 1
     sizes: Sequence[int]
 
     @abstractmethod
@@ -56,3 +61,23 @@ class Reduction(ABC):
     @abstractmethod
     def build(self, size: int) -> Mapping[str, nn.Module]:
         """The layers' replacements by path."""
+
+
+def obstacle(model: nn.Module, reduction: Reduction, call: Batch, shared: dict[str, list[str]]) -> str | None:
+    """Why the model does not run with the block at its smallest; None where it does.
+
+    Sizes that a forward has written out, or reads from the layers' attributes, show themselves here.
+    """
+    kept = {}
+    try:
+        for path, module in reduction.build(min(reduction.sizes)).items():
+            kept[path] = model.get_submodule(path)
+            replace(model, path, module, shared)
+        with torch.no_grad():
+            call.call(model)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    finally:
+        for path, module in kept.items():
+            replace(model, path, module, shared)
+    return None

@@ -16,7 +16,9 @@ def picture(stats: CompressionStats, path: str | os.PathLike[str] | None = None)
     except ImportError as error:
         raise ImportError('plot needs matplotlib: pip install "stonefx[plot]"') from error
     if not stats.curve:
-        raise ValueError("plot: no plan was evaluated, since compress was given no data; there is no curve to draw")
+        raise ValueError(
+            "plot: no plan was evaluated, since compress was given no data; there is no curve to draw"
+        )
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     points = sorted(stats.curve, key=lambda point: point.ratio)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -37,8 +37,20 @@ class Batch:
 
     def call(self, model: nn.Module) -> Any:
         """The model's result, on the device of its weights."""
-        device = device_of(model)
-        return model(*_to(self.args, device), **_to(self.kwargs, device))
+        moved = self.on(device_of(model))
+        return model(*moved.args, **moved.kwargs)
+
+    def on(self, device: torch.device) -> Batch:
+        """The batch with its arguments on a device."""
+        return replace(self, args=_to(self.args, device), kwargs=_to(self.kwargs, device))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with its floating-point arguments changed."""
+
+        def changed(t: Tensor) -> Tensor:
+            return change(t) if t.is_floating_point() else t
+
+        return replace(self, args=_mapped(self.args, changed), kwargs=_mapped(self.kwargs, changed))
 
     def take(self, chosen: list[int]) -> Batch:
         """The batch of some of the samples."""

@@ -1,8 +1,8 @@
 """The code that a transformers folder of a compressed model holds: torch and transformers alone.
 
-`save_transformers` writes this file into the folder, followed by a class of the model, which makes the original and puts
-the layers that `config.compression` describes in the places of those that were replaced. No module of this package may
-be imported here.
+`save_transformers` writes this file into the folder, followed by a class of the model, which makes the original and
+puts the layers that `config.compression` describes in the places of those that were replaced. No module of this package
+may be imported here.
 """
 
 import torch
@@ -75,15 +75,19 @@ def build(layer: dict) -> nn.Module:
     return getattr(nn, kind)(**arguments)
 
 
-LAYERS = {
+CONVOLUTION = (
+    *("in_channels", "out_channels", "kernel_size"),
+    *("stride", "padding", "dilation", "groups", "padding_mode"),
+)
+
+LAYERS: dict = {
     "Linear": ("in_features", "out_features"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
-    **{
-        name: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-        for name in ("Conv1d", "Conv2d", "Conv3d")
-    },
+    **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), CONVOLUTION),
     "LayerNorm": ("normalized_shape", "eps", "elementwise_affine"),
-    **{name: ("num_features", "eps", "momentum", "affine") for name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")},
+    **dict.fromkeys(
+        ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), ("num_features", "eps", "momentum", "affine")
+    ),
     "Identity": (),
 }
 

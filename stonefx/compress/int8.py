@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -95,7 +96,9 @@ def linear_bytes(layer: nn.Linear) -> int:
     return m * n + m * (size + 1) + (0 if layer.bias is None else m * size)
 
 
-def add(singles: Sequence[Candidate], blocks: Sequence[Candidate], views: Sequence[View], dynamic: bool) -> None:
+def add(
+    singles: Sequence[Candidate], blocks: Sequence[Candidate], views: Sequence[View], dynamic: bool
+) -> None:
     """Give candidates their options under int8, with the losses that they have without it; see `weigh`."""
     kinds = KINDS if dynamic else KINDS[:1]
     by_path = _linear_views(views)
@@ -156,7 +159,9 @@ def weigh(
             continue
         for kind in KINDS:
             ranks = sorted(o.size for o in candidate.options if _is(o, "pair", kind) and o.size is not None)
-            wanted: set[int | None] = {ranks[round((len(ranks) - 1) * i / (RANKS - 1))] for i in range(RANKS)} if ranks else set()
+            wanted: set[int | None] = (
+                {ranks[round((len(ranks) - 1) * i / (RANKS - 1))] for i in range(RANKS)} if ranks else set()
+            )
             if any(_is(o, "dense", kind) for o in candidate.options) or path in of_blocks:
                 wanted.add(None)
             for rank in sorted(wanted, key=lambda r: -1 if r is None else r):
@@ -170,16 +175,16 @@ def weigh(
     for candidate in singles:
         path = candidate.paths[0]
         for i, option in enumerate(candidate.options):
-            kind = _kind(option)
-            if kind is not None:
-                points = [(r, v) for (p, k, r), v in found.items() if (p, k) == (path, kind)]
+            under = _kind(option)
+            if under is not None:
+                points = [(r, v) for (p, k, r), v in found.items() if (p, k) == (path, under)]
                 candidate.options[i] = replace(option, loss=option.loss + _rounding(points, option.size))
     for block in blocks:
         for i, option in enumerate(block.options):
-            kind = _kind(option)
-            if kind is not None:
+            under = _kind(option)
+            if under is not None:
                 # That of all units: fewer of them round no worse.
-                total = math.fsum(found.get((path, kind, None), 0.0) for path in block.paths)
+                total = math.fsum(found.get((path, under, None), 0.0) for path in block.paths)
                 block.options[i] = replace(option, loss=option.loss + total)
 
 
@@ -347,7 +352,9 @@ def _few(batches: Sequence[Batch]) -> list[Batch]:
     return few
 
 
-def _parts(changes: Mapping[Any, tuple[View, Tensor]], positions_of: Mapping[str, float]) -> list[dict[Any, Any]]:
+def _parts(
+    changes: Mapping[Any, tuple[View, Tensor]], positions_of: Mapping[str, float]
+) -> list[dict[Any, Any]]:
     """Changes by the reading that measures them, so that each keeps within `MEMORY`."""
     parts: list[dict[Any, Any]] = []
     used = math.inf
@@ -365,7 +372,7 @@ def _rounding(points: Sequence[tuple[int | None, float]], size: int | None) -> f
     if size is None:
         return next((value for rank, value in points if rank is None), math.nan)
     known = sorted((rank, value) for rank, value in points if rank is not None)
-    for (a, low), (b, high) in zip(known, known[1:], strict=False):
+    for (a, low), (b, high) in pairwise(known):
         if a <= size <= b:
             return low + (high - low) * (size - a) / (b - a)
     return known[0][1] if known and size <= known[0][0] else known[-1][1] if known else math.nan

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..machine import clock
 from ..machine.host import is_busy
-from .data import Batch, mapped, device_of
+from .data import Batch, device_of, mapped
 from .options import Candidate, Option
 
 SIZES = 5
@@ -193,7 +193,9 @@ class Timing:
                 rounds = clock.interleaved(arms, self.device, seconds=seconds)
         except (RuntimeError, TypeError, ValueError) as error:
             # Its arguments are not those that were recorded: it is called by a layer that changes with it.
-            self.notes.append(f"{', '.join(modules)} could not be timed by itself: {str(error).splitlines()[0]}")
+            self.notes.append(
+                f"{', '.join(modules)} could not be timed by itself: {str(error).splitlines()[0]}"
+            )
             return None
         finally:
             self.spent += time.perf_counter() - start
@@ -222,7 +224,10 @@ class Timing:
     def _apply(self, candidate: Candidate, refuse: bool) -> None:
         tables: dict[str, list[list[tuple[int | None, Ratio]]]] = {}
         for form, sizes in _sizes(candidate).items():
-            rows = [[(s, _known.get(self._key(candidate, form, s, i))) for s in sizes] for i in self._batch_numbers]
+            rows = [
+                [(s, _known.get(self._key(candidate, form, s, i))) for s in sizes]
+                for i in self._batch_numbers
+            ]
             found = [[(s, r) for s, r in row if r is not None] for row in rows]
             if all(len(row) == len(sizes) for row in found):
                 tables[form] = found

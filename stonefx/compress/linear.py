@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ._temporary import LowRankLinear, PifaLinear
+from ..nn import LowRankLinear, PifaLinear
 from .views import Form, View, positions
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
+
+MOST_RANKS = 64
+"""Ranks looked at a view; a multiple of 8 where there are more."""
 
 
 @dataclass(frozen=True)
@@ -57,5 +61,19 @@ class Candidate:
         groups: dict[str, list[str]] = {}
         for form, why in self.refused.items():
             kind, _, figures = why.partition(": ")
-            groups.setdefault(kind if figures else f"{form}: {why}", []).append(f"{form} {figures}" if figures else "")
+            groups.setdefault(kind if figures else f"{form}: {why}", []).append(
+                f"{form} {figures}" if figures else ""
+            )
         return "; ".join(f"{kind}: {', '.join(f)}" if any(f) else kind for kind, f in groups.items())
+
+
+def rank_grid(full: int) -> list[int]:
+    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
+
+    >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
+    ([1, 2, 3], [16, 32, 48], 63)
+    """
+    if full <= MOST_RANKS:
+        return list(range(1, full))
+    step = 8 * max(1, math.ceil(full / 8 / MOST_RANKS))
+    return list(range(step, full, step))

@@ -9,20 +9,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from . import choose, int8, latency, layers, losses, statistics
-from .blocks import Block, Reduction
+from . import choose, int8, latency, layers, losses, lossless, refine, statistics, structure, width
+from .blocks import Block, Reduction, obstacle
 from .data import Batch, Splits
 from .metric import Metric, Score, lower_bound, main_result, samples_needed
-from .options import Candidate, Option
+from .options import Candidate, Option, rank_grid
 from .settings import Settings
 from .spectrum import Spectrum, decompose, energy_rank
 from .stats import CompressionStats, LayerRow, Point
 from .views import View, layer_weights
-
-MOST_RANKS = 64
-"""Ranks looked at a view; a multiple of 8 where there are more."""
 
 
 class Search:
@@ -30,7 +29,7 @@ class Search:
 
     Args:
         original: the user's model, read only; results are compared with its.
-        model: a copy, made exact and as small as that goes; layers are replaced in it.
+        model: a copy in eval; layers are merged exactly in it, and then replaced.
         settings: what was asked for.
         splits: the data by what it decides, or None: ranks follow `energy` alone.
     """
@@ -44,6 +43,10 @@ class Search:
         self.splits = splits
         self.output = settings.output or main_result
         self.stats = CompressionStats(settings=_plain(asdict(settings)))
+        example = None if splits is None else splits.calibrate[0]
+        self.exact = lossless.merge(model, example, settings.layers)
+        self.stats.lossless_ratio = self.exact.ratio
+        self.stats.notes += self.exact.notes
         self.layers = layers.find(model, settings.layers)
         self.views = [view for views in self.layers.views.values() for view in views]
         self.measured: dict[int, statistics.Statistics] = {}
@@ -62,18 +65,22 @@ class Search:
         if not self.views:
             self.stats.notes.append("no layer can be made smaller; every reason is in the report")
         elif self.splits is None or self.settings.energy is not None:
+            if self.settings.refine and self.splits is None:
+                self.stats.notes.append("nothing was refined: refine=True needs data to train on")
             self._by_energy()
         else:
             for stage in (self._measure, self._decompose, self._weigh, self._time, self._choose):
                 self._timed(stage)
         self._finish()
-        return self.model, self.stats
+        return self.model.eval(), self.stats
 
     def _measure(self) -> None:
         assert self.splits is not None
-        self.measured = statistics.measure(
+        found = self._find_blocks()
+        views = [*self.views, *(block.view for block in found if block.view not in self.views)]
+        measured = statistics.measure(
             self.model,
-            self.views,
+            views,
             self.splits.calibrate,
             kind=self.settings.probe,
             count=self.settings.probes,
@@ -82,6 +89,7 @@ class Search:
             seed=self.settings.seed,
             description="statistics" if self.settings.progress else None,
         )
+        self.measured = {n: value for n, value in measured.items() if n < len(self.views)}
         for number, view in enumerate(self.views):
             if number not in self.measured:
                 self._refuse(view.path, "no call of it was seen on the calibration data")
@@ -98,6 +106,36 @@ class Search:
                 f"{len(few)} of the layers were given fewer rows than they have inputs, so that what they need is "
                 f"known in part: {shown}{', and others' if len(few) > 5 else ''}; more data would help"
             )
+        self._reduce(found, {view: measured[n] for n, view in enumerate(views) if n in measured})
+
+    def _find_blocks(self) -> list[Block]:
+        """Layers that can be made smaller together."""
+        assert self.splits is not None
+        if "width" not in self.settings.forms:
+            return []
+        read = self.exact.structure
+        if read is None:
+            call = structure.example(self.model, self.splits.calibrate[0])
+            assert call is not None
+            read = structure.read(self.model, call)
+        self.stats.notes += [note for note in read.notes if note not in self.stats.notes]
+        return list(width.find(read, self.layers.views, self.layers.views))
+
+    def _reduce(self, found: list[Block], measured: Mapping[View, statistics.Statistics]) -> None:
+        """Order the units of all blocks, and leave out the blocks that the model does not run without."""
+        assert self.splits is not None
+        call = structure.example(self.model, self.splits.calibrate[0])
+        assert call is not None
+        for block in tqdm(found, desc="blocks", disable=not self.settings.progress, leave=False):
+            try:
+                reduction = block.reduction(measured[block.view])
+                reason = obstacle(self.model, reduction, call, self.layers.shared)
+            except (ValueError, torch.linalg.LinAlgError) as error:
+                reason = str(error)
+            if reason is None:
+                self.reductions.append((block, reduction))
+            else:
+                self.stats.notes.append(f"{block.name} of {', '.join(block.paths)}: {reason}")
 
     def _decompose(self) -> None:
         for number, found in self.measured.items():
@@ -188,7 +226,11 @@ class Search:
             tail = tails.get(("block", i))
             options = [Option("dense", None, 0.0, dense_bytes)]
             for size in reduction.sizes:
-                loss = reduction.loss(size) if tail is None or tail.isnan().any() else tail[size].item()
+                loss = (
+                    reduction.loss(size)
+                    if tail is None or tail.isnan().any()
+                    else tail[size * reduction.parts].item()
+                )
                 after = dense_bytes - (weights - reduction.numbers(size)) * element
                 if after < dense_bytes:
                     options.append(Option(block.name, size, loss, after, None, _building(reduction, size)))
@@ -219,7 +261,9 @@ class Search:
         assert self.splits is not None
         metric = Metric(self.settings.metric, self.original, self.settings.output)
         if self.settings.max_ratio is not None:
-            self.plan = self._faster(lambda: self._planned(self.settings.max_ratio or 1.0))
+            now = sum(c.dense.bytes for c in self.singles)
+            wanted = self.settings.max_ratio * self._bytes_before() / max(now, 1)
+            self.plan = self._faster(lambda: self._planned(wanted))
             self._evaluate(metric, self.plan)
         elif self.settings.max_seconds is not None:
             self.plan = self._faster(self._within_seconds)
@@ -228,6 +272,7 @@ class Search:
             self.plan = self._smallest(metric)
             # Layers that go back to what they were lose nothing.
             self.plan = self._without_slower(self.plan)
+        self._refine(metric)
         self._confirm(metric)
         if self.timing is not None:
             with self.applied(self.plan):
@@ -287,7 +332,9 @@ class Search:
                 if path in singles:
                     single = singles[path]
                     chosen[single.paths] = single.dense
-                    single.refused[option.form] = f"slower when it was timed again: {slow.median:.2f} of dense"
+                    single.refused[option.form] = (
+                        f"slower when it was timed again: {slow.median:.2f} of dense"
+                    )
         loss = sum(option.loss for option in chosen.values())
         return choose.Plan(chosen, sum(map(self._price(), chosen.values())), loss)
 
@@ -364,11 +411,42 @@ class Search:
             score, original, self.settings.min_accuracy, self.settings.confidence, self.settings.seed
         )
         return Point(
-            ratio=_bytes(plan) / max(sum(c.dense.bytes for c in self.singles), 1),
+            ratio=_bytes(plan) / max(self._bytes_before(), 1),
             seconds=_seconds(plan),
             accuracy=score.value / original.value if original.value else math.nan,
             lower=lower,
         )
+
+    def _refine(self, metric: Metric) -> None:
+        """A few steps of training for what the plan replaces, where that is asked for."""
+        if not self.settings.refine:
+            return
+        assert self.splits is not None
+        select = self.splits.select
+        built = {paths: option.build() for paths, option in self.plan.chosen.items()}
+        chosen = {
+            paths: replace(option, build=_built(built[paths])) for paths, option in self.plan.chosen.items()
+        }
+        self.plan = replace(self.plan, chosen=chosen)
+        with self.applied(self.plan):
+            done = refine.refine(
+                self.original,
+                self.model,
+                {path: module for modules in built.values() for path, module in modules.items()},
+                self.splits.calibrate,
+                lambda: metric(self.model.eval(), select).value,
+                output=self.output,
+                together=[*self.plan.chosen, *self.exact.into.items()],
+                seed=self.settings.seed,
+                progress=self.settings.progress,
+            )
+        self.stats.notes += done.notes
+
+    def _bytes_before(self) -> int:
+        """Of all layers that are chosen from, before exact merging."""
+        paths = [c.paths[0] for c in self.singles if c.paths[0] not in self.exact.bytes_before]
+        dense = {c.paths[0]: c.dense.bytes for c in self.singles}
+        return sum(self.exact.bytes_before.values()) + sum(dense[path] for path in paths)
 
     def _confirm(self, metric: Metric) -> None:
         """The floor on the confirmation split; where it fails nothing is replaced."""
@@ -433,6 +511,7 @@ class Search:
                 f"energy was raised from {self.settings.energy:g} to {energy:g} for the floor"
             )
         if metric is not None:
+            self._refine(metric)
             self._confirm(metric)
 
     def _energy_plan(self, energy: float) -> choose.Plan:
@@ -476,9 +555,9 @@ class Search:
                 layers.replace(self.model, path, module, self.layers.shared)
 
     def _finish(self) -> None:
-        before = sum(map(stored_bytes, (self.model.get_submodule(p) for p in self.layers.views)))
-        whole = stored_bytes(self.original, recurse=True)
         rows = {path: self._row(path) for path in self.layers.views}
+        before = sum(row.bytes_before for row in rows.values())
+        whole = stored_bytes(self.original, recurse=True)
         kept = total = 0.0
         for paths, option in self.plan.chosen.items():
             for path in paths:
@@ -503,6 +582,18 @@ class Search:
             self.stats.layers.append(replace(row, bytes_after=size))
             if row.rank is not None:
                 self.stats.ranks[path] = row.rank
+        for path, place in self.exact.into.items():
+            size = self.exact.bytes_before[path]
+            before += size
+            self.stats.layers.append(
+                LayerRow(
+                    path=path,
+                    shape=_shape(self.original.get_submodule(path)),
+                    form="merged",
+                    bytes_before=size,
+                    reason=f"merged into {place} without a loss",
+                )
+            )
         for path, reason in self.layers.refused.items():
             if path in rows:
                 continue
@@ -526,7 +617,13 @@ class Search:
         layer = self.model.get_submodule(path)
         size = stored_bytes(layer)
         reason = self.layers.refused.get(path, "")
-        return LayerRow(path=path, shape=_shape(layer), bytes_before=size, bytes_after=size, reason=reason)
+        return LayerRow(
+            path=path,
+            shape=_shape(layer),
+            bytes_before=self.exact.bytes_before.get(path, size),
+            bytes_after=size,
+            reason=reason,
+        )
 
     def _chosen_row(self, row: LayerRow, option: Option, paths: tuple[str, ...]) -> LayerRow:
         if option.form == "dense":
@@ -534,11 +631,10 @@ class Search:
             reason = row.reason or candidate.reason() or "dense is best at this cost"
             return replace(row, reason=reason, seconds_before=option.seconds, seconds_after=option.seconds)
         ratio = self.emitted.get(paths)
-        if ratio is not None and len(paths) == 1:
-            times = {"seconds_before": ratio.dense, "seconds_after": ratio.dense * ratio.median}
-        else:
-            times = {}
-        return replace(row, form=option.form, rank=option.size, predicted=option.loss, **times)
+        row = replace(row, form=option.form, rank=option.size, predicted=option.loss)
+        if ratio is None or len(paths) > 1:
+            return row
+        return replace(row, seconds_before=ratio.dense, seconds_after=ratio.dense * ratio.median)
 
     def _refuse(self, path: str, reason: str) -> None:
         self.layers.refused.setdefault(path, reason)
@@ -547,18 +643,6 @@ class Search:
         start = time.perf_counter()
         stage()
         self.stats.seconds[stage.__name__.strip("_")] = time.perf_counter() - start
-
-
-def rank_grid(full: int) -> list[int]:
-    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
-
-    >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
-    ([1, 2, 3], [16, 32, 48], 63)
-    """
-    if full <= MOST_RANKS:
-        return list(range(1, full))
-    step = 8 * max(1, math.ceil(full / 8 / MOST_RANKS))
-    return list(range(step, full, step))
 
 
 def stored_bytes(module: nn.Module, recurse: bool = False) -> int:
@@ -596,6 +680,10 @@ def _factoring(view: View, spectrum: Spectrum, form: Any, rank: int) -> Callable
 
 def _building(reduction: Reduction, size: int) -> Callable[[], Mapping[str, nn.Module]]:
     return lambda: reduction.build(size)
+
+
+def _built(modules: Mapping[str, nn.Module]) -> Callable[[], Mapping[str, nn.Module]]:
+    return lambda: modules
 
 
 def _bytes(plan: choose.Plan) -> int:

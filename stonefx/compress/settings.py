@@ -64,7 +64,9 @@ class Settings:
                 f"metric: expected a name or a callable metric(model), got {type(self.metric).__name__}"
             )
         if self.output is not None and not callable(self.output):
-            raise TypeError(f"output: expected a function of the model's result, got {type(self.output).__name__}")
+            raise TypeError(
+                f"output: expected a function of the model's result, got {type(self.output).__name__}"
+            )
         for name, least in (("seed", 0), ("batch_size", 1), ("probes", 1)):
             value = getattr(self, name)
             if name == "probes" and value is None:
@@ -72,7 +74,9 @@ class Settings:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
         if self.max_seconds is not None and self.cost == "bytes":
-            raise ValueError("max_seconds and cost='bytes': expected one of the two, since with bytes nothing is timed")
+            raise ValueError(
+                "max_seconds and cost='bytes': expected one of the two, since with bytes nothing is timed"
+            )
         if not (isinstance(self.evaluations, int) and self.evaluations >= 2):
             raise ValueError(f"evaluations: expected an integer of at least 2, got {self.evaluations!r}")
 

@@ -18,7 +18,8 @@ class LayerRow:
     Attributes:
         path: of the layer.
         shape: of its matrix, as text.
-        form: what became of it: "dense", "pair", "pifa", "width", with "+int8" where quantised.
+        form: what became of it: "dense", "merged" into another layer without a loss, "pair", "pifa", "width", with
+            "+int8" where quantised.
         rank: of its factors, or units kept; None where dense.
         bytes_before, bytes_after: of all that it stores.
         seconds_before, seconds_after: a call at the user's shapes; None where not measured.
@@ -69,7 +70,7 @@ class CompressionStats:
         lossless_ratio: parameters after exact merging alone over parameters before.
         accuracy_preserved: the metric on the confirmation split, as a share of the original's; None without data.
         accuracy_lower: what that is at least, with the confidence asked for.
-        reloaded_accuracy: the metric of the artefact as it was read back from where it was saved; None where it was not.
+        reloaded_accuracy: the same of the artefact as it was read back from where it was saved; None where it was not.
         energy_preserved: share of the spectra kept, in the metric in which they were truncated.
         ranks: by module path.
         layers: a row a layer.

@@ -82,13 +82,14 @@ def _why(reason: str, numbers: dict[str, int]) -> str:
 
 def _totals(stats: CompressionStats) -> list[str]:
     lines = [
-        f"stored: {stats.compression_ratio:.2%} of the bytes of the layers chosen, {stats.model_ratio:.2%} of the model's; "
-        f"exact merging alone leaves {stats.lossless_ratio:.2%} of the parameters"
+        f"stored: {stats.compression_ratio:.2%} of the bytes of the layers chosen, {stats.model_ratio:.2%} of the "
+        f"model's; exact merging alone leaves {stats.lossless_ratio:.2%} of the parameters"
     ]
     if stats.call_seconds_before and stats.call_seconds_after:
         before, after = stats.call_seconds_before, stats.call_seconds_after
         lines.append(
-            f"a call of the model: {1e3 * before:.3g} -> {1e3 * after:.3g} milliseconds ({before / after:.2f} times as fast)"
+            f"a call of the model: {1e3 * before:.3g} -> {1e3 * after:.3g} milliseconds "
+            f"({before / after:.2f} times as fast)"
         )
     confidence = stats.settings.get("confidence", 0.95)
     if stats.accuracy_preserved is not None:

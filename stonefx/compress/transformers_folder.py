@@ -26,8 +26,8 @@ def save_transformers(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     """Write a compressed model of transformers as a folder for `from_pretrained(folder, trust_remote_code=True)`.
 
     The folder holds the weights as safetensors, the configuration with a description of each layer that was replaced,
-    and one file of code that needs torch and transformers alone (and torchao, where layers are int8). It appears at once
-    or not at all. Save the tokenizer beside it: `tokenizer.save_pretrained(folder)`.
+    and one file of code that needs torch and transformers alone (and torchao, where layers are int8). It appears at
+    once or not at all. Save the tokenizer beside it: `tokenizer.save_pretrained(folder)`.
 
     Args:
         model: what `compress` returned for a model of transformers.
@@ -37,7 +37,7 @@ def save_transformers(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        TypeError: the model is none of transformers, is defined outside of it, or holds a layer that has no description.
+        TypeError: the model is none of transformers, is defined outside of it, or has a layer without a description.
         FileExistsError: the folder holds files.
         FileNotFoundError: the folder above does not exist.
     """
@@ -132,11 +132,7 @@ def _description(module: nn.Module, path: str, graphs: list[str]) -> dict[str, A
 
 def _graph(module: fx.GraphModule, path: str, graphs: list[str]) -> dict[str, Any]:
     code = module.graph.python_code("self")
-    foreign = [
-        name
-        for name in code.globals
-        if name not in _NAMES and re.search(rf"\b{name}\b", code.src)
-    ]
+    foreign = [name for name in code.globals if name not in _NAMES and re.search(rf"\b{name}\b", code.src)]
     if foreign:
         raise TypeError(
             f"save_transformers: {path} is a graph that uses {', '.join(foreign)}, which the folder has not"
@@ -161,7 +157,10 @@ def _is_int8(module: nn.Module) -> bool:
 
 def _int8_holder(linear: Any) -> nn.Module:
     holder = folder_model.Int8Linear(
-        linear.in_features, linear.out_features, linear.bias is not None, linear.weight.act_quant_kwargs is not None
+        linear.in_features,
+        linear.out_features,
+        linear.bias is not None,
+        linear.weight.act_quant_kwargs is not None,
     )
     weight = linear.weight
     holder.qdata, holder.scale = weight.qdata, weight.scale
@@ -180,7 +179,7 @@ def _auto_classes(model: nn.Module) -> list[str]:
         mapping = getattr(getattr(modeling_auto, name), "_model_mapping", None)
         if not name.startswith("AutoModel") or mapping is None:
             continue
-        classes = mapping.get(type(model.config), ())  # type: ignore[arg-type]
+        classes = mapping.get(type(model.config), ())
         if type(model) in (classes if isinstance(classes, (tuple, list)) else (classes,)):
             found.append(name)
     return found or ["AutoModel"]

@@ -59,7 +59,9 @@ def test_a_file_a_report_and_a_picture(folder):
     pytest.importorskip("matplotlib")
     result = invoke(*BASE, "-o", "small.pt", "--plain", "--json", "stats.json", "--plot", "curve.png")
     assert result.exit_code == 0, result.output
-    assert "accuracy of the saved model, read back" in result.output and "written to small.pt" in result.output
+    assert (
+        "accuracy of the saved model, read back" in result.output and "written to small.pt" in result.output
+    )
     stats = json.loads((folder / "stats.json").read_text())
     assert stats["reached"] and stats["reloaded_accuracy"] >= 0.95
     assert abs(stats["reloaded_accuracy"] - stats["accuracy_preserved"]) < 1e-6
@@ -86,7 +88,10 @@ def test_without_data_the_energy_decides():
 def test_what_is_not_reached_is_exit_code_1_and_written_all_the_same(folder):
     result = invoke(*BASE, "-o", "small.pt", "--metric", "user_compress:half", "--max-ratio", "0.001")
     assert result.exit_code == 1
-    assert "at most 0.10% of the bytes: not reached" in result.output and "Error: what was asked for" in result.output
+    assert (
+        "at most 0.10% of the bytes: not reached" in result.output
+        and "Error: what was asked for" in result.output
+    )
     assert (folder / "small.pt").exists()
 
 
@@ -96,8 +101,14 @@ def test_what_is_not_reached_is_exit_code_1_and_written_all_the_same(folder):
         (("nothing", "-o", "a.pt"), "expected pkg.module:factory or a folder of transformers, got 'nothing'"),
         (("user_compress:no", "-o", "a.pt"), "user_compress has no 'no'"),
         ((".", "-o", "a.pt"), "has no config.json; expected a folder that save_pretrained wrote"),
-        (("user_compress:net", "--data", "x", "-o", "a.pt"), "expected pkg.module:factory or a text file, got 'x'"),
-        (("user_compress:net", "--data", "user_compress:needs", "-o", "a.pt"), "cannot be called without arguments"),
+        (
+            ("user_compress:net", "--data", "x", "-o", "a.pt"),
+            "expected pkg.module:factory or a text file, got 'x'",
+        ),
+        (
+            ("user_compress:net", "--data", "user_compress:needs", "-o", "a.pt"),
+            "cannot be called without arguments",
+        ),
         (("user_compress:net", "--data", "user_compress.py", "-o", "a.pt"), "needs a MODEL that is a folder"),
         (("user_compress:net", "--data", "math:pi", "-o", "a.pt"), "--data: expected a DataLoader"),
         ((*BASE, "-o", "no/a.pt"), "--output: there is no folder"),
@@ -107,7 +118,10 @@ def test_what_is_not_reached_is_exit_code_1_and_written_all_the_same(folder):
         ((*BASE, "-o", "a.safetensors", "--plain"), "--plain is for a file such as"),
         (("user_compress:net", "-o", "a.pt", "--plot", "a.png"), "give --data too"),
         (("user_compress:net", "-o", "a.safetensors"), "needs --data, whose first batch"),
-        ((*BASE, "-o", "a.pt", "--min-accuracy", "95"), "min_accuracy: expected a number in (0, 1], got 95.0"),
+        (
+            (*BASE, "-o", "a.pt", "--min-accuracy", "95"),
+            "min_accuracy: expected a number in (0, 1], got 95.0",
+        ),
         ((*BASE, "-o", "a.pt", "--metric", "cosin"), "did you mean 'cosine'?"),
         ((*BASE, "-o", "a.pt", "--metric", "user_compress:no"), "user_compress has no 'no'"),
         ((*BASE, "-o", "a.pt", "--layers", "7"), "layers: '7' fits no layer"),

@@ -29,7 +29,9 @@ QUICK = {"cost": "bytes", "forms": ["pair"], "progress": False}
 
 
 def compress(model=None, data=None, **options):
-    return stonefx.compress(network() if model is None else model, batches() if data is None else data, **QUICK | options)
+    return stonefx.compress(
+        network() if model is None else model, batches() if data is None else data, **QUICK | options
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,12 +46,12 @@ def compress(model=None, data=None, **options):
         ({"confidence": True}, ValueError, r"confidence: expected"),
         ({"max_seconds": 0, "cost": "both"}, ValueError, r"max_seconds: expected a positive number of seconds a call"),
         ({"max_seconds": 1.0}, ValueError, r"max_seconds and cost='bytes': expected one of the two"),
-        ({"max_seconds": 1.0, "max_ratio": 0.5, "cost": "both"}, ValueError, r"max_ratio and max_seconds: expected one"),
+        ({"max_seconds": 1.0, "max_ratio": 0.5, "cost": "both"}, ValueError, r"max_ratio and max_seconds"),
         ({"forms": "pair"}, TypeError, r"forms: expected a tuple of 'pair'"),
         ({"forms": []}, ValueError, r"forms: expected at least one of 'pair'.*got none"),
         ({"forms": ["pairs"]}, ValueError, r"forms: expected one of .* got 'pairs'; did you mean 'pair'\?"),
         ({"cost": "time"}, ValueError, r"cost: expected one of 'both', 'bytes', 'seconds', got 'time'"),
-        ({"metric": "cosin"}, ValueError, r"metric: .* or a callable metric\(model\), got 'cosin'; did you mean 'cosine'\?"),
+        ({"metric": "cosin"}, ValueError, r"metric: .* or a callable .*, got 'cosin'; did you mean 'cosine'\?"),
         ({"metric": 3}, TypeError, r"metric: expected a name or a callable metric\(model\), got int"),
         ({"output": 0}, TypeError, r"output: expected a function of the model's result, got int"),
         ({"probe": "labels"}, ValueError, r"probe: expected one of 'auto'"),
@@ -83,8 +85,16 @@ class WithLabels(nn.Module):
         ({"x": torch.ones(4, 32)}, TypeError, r"put one batch into a list: \[batch\]"),
         (["text"], TypeError, r"data\[0\]: expected a tensor, a tuple .* got str"),
         ([{"y": torch.ones(4, 32)}], TypeError, r"data\[0\]: does not fit the model's forward: .*input"),
-        (batches(features=31), ValueError, r"the model cannot be called on a batch of it, and one of \[16, 31\]"),
-        ([torch.ones(2, 32)], ValueError, r"expected at least 3 samples, one each to calibrate, select and confirm"),
+        (
+            batches(features=31),
+            ValueError,
+            r"the model cannot be called on a batch of it, and one of \[16, 31\]",
+        ),
+        (
+            [torch.ones(2, 32)],
+            ValueError,
+            r"expected at least 3 samples, one each to calibrate, select and confirm",
+        ),
         ([torch.full((16, 32), float("nan"))] * 12, ValueError, r"result on a batch of it is not finite"),
     ],
 )
@@ -99,7 +109,7 @@ def test_a_model_that_needs_labels_says_which_argument_is_missing():
 
 
 def test_no_model_and_no_data():
-    with pytest.raises(TypeError, match="model: expected an nn.Module, got function"):
+    with pytest.raises(TypeError, match=r"model: expected an nn\.Module, got function"):
         stonefx.compress(lambda x: x, batches())
     with pytest.raises(TypeError, match="data: expected calibration data beside"):
         stonefx.compress(network(), selection_data=batches())
@@ -118,7 +128,9 @@ def test_output_picks_a_tensor():
 
     with pytest.raises(TypeError, match="say which one counts with output="):
         compress(Pair().eval())
-    with pytest.raises(TypeError, match="output: expected a function that returns a tensor of the result, got dict"):
+    with pytest.raises(
+        TypeError, match="output: expected a function that returns a tensor of the result, got dict"
+    ):
         compress(Pair().eval(), output=lambda result: result["inner"])
     _, stats = compress(Pair().eval(), output=lambda result: result["inner"]["y"], min_accuracy=0.5)
     assert stats.reached
@@ -137,7 +149,11 @@ def state(model):
 
 def same(a, b):
     weights = all(torch.equal(a["weights"][k], b["weights"][k]) for k in a["weights"])
-    return weights and all(a[k] == b[k] for k in a if k != "weights") and a["weights"].keys() == b["weights"].keys()
+    return (
+        weights
+        and all(a[k] == b[k] for k in a if k != "weights")
+        and a["weights"].keys() == b["weights"].keys()
+    )
 
 
 def in_training():
@@ -209,7 +225,10 @@ def test_two_runs_give_the_identical_result(forms):
     assert first.to_json() == second.to_json()
     assert a.keys() == b.keys()
     for name in a:
-        x, y = (getattr(t, "dequantize", lambda t=t: t)() if "Int8" in type(t).__name__ else t for t in (a[name], b[name]))
+        x, y = (
+            getattr(t, "dequantize", lambda t=t: t)() if "Int8" in type(t).__name__ else t
+            for t in (a[name], b[name])
+        )
         assert torch.equal(x, y)
 
 

@@ -1,5 +1,7 @@
 """int8 of dense layers and of pairs: what is stored, what it costs in accuracy, and where it is not offered."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +18,7 @@ pytest.importorskip("torchao")
 def chain(*sizes, seed=0):
     torch.manual_seed(seed)
     layers = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1]).eval()
 
@@ -26,7 +28,9 @@ def data(features, count=12, seed=1):
     return [torch.randn(16, features, generator=generator) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "bias"), [(64, 48, True), (8, 8, False), (100, 30, True), (384, 1536, True)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "bias"), [(64, 48, True), (8, 8, False), (100, 30, True), (384, 1536, True)]
+)
 @pytest.mark.parametrize("kind", int8.KINDS)
 def test_bytes_and_rounding(inputs, outputs, bias, kind):
     torch.manual_seed(0)

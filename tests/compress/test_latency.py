@@ -96,7 +96,8 @@ def test_equal_layers_are_timed_once_and_few_ranks_of_each(counted):
     both = [candidate("0"), candidate("1")]
     for one in both:
         one.options = [
-            Option(o.form, o.size, o.loss, o.bytes, None, lambda o=o: built.append(o.size) or o.build()) for o in one.options
+            Option(o.form, o.size, o.loss, o.bytes, None, lambda o=o: built.append(o.size) or o.build())
+            for o in one.options
         ]
     latency.Timing(model, ["0", "1"], batches(8)).fill(both)
     assert len(built) == latency.SIZES
@@ -123,7 +124,10 @@ def test_what_cannot_be_called_by_itself_stays_dense(counted):
     timing = latency.Timing(nn.Sequential(nn.Linear(64, 64)), ["0"], batches(8))
     one = Candidate(
         ("0",),
-        [Option("dense", None, 0.0, 100), Option("pair", 3, 1.0, 50, None, lambda: {"0": nn.Bilinear(3, 3, 3)})],
+        [
+            Option("dense", None, 0.0, 100),
+            Option("pair", 3, 1.0, 50, None, lambda: {"0": nn.Bilinear(3, 3, 3)}),
+        ],
     )
     timing.fill([one])
     assert len(one.options) == 1 and "could not be timed" in one.refused["pair"]
@@ -134,7 +138,9 @@ def test_a_reduced_layer_is_given_its_own_number_of_inputs(counted):
     model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64))
     timing = latency.Timing(model, ["0", "2"], batches(8))
     parts = {"0": nn.Linear(64, 32), "2": nn.Linear(32, 64)}
-    one = Candidate(("0", "2"), [Option("dense", None, 0.0, 9), Option("width", 32, 1.0, 5, None, lambda: parts)])
+    one = Candidate(
+        ("0", "2"), [Option("dense", None, 0.0, 9), Option("width", 32, 1.0, 5, None, lambda: parts)]
+    )
     timing.fill([one])
     assert one.options[1].seconds == pytest.approx(1e-9 * (2 * OVERHEAD + 2 * 64 * 32), rel=1e-6)
 
@@ -158,7 +164,9 @@ def test_max_seconds_is_held_by_the_whole_model(counted):
 
 
 def test_seconds_that_cannot_be_had_are_not_reached(counted):
-    _, stats = stonefx.compress(low_rank(), batches(*[16] * 12), max_seconds=1e-9, forms=["pair"], progress=False)
+    _, stats = stonefx.compress(
+        low_rank(), batches(*[16] * 12), max_seconds=1e-9, forms=["pair"], progress=False
+    )
     assert stats.reached is False
 
 
@@ -181,7 +189,9 @@ def test_what_is_slower_when_it_is_timed_again_goes_back(counted, monkeypatch):
     slow = latency.Ratio(1.2, 0.0, 1e-6)
     monkeypatch.setattr(latency.Timing, "compare", lambda self, paths, modules: [slow])
     model = low_rank()
-    small, stats = stonefx.compress(model, batches(*[16] * 12), min_accuracy=0.5, forms=["pair"], progress=False)
+    small, stats = stonefx.compress(
+        model, batches(*[16] * 12), min_accuracy=0.5, forms=["pair"], progress=False
+    )
     assert [row.form for row in stats.layers] == ["dense", "dense"]
     assert all("slower when it was timed again: pair 1.20 of dense" in row.reason for row in stats.layers)
     assert stats.compression_ratio == 1.0 and type(small[0]) is nn.Linear

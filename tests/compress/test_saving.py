@@ -63,7 +63,9 @@ def test_a_plain_model_loads_without_stonefx(forms, tmp_path):
 
 def test_plain_of_one_layer_and_of_shared_layers():
     small = compressed(("pair",), max_ratio=0.4)
-    assert type(small[0]).__module__.startswith("stonefx") and not type(plain(small[0])).__module__.startswith("stonefx")
+    assert type(small[0]).__module__.startswith("stonefx") and not type(
+        plain(small[0])
+    ).__module__.startswith("stonefx")
     twice = nn.Sequential(small[0], nn.Linear(96, 64), small[0])
     made = plain(twice)
     assert made[0] is made[2] and made[0] is not twice[0]
@@ -83,7 +85,9 @@ def test_tied_weights_stay_tied():
 
     torch.manual_seed(0)
     data = [torch.randint(0, 40, (8, 5)) for _ in range(12)]
-    small, stats = stonefx.compress(Tied().eval(), data, max_ratio=0.5, forms=["pair"], cost="bytes", progress=False)
+    small, stats = stonefx.compress(
+        Tied().eval(), data, max_ratio=0.5, forms=["pair"], cost="bytes", progress=False
+    )
     assert small.head.weight is small.table.weight
     made = plain(small)
     assert made.head.weight is made.table.weight
@@ -144,7 +148,10 @@ def test_folders_load_by_transformers_alone(tmp_path):
         with torch.no_grad():
             saved[name] = small(**tokens())[0]
         config = json.loads((folder / "config.json").read_text())
-        assert "stonefx" not in (folder / "modeling_compressed.py").read_text().partition('"""')[2].partition('"""')[2]
+        assert (
+            "stonefx"
+            not in (folder / "modeling_compressed.py").read_text().partition('"""')[2].partition('"""')[2]
+        )
         assert config["compression"] and "AutoModel" in " ".join(config["auto_map"])
         assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
     torch.save(tokens(), tmp_path / "x.pt")
