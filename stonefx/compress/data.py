@@ -50,7 +50,7 @@ class Batch:
         def changed(t: Tensor) -> Tensor:
             return change(t) if t.is_floating_point() else t
 
-        return replace(self, args=_mapped(self.args, changed), kwargs=_mapped(self.kwargs, changed))
+        return replace(self, args=mapped(self.args, changed), kwargs=mapped(self.kwargs, changed))
 
     def take(self, chosen: list[int]) -> Batch:
         """The batch of some of the samples."""

@@ -91,9 +91,9 @@ class LowRankLinear(FactoredLinear):
         draw(self.a, 1 / 3)
         draw(self.b, 1.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """See the class."""
-        return ops.low_rank_linear(x, self.a, self.b, self.bias)
+        return ops.low_rank_linear(input, self.a, self.b, self.bias)
 
     def plain(self) -> nn.Sequential:
         """The same map as two `torch.nn.Linear`, which can be saved and loaded without stonefx.

@@ -104,9 +104,9 @@ class PifaLinear(FactoredLinear):
         with torch.no_grad():
             self.index.copy_(torch.arange(self.out_features, device=self.index.device))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """See the class."""
-        return ops.pifa_linear(x, self.pivot, self.interpolation, self.index, self.bias)
+        return ops.pifa_linear(input, self.pivot, self.interpolation, self.index, self.bias)
 
     def plain(self) -> fx.GraphModule:
         """The same map in torch alone, which can be saved and loaded without stonefx.

@@ -21,8 +21,9 @@ class Counter:
         self.handle = nn.modules.module.register_module_forward_hook(self.called)
 
     def called(self, module, args, result):
-        if isinstance(module, nn.Linear):
-            self.now += 1e-9 * (OVERHEAD + module.in_features * module.out_features)
+        for weight in module.parameters(recurse=False):
+            if weight.dim() == 2:
+                self.now += 1e-9 * (OVERHEAD + weight.numel())
 
     def __call__(self):
         return self.now
