@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -174,7 +175,8 @@ def _sums(
         kind_of_rows = view.alike()
         seen = newest.get(kind_of_rows)
         key = keys.get(number)
-        same = share and seen is not None and seen[0] is given and seen[1] == given._version
+        version = getattr(given, "_version", 0)
+        same = share and seen is not None and seen[0] is given and seen[1] == version
         if same and seen is not None and key in (None, seen[2]):
             # Counted already, for the layer that was given this tensor first.
             keys[number] = seen[2]
@@ -182,7 +184,7 @@ def _sums(
         if key is not None and key != number:
             raise _Unshared
         keys[number] = number
-        newest[kind_of_rows] = (given, given._version, number)
+        newest[kind_of_rows] = (given, version, number)
         rows = view.inputs(arguments)
         assert reading.batch is not None
         rows = aligned(rows, reading.batch.samples)
@@ -230,13 +232,17 @@ def hooked(
     handles = []
 
     def hook(number: int, view: View) -> Callable[..., None]:
-        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+            arguments = _positional(module, args, kwargs)
             if on_inputs is not None:
                 with torch.no_grad():
-                    on_inputs(number, view, (*args, *kwargs.values()))
-            y = result[0] if isinstance(result, tuple) else result
-            if on_gradient is not None and y.requires_grad:
+                    on_inputs(number, view, arguments)
+            if on_gradient is None or not torch.is_grad_enabled():
+                return None
+            y, changed = view.observed(arguments, result)
+            if y.requires_grad:
                 y.register_hook(lambda gradient: on_gradient(number, view, gradient))
+            return None if changed is result else changed
 
         return called
 
@@ -247,6 +253,14 @@ def hooked(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _positional(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """A call's arguments in the order of the layer's forward."""
+    if not kwargs:
+        return args
+    # A forward that takes anything tells no order.
+    return inspect.signature(module.forward).bind(*args, **kwargs).args or (*args, *kwargs.values())
 
 
 @contextmanager
