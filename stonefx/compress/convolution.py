@@ -18,6 +18,9 @@ from .views import Form, Joint, View, computes_as, may_differ
 PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
+LARGEST = 6144
+"""Rows or columns of a view. A covariance of more takes minutes; then only the smallest view is left."""
+
 
 @dataclass(frozen=True)
 class ConvolutionView(View):
@@ -246,4 +249,9 @@ def read(path: str, layer: nn.Module) -> list[ConvolutionView] | str | None:
         taps = math.prod(kernel[axis] for axis in first)
         rows, columns = made * math.prod(kernel) // taps, given * taps
         views.append(ConvolutionView(path, layer, groups, rows, columns, first))
-    return views
+    least = min(map(_side, views))
+    return [view for view in views if _side(view) <= max(LARGEST, least)]
+
+
+def _side(view: View) -> int:
+    return max(view.rows, view.columns)

@@ -79,12 +79,17 @@ def bias_of(layer: nn.Module) -> Tensor | None:
     return bias.detach().double() if isinstance(bias, Tensor) else None
 
 
+EQUAL = {("transformers.models.falcon.modeling_falcon", "FalconLinear")}
+"""Subclasses of `nn.Linear` that compute the same in other words."""
+
+
 def read(path: str, layer: nn.Module) -> list[LinearView] | str | None:
     """See `layers.READERS`."""
-    if computes_as(layer, nn.Linear):
+    kind = type(layer)
+    if computes_as(layer, nn.Linear) or (kind.__module__, kind.__name__) in EQUAL:
         rows, columns = layer.weight.shape
         return [LinearView(path, layer, 1, int(rows), int(columns))]
-    if type(layer).__name__ == "Conv1D" and type(layer).__module__ == "transformers.pytorch_utils":
+    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
         columns, rows = layer.weight.shape
         return [LinearView(path, layer, 1, int(rows), int(columns))]
     if isinstance(layer, nn.Linear):

@@ -142,7 +142,7 @@ def computes_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 def may_differ(layer: nn.Module, kind: type[nn.Module]) -> str:
     """Why a subclass of `kind` with a forward of its own is left alone."""
-    return f"a {type(layer).__name__} may compute something else than a {kind.__name__}"
+    return f"{type(layer).__name__} has a forward of its own, and may compute something else than nn.{kind.__name__}"
 
 
 def layer_weights(layer: nn.Module) -> int:
