@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..nn import LowRankLinear, PifaLinear
@@ -66,11 +67,27 @@ class _PifaForm(Form):
 
 
 class _LowRank(WeightOfMap, LowRankLinear):
-    """`LowRankLinear` for code that reads the `weight` of the layer that it replaces."""
+    """`LowRankLinear` for code that reads `weight` and `bias` of the layer that it replaces."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Asked where nothing else has the name."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "bias" and (parts := list(self.children())):
+                return parts[-1].bias
+            raise
 
 
 class _Pifa(WeightOfMap, PifaLinear):
-    """`PifaLinear` for code that reads the `weight` of the layer that it replaces."""
+    """`PifaLinear` for code that reads the `weight` of the layer that it replaces, and that hands on nested tensors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[*, in]` to `[*, out]`; nn.TransformerEncoder makes nested tensors of padded sequences."""
+        if x.is_nested:
+            return torch.nested.as_nested_tensor([self(part) for part in x.unbind()])
+        result: Tensor = super().forward(x)
+        return result
 
 
 def bias_of(layer: nn.Module) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,18 @@ class Pass:
         on_probe: Callable[[], None] = lambda: None,
     ) -> None:
         """Call the model on all batches and go back through it from each probe."""
+        with plainly(self.model):
+            self._run(batches, gradients, count, description, on_batch, on_probe)
+
+    def _run(
+        self,
+        batches: Sequence[Batch],
+        gradients: bool,
+        count: int | None,
+        description: str | None,
+        on_batch: Callable[[], None],
+        on_probe: Callable[[], None],
+    ) -> None:
         for batch in tqdm(batches, desc=description, disable=description is None, leave=False):
             self.batch = batch
             on_batch()
@@ -253,6 +265,23 @@ def hooked(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def plainly(model: nn.Module) -> Iterator[None]:
+    """Layers are called one by one and have a backward: no shortcuts of transformers, no cuDNN for recurrent layers.
+
+    nn.TransformerEncoder makes nested tensors of padded sequences, and cuDNN goes back through recurrent layers in
+    training mode only.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+        with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _positional(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
