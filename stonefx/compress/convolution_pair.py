@@ -26,7 +26,9 @@ class ConvolutionPair(nn.Sequential):
             if isinstance(part, _TRANSPOSED):
                 # Only axes that a part goes over reach their last size in it.
                 own = [k > 1 or s > 1 or p > 0 for k, s, p in _along_axes(part)]
-                x = part(x, [a if o else b for a, b, o in zip(sizes, x.shape[-len(sizes) :], own, strict=True)])
+                x = part(
+                    x, [a if o else b for a, b, o in zip(sizes, x.shape[-len(sizes) :], own, strict=True)]
+                )
             else:
                 x = part(x)
         return x
@@ -64,7 +66,9 @@ def _along_axes(part: nn.modules.conv._ConvTransposeNd) -> list[tuple[int, int, 
     return list(zip(part.kernel_size, part.stride, part.padding, strict=True))  # type: ignore[arg-type]
 
 
-def convolution(layer: nn.Module, weight: Tensor, axes: Sequence[int], bias: Tensor | None = None) -> nn.Module:
+def convolution(
+    layer: nn.Module, weight: Tensor, axes: Sequence[int], bias: Tensor | None = None
+) -> nn.Module:
     """A convolution over some axes of `layer`, as it goes over them.
 
     Args:

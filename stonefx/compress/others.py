@@ -74,7 +74,10 @@ def claimed(model: nn.Module) -> dict[nn.Module, str]:
     """Modules that another one uses in a way of its own: by their weights, without calling them."""
     found: dict[nn.Module, str] = {}
     for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention) and type(module).forward is nn.MultiheadAttention.forward:
+        if (
+            isinstance(module, nn.MultiheadAttention)
+            and type(module).forward is nn.MultiheadAttention.forward
+        ):
             found[module.out_proj] = IN_ATTENTION
         if parametrize.is_parametrized(module):
             # The layer itself is listed.

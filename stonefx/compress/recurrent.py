@@ -57,7 +57,11 @@ class InputView(View):
 
     def alike(self) -> Any:
         """See `View`."""
-        return (*super().alike(), isinstance(self.layer, nn.RNNCellBase), getattr(self.layer, "batch_first", 0))
+        return (
+            *super().alike(),
+            isinstance(self.layer, nn.RNNCellBase),
+            getattr(self.layer, "batch_first", 0),
+        )
 
     def left_out(self) -> Mapping[str, str]:
         """See `View`."""

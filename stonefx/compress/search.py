@@ -716,9 +716,7 @@ def _factoring(view: View, spectrum: Spectrum, form: Any, rank: int) -> Callable
     return lambda: {view.path: form.build(*spectrum.factors(rank))}
 
 
-def _joining(
-    joint: Joint, outer: Spectrum, inner: Spectrum
-) -> Callable[[int, int], Mapping[str, nn.Module]]:
+def _joining(joint: Joint, outer: Spectrum, inner: Spectrum) -> Callable[[int, int], Mapping[str, nn.Module]]:
     return lambda i, j: {joint.outer.path: joint.build(outer.projection(i), inner.factors(j))}
 
 

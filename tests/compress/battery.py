@@ -54,7 +54,11 @@ def check_products(view: View, arguments: tuple[Any, ...]) -> None:
     bias = getattr(view.layer, "bias", None)
     no_bias = y.detach()
     if isinstance(bias, Tensor):
-        axis = 1 if isinstance(view.layer, nn.modules.conv._ConvNd) and y.dim() == len(view.layer.kernel_size) + 2 else 0
+        axis = (
+            1
+            if isinstance(view.layer, nn.modules.conv._ConvNd) and y.dim() == len(view.layer.kernel_size) + 2
+            else 0
+        )
         axis = axis if isinstance(view.layer, nn.modules.conv._ConvNd) else y.dim() - 1
         no_bias = no_bias - bias.detach().reshape([-1 if i == axis else 1 for i in range(y.dim())])
     torch.testing.assert_close((g * products).sum(), (gradient * no_bias).sum(), rtol=1e-9, atol=1e-9)
@@ -68,9 +72,11 @@ def check_full_rank(view: View, arguments: tuple[Any, ...]) -> None:
         module = form.build(*spectrum.factors(view.full_rank))
         same(module(*arguments), expected)
         assert stored(module) == form.numbers(view.full_rank)
-        assert not any(p.requires_grad != view.layer.weight.requires_grad for p in module.parameters()) if hasattr(
-            view.layer, "weight"
-        ) else True
+        assert (
+            not any(p.requires_grad != view.layer.weight.requires_grad for p in module.parameters())
+            if hasattr(view.layer, "weight")
+            else True
+        )
         if hasattr(module, "weight"):
             assert module.weight.shape == view.layer.weight.shape
             assert module.weight.dtype == view.layer.weight.dtype
@@ -96,7 +102,9 @@ def check_best(view: View, arguments: tuple[Any, ...]) -> None:
     change = a @ b - view.matrix()
     moved = change[0].t()[rows] if view.indexed else torch.einsum("gij,ngj->ngi", change, rows)
     lost = 0.5 * moved.square().sum() / len(rows)
-    torch.testing.assert_close(spectrum.tails[rank], lost, rtol=1e-6, atol=1e-9 * float(spectrum.tails[0] + 1))
+    torch.testing.assert_close(
+        spectrum.tails[rank], lost, rtol=1e-6, atol=1e-9 * float(spectrum.tails[0] + 1)
+    )
 
 
 def spectrum_of(view: View) -> Spectrum:

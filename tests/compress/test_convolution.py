@@ -1,14 +1,12 @@
 """Views of convolutions and transposed convolutions."""
 
-import itertools
 import random
 
 import pytest
 import torch
+from battery import check_all
 from torch import nn
 
-from battery import check_all, spectrum_of, views_of
-from stonefx.compress import layers
 from stonefx.compress.convolution import PLAIN, TRANSPOSED
 
 

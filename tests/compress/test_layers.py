@@ -1,7 +1,6 @@
 """Which layers are found, and the reason why each other matrix is not."""
 
 import re
-import copy
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from stonefx.compress import compress, layers
-from stonefx.compress.search import stored_bytes
 
 
 class Outer(nn.Module):
@@ -97,16 +95,36 @@ def integers() -> nn.Module:
 
 REFUSED = {
     "own forward": (lambda: Gain(8, 8), "layer", "Gain has a forward of its own"),
-    "own convolution": (lambda: StandardisedConvolution(4, 4, 3), "layer", "StandardisedConvolution has a forward of"),
+    "own convolution": (
+        lambda: StandardisedConvolution(4, 4, 3),
+        "layer",
+        "StandardisedConvolution has a forward of",
+    ),
     "own embedding": (lambda: Scaled(8, 8), "layer", "Scaled has a forward of its own"),
     "depthwise": (lambda: nn.Conv1d(8, 8, 3, groups=8), "layer", "rank one already"),
     "max_norm": (lambda: nn.Embedding(9, 8, max_norm=1.0), "layer", "max_norm=1"),
     "bag": (lambda: nn.EmbeddingBag(9, 8), "layer", "EmbeddingBag"),
     "bilinear": (lambda: nn.Bilinear(4, 5, 6), "layer.weight", "two inputs"),
-    "attention": (lambda: nn.MultiheadAttention(8, 2), "layer.in_proj_weight", "computes with all its matrices"),
-    "attention out": (lambda: nn.MultiheadAttention(8, 2), "layer.out_proj", "computes with all its matrices"),
-    "weight_norm": (lambda: parametrizations.weight_norm(nn.Linear(8, 8)), "layer", "remove_parametrizations"),
-    "spectral_norm": (lambda: parametrizations.spectral_norm(nn.Conv2d(8, 8, 3)), "layer", "remove_parametrizations"),
+    "attention": (
+        lambda: nn.MultiheadAttention(8, 2),
+        "layer.in_proj_weight",
+        "computes with all its matrices",
+    ),
+    "attention out": (
+        lambda: nn.MultiheadAttention(8, 2),
+        "layer.out_proj",
+        "computes with all its matrices",
+    ),
+    "weight_norm": (
+        lambda: parametrizations.weight_norm(nn.Linear(8, 8)),
+        "layer",
+        "remove_parametrizations",
+    ),
+    "spectral_norm": (
+        lambda: parametrizations.spectral_norm(nn.Conv2d(8, 8, 3)),
+        "layer",
+        "remove_parametrizations",
+    ),
     "older spectral_norm": (lambda: nn.utils.spectral_norm(nn.Linear(8, 8)), "layer", "by a hook"),
     "pruned": (lambda: prune.random_unstructured(nn.Linear(8, 8), "weight", 0.5), "layer", "by a hook"),
     "patched": (patched, "layer", "its forward was replaced on this very layer"),
@@ -121,7 +139,11 @@ REFUSED = {
     "meta": (lambda: nn.Linear(8, 8, device="meta"), "layer", "meta device"),
     "one row": (lambda: nn.Linear(8, 1), "layer", "no rank makes it smaller: rank 1 stores 8 numbers"),
     "experts": (Experts, "layer.gate_up", "a batch of 4 matrices"),
-    "norm of two axes": (lambda: nn.LayerNorm((4, 8)), "layer.weight", "weight of a LayerNorm, which is not a linear"),
+    "norm of two axes": (
+        lambda: nn.LayerNorm((4, 8)),
+        "layer.weight",
+        "weight of a LayerNorm, which is not a linear",
+    ),
     "hidden": (lambda: nn.GRU(8, 8), "layer.weight_hh_l0", "multiplied with the state once a step"),
     "stacked": (lambda: nn.LSTM(8, 8, 2), "layer.weight_ih_l1", "stacked on another one"),
 }
@@ -185,7 +207,9 @@ def test_a_module_used_at_several_paths_is_replaced_at_all() -> None:
             return self.parts["b"](self.parts["a"](x))
 
     whole = Twice()
-    small, stats = compress(whole, [torch.randn(4, 16) for _ in range(5)], max_ratio=0.6, cost="bytes", progress=False)
+    small, stats = compress(
+        whole, [torch.randn(4, 16) for _ in range(5)], max_ratio=0.6, cost="bytes", progress=False
+    )
     assert small.parts["a"] is small.parts["b"][1]
     assert type(small.parts["a"]) is not nn.Linear and type(shared) is nn.Linear
     assert [row.path for row in stats.layers] == ["parts.a"]
@@ -199,6 +223,8 @@ def test_only_the_layers_chosen() -> None:
 
 
 def test_rows_of_parameters_tell_shape_and_bytes() -> None:
-    _, stats = compress(Outer(Experts()), [torch.randn(4, 8) for _ in range(4)], max_ratio=0.7, progress=False)
+    _, stats = compress(
+        Outer(Experts()), [torch.randn(4, 8) for _ in range(4)], max_ratio=0.7, progress=False
+    )
     (row,) = stats.layers
     assert (row.path, row.shape, row.bytes_before) == ("layer.gate_up", "4x8x6", 4 * 4 * 8 * 6)

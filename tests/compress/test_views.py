@@ -1,16 +1,12 @@
 """Views of linear layers, embeddings and recurrent layers."""
 
-import copy
-import itertools
-
 import pytest
 import torch
-from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
-
 from battery import check_all, check_products, flat, same, spectrum_of, views_of
-from stonefx.compress import layers
-from stonefx.compress.standing import DeferredWeight, deferred
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence
+
+from stonefx.compress.standing import deferred
 
 D = torch.float64
 
@@ -44,7 +40,12 @@ RECURRENT = [
         (nn.RNN, {}),
         (nn.RNN, {"nonlinearity": "relu"}),
     )
-    for both, number, bias, first in ((False, 1, True, True), (True, 1, False, False), (True, 2, True, True), (False, 2, True, False))
+    for both, number, bias, first in (
+        (False, 1, True, True),
+        (True, 1, False, False),
+        (True, 2, True, True),
+        (False, 2, True, False),
+    )
 ]
 
 
@@ -103,7 +104,14 @@ def test_a_deferred_weight_tells_facts_without_values() -> None:
         return torch.full((2, 3), 4.0, dtype=D)
 
     weight = deferred((2, 3), torch.zeros(1, dtype=D), compute)
-    facts = (weight.dtype, tuple(weight.shape), weight.device.type, weight.dim(), weight.size(0), weight.numel())
+    facts = (
+        weight.dtype,
+        tuple(weight.shape),
+        weight.device.type,
+        weight.dim(),
+        weight.size(0),
+        weight.numel(),
+    )
     assert facts == (D, (2, 3), "cpu", 2, 2, 6) and not asked
     assert isinstance(weight, torch.Tensor)
     same(nn.functional.linear(torch.ones(1, 3, dtype=D), weight), torch.full((1, 2), 12.0, dtype=D))
@@ -133,4 +141,6 @@ def test_factors_have_the_dtype_of_the_layer(dtype: torch.dtype) -> None:
                 assert {p.dtype for p in module.parameters()} == {dtype}
                 assert not any(p.requires_grad for p in module.parameters())
                 got = flat(module(x.to(dtype) if x.is_floating_point() else x))
-                torch.testing.assert_close(got, expected, rtol=0.06, atol=0.06 if dtype != torch.float32 else 1e-4)
+                torch.testing.assert_close(
+                    got, expected, rtol=0.06, atol=0.06 if dtype != torch.float32 else 1e-4
+                )
