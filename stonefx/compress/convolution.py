@@ -41,7 +41,7 @@ class ConvolutionView(View):
     @property
     def name(self) -> str:
         """See `View`."""
-        wide = [axis for axis in range(self.axes) if self._kernel[axis] > 1]
+        wide = [axis for axis in range(self.axes) if self.kernel[axis] > 1]
         inside = [axis for axis in wide if axis in self.first]
         if not wide:
             return "linear"
@@ -50,7 +50,7 @@ class ConvolutionView(View):
     @property
     def axes(self) -> int:
         """How many dimensions the kernel has."""
-        return len(self._kernel)
+        return len(self.kernel)
 
     @property
     def second(self) -> tuple[int, ...]:
@@ -63,13 +63,20 @@ class ConvolutionView(View):
         return isinstance(self.layer, TRANSPOSED)
 
     @property
-    def _kernel(self) -> tuple[int, ...]:
-        return self.layer.kernel_size  # type: ignore[return-value]
+    def _convolution(self) -> Any:
+        """The layer, whose attributes depend on its kind."""
+        return self.layer
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Taps along each axis."""
+        kernel: tuple[int, ...] = self._convolution.kernel_size
+        return kernel
 
     def matrix(self) -> Tensor:
         """See `View`."""
-        weight: Tensor = self.layer.weight.detach().double()  # type: ignore[operator, union-attr]
-        weight = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], *self._kernel)
+        weight: Tensor = self._convolution.weight.detach().double()
+        weight = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], *self.kernel)
         given, made = (1, 2) if self.transposed else (2, 1)
         order = (0, made, *(3 + a for a in self.second), given, *(3 + a for a in self.first))
         return weight.permute(order).reshape(self.groups, self.rows, self.columns)
@@ -80,11 +87,11 @@ class ConvolutionView(View):
         if self.transposed:
             sizes = self._sizes(x, arguments[1] if len(arguments) > 1 else None)
             for axis in self.first:
-                before = -self.layer.padding[axis]  # type: ignore[index, operator]
+                before = -self._convolution.padding[axis]
                 x = placed(scattered(x, 2 + axis, *self._taps(axis)), 2 + axis, before, sizes[axis])
             return self._rows(x)
-        mode = self.layer.padding_mode
-        pads = per_axis(self.layer._reversed_padding_repeated_twice)  # type: ignore[arg-type]
+        mode = self._convolution.padding_mode
+        pads = per_axis(self._convolution._reversed_padding_repeated_twice)
         for axis, (before, after) in enumerate(pads):
             if before or after:
                 size = before + x.shape[2 + axis] + after
@@ -104,7 +111,7 @@ class ConvolutionView(View):
             taps, step, spacing = self._taps(axis)
             count = g.shape[2 + axis]
             if self.transposed:
-                padding, extra = self.layer.padding[axis], self.layer.output_padding[axis]  # type: ignore[index]
+                padding, extra = self._convolution.padding[axis], self._convolution.output_padding[axis]
                 last = count + 2 * padding - spacing * (taps - 1) - 1
                 # As many windows as there were inputs. What an output size adds is shorter than a step.
                 count = (last - (extra if extra >= step else 0)) // step + 1
@@ -127,16 +134,16 @@ class ConvolutionView(View):
 
     def alike(self) -> Any:
         """See `View`."""
-        layer = self.layer
-        geometry = (self._kernel, layer.stride, layer.padding, layer.dilation, layer.padding_mode)
+        layer = self._convolution
+        geometry = (self.kernel, layer.stride, layer.padding, layer.dilation, layer.padding_mode)
         return (*super().alike(), type(layer), self.first, *geometry, getattr(layer, "output_padding", None))
 
     def factors(self, a: Tensor, b: Tensor) -> tuple[nn.Module, nn.Module]:
         """The two convolutions, from `a [groups, rows, rank]` and `b [groups, rank, columns]`."""
         rank = b.shape[1]
-        taps = [self._kernel[axis] for axis in self.second]
+        taps = [self.kernel[axis] for axis in self.second]
         second = a.reshape(self.groups, -1, *taps, rank).movedim(-1, 2)
-        taps = [self._kernel[axis] for axis in self.first]
+        taps = [self.kernel[axis] for axis in self.first]
         first = b.reshape(self.groups, rank, -1, *taps)
         return (
             convolution(self.layer, first, self.first),
@@ -145,7 +152,7 @@ class ConvolutionView(View):
 
     def _taps(self, axis: int) -> tuple[int, int, int]:
         """Of the kernel along an axis: how many taps, the stride and the dilation."""
-        return self._kernel[axis], self.layer.stride[axis], self.layer.dilation[axis]  # type: ignore[index, return-value]
+        return self.kernel[axis], self._convolution.stride[axis], self._convolution.dilation[axis]
 
     def _batched(self, x: Tensor) -> Tensor:
         return x if x.dim() == self.axes + 2 else x[None]
@@ -157,7 +164,7 @@ class ConvolutionView(View):
         sizes = []
         for axis in range(self.axes):
             taps, step, spacing = self._taps(axis)
-            padding, extra = self.layer.padding[axis], self.layer.output_padding[axis]  # type: ignore[index]
+            padding, extra = self._convolution.padding[axis], self._convolution.output_padding[axis]
             size = step * (x.shape[2 + axis] - 1) + spacing * (taps - 1) + 1
             sizes.append(size - 2 * padding + extra)
         return sizes
@@ -199,7 +206,7 @@ class Tucker(Joint):
 
     def numbers(self, outer_rank: int, inner_rank: int) -> int:
         """See `Joint`."""
-        groups, taps = self.outer.groups, math.prod(self.outer.layer.kernel_size)  # type: ignore[arg-type]
+        groups, taps = self.outer.groups, math.prod(self.outer.kernel)
         between = inner_rank * outer_rank * taps
         return groups * (inner_rank * self.inner.columns + between + outer_rank * self.outer.rows)
 
@@ -207,7 +214,7 @@ class Tucker(Joint):
         """See `Joint`."""
         (a, x), (spread, b) = outer, inner
         layer, groups = self.outer.layer, self.outer.groups
-        taps = [self.outer.layer.kernel_size[axis] for axis in self.inner.second]  # type: ignore[index]
+        taps = [self.outer.kernel[axis] for axis in self.inner.second]
         # Every axis is gone over once: by the core, but for those that the inner view's first convolution goes over.
         spread = spread.reshape(groups, self.outer.rows, -1)
         core = (x @ spread).reshape(groups, x.shape[1], *taps, -1).movedim(-1, 2)

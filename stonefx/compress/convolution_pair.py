@@ -21,7 +21,7 @@ class ConvolutionPair(nn.Sequential):
         """The result for `x [samples, channels, *sizes]`; `output_size` as in transposed convolutions."""
         if output_size is None:
             return super().forward(x)
-        sizes = list(output_size)[-len(self[0].kernel_size) :]  # type: ignore[arg-type]
+        sizes = list(output_size)[2 - x.dim() :] if len(output_size) == x.dim() else list(output_size)
         for part in self:
             if isinstance(part, _TRANSPOSED):
                 # Only axes that a part goes over reach their last size in it.
@@ -36,23 +36,22 @@ class ConvolutionPair(nn.Sequential):
     @property
     def weight(self) -> Tensor:
         """The kernel that these stand for; see `DeferredWeight`."""
-        parts = list(self)
+        parts: list[Any] = list(self)
         made, given = parts[-1].out_channels, parts[0].in_channels
         transposed = any(isinstance(part, _TRANSPOSED) for part in parts)
         groups = parts[0].groups
-        kernel = [max(sizes) for sizes in zip(*(part.kernel_size for part in parts), strict=True)]  # type: ignore[arg-type]
-        shape = (given, made // groups, *kernel) if transposed else (made, given // groups, *kernel)  # type: ignore[operator]
+        kernel = [max(sizes) for sizes in zip(*(part.kernel_size for part in parts), strict=True)]
+        shape = (given, made // groups, *kernel) if transposed else (made, given // groups, *kernel)
 
         def compute() -> Tensor:
-            whole = None
+            whole: Any = None
             for part in parts:
-                w: Tensor = part.weight  # type: ignore[assignment]
-                w = w.unflatten(0, (groups, -1))  # type: ignore[arg-type]
+                w = part.weight.unflatten(0, (groups, -1))
                 w = w if isinstance(part, _TRANSPOSED) else w.transpose(1, 2)
                 # No axis has several taps in two parts, so that products of kernels are outer ones.
                 whole = w if whole is None else torch.einsum("gir...,gro...->gio...", whole, w)
-            assert whole is not None
-            return (whole if transposed else whole.transpose(1, 2)).flatten(0, 1)
+            merged: Tensor = (whole if transposed else whole.transpose(1, 2)).flatten(0, 1)
+            return merged
 
         return deferred(tuple(shape), parts[0].weight, compute)
 
@@ -62,8 +61,8 @@ class ConvolutionPair(nn.Sequential):
         return self[-1].bias
 
 
-def _along_axes(part: nn.modules.conv._ConvTransposeNd) -> list[tuple[int, int, int]]:
-    return list(zip(part.kernel_size, part.stride, part.padding, strict=True))  # type: ignore[arg-type]
+def _along_axes(part: Any) -> list[tuple[int, int, int]]:
+    return list(zip(part.kernel_size, part.stride, part.padding, strict=True))
 
 
 def convolution(
@@ -89,17 +88,18 @@ def convolution(
     moved = moved or any(any(p) if isinstance(p, tuple) else p for p in (layer.padding, layer.output_padding))
     transposed = isinstance(layer, _TRANSPOSED) and bool(axes) and moved
     kinds = _TRANSPOSED if transposed else _CONVOLUTIONS
-    kind = kinds[len(kernel) - 1]
+    kind: Any = kinds[len(kernel) - 1]
     if axes and (transposed or not isinstance(layer, _TRANSPOSED)):
         padding = layer.padding if isinstance(layer.padding, str) else over(layer.padding, 0)
         shared |= {"stride": over(layer.stride, 1), "dilation": over(layer.dilation, 1), "padding": padding}
         shared["padding_mode"] = layer.padding_mode
     if transposed:
         shared["output_padding"] = over(layer.output_padding, 0)
-    made_by = kind(groups * given, groups * made, tuple(kernel), **shared, dtype=torch.float64)
+    made_by: Any = kind(groups * given, groups * made, tuple(kernel), **shared, dtype=torch.float64)
     weight = weight.transpose(1, 2) if transposed else weight
     with torch.no_grad():
         made_by.weight.copy_(weight.reshape(made_by.weight.shape))
         if bias is not None:
             made_by.bias.copy_(bias)
-    return made_by
+    found: nn.Module = made_by
+    return found

@@ -27,16 +27,30 @@ class EmbeddingView(View):
     def inputs(self, arguments: tuple[Any, ...]) -> Tensor:
         """See `View`."""
         indices: Tensor = arguments[0]
-        return indices.reshape(len(indices) if indices.dim() else 1, -1).long()
+        shared = indices.dim() == 0 or _consecutive(indices)
+        return indices.reshape(1 if shared else len(indices), -1).long()
 
     def outputs(self, gradient: Tensor) -> Tensor:
         """See `View`."""
         samples = gradient.shape[0] if gradient.dim() > 1 else 1
         return gradient.reshape(samples, -1, 1, gradient.shape[-1])
 
+    def observed(self, arguments: tuple[Any, ...], result: Any) -> tuple[Tensor, Any]:
+        """The vectors; positions that all samples share, `arange(length)`, as those of one sample."""
+        if not _consecutive(arguments[0]):
+            return result, result
+        rows = result[None]
+        return rows, rows[0]
+
     def forms(self) -> Mapping[str, Form]:
         """See `View`."""
         return {"pair": _Pair(self)}
+
+
+def _consecutive(indices: Tensor) -> bool:
+    if indices.dim() != 1 or len(indices) < 2:
+        return False
+    return bool((indices.diff() == 1).all())
 
 
 class EmbeddingPair(nn.Sequential):

@@ -104,11 +104,16 @@ def read(path: str, layer: nn.Module) -> list[LinearView] | str | None:
     """See `layers.READERS`."""
     kind = type(layer)
     if computes_as(layer, nn.Linear) or (kind.__module__, kind.__name__) in EQUAL:
-        rows, columns = layer.weight.shape
-        return [LinearView(path, layer, 1, int(rows), int(columns))]
+        rows, columns = _shape(layer)
+        return [LinearView(path, layer, 1, rows, columns)]
     if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
-        columns, rows = layer.weight.shape
-        return [LinearView(path, layer, 1, int(rows), int(columns))]
+        columns, rows = _shape(layer)
+        return [LinearView(path, layer, 1, rows, columns)]
     if isinstance(layer, nn.Linear):
         return may_differ(layer, nn.Linear)
     return None
+
+
+def _shape(layer: Any) -> tuple[int, int]:
+    rows, columns = layer.weight.shape
+    return int(rows), int(columns)

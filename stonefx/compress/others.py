@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 NO_MATRIX = "which is not a linear layer that can be replaced"
@@ -67,7 +67,9 @@ def unread(module: nn.Module) -> Iterator[tuple[str, str]]:
             yield name, f"weight of a {kind}, {NO_MATRIX}"
 
 
-IN_ATTENTION = "nn.MultiheadAttention computes with all its matrices in one call, and none of them is a layer called alone"
+IN_ATTENTION = (
+    "nn.MultiheadAttention computes with all its matrices in one call; none of them is a layer called alone"
+)
 
 
 def claimed(model: nn.Module) -> dict[nn.Module, str]:
@@ -81,7 +83,7 @@ def claimed(model: nn.Module) -> dict[nn.Module, str]:
             found[module.out_proj] = IN_ATTENTION
         if parametrize.is_parametrized(module):
             # The layer itself is listed.
-            found |= dict.fromkeys(module.parametrizations.modules(), "")  # type: ignore[union-attr, operator]
+            found |= dict.fromkeys(module.parametrizations.modules(), "")  # type: ignore[union-attr]
     return found
 
 
@@ -95,7 +97,7 @@ def uninitialised(model: nn.Module) -> list[str]:
     return [
         path
         for path, module in model.named_modules()
-        if any(isinstance(p, UninitializedTensorMixin) for p in module.parameters(recurse=False))
+        if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False))
     ]
 
 

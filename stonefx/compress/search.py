@@ -596,9 +596,10 @@ class Search:
                     continue
                 rows[path] = self._chosen_row(rows[path], option, paths)
             if len(paths) == 1 and option.size is not None:
-                number = next(
-                    (n for n, v in enumerate(self.views) if v.path == paths[0] and n in self.spectra), None
-                )
+                found = [n for n, v in enumerate(self.views) if v.path == paths[0] and n in self.spectra]
+                # The form's name tells where the layer is cut.
+                cut = [n for n in found if option.form.split("+")[0].endswith(f" {self.views[n].name}")]
+                number = next(iter(cut or found), None)
                 if number is not None:
                     tails = self.spectra[number].tails
                     kept += (tails[0] - tails[min(option.size, len(tails) - 1)]).item()

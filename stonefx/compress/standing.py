@@ -82,12 +82,11 @@ class WeightOfMap(nn.Module):
     def weight(self) -> Tensor:
         """`[out, in]`, or `[in, out]` for transformers' Conv1D."""
         first = next(self.parameters())
-        columns, rows = (
-            (self.nx, self.nf) if self.transposed else (self.in_features, self.out_features)  # type: ignore[attr-defined]
-        )
+        facts: Any = self
+        columns, rows = (facts.nx, facts.nf) if self.transposed else (facts.in_features, facts.out_features)
 
         def compute() -> Tensor:
-            points = torch.eye(int(columns), dtype=first.dtype, device=first.device)
+            points = torch.eye(columns, dtype=first.dtype, device=first.device)
             matrix = self(points) - self(torch.zeros_like(points[:1]))
             return matrix if self.transposed else matrix.t()
 
@@ -101,9 +100,9 @@ def standing_in(module: nn.Module, layer: nn.Module) -> nn.Module:
     """
     weight = next(p for p in layer.parameters() if p.dim() > 1)
     for name, value in vars(layer).items():
-        if not name.startswith("_") and name != "training" and not isinstance(value, (Tensor, nn.Module)):
-            if not hasattr(type(module), name):
-                module.__dict__.setdefault(name, value)
+        hidden = name.startswith("_") or name == "training" or hasattr(type(module), name)
+        if not hidden and not isinstance(value, (Tensor, nn.Module)):
+            module.__dict__.setdefault(name, value)
     if isinstance(module, WeightOfMap):
         module.transposed = hasattr(layer, "nf")
     return module.to(weight.device, weight.dtype).train(layer.training).requires_grad_(weight.requires_grad)

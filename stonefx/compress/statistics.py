@@ -19,6 +19,10 @@ from .views import View
 ROWS = 8192
 """Rows that are turned into float64 at once."""
 
+UNSEEN = 0.1
+"""Share of indices that the data does not show, all alike: without it rows of an embedding that were never picked
+would count for nothing, and a rank as small as the number of those that were would seem to lose nothing."""
+
 
 @dataclass
 class Statistics:
@@ -48,12 +52,15 @@ class Sums:
     def statistics(self, views: Sequence[View], keys: Mapping[int, int]) -> dict[int, Statistics]:
         """By the number of the view."""
         found = {}
-        for number, _ in enumerate(views):
+        for number, view in enumerate(views):
             key = keys.get(number, number)
             if key in self.inputs:
                 gradients = self.gradients.get(number)
+                inputs = self.inputs[key] / max(self.positions[key], 1)
+                if view.indexed:
+                    inputs = (inputs + UNSEEN / view.columns) / (1 + UNSEEN)
                 found[number] = Statistics(
-                    self.inputs[key] / max(self.positions[key], 1),
+                    inputs,
                     None if gradients is None else gradients / max(self.samples, 1),
                     self.positions[key],
                 )

@@ -32,7 +32,7 @@ def scattered(x: Tensor, axis: int, taps: int, step: int, spacing: int) -> Tenso
     shape[axis] = span + spacing * (taps - 1)
     made = x.new_zeros(*shape, taps)
     for tap in range(taps):
-        where = [slice(None)] * x.dim()
+        where: list[slice | int] = [slice(None)] * x.dim()
         where[axis] = slice(spacing * tap, spacing * tap + span, step)
         made[(*where, tap)] = x
     return made

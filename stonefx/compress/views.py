@@ -123,7 +123,7 @@ class Joint(ABC):
         """The layer's replacement.
 
         Args:
-            outer: `a [groups, rows, rank]` and `x [groups, rank, rows]` of the outer view, where `a x W` is its best map.
+            outer: `a [groups, rows, rank]` and `x [groups, rank, rows]`, where `a x W` is the outer view's best map.
             inner: factors of the inner view, as in `Form.build`.
         """
 

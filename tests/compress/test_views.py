@@ -6,7 +6,11 @@ from battery import check_all, check_products, flat, same, spectrum_of, views_of
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
+from stonefx.compress.data import Batch
+from stonefx.compress.embedding import read
+from stonefx.compress.spectrum import decompose
 from stonefx.compress.standing import deferred
+from stonefx.compress.statistics import measure
 
 D = torch.float64
 
@@ -144,3 +148,27 @@ def test_factors_have_the_dtype_of_the_layer(dtype: torch.dtype) -> None:
                 torch.testing.assert_close(
                     got, expected, rtol=0.06, atol=0.06 if dtype != torch.float32 else 1e-4
                 )
+
+
+def test_positions_that_all_samples_share_are_one_sample() -> None:
+    (view,) = views_of(nn.Embedding(9, 6).double())
+    positions = torch.arange(2, 6)
+    y, result = view.observed((positions,), view.layer(positions))
+    assert view.inputs((positions,)).shape == (1, 4) and view.outputs(y).shape == (1, 4, 1, 6)
+    same(result, view.layer(positions))
+    labels = torch.tensor([3, 1, 1, 7])
+    assert view.inputs((labels,)).shape == (4, 1)
+
+
+def test_rows_that_were_never_picked_count_a_little() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(200, 32), nn.Linear(32, 4)).double()
+    # Ten of 200 rows are seen, and the others lie in a few directions.
+    with torch.no_grad():
+        model[0].weight[10:] = torch.randn(190, 4, dtype=D) @ torch.randn(4, 32, dtype=D)
+    (view,) = read("0", model[0])
+    batches = [Batch((torch.randint(10, (4, 6)),), samples=4) for _ in range(3)]
+    found = measure(model, [view], batches, gradients=False, output=lambda y: y)[0]
+    assert (found.inputs > 0).all() and found.inputs.sum() == pytest.approx(1.0)
+    a, b = decompose(view.matrix(), found).factors(14)
+    same(a @ b, view.matrix())
