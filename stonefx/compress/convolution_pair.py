@@ -33,6 +33,10 @@ class ConvolutionPair(nn.Sequential):
                 x = part(x)
         return x
 
+    def plain(self) -> nn.Sequential:
+        """The same convolutions where torch is all there is; they take no `output_size`."""
+        return nn.Sequential(*self).train(self.training)
+
     @property
     def weight(self) -> Tensor:
         """The kernel that these stand for; see `DeferredWeight`."""

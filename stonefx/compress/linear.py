@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..nn import LowRankLinear, PifaLinear
@@ -80,14 +79,7 @@ class _LowRank(WeightOfMap, LowRankLinear):
 
 
 class _Pifa(WeightOfMap, PifaLinear):
-    """`PifaLinear` for code that reads the `weight` of the layer that it replaces, and that hands on nested tensors."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[*, in]` to `[*, out]`; nn.TransformerEncoder makes nested tensors of padded sequences."""
-        if x.is_nested:
-            return torch.nested.as_nested_tensor([self(part) for part in x.unbind()])
-        result: Tensor = super().forward(x)
-        return result
+    """`PifaLinear` for code that reads the `weight` of the layer that it replaces."""
 
 
 def bias_of(layer: nn.Module) -> Tensor | None:

@@ -25,6 +25,11 @@ class InputView(View):
     Of stacked layers it is the first one; the inputs of the others come from inside.
     """
 
+    @property
+    def name(self) -> str:
+        """See `View`."""
+        return "input"
+
     def matrix(self) -> Tensor:
         """See `View`."""
         return self._stacked().double()[None]

@@ -206,10 +206,9 @@ def test_a_module_used_at_several_paths_is_replaced_at_all() -> None:
         def forward(self, x):
             return self.parts["b"](self.parts["a"](x))
 
-    whole = Twice()
-    small, stats = compress(
-        whole, [torch.randn(4, 16) for _ in range(5)], max_ratio=0.6, cost="bytes", progress=False
-    )
+    whole, forms = Twice(), ("pair", "pifa")
+    data = [torch.randn(4, 16) for _ in range(5)]
+    small, stats = compress(whole, data, max_ratio=0.6, forms=forms, cost="bytes", progress=False)
     assert small.parts["a"] is small.parts["b"][1]
     assert type(small.parts["a"]) is not nn.Linear and type(shared) is nn.Linear
     assert [row.path for row in stats.layers] == ["parts.a"]

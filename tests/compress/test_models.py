@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from battery import spectrum_of
 from torch import Tensor, nn
 
 from stonefx.compress import compress, layers
 from stonefx.compress.metric import main_result
+from stonefx.compress.saving import plain
+from stonefx.compress.settings import FORMS
 
 
 class Residual(nn.Module):
@@ -166,7 +170,8 @@ def test_every_family(name: str) -> None:
     model.eval()
     # Of the tagger's bytes the weights of states are a good part, and these stay.
     ratio = 0.8 if name in ("lstm", "gru") else 0.7
-    small, stats = compress(model, data, max_ratio=ratio, cost="bytes", progress=False, seed=1)
+    forms = FORMS if name in PLAIN or name == "falcon" else ("pair", "pifa")
+    small, stats = compress(model, data, max_ratio=ratio, cost="bytes", forms=forms, progress=False, seed=1)
     assert stats.compression_ratio <= ratio and stats.reached
     assert not any("no call of it" in row.reason for row in stats.layers)
     rows = {row.path: row for row in stats.layers}
@@ -196,10 +201,6 @@ def result(model: nn.Module, batch: Any) -> Tensor:
 
 def fully_factored(model: nn.Module) -> nn.Module:
     """A copy with every layer that can be replaced as a pair of full rank, its views in turn."""
-    import copy
-
-    from battery import spectrum_of
-
     full = copy.deepcopy(model)
     found = layers.find(full)
     for i, (path, views) in enumerate(found.views.items()):
@@ -207,3 +208,30 @@ def fully_factored(model: nn.Module) -> nn.Module:
         form = view.forms()["pair"]
         layers.replace(full, path, form.build(*spectrum_of(view).factors(view.full_rank)), found.shared)
     return full
+
+
+@pytest.mark.parametrize("name", ["resnet", "decoder", "output tied"])
+def test_models_of_torch_alone_give_the_same(name: str) -> None:
+    model, data = BUILDERS[name]()
+    small, stats = compress(model.eval(), data, max_ratio=0.7, cost="bytes", forms=("pair",), progress=False)
+    assert any(row.form != "dense" for row in stats.layers)
+    if name == "output tied":
+        return
+    bare = plain(small)
+    assert {type(m).__module__.partition(".")[0] for m in bare.modules()} <= {"torch", "test_models"}
+    torch.testing.assert_close(result(bare, data[0]), result(small, data[0]))
+
+
+def test_nested_tensors_are_back_when_a_layer_is() -> None:
+    model, data = encoder()
+    model.eval()
+    expected = result(model, data[0])
+    found = layers.find(model)
+    path = "encoder.layers.1.linear1"
+    kept, view = model.get_submodule(path), found.views[path][0]
+    pifa = view.forms()["pifa"].build(*spectrum_of(view).factors(8))
+    layers.replace(model, path, pifa, found.shared)
+    assert not model.encoder.use_nested_tensor and result(model, data[0]).isfinite().all()
+    layers.replace(model, path, kept, found.shared)
+    assert model.encoder.use_nested_tensor
+    torch.testing.assert_close(result(model, data[0]), expected)
