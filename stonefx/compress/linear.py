@@ -66,16 +66,7 @@ class _PifaForm(Form):
 
 
 class _LowRank(WeightOfMap, LowRankLinear):
-    """`LowRankLinear` for code that reads `weight` and `bias` of the layer that it replaces."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Asked where nothing else has the name."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "bias" and (parts := list(self.children())):
-                return parts[-1].bias
-            raise
+    """`LowRankLinear` for code that reads the `weight` of the layer that it replaces."""
 
 
 class _Pifa(WeightOfMap, PifaLinear):

@@ -583,12 +583,9 @@ class Search:
 
     def _finish(self) -> None:
         rows = {path: self._row(path) for path in self.layers.views}
-<<<<<<< HEAD
         before = sum(row.bytes_before for row in rows.values())
         whole = stored_bytes(self.original, recurse=True)
-=======
         refused = [self._row(path) for path in self.layers.refused if path not in rows]
->>>>>>> 9079804 (compress: every matrix of a model is listed; recurrent layers, embeddings, convolutions in the search)
         kept = total = 0.0
         for paths, option in self.plan.chosen.items():
             for path in paths:
@@ -614,7 +611,6 @@ class Search:
             self.stats.layers.append(replace(row, bytes_after=size))
             if row.rank is not None:
                 self.stats.ranks[path] = row.rank
-<<<<<<< HEAD
         for path, place in self.exact.into.items():
             size = self.exact.bytes_before[path]
             before += size
@@ -627,21 +623,7 @@ class Search:
                     reason=f"merged into {place} without a loss",
                 )
             )
-        for path, reason in self.layers.refused.items():
-            if path in rows:
-                continue
-            found = layers.get(self.model, path)
-            size = (
-                stored_bytes(found) if isinstance(found, nn.Module) else found.numel() * found.element_size()
-            )
-            self.stats.layers.append(
-                LayerRow(
-                    path=path, shape=_shape(found), bytes_before=size, bytes_after=size, reason=reason
-                )
-            )
-=======
         self.stats.layers += refused
->>>>>>> 9079804 (compress: every matrix of a model is listed; recurrent layers, embeddings, convolutions in the search)
         self.stats.compression_ratio = after / before if before else 1.0
         self.stats.model_ratio = stored_bytes(self.model, recurse=True) / max(whole, 1)
         self.stats.energy_preserved = kept / total if total else 1.0
@@ -652,17 +634,13 @@ class Search:
         found = layers.get(self.model, path)
         size = stored_bytes(found) if isinstance(found, nn.Module) else found.numel() * found.element_size()
         reason = self.layers.refused.get(path, "")
-<<<<<<< HEAD
         return LayerRow(
             path=path,
-            shape=_shape(layer),
+            shape=_shape(found),
             bytes_before=self.exact.bytes_before.get(path, size),
             bytes_after=size,
             reason=reason,
         )
-=======
-        return LayerRow(path=path, shape=_shape(found), bytes_before=size, bytes_after=size, reason=reason)
->>>>>>> 9079804 (compress: every matrix of a model is listed; recurrent layers, embeddings, convolutions in the search)
 
     def _chosen_row(self, row: LayerRow, option: Option, paths: tuple[str, ...]) -> LayerRow:
         if option.form == "dense":
