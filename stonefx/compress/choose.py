@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 
@@ -55,6 +56,27 @@ def plan(
         picked = table.pick(math.exp(high))
     chosen = table.filled(picked, budget)
     return Plan(chosen, sum(map(price, chosen.values())), sum(option.loss for option in chosen.values()))
+
+
+def lower_hull(points: Sequence[tuple[float, float, Any]]) -> list[tuple[float, float, Any]]:
+    """Points `(cost, loss, what)` that are best for some price, by cost.
+
+    >>> lower_hull([(1.0, 4.0, "a"), (2.0, 3.5, "b"), (3.0, 1.0, "c"), (4.0, 1.0, "d")])
+    [(1.0, 4.0, 'a'), (3.0, 1.0, 'c')]
+    """
+    hull: list[tuple[float, float, Any]] = []
+    for point in sorted(points, key=lambda p: p[:2]):
+        if hull and point[1] >= hull[-1][1]:
+            continue
+        while len(hull) > 1 and _above(hull[-2], hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _above(a: tuple[float, float, Any], b: tuple[float, float, Any], c: tuple[float, float, Any]) -> bool:
+    """Whether the middle one of three points is not below the line through the others."""
+    return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
 
 
 class _Table:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
-from . import linear
-from .views import View
+from . import convolution, embedding, linear, others, recurrent
+from .views import View, layer_weights
 
-READERS: tuple[Callable[[str, nn.Module], Sequence[View] | str | None], ...] = (linear.read,)
+READERS: tuple[Callable[[str, nn.Module], Sequence[View] | str | None], ...] = (
+    linear.read,
+    convolution.read,
+    embedding.read,
+    recurrent.read,
+)
 """Each reads the layers of its kind: their views, or a reason why this one cannot be made smaller; None for others."""
 
 
@@ -22,7 +27,7 @@ class Layers:
 
     Attributes:
         views: of each layer, by path.
-        refused: path of each other layer that holds a matrix, with the reason.
+        refused: path of each other layer or parameter that holds a matrix, with the reason.
         shared: path -> all paths of the same module.
     """
 
@@ -35,8 +40,12 @@ def find(model: nn.Module, chosen: str | Iterable[str] | None = None) -> Layers:
     """Read all layers of `model`, or those whose paths or patterns are `chosen`.
 
     Raises:
-        ValueError: a name fits no layer; the message names near ones.
+        ValueError: a name fits no layer (the message names near ones), or a lazy layer has no weights yet.
     """
+    if lazy := others.uninitialised(model):
+        raise ValueError(
+            f"model: {', '.join(lazy)} has weights without a shape yet; call the model once on its data, then compress"
+        )
     patterns = None if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
     paths: dict[int, list[str]] = {}
     holders: dict[int, list[str]] = {}
@@ -47,34 +56,61 @@ def find(model: nn.Module, chosen: str | Iterable[str] | None = None) -> Layers:
             holders.setdefault(id(parameter), []).append(path)
     if patterns is not None:
         _check_patterns(patterns, [path for group in paths.values() for path in group if path])
-    views: dict[str, list[View]] = {}
-    refused: dict[str, str] = {}
+    found = Layers({}, {}, {names[0]: names for names in paths.values()})
+    claimed = others.claimed(model)
     for path, module in model.named_modules():
-        reading = next((r for reader in READERS if (r := reader(path, module)) is not None), None)
-        if reading is None:
-            continue
         names = paths[id(module)]
-        if patterns is not None and not any(fnmatchcase(name, p) for name in names for p in patterns):
-            refused[path] = "not among layers="
-            continue
-        tied = sorted(
-            {other for p in module.parameters(recurse=False) for other in holders[id(p)] if p.dim() > 1}
-            - {path}
-        )
-        if tied:
-            refused[path] = (
-                f"its weight is tied to that of {', '.join(tied)}, and one of them alone cannot change"
-            )
-        elif isinstance(reading, str):
-            refused[path] = reading
+        wanted = patterns is None or any(fnmatchcase(name, p) for name in names for p in patterns)
+        reading = next((r for reader in READERS if (r := reader(path, module)) is not None), None)
+        if module in claimed:
+            if claimed[module]:
+                found.refused[path] = claimed[module] if wanted else UNWANTED
+        elif reading is None:
+            if others.is_quantised(module):
+                found.refused[path] = "it is quantised already"
+            for name, reason in others.unread(module):
+                found.refused[f"{path}.{name}".lstrip(".")] = reason if wanted else UNWANTED
+        elif not wanted:
+            found.refused[path] = UNWANTED
+        elif reason := _why_not(module, reading, _tied(path, module, holders)):
+            found.refused[path] = reason
         else:
-            views[path] = list(reading)
-    return Layers(views, refused, {names[0]: names for names in paths.values()})
+            assert not isinstance(reading, str)
+            found.views[path] = list(reading)
+            for name, reason in reading[0].left_out().items():
+                found.refused[f"{path}.{name}".lstrip(".")] = reason
+    return found
 
 
-def get(model: nn.Module, path: str) -> nn.Module:
-    """The submodule of a path; the model itself for the empty one."""
-    return model.get_submodule(path)
+UNWANTED = "not among layers="
+
+
+def _tied(path: str, module: nn.Module, holders: Mapping[int, Sequence[str]]) -> list[str]:
+    """Paths of other modules that hold one of this one's matrices."""
+    held = {other for p in module.parameters(recurse=False) for other in holders[id(p)] if p.dim() > 1}
+    return sorted(held - {path})
+
+
+def _why_not(module: nn.Module, reading: Sequence[View] | str, tied: Sequence[str]) -> str:
+    """Why a layer that was read stays as it is; empty where it may change."""
+    if tied:
+        return f"its weight is tied to that of {', '.join(tied)}, and one of them alone cannot change"
+    if reason := others.why_not(module):
+        return reason
+    if isinstance(reading, str):
+        return reading
+    weights = layer_weights(module)
+    fewest = min(form.numbers(1) for view in reading for form in view.forms().values())
+    if fewest >= weights:
+        return f"no rank makes it smaller: rank 1 stores {fewest:,} numbers, and the layer itself {weights:,}"
+    return ""
+
+
+def get(model: nn.Module, path: str) -> nn.Module | nn.Parameter:
+    """The submodule or parameter of a path; the model itself for the empty one."""
+    parent, _, last = path.rpartition(".")
+    owner = model.get_submodule(parent)
+    return owner._parameters[last] if last in owner._parameters else model.get_submodule(path)  # type: ignore[return-value]
 
 
 def replace(model: nn.Module, path: str, module: nn.Module, shared: dict[str, list[str]]) -> None:
@@ -83,6 +119,31 @@ def replace(model: nn.Module, path: str, module: nn.Module, shared: dict[str, li
     for name in shared.get(path, [path]):
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, module)
+        steps = parent.split(".")
+        for i in range(len(steps) + 1):
+            above = model.get_submodule(".".join(steps[:i]))
+            if isinstance(above, nn.TransformerEncoder):
+                _nest(above)
+
+
+def _nest(encoder: nn.TransformerEncoder) -> None:
+    """No nested tensors of padded sequences where a layer is no plain one: few layers take them.
+
+    What is given for padding is then what it is in training, and not zero.
+    """
+    plain = all(
+        type(linear) is nn.Linear
+        and type(linear.weight) is nn.Parameter
+        and type(linear.weight.data) is Tensor
+        for layer in encoder.layers
+        if isinstance(layer, nn.TransformerEncoderLayer)
+        for linear in (layer.linear1, layer.linear2)
+    )
+    state = vars(encoder)
+    if not plain and state.get("use_nested_tensor"):
+        state.update(use_nested_tensor=False, _used_nested_tensor=True)
+    elif plain and state.pop("_used_nested_tensor", False):
+        state["use_nested_tensor"] = True
 
 
 def _check_patterns(patterns: Sequence[str], paths: Sequence[str]) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..nn import LowRankLinear, PifaLinear
-from .views import Form, View, positions
+from .standing import WeightOfMap, standing_in
+from .views import Form, View, computes_as, may_differ, positions
 
 
 @dataclass(frozen=True)
 class LinearView(View):
     """A linear layer: `y = W x` over all positions."""
-
-    name: ClassVar[str] = "linear"
 
     @property
     def _weight(self) -> Tensor:
@@ -38,22 +37,22 @@ class LinearView(View):
 
     def forms(self) -> Mapping[str, Form]:
         """See `View`."""
-        return {"pair": _Pair(self), "pifa": _Pifa(self)}
+        return {"pair": _PairForm(self), "pifa": _PifaForm(self)}
 
 
 @dataclass(frozen=True)
-class _Pair(Form):
+class _PairForm(Form):
     view: LinearView
 
     def numbers(self, rank: int) -> int:
         return rank * (self.view.rows + self.view.columns)
 
     def build(self, a: Tensor, b: Tensor) -> nn.Module:
-        return _like(self.view.layer.weight, LowRankLinear.from_factors(a[0], b[0], _bias(self.view.layer)))
+        return standing_in(_LowRank.from_factors(a[0], b[0], bias_of(self.view.layer)), self.view.layer)
 
 
 @dataclass(frozen=True)
-class _Pifa(Form):
+class _PifaForm(Form):
     view: LinearView
 
     def numbers(self, rank: int) -> int:
@@ -63,26 +62,41 @@ class _Pifa(Form):
         return 4 * self.view.rows
 
     def build(self, a: Tensor, b: Tensor) -> nn.Module:
-        return _like(self.view.layer.weight, PifaLinear.from_factors(a[0], b[0], _bias(self.view.layer)))
+        return standing_in(_Pifa.from_factors(a[0], b[0], bias_of(self.view.layer)), self.view.layer)
 
 
-def _bias(layer: nn.Module) -> Tensor | None:
+class _LowRank(WeightOfMap, LowRankLinear):
+    """`LowRankLinear` for code that reads the `weight` of the layer that it replaces."""
+
+
+class _Pifa(WeightOfMap, PifaLinear):
+    """`PifaLinear` for code that reads the `weight` of the layer that it replaces."""
+
+
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """A layer's bias in float64."""
     bias = layer.bias
     return bias.detach().double() if isinstance(bias, Tensor) else None
 
 
-def _like(weight: Any, module: nn.Module) -> nn.Module:
-    """The module with the dtype and device of the layer's weight, and as little trained as it."""
-    return module.to(weight.device, weight.dtype).requires_grad_(weight.requires_grad)
+EQUAL = {("transformers.models.falcon.modeling_falcon", "FalconLinear")}
+"""Subclasses of `nn.Linear` that compute the same in other words."""
 
 
 def read(path: str, layer: nn.Module) -> list[LinearView] | str | None:
     """See `layers.READERS`."""
-    if type(layer) is nn.Linear:
-        return [LinearView(path, layer, 1, layer.out_features, layer.in_features)]
-    if type(layer).__name__ == "Conv1D" and type(layer).__module__ == "transformers.pytorch_utils":
-        columns, rows = layer.weight.shape  # type: ignore[misc]
-        return [LinearView(path, layer, 1, int(rows), int(columns))]
+    kind = type(layer)
+    if computes_as(layer, nn.Linear) or (kind.__module__, kind.__name__) in EQUAL:
+        rows, columns = _shape(layer)
+        return [LinearView(path, layer, 1, rows, columns)]
+    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
+        columns, rows = _shape(layer)
+        return [LinearView(path, layer, 1, rows, columns)]
     if isinstance(layer, nn.Linear):
-        return f"a {type(layer).__name__} may compute something else than a linear layer"
+        return may_differ(layer, nn.Linear)
     return None
+
+
+def _shape(layer: Any) -> tuple[int, int]:
+    rows, columns = layer.weight.shape
+    return int(rows), int(columns)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from .options import Candidate, Option, rank_grid
 from .settings import Settings
 from .spectrum import Spectrum, decompose, energy_rank
 from .stats import CompressionStats, LayerRow, Point
-from .views import View, layer_weights
+from .views import Joint, View, layer_weights
 
 
 class Search:
@@ -218,6 +220,8 @@ class Search:
             options = [Option("dense", None, 0.0, dense_bytes)]
             for number in found:
                 options += self._of_view(number, tails.get(number), dense_bytes)
+                for joint in self.views[number].joints([self.views[n] for n in found]):
+                    options += self._of_joint(joint, tails, dense_bytes)
             self.singles.append(Candidate((path,), options))
         for i, (block, reduction) in enumerate(self.reductions):
             whole = [self.model.get_submodule(path) for path in block.paths]
@@ -239,8 +243,7 @@ class Search:
     def _of_view(self, number: int, tail: Tensor | None, dense_bytes: int) -> list[Option]:
         view, spectrum = self.views[number], self.spectra[number]
         weights, element = layer_weights(view.layer), element_size(view.layer)
-        if tail is None or bool(tail.isnan().any()):
-            tail = spectrum.tails.cpu()
+        tail = self._tail(number, tail)
         options = []
         for name, form in view.forms().items():
             if name not in self.settings.forms:
@@ -254,6 +257,30 @@ class Search:
                         Option(label, rank, tail[min(rank, len(tail) - 1)].item(), after, None, build)
                     )
         return options
+
+    def _tail(self, number: int, sampled: Tensor | None) -> Tensor:
+        """Losses of a view's ranks: the sampled ones, or what covariances alone say."""
+        if sampled is None or bool(sampled.isnan().any()):
+            return self.spectra[number].tails.cpu()
+        return sampled
+
+    def _of_joint(self, joint: Joint, tails: Mapping[Any, Tensor], dense_bytes: int) -> list[Option]:
+        """Options of a form with two ranks: of all pairs of ranks those on the lower convex hull."""
+        if "pair" not in self.settings.forms:
+            return []
+        numbers = [next(n for n, v in enumerate(self.views) if v is w) for w in (joint.outer, joint.inner)]
+        outer, inner = (self._tail(n, tails.get(n)) for n in numbers)
+        weights, element = layer_weights(joint.outer.layer), element_size(joint.outer.layer)
+        points = []
+        for i, j in itertools.product(rank_grid(joint.outer.full_rank), rank_grid(joint.inner.full_rank)):
+            after = dense_bytes - (weights - joint.numbers(i, j)) * element
+            if after < dense_bytes:
+                points.append((float(after), (outer[i] + inner[j]).item(), (i, j)))
+        build = _joining(joint, *(self.spectra[n] for n in numbers))
+        return [
+            Option(f"{joint.name} {j}", i, loss, int(after), None, partial(build, i, j))
+            for after, loss, (i, j) in choose.lower_hull(points)
+        ]
 
     # The choice ------------------------------------------------------------------------------------------------
 
@@ -558,6 +585,7 @@ class Search:
         rows = {path: self._row(path) for path in self.layers.views}
         before = sum(row.bytes_before for row in rows.values())
         whole = stored_bytes(self.original, recurse=True)
+        refused = [self._row(path) for path in self.layers.refused if path not in rows]
         kept = total = 0.0
         for paths, option in self.plan.chosen.items():
             for path in paths:
@@ -565,9 +593,10 @@ class Search:
                     continue
                 rows[path] = self._chosen_row(rows[path], option, paths)
             if len(paths) == 1 and option.size is not None:
-                number = next(
-                    (n for n, v in enumerate(self.views) if v.path == paths[0] and n in self.spectra), None
-                )
+                found = [n for n, v in enumerate(self.views) if v.path == paths[0] and n in self.spectra]
+                # The form's name tells where the layer is cut.
+                cut = [n for n in found if option.form.split("+")[0].endswith(f" {self.views[n].name}")]
+                number = next(iter(cut or found), None)
                 if number is not None:
                     tails = self.spectra[number].tails
                     kept += (tails[0] - tails[min(option.size, len(tails) - 1)]).item()
@@ -594,19 +623,7 @@ class Search:
                     reason=f"merged into {place} without a loss",
                 )
             )
-        for path, reason in self.layers.refused.items():
-            if path in rows:
-                continue
-            size = stored_bytes(self.model.get_submodule(path))
-            self.stats.layers.append(
-                LayerRow(
-                    path=path,
-                    shape=_shape(self.model.get_submodule(path)),
-                    bytes_before=size,
-                    bytes_after=size,
-                    reason=reason,
-                )
-            )
+        self.stats.layers += refused
         self.stats.compression_ratio = after / before if before else 1.0
         self.stats.model_ratio = stored_bytes(self.model, recurse=True) / max(whole, 1)
         self.stats.energy_preserved = kept / total if total else 1.0
@@ -614,12 +631,12 @@ class Search:
         self.stats.curve.sort(key=lambda p: p.ratio)
 
     def _row(self, path: str) -> LayerRow:
-        layer = self.model.get_submodule(path)
-        size = stored_bytes(layer)
+        found = layers.get(self.model, path)
+        size = stored_bytes(found) if isinstance(found, nn.Module) else found.numel() * found.element_size()
         reason = self.layers.refused.get(path, "")
         return LayerRow(
             path=path,
-            shape=_shape(layer),
+            shape=_shape(found),
             bytes_before=self.exact.bytes_before.get(path, size),
             bytes_after=size,
             reason=reason,
@@ -678,6 +695,10 @@ def _factoring(view: View, spectrum: Spectrum, form: Any, rank: int) -> Callable
     return lambda: {view.path: form.build(*spectrum.factors(rank))}
 
 
+def _joining(joint: Joint, outer: Spectrum, inner: Spectrum) -> Callable[[int, int], Mapping[str, nn.Module]]:
+    return lambda i, j: {joint.outer.path: joint.build(outer.projection(i), inner.factors(j))}
+
+
 def _building(reduction: Reduction, size: int) -> Callable[[], Mapping[str, nn.Module]]:
     return lambda: reduction.build(size)
 
@@ -699,8 +720,9 @@ def _seconds(plan: choose.Plan) -> float | None:
     )
 
 
-def _shape(layer: nn.Module) -> str:
-    weight = max(layer.parameters(recurse=False), key=lambda p: p.numel(), default=None)
+def _shape(layer: nn.Module | Tensor) -> str:
+    held = [layer] if isinstance(layer, Tensor) else layer.parameters(recurse=False)
+    weight = max(held, key=lambda p: p.numel(), default=None)
     return "" if weight is None else "x".join(map(str, weight.shape))
 
 

@@ -34,14 +34,20 @@ class Spectrum:
 
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
         """`a [groups, rows, rank]` and `b [groups, rank, columns]` with columns and rows of equal length, float64."""
-        u = self.basis[:, :, :rank]
-        b = u.mT @ self.whitened
-        a = u if self.root is None else torch.linalg.solve_triangular(self.root.mT, u, upper=True)
+        b = self.basis[:, :, :rank].mT @ self.whitened
+        a, _ = self.projection(rank)
         # The inverse root is huge where gradients are small: without this, half precision would overflow.
         smallest = torch.finfo(torch.float64).tiny
         scale = (b.norm(dim=2) / a.norm(dim=1).clamp_min(smallest)).sqrt()
         scale = torch.where(scale > 0, scale, 1.0)
         return a * scale[:, None, :], b / scale[:, :, None]
+
+    def projection(self, rank: int) -> tuple[Tensor, Tensor]:
+        """`a [groups, rows, rank]` and `x [groups, rank, rows]`: the best map is `a x W`, and `x a` the identity."""
+        u = self.basis[:, :, :rank]
+        if self.root is None:
+            return u, u.mT
+        return torch.linalg.solve_triangular(self.root.mT, u, upper=True), u.mT @ self.root.mT
 
     def components(self) -> tuple[Tensor, Tensor]:
         """`p [groups, rows, k]` and `q [groups, columns, k]` with `W - W_r = sum over i >= r of p_i q_i^T`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,10 @@ from .views import View
 
 ROWS = 8192
 """Rows that are turned into float64 at once."""
+
+UNSEEN = 0.1
+"""Share of indices that the data does not show, all alike: without it rows of an embedding that were never picked
+would count for nothing, and a rank as small as the number of those that were would seem to lose nothing."""
 
 
 @dataclass
@@ -47,12 +52,15 @@ class Sums:
     def statistics(self, views: Sequence[View], keys: Mapping[int, int]) -> dict[int, Statistics]:
         """By the number of the view."""
         found = {}
-        for number, _ in enumerate(views):
+        for number, view in enumerate(views):
             key = keys.get(number, number)
             if key in self.inputs:
                 gradients = self.gradients.get(number)
+                inputs = self.inputs[key] / max(self.positions[key], 1)
+                if view.indexed:
+                    inputs = (inputs + UNSEEN / view.columns) / (1 + UNSEEN)
                 found[number] = Statistics(
-                    self.inputs[key] / max(self.positions[key], 1),
+                    inputs,
                     None if gradients is None else gradients / max(self.samples, 1),
                     self.positions[key],
                 )
@@ -84,6 +92,18 @@ class Pass:
         on_probe: Callable[[], None] = lambda: None,
     ) -> None:
         """Call the model on all batches and go back through it from each probe."""
+        with plainly(self.model):
+            self._run(batches, gradients, count, description, on_batch, on_probe)
+
+    def _run(
+        self,
+        batches: Sequence[Batch],
+        gradients: bool,
+        count: int | None,
+        description: str | None,
+        on_batch: Callable[[], None],
+        on_probe: Callable[[], None],
+    ) -> None:
         for batch in tqdm(batches, desc=description, disable=description is None, leave=False):
             self.batch = batch
             on_batch()
@@ -174,7 +194,8 @@ def _sums(
         kind_of_rows = view.alike()
         seen = newest.get(kind_of_rows)
         key = keys.get(number)
-        same = share and seen is not None and seen[0] is given and seen[1] == given._version
+        version = getattr(given, "_version", 0)
+        same = share and seen is not None and seen[0] is given and seen[1] == version
         if same and seen is not None and key in (None, seen[2]):
             # Counted already, for the layer that was given this tensor first.
             keys[number] = seen[2]
@@ -182,7 +203,7 @@ def _sums(
         if key is not None and key != number:
             raise _Unshared
         keys[number] = number
-        newest[kind_of_rows] = (given, given._version, number)
+        newest[kind_of_rows] = (given, version, number)
         rows = view.inputs(arguments)
         assert reading.batch is not None
         rows = aligned(rows, reading.batch.samples)
@@ -230,13 +251,17 @@ def hooked(
     handles = []
 
     def hook(number: int, view: View) -> Callable[..., None]:
-        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+            arguments = _positional(module, args, kwargs)
             if on_inputs is not None:
                 with torch.no_grad():
-                    on_inputs(number, view, (*args, *kwargs.values()))
-            y = result[0] if isinstance(result, tuple) else result
-            if on_gradient is not None and y.requires_grad:
+                    on_inputs(number, view, arguments)
+            if on_gradient is None or not torch.is_grad_enabled():
+                return None
+            y, changed = view.observed(arguments, result)
+            if y.requires_grad:
                 y.register_hook(lambda gradient: on_gradient(number, view, gradient))
+            return None if changed is result else changed
 
         return called
 
@@ -247,6 +272,31 @@ def hooked(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def plainly(model: nn.Module) -> Iterator[None]:
+    """Layers are called one by one and have a backward: no shortcuts of transformers, no cuDNN for recurrent layers.
+
+    nn.TransformerEncoder makes nested tensors of padded sequences, and cuDNN goes back through recurrent layers in
+    training mode only.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+        with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _positional(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """A call's arguments in the order of the layer's forward."""
+    if not kwargs:
+        return args
+    # A forward that takes anything tells no order.
+    return inspect.signature(module.forward).bind(*args, **kwargs).args or (*args, *kwargs.values())
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,11 +30,13 @@ class View(ABC):
     rows: int
     columns: int
 
-    name: ClassVar[str]
-    """Where the layer is cut; part of the form's name in reports where it is not "linear"."""
-
     indexed: ClassVar[bool] = False
     """The layer is given integers that pick columns (an embedding): `inputs` returns `[samples, positions]` of them."""
+
+    @property
+    def name(self) -> str:
+        """Where the layer is cut; part of the form's name in reports where it is not "linear"."""
+        return "linear"
 
     @abstractmethod
     def matrix(self) -> Tensor:
@@ -46,11 +48,26 @@ class View(ABC):
 
     @abstractmethod
     def outputs(self, gradient: Tensor) -> Tensor:
-        """A gradient at the layer's output as one at the products: `[samples, positions, groups, rows]`."""
+        """A gradient at what `observed` returns as one at the products: `[samples, positions, groups, rows]`."""
+
+    def observed(self, arguments: tuple[Any, ...], result: Any) -> tuple[Tensor, Any]:
+        """The tensor whose gradient `outputs` is given, and the layer's result that follows from it.
+
+        It is the result itself, or its first tensor, unless the products are deep inside the layer.
+        """
+        return (result[0] if isinstance(result, tuple) else result), result
 
     @abstractmethod
     def forms(self) -> Mapping[str, Form]:
         """The forms that this view can be stored in, by the name in `forms=` ("pair", "pifa")."""
+
+    def joints(self, views: Sequence[View]) -> Sequence[Joint]:
+        """Forms that cut the layer at this view and at another one of all its `views`."""
+        return ()
+
+    def left_out(self) -> Mapping[str, str]:
+        """Names of the layer's other matrices, with the reason why they stay as they are."""
+        return {}
 
     def alike(self) -> Any:
         """Views that return equal values here have equal `inputs` for the same arguments, and share statistics."""
@@ -80,6 +97,52 @@ class Form(ABC):
         It takes the layer's arguments, keeps its bias, its dtype and its device, and is not trained further unless
         asked.
         """
+
+
+class Joint(ABC):
+    """A form that cuts a layer at two of its views, each at a rank of its own.
+
+    What is lost is about the sum of what each cut loses.
+
+    Attributes:
+        name: the form's name in reports.
+        outer: the view whose products are projected, `x -> a x`.
+        inner: the view whose factors are used as they are.
+    """
+
+    name: str
+    outer: View
+    inner: View
+
+    @abstractmethod
+    def numbers(self, outer_rank: int, inner_rank: int) -> int:
+        """How many weights are stored, biases not counted."""
+
+    @abstractmethod
+    def build(self, outer: tuple[Tensor, Tensor], inner: tuple[Tensor, Tensor]) -> nn.Module:
+        """The layer's replacement.
+
+        Args:
+            outer: `a [groups, rows, rank]` and `x [groups, rank, rows]`, where `a x W` is the outer view's best map.
+            inner: factors of the inner view, as in `Form.build`.
+        """
+
+
+def computes_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer is of `kind`, or of a subclass that changes nothing about what is computed.
+
+    >>> computes_as(nn.modules.linear.NonDynamicallyQuantizableLinear(2, 3), nn.Linear)
+    True
+    """
+    names = ("forward", "_conv_forward", "__call__", "__getattr__", "_call_impl")
+    return isinstance(layer, kind) and all(
+        getattr(type(layer), name, None) is getattr(kind, name, None) for name in names
+    )
+
+
+def may_differ(layer: nn.Module, kind: type[nn.Module]) -> str:
+    """Why a subclass of `kind` with a forward of its own is left alone."""
+    return f"{type(layer).__name__} has a forward of its own, and may compute something else than nn.{kind.__name__}"
 
 
 def layer_weights(layer: nn.Module) -> int:

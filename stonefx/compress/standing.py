@@ -1,0 +1,108 @@
+"""What takes a layer's place: it answers for the layer's attributes, its weight included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class DeferredWeight(Tensor):
+    """A weight whose type, device and shape are known and whose values are computed where somebody needs them.
+
+    Models ask `layer.weight.dtype` in every call; a product of factors each time would cost more than the layer.
+    """
+
+    compute: Callable[[], Tensor]
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Facts without the values; all else on the values."""
+        if func in _FACTS:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+        return func(*_values(args), **_values(kwargs or {}))
+
+
+_FACTS = {
+    *(
+        getattr(Tensor, name).__get__
+        for name in ("dtype", "device", "shape", "ndim", "layout", "requires_grad", "is_cuda", "is_meta")
+    ),
+    *(
+        getattr(Tensor, name)
+        for name in (
+            "size",
+            "dim",
+            "numel",
+            "element_size",
+            "is_floating_point",
+            "get_device",
+            "is_complex",
+            "__len__",
+        )
+    ),
+}
+
+
+def _values(value: Any) -> Any:
+    if isinstance(value, DeferredWeight):
+        return value.compute()
+    if isinstance(value, dict):
+        return {k: _values(v) for k, v in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(map(_values, value))
+    return value
+
+
+def deferred(shape: tuple[int, ...], like: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+    """`compute()`, at once where a program is being traced, else when its values are needed.
+
+    >>> deferred((2, 3), torch.ones(1), lambda: torch.full((2, 3), 4.0)).sum()
+    tensor(24.)
+    """
+    if torch.compiler.is_compiling():
+        return compute()
+    with torch.no_grad():
+        made = like.new_empty(()).expand(shape).as_subclass(DeferredWeight)
+    made.compute = compute
+    return made
+
+
+class WeightOfMap(nn.Module):
+    """A layer of vectors that knows the matrix it stands for: `weight`, laid out as in the layer it replaces."""
+
+    transposed = False
+
+    @property
+    def weight(self) -> Tensor:
+        """`[out, in]`, or `[in, out]` for transformers' Conv1D."""
+        first = next(self.parameters())
+        facts: Any = self
+        columns, rows = (facts.nx, facts.nf) if self.transposed else (facts.in_features, facts.out_features)
+
+        def compute() -> Tensor:
+            points = torch.eye(columns, dtype=first.dtype, device=first.device)
+            matrix = self(points) - self(torch.zeros_like(points[:1]))
+            return matrix if self.transposed else matrix.t()
+
+        return deferred((columns, rows) if self.transposed else (rows, columns), first, compute)
+
+
+def standing_in(module: nn.Module, layer: nn.Module) -> nn.Module:
+    """`module` in the place of `layer`: with its plain attributes, its dtype, device and mode, and trained as little.
+
+    Models read `layer.stride` or `layer.in_features` of their parts.
+    """
+    weight = next(p for p in layer.parameters() if p.dim() > 1)
+    for name, value in vars(layer).items():
+        hidden = name.startswith("_") or name == "training" or hasattr(type(module), name)
+        if not hidden and not isinstance(value, (Tensor, nn.Module)):
+            module.__dict__.setdefault(name, value)
+    if isinstance(module, WeightOfMap):
+        module.transposed = hasattr(layer, "nf")
+    return module.to(weight.device, weight.dtype).train(layer.training).requires_grad_(weight.requires_grad)
