@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ class Search:
         self.views = [view for views in self.layers.views.values() for view in views]
         self.measured: dict[int, statistics.Statistics] = {}
         self.spectra: dict[int, Spectrum] = {}
+        self.tails: dict[Any, Tensor] = {}
         self.reductions: list[tuple[Block, Reduction]] = []
         self.singles: list[Candidate] = []
         self.blocks: list[Candidate] = []
@@ -64,10 +66,34 @@ class Search:
         elif self.splits is None or self.settings.energy is not None:
             self._by_energy()
         else:
-            for stage in (self._measure, self._decompose, self._weigh, self._time, self._choose):
-                self._timed(stage)
+            self.prepare()
+            self._timed(self._choose)
         self._finish()
         return self.model, self.stats
+
+    def prepare(self) -> None:
+        """All that the choice rests on: statistics, spectra, losses, and the options that they give; once."""
+        if not self.singles:
+            for stage in (self._measure, self._decompose, self._weigh, self._time):
+                self._timed(stage)
+
+    def again(self, *, sampled: bool = True, **changes: Any) -> Search:
+        """A search with the statistics, spectra and losses of this one, prepared, and other settings for the choice.
+
+        Args:
+            sampled: whether losses are the sampled ones; those of the covariances otherwise.
+            changes: of `Settings`; none that statistics depend on, such as `layers`, `probe` and `seed`.
+        """
+        self.prepare()
+        model = copy.deepcopy(self.model)
+        other = Search(self.original, model, replace(self.settings, **changes), self.splits)
+        other.measured, other.spectra, other.reductions = self.measured, self.spectra, self.reductions
+        other.tails = self.tails if sampled else {}
+        other.layers.refused.update(self.layers.refused)
+        other.stats.seconds.update(self.stats.seconds)
+        other._options(other.tails)
+        other._timed(other._time)
+        return other
 
     def _measure(self) -> None:
         assert self.splits is not None
@@ -117,7 +143,7 @@ class Search:
         }
         for i, (_, reduction) in enumerate(self.reductions):
             directions["block", i] = reduction.directions
-        tails, _ = losses.sampled(
+        self.tails, _ = losses.sampled(
             self.model,
             directions,
             {},
@@ -129,7 +155,7 @@ class Search:
             seed=self.settings.seed + 1,
             description="losses" if self.settings.progress else None,
         )
-        self._options(tails)
+        self._options(self.tails)
 
     def _time(self) -> None:
         """Options under int8, the seconds of all that are left, and the losses of int8 for those that are fast."""
@@ -182,6 +208,8 @@ class Search:
                 options += self._of_view(number, tails.get(number), dense_bytes)
             self.singles.append(Candidate((path,), options))
         for i, (block, reduction) in enumerate(self.reductions):
+            if block.name not in self.settings.forms:
+                continue
             whole = [self.model.get_submodule(path) for path in block.paths]
             dense_bytes = sum(map(stored_bytes, whole))
             weights, element = sum(map(layer_weights, whole)), element_size(whole[0])
