@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import stonefx
 from stonefx.benchmarks.compress.packages import MissingPackage
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import accuracy, commit
+from stonefx.compress import compress
 
 SEEDS = (0, 1, 2)
 FLOORS = (0.99, 0.95)
@@ -82,7 +82,7 @@ def digits_rows(wanted: Wanted) -> Iterator[Row]:
             for floor in FLOORS:
                 if not wanted(f"{name}, stonefx", f"floor {floor:g}", seed):
                     continue
-                small, stats = stonefx.compress(
+                small, stats = compress(
                     model, own[0], selection_data=own[1], confirmation_data=own[2], min_accuracy=floor,
                     metric=accuracy, probe="logits", cost="bytes", seed=seed, progress=False,
                 )  # fmt: skip

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-import stonefx
 from stonefx.benchmarks.compress.cases.digits import labelled, trained
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import accuracy, commit
+from stonefx.compress import compress
 
 SPLITS = 20
 FLOORS = (0.99, 0.95, 0.9)
@@ -54,7 +54,7 @@ def floor_rows(wanted: Wanted) -> Iterator[Row]:
             kept, ratios, reached = [], [], []
             for split in range(SPLITS):
                 data = labelled(*drawn(SAMPLES, 100 + split))
-                small, stats = stonefx.compress(
+                small, stats = compress(
                     model, data, min_accuracy=floor, metric=accuracy if metric == "labels" else "top1",
                     confidence=CONFIDENCE, probe="logits", cost="bytes", seed=split, progress=False,
                 )  # fmt: skip

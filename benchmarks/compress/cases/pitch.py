@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import stonefx
 from stonefx.benchmarks.compress.packages import folder
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import commit
+from stonefx.compress import compress
 
 RATE, FRAME, BINS = 16_000, 1024, 360
 FRAMES = {"calibrate": 400, "select": 400, "confirm": 600, "test": 600}
@@ -86,7 +86,7 @@ def pitch_rows(wanted: Wanted) -> Iterator[Row]:
     for floor in FLOORS:
         if not wanted("stonefx", f"floor {floor:g}"):
             continue
-        small, stats = stonefx.compress(
+        small, stats = compress(
             model, own["calibrate"], selection_data=own["select"], confirmation_data=own["confirm"],
             min_accuracy=floor, metric=in_tune, probe="logits", cost="bytes", progress=False,
         )  # fmt: skip
@@ -125,7 +125,7 @@ def efficientnet_rows(wanted: Wanted) -> Iterator[Row]:
     # Smooth noise: pictures are not shipped, and a refusal needs only that layers are called.
     coarse = torch.randn(120, 3, 14, 14, generator=generator)
     pictures = functional.interpolate(coarse, size=(112, 112), mode="bicubic").split(10)
-    _, stats = stonefx.compress(
+    _, stats = compress(
         model,
         list(pictures),
         min_accuracy=0.99,

@@ -11,6 +11,7 @@ import stonefx
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import clock, commit
 from stonefx.benchmarks.suites.chain import WIDTHS, seed_chain
+from stonefx.compress import compress
 
 SAMPLES, TESTED = 2000, 1000
 FLOORS = (1.0, 0.999, 0.99, 0.95, 0.9, 0.8)
@@ -42,7 +43,7 @@ def seed_chain_rows(wanted: Wanted, seed: int = 0) -> Iterator[Row]:
     for floor in FLOORS:
         if not wanted("stonefx", f"floor {floor:g}", seed):
             continue
-        small, stats = stonefx.compress(
+        small, stats = compress(
             model, data, min_accuracy=floor, cost="bytes", forms=("pair", "pifa"), seed=seed, progress=False
         )
         with torch.no_grad():
