@@ -22,8 +22,10 @@ from .spectrum import Spectrum, decompose, energy_rank
 from .stats import CompressionStats, LayerRow, Point
 from .views import View, layer_weights
 
-MOST_RANKS = 64
-"""Ranks looked at a view; a multiple of 8 where there are more."""
+MOST_RANKS = 72
+"""Ranks looked at a view: all of small layers, every second, fourth or eighth, then multiples of 8."""
+WORTH = 0.1
+"""Where a floor is asked for, what is filled in must be worth this share of what the last step down saved."""
 
 
 class Search:
@@ -334,12 +336,9 @@ class Search:
         while remaining and good.cost - bad.cost > 0.004 * lossless.cost:
             guess = self._of_loss((1 - floor) / factor, bad.cost, good.cost)
             width = good.cost - bad.cost
-            guess = min(max(guess, bad.cost + 0.1 * width), good.cost - 0.1 * width)
-            tried = self._planned(guess)
-            if tried.chosen in (good.chosen, bad.chosen):
-                tried = self._planned((good.cost + bad.cost) / 2)
-                if tried.chosen in (good.chosen, bad.chosen):
-                    break
+            tried = self._between(bad, good, min(max(guess, bad.cost + 0.1 * width), good.cost - 0.1 * width))
+            if tried is None:
+                break
             point = self._evaluate(metric, tried)
             remaining -= 1
             if point.lower >= floor:
@@ -349,6 +348,17 @@ class Search:
             if tried.loss > 0:
                 factor = max(1 - point.lower, 1e-12) / tried.loss
         return good
+
+    def _between(self, bad: choose.Plan, good: choose.Plan, guess: float) -> choose.Plan | None:
+        """Another plan between two, near a cost; None where there seems to be none."""
+        low, high = bad.cost, good.cost
+        for _ in range(12):
+            plan = self._planned(guess)
+            if plan.chosen != bad.chosen and bad.cost < plan.cost < good.cost:
+                return plan
+            low, high = (guess, high) if plan.cost <= bad.cost else (low, guess)
+            guess = (low + high) / 2
+        return None
 
     def _of_loss(self, loss: float, low: float, high: float) -> float:
         """The cost of the cheapest plan whose expected loss is at most this."""
@@ -362,7 +372,8 @@ class Search:
 
     def _planned(self, budget: float) -> choose.Plan:
         # A share of one is never missed by rounding.
-        return choose.plan(self.singles, self.blocks, budget * (1 + 1e-9), self._price())
+        worth = 0.0 if self.settings.max_ratio is not None else WORTH
+        return choose.plan(self.singles, self.blocks, budget * (1 + 1e-9), self._price(), worth=worth)
 
     def _price(self) -> Callable[[Option], float]:
         """A share of what all layers cost as they are: of bytes, of seconds, or the mean of the two."""
@@ -578,14 +589,16 @@ class Search:
 
 
 def rank_grid(full: int) -> list[int]:
-    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
+    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS`, evenly apart.
 
-    >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
-    ([1, 2, 3], [16, 32, 48], 63)
+    >>> rank_grid(4), rank_grid(128)[:3], rank_grid(576)[:3], len(rank_grid(4096))
+    ([1, 2, 3], [2, 4, 6], [8, 16, 24], 63)
     """
     if full <= MOST_RANKS:
         return list(range(1, full))
-    step = 8 * max(1, math.ceil(full / 8 / MOST_RANKS))
+    step = 1 << (math.ceil(full / MOST_RANKS) - 1).bit_length()
+    if step > 8:
+        step = 8 * math.ceil(full / 8 / MOST_RANKS)
     return list(range(step, full, step))
 
 
