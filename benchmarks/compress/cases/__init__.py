@@ -10,6 +10,7 @@ from stonefx.benchmarks.compress.cases.minilm import ablation_rows, minilm_rows
 from stonefx.benchmarks.compress.cases.pitch import efficientnet_rows, pitch_rows
 from stonefx.benchmarks.compress.cases.seed_chain import seed_chain_rows
 from stonefx.benchmarks.compress.cases.smollm import smollm_rows
+from stonefx.benchmarks.compress.cases.speed import speed_rows
 from stonefx.benchmarks.compress.rows import Row, Wanted
 
 CASES: dict[str, Callable[[Wanted], Iterator[Row]]] = {
@@ -19,6 +20,7 @@ CASES: dict[str, Callable[[Wanted], Iterator[Row]]] = {
     "minilm": minilm_rows,
     "ablation": ablation_rows,
     "smollm": smollm_rows,
+    "speed": speed_rows,
     "pitch": pitch_rows,
     "efficientnet": efficientnet_rows,
 }
