@@ -215,8 +215,26 @@ def compress(
 @click.option(
     "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results to this file."
 )
-@click.option("--only", multiple=True, metavar="CASE", help="Measure this case alone; may be repeated.")
+@click.option(
+    "--only",
+    "--case",
+    "only",
+    multiple=True,
+    metavar="CASE",
+    help="Measure this case alone; may be repeated.",
+)
 @click.option("--resume", is_flag=True, help="Keep what the --json file has, and write it after each case.")
+@click.option(
+    "--plot",
+    "picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the rows of compress here.",
+)
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Keep statistics of compress in this folder, for a run that goes on; empty it when stonefx changes.",
+)
 def bench(
     suites: tuple[str, ...],
     device: str,
@@ -225,12 +243,23 @@ def bench(
     path: Path | None,
     only: tuple[str, ...],
     resume: bool,
+    picture: Path | None,
+    keep: Path | None,
 ) -> None:
     """Time against eager, inductor and by hand.
 
-    The suites are chain, hyperbolic, ops, regions and zoo. Without a name chain and hyperbolic run; the others need
-    packages of the extra `bench`, and zoo takes most of an hour.
+    The suites are chain, hyperbolic, ops, regions and zoo, and compress, which runs by itself. Without a name chain and
+    hyperbolic run; the others need packages of the extra `bench`, zoo takes most of an hour, and compress several.
     """
+    if "compress" in suites:
+        if suites != ("compress",) or device != "cpu" or seconds is not None:
+            raise click.UsageError("compress runs by itself, on the CPU, without --seconds")
+        _bench_compress(threads, path, only, resume, picture, keep)
+        return
+    if picture is not None:
+        raise click.UsageError("--plot: only the suite compress has a picture")
+    if keep is not None:
+        raise click.UsageError("--keep: only the suite compress has statistics to keep")
     import torch
 
     from stonefx.benchmarks import Settings, result_document, result_table
@@ -244,7 +273,8 @@ def bench(
 
     unknown = [name for name in suites if name not in SUITES]
     if unknown:
-        raise click.UsageError(f"there is no suite {unknown[0]!r}; choose from {', '.join(SUITES)}")
+        names = ", ".join([*SUITES, "compress"])
+        raise click.UsageError(f"there is no suite {unknown[0]!r}; choose from {names}")
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError(
             f"--device cuda: torch {torch.__version__} sees no CUDA device on this machine"
@@ -299,6 +329,49 @@ def bench(
     if path is not None:
         write()
         click.echo(f"\nwritten to {path}")
+
+
+def _bench_compress(
+    threads: int | None,
+    path: Path | None,
+    only: tuple[str, ...],
+    resume: bool,
+    picture: Path | None,
+    keep: Path | None,
+) -> None:
+    import torch
+
+    from stonefx.benchmarks.compress.packages import MissingPackage
+    from stonefx.benchmarks.compress.rows import Row, UnusableFile, earlier, plot, table
+    from stonefx.benchmarks.compress.run import UnknownCase, run, write
+    from stonefx.benchmarks.compress.work import KEPT
+
+    for name, file in (("--json", path), ("--plot", picture)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise click.UsageError(f"{name}: there is no folder {file.absolute().parent}; create it first")
+    if resume and path is None:
+        raise click.UsageError("--resume goes on in a file: name it with --json")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rows: list[Row] = []
+    KEPT[:] = [keep] if keep is not None else []
+    try:
+        rows = earlier(path) if resume and path is not None else []
+
+        def take(row: Row) -> None:
+            rows.append(row)
+            click.echo(f"{row.case}, {row.arm} {row.asked}".rstrip(), err=True)
+            if path is not None:
+                write(rows, path)
+
+        run(only, done=tuple(rows), on_row=take)
+        click.echo(table(rows))
+        if picture is not None:
+            plot(rows, picture)
+    except UnknownCase as error:
+        raise click.UsageError(f"--case: {error}") from None
+    except (MissingPackage, UnusableFile) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

@@ -34,6 +34,8 @@ def plan(
     blocks: Sequence[Candidate],
     budget: float,
     price: Callable[[Option], float],
+    *,
+    worth: float = 0.0,
 ) -> Plan:
     """The plan of least loss whose cost is at most `budget`, or the cheapest one.
 
@@ -46,6 +48,7 @@ def plan(
     low, high = -80.0, 80.0
     if table.cost(table.pick(math.exp(low))) <= budget:
         picked = table.pick(math.exp(low))
+        high = low
     else:
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
@@ -54,7 +57,7 @@ def plan(
             else:
                 high = middle
         picked = table.pick(math.exp(high))
-    chosen = table.filled(picked, budget)
+    chosen = table.filled(picked, budget, worth * math.exp(high))
     return Plan(chosen, sum(map(price, chosen.values())), sum(option.loss for option in chosen.values()))
 
 
@@ -113,14 +116,16 @@ class _Table:
     def cost(self, picked: dict[tuple[str, ...], int]) -> float:
         return float(sum(self.costs[k][i] for k, i in picked.items()))
 
-    def filled(self, picked: dict[tuple[str, ...], int], budget: float) -> dict[tuple[str, ...], Option]:
+    def filled(
+        self, picked: dict[tuple[str, ...], int], budget: float, least: float
+    ) -> dict[tuple[str, ...], Option]:
         room = budget - self.cost(picked)
         while True:
             best: tuple[float, tuple[str, ...], int] | None = None
             for k, i in picked.items():
                 loss, cost = self.losses[k][i] - self.losses[k], self.costs[k] - self.costs[k][i]
                 # Costless gains first; dense options of blocks stand for layers that were decided on their own.
-                usable = (loss > 0) & (cost <= room)
+                usable = (loss > 0) & (cost <= room) & (loss >= least * cost)
                 if k in self.blocks:
                     usable[0] = False
                 if usable.any():

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-MOST_RANKS = 64
-"""Ranks looked at a view; a multiple of 8 where there are more."""
+MOST_RANKS = 72
+"""Ranks looked at a view: all of small layers, every second, fourth or eighth, then multiples of 8."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,14 @@ class Candidate:
 
 
 def rank_grid(full: int) -> list[int]:
-    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS` multiples of 8.
+    """Ranks that are looked at: all of small layers, else at most `MOST_RANKS`, evenly apart.
 
-    >>> rank_grid(4), rank_grid(576)[:3], len(rank_grid(4096))
-    ([1, 2, 3], [16, 32, 48], 63)
+    >>> rank_grid(4), rank_grid(128)[:3], rank_grid(576)[:3], len(rank_grid(4096))
+    ([1, 2, 3], [2, 4, 6], [8, 16, 24], 63)
     """
     if full <= MOST_RANKS:
         return list(range(1, full))
-    step = 8 * max(1, math.ceil(full / 8 / MOST_RANKS))
+    step = 1 << (math.ceil(full / MOST_RANKS) - 1).bit_length()
+    if step > 8:
+        step = 8 * math.ceil(full / 8 / MOST_RANKS)
     return list(range(step, full, step))

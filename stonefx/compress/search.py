@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
@@ -25,6 +26,9 @@ from .spectrum import Spectrum, decompose, energy_rank
 from .stats import CompressionStats, LayerRow, Point
 from .views import Joint, View, layer_weights
 
+WORTH = 0.1
+"""Where a floor is asked for, what is filled in must be worth this share of what the last step down saved."""
+
 
 class Search:
     """One compression of one model; `run` goes through all stages.
@@ -37,7 +41,12 @@ class Search:
     """
 
     def __init__(
-        self, original: nn.Module, model: nn.Module, settings: Settings, splits: Splits | None
+        self,
+        original: nn.Module,
+        model: nn.Module,
+        settings: Settings,
+        splits: Splits | None,
+        exact: lossless.Lossless | None = None,
     ) -> None:
         self.original = original
         self.model = model
@@ -46,13 +55,14 @@ class Search:
         self.output = settings.output or main_result
         self.stats = CompressionStats(settings=_plain(asdict(settings)))
         example = None if splits is None else splits.calibrate[0]
-        self.exact = lossless.merge(model, example, settings.layers)
+        self.exact = exact or lossless.merge(model, example, settings.layers)
         self.stats.lossless_ratio = self.exact.ratio
         self.stats.notes += self.exact.notes
         self.layers = layers.find(model, settings.layers)
         self.views = [view for views in self.layers.views.values() for view in views]
         self.measured: dict[int, statistics.Statistics] = {}
         self.spectra: dict[int, Spectrum] = {}
+        self.tails: dict[Any, Tensor] = {}
         self.reductions: list[tuple[Block, Reduction]] = []
         self.singles: list[Candidate] = []
         self.blocks: list[Candidate] = []
@@ -71,10 +81,44 @@ class Search:
                 self.stats.notes.append("nothing was refined: refine=True needs data to train on")
             self._by_energy()
         else:
-            for stage in (self._measure, self._decompose, self._weigh, self._time, self._choose):
-                self._timed(stage)
+            self.prepare()
+            self._timed(self._choose)
         self._finish()
         return self.model.eval(), self.stats
+
+    def prepare(self) -> None:
+        """All that the choice rests on: statistics, spectra, losses, and the options that they give; once.
+
+        What is in `measured`, `spectra` and `tails` already, from an earlier run, is not made again.
+        """
+        if self.singles:
+            return
+        for found, stage in ((self.measured, self._measure), (self.spectra, self._decompose)):
+            if not found:
+                self._timed(stage)
+        if self.tails:
+            self._options(self.tails)
+        else:
+            self._timed(self._weigh)
+        self._timed(self._time)
+
+    def again(self, *, sampled: bool = True, **changes: Any) -> Search:
+        """A search with the statistics, spectra and losses of this one, prepared, and other settings for the choice.
+
+        Args:
+            sampled: whether losses are the sampled ones; those of the covariances otherwise.
+            changes: of `Settings`; none that statistics depend on, such as `layers`, `probe` and `seed`.
+        """
+        self.prepare()
+        model = copy.deepcopy(self.model)
+        other = Search(self.original, model, replace(self.settings, **changes), self.splits, self.exact)
+        other.measured, other.spectra, other.reductions = self.measured, self.spectra, self.reductions
+        other.tails = self.tails if sampled else {}
+        other.layers.refused.update(self.layers.refused)
+        other.stats.seconds.update(self.stats.seconds)
+        other._options(other.tails)
+        other._timed(other._time)
+        return other
 
     def _measure(self) -> None:
         assert self.splits is not None
@@ -97,9 +141,9 @@ class Search:
                 self._refuse(view.path, "no call of it was seen on the calibration data")
         few = sorted(
             {
-                self.views[n].path: found.positions
-                for n, found in self.measured.items()
-                if found.positions < self.views[n].columns
+                self.views[n].path: known.positions
+                for n, known in self.measured.items()
+                if known.positions < self.views[n].columns
             }.items()
         )
         if few:
@@ -157,7 +201,7 @@ class Search:
         }
         for i, (_, reduction) in enumerate(self.reductions):
             directions["block", i] = reduction.directions
-        tails, _ = losses.sampled(
+        self.tails, _ = losses.sampled(
             self.model,
             directions,
             {},
@@ -169,7 +213,7 @@ class Search:
             seed=self.settings.seed + 1,
             description="losses" if self.settings.progress else None,
         )
-        self._options(tails)
+        self._options(self.tails)
 
     def _time(self) -> None:
         """Options under int8, the seconds of all that are left, and the losses of int8 for those that are fast."""
@@ -224,6 +268,8 @@ class Search:
                     options += self._of_joint(joint, tails, dense_bytes)
             self.singles.append(Candidate((path,), options))
         for i, (block, reduction) in enumerate(self.reductions):
+            if block.name not in self.settings.forms:
+                continue
             whole = [self.model.get_submodule(path) for path in block.paths]
             dense_bytes = sum(map(stored_bytes, whole))
             weights, element = sum(map(layer_weights, whole)), element_size(whole[0])
@@ -380,12 +426,9 @@ class Search:
         while remaining and good.cost - bad.cost > 0.004 * lossless.cost:
             guess = self._of_loss((1 - floor) / factor, bad.cost, good.cost)
             width = good.cost - bad.cost
-            guess = min(max(guess, bad.cost + 0.1 * width), good.cost - 0.1 * width)
-            tried = self._planned(guess)
-            if tried.chosen in (good.chosen, bad.chosen):
-                tried = self._planned((good.cost + bad.cost) / 2)
-                if tried.chosen in (good.chosen, bad.chosen):
-                    break
+            tried = self._between(bad, good, min(max(guess, bad.cost + 0.1 * width), good.cost - 0.1 * width))
+            if tried is None:
+                break
             point = self._evaluate(metric, tried)
             remaining -= 1
             if point.lower >= floor:
@@ -395,6 +438,17 @@ class Search:
             if tried.loss > 0:
                 factor = max(1 - point.lower, 1e-12) / tried.loss
         return good
+
+    def _between(self, bad: choose.Plan, good: choose.Plan, guess: float) -> choose.Plan | None:
+        """Another plan between two, near a cost; None where there seems to be none."""
+        low, high = bad.cost, good.cost
+        for _ in range(12):
+            plan = self._planned(guess)
+            if plan.chosen != bad.chosen and bad.cost < plan.cost < good.cost:
+                return plan
+            low, high = (guess, high) if plan.cost <= bad.cost else (low, guess)
+            guess = (low + high) / 2
+        return None
 
     def _of_loss(self, loss: float, low: float, high: float) -> float:
         """The cost of the cheapest plan whose expected loss is at most this."""
@@ -408,7 +462,8 @@ class Search:
 
     def _planned(self, budget: float) -> choose.Plan:
         # A share of one is never missed by rounding.
-        return choose.plan(self.singles, self.blocks, budget * (1 + 1e-9), self._price())
+        worth = 0.0 if self.settings.max_ratio is not None else WORTH
+        return choose.plan(self.singles, self.blocks, budget * (1 + 1e-9), self._price(), worth=worth)
 
     def _price(self) -> Callable[[Option], float]:
         """A share of what all layers cost as they are: of bytes, of seconds, or the mean of the two."""

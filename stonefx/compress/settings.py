@@ -51,8 +51,6 @@ class Settings:
             raise ValueError("max_ratio and max_seconds: expected one of the two, got both")
         if isinstance(self.forms, str) or not isinstance(self.forms, Iterable):
             raise TypeError(f"forms: expected a tuple of {', '.join(map(repr, FORMS))}, got {self.forms!r}")
-        if not self.forms:
-            raise ValueError(f"forms: expected at least one of {', '.join(map(repr, FORMS))}, got none")
         for form in self.forms:
             _one_of("forms", form, FORMS)
         _one_of("cost", self.cost, COSTS)

@@ -1,0 +1,108 @@
+"""Handwritten digits of scikit-learn: a perceptron and a convolutional net that are trained here, three seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stonefx.benchmarks.compress.packages import MissingPackage
+from stonefx.benchmarks.compress.rows import Row, Wanted
+from stonefx.benchmarks.compress.work import accuracy, commit
+from stonefx.compress import compress
+
+SEEDS = (0, 1, 2)
+FLOORS = (0.99, 0.95)
+TRAINED, SELECTED, CONFIRMED = 700, 350, 500
+EPOCHS = 60
+
+
+def perceptron() -> nn.Module:
+    """64 -> 256 -> 256 -> 10."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
+
+
+def convolutional() -> nn.Module:
+    """Two convolutions, pooled, and two linear layers."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64 * 16, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {"MLP": perceptron, "CNN": convolutional}
+
+
+def images() -> tuple[Tensor, Tensor]:
+    """1,797 images `[n, 1, 8, 8]` in [0, 1], and which digit each is."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise MissingPackage(
+            "this case needs scikit-learn, which is not installed; run: pip install scikit-learn"
+        ) from None
+    digits = load_digits()
+    return torch.as_tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.as_tensor(digits.target)
+
+
+def trained(model: nn.Module, x: Tensor, labels: Tensor, epochs: int, seed: int) -> nn.Module:
+    """The model after Adam on batches of 50."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, weight_decay=1e-4)
+    for _ in range(epochs):
+        for part in torch.randperm(len(x), generator=generator).split(50):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x[part]), labels[part]).backward()
+            optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+def labelled(x: Tensor, labels: Tensor, size: int = 50) -> list[tuple[Tensor, Tensor]]:
+    """Batches with their labels."""
+    return list(zip(x.split(size), labels.split(size), strict=True))
+
+
+def digits_rows(wanted: Wanted) -> Iterator[Row]:
+    """Bytes at floors of the accuracy, which is measured sample by sample on labels."""
+    x, labels = images()
+    for name, make in MODELS.items():
+        for seed in SEEDS:
+            if not any(wanted(f"{name}, stonefx", f"floor {floor:g}", seed) for floor in FLOORS):
+                continue
+            torch.manual_seed(seed)
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+            parts = order.split([TRAINED, SELECTED, CONFIRMED, len(x) - TRAINED - SELECTED - CONFIRMED])
+            own = [labelled(x[part], labels[part]) for part in parts]
+            model = trained(make(), x[parts[0]], labels[parts[0]], EPOCHS, seed)
+            dense = (model(x[parts[3]]).argmax(-1) == labels[parts[3]]).double().mean().item()
+            for floor in FLOORS:
+                if not wanted(f"{name}, stonefx", f"floor {floor:g}", seed):
+                    continue
+                small, stats = compress(
+                    model, own[0], selection_data=own[1], confirmation_data=own[2], min_accuracy=floor,
+                    metric=accuracy, probe="logits", cost="bytes", seed=seed, progress=False,
+                )  # fmt: skip
+                with torch.no_grad():
+                    test = (small(x[parts[3]]).argmax(-1) == labels[parts[3]]).double().mean().item()
+                yield Row(
+                    case="digits",
+                    arm=f"{name}, stonefx",
+                    asked=f"floor {floor:g}",
+                    ratio=stats.model_ratio,
+                    metrics={
+                        "kept on test": test / dense,
+                        "accuracy": test,
+                        "dense accuracy": dense,
+                        "confirmed": stats.accuracy_preserved or 0.0,
+                        "at least": stats.accuracy_lower or 0.0,
+                        "reached": float(bool(stats.reached)),
+                    },
+                    seconds=stats.seconds,
+                    splits=stats.samples | {"test": len(parts[3])},
+                    seed=seed,
+                    commit=commit(),
+                )
