@@ -335,7 +335,7 @@ def transformer(name: str) -> tuple[nn.Module, list[dict[str, torch.Tensor]], di
 @pytest.mark.parametrize("name", ["bert", "llama", "t5"])
 def test_transformers(name):
     model, batches, readers = transformer(name)
-    small, stats = compress(model, batches, forms=("width",), max_ratio=0.8, progress=False)
+    small, stats = compress(model, batches, forms=("width",), max_ratio=0.8, cost="bytes", progress=False)
     assert stats.reached
     assert not stats.notes
     rows = [row for row in stats.layers if row.form == "width"]
