@@ -23,6 +23,8 @@ class Counter:
     def called(self, module, args, result):
         if isinstance(module, nn.Linear):
             self.now += 1e-9 * (OVERHEAD + module.in_features * module.out_features)
+        elif isinstance(module, stonefx.nn.LowRankLinear):
+            self.now += 1e-9 * (2 * OVERHEAD + module.rank * (module.in_features + module.out_features))
 
     def __call__(self):
         return self.now
