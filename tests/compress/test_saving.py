@@ -46,19 +46,25 @@ def differs(a, b):
     return (a - b).abs().max().item() / b.abs().max().item()
 
 
-@pytest.mark.parametrize("forms", [("pair",), ("pair", "int8")])
-def test_a_plain_model_loads_without_stonefx(forms, tmp_path):
-    small = compressed(forms, max_ratio=0.4 if forms == ("pair",) else 0.2)
+def test_plain_models_load_without_stonefx(tmp_path):
     x = torch.randn(4, 64)
-    assert differs(plain(small)(x), small(x)) < 1e-5
-    torch.save(plain(small), tmp_path / "small.pt")
     torch.save(x, tmp_path / "x.pt")
+    models = {
+        "pair": compressed(("pair",), max_ratio=0.4),
+        "pifa": compressed(("pifa",), max_ratio=0.4),
+        "int8": compressed(("pair", "int8"), max_ratio=0.2),
+    }
+    for name, small in models.items():
+        assert differs(plain(small)(x), small(x)) < 1e-5
+        torch.save(plain(small), tmp_path / f"{name}.pt")
     run_without_stonefx(
-        "small = torch.load(folder + '/small.pt', weights_only=False)\n"
-        "torch.save(small(torch.load(folder + '/x.pt')), folder + '/y.pt')",
+        "for name in ('pair', 'pifa', 'int8'):\n"
+        "    small = torch.load(f'{folder}/{name}.pt', weights_only=False)\n"
+        "    torch.save(small(torch.load(folder + '/x.pt')), f'{folder}/{name}-y.pt')",
         tmp_path,
     )
-    assert differs(torch.load(tmp_path / "y.pt"), small(x)) < 1e-5
+    for name, small in models.items():
+        assert differs(torch.load(tmp_path / f"{name}-y.pt"), small(x)) < 1e-5
 
 
 def test_plain_of_one_layer_and_of_shared_layers():
@@ -136,40 +142,41 @@ def tokens(seed=0):
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def test_folders_load_by_transformers_alone(tmp_path):
-    saved = {}
-    for name, model, forms, ratio in (
-        ("bert", bert(), ("pair", "int8"), 0.25),
-        ("llama", llama(), ("pair",), 0.5),
-    ):
-        data = [tokens(i) for i in range(12)]
-        small, _ = stonefx.compress(model, data, max_ratio=ratio, forms=forms, cost="bytes", progress=False)
-        folder = save_transformers(small, tmp_path / name)
-        with torch.no_grad():
-            saved[name] = small(**tokens())[0]
-        config = json.loads((folder / "config.json").read_text())
-        assert (
-            "stonefx"
-            not in (folder / "modeling_compressed.py").read_text().partition('"""')[2].partition('"""')[2]
-        )
-        assert config["compression"] and "AutoModel" in " ".join(config["auto_map"])
-        assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+def folder_of(model, folder, **options):
+    data = [tokens(i) for i in range(12)]
+    small, _ = stonefx.compress(model, data, cost="bytes", progress=False, **options)
+    with torch.no_grad():
+        return save_transformers(small, folder), small(**tokens())[0]
+
+
+def test_an_int8_folder(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torchao")
+    folder, expected = folder_of(bert(), tmp_path / "bert", max_ratio=0.25, forms=("pair", "int8"))
+    model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    assert any(type(module).__name__ == "Int8Linear" for module in model.modules())
+    with torch.no_grad():
+        assert differs(model(**tokens())[0], expected) < 1e-5
+
+
+def test_a_folder_loads_by_transformers_alone(tmp_path):
+    folder, expected = folder_of(llama(), tmp_path / "llama", max_ratio=0.6, forms=("pifa",))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["compression"] and config["auto_map"]["AutoModelForCausalLM"].startswith("modeling_compressed.")
+    assert "import stonefx" not in (folder / "modeling_compressed.py").read_text()
+    assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
     torch.save(tokens(), tmp_path / "x.pt")
     run_without_stonefx(
         "import os; os.environ['HF_MODULES_CACHE'] = folder + '/modules'\n"
-        "from transformers import AutoModel, AutoModelForCausalLM\n"
-        "x = torch.load(folder + '/x.pt')\n"
-        "for name, auto in (('bert', AutoModel), ('llama', AutoModelForCausalLM)):\n"
-        "    model, info = auto.from_pretrained(f'{folder}/{name}', trust_remote_code=True, output_loading_info=True)\n"
-        "    assert not info['missing_keys'] and not info['unexpected_keys'] and not info['mismatched_keys'], info\n"
-        "    if name == 'llama':\n"
-        "        assert model.lm_head.weight is model.model.embed_tokens.weight\n"
-        "    with torch.no_grad():\n"
-        "        torch.save(model.eval()(**x)[0], f'{folder}/{name}.pt')\n",
+        "from transformers import AutoModelForCausalLM as Auto\n"
+        "model, info = Auto.from_pretrained(folder + '/llama', trust_remote_code=True, output_loading_info=True)\n"
+        "assert not info['missing_keys'] and not info['unexpected_keys'] and not info['mismatched_keys'], info\n"
+        "assert model.lm_head.weight is model.model.embed_tokens.weight\n"
+        "with torch.no_grad():\n"
+        "    torch.save(model.eval()(**torch.load(folder + '/x.pt'))[0], folder + '/y.pt')\n",
         tmp_path,
     )
-    for name, expected in saved.items():
-        assert differs(torch.load(tmp_path / f"{name}.pt"), expected) < 1e-5
+    assert differs(torch.load(tmp_path / "y.pt"), expected) < 1e-5
 
 
 def test_other_models_and_full_folders_are_refused(tmp_path):
