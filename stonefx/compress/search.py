@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import choose, heads, int8, latency, layers, losses, lossless, refine, statistics, structure, width
+from . import attention, choose, int8, latency, layers, losses, lossless, refine, statistics, structure, units
 from .blocks import Block, Reduction, obstacle
 from .data import Batch, Splits
 from .metric import Metric, Score, lower_bound, main_result, samples_needed
@@ -167,9 +167,9 @@ class Search:
         self.stats.notes += [note for note in read.notes if note not in self.stats.notes]
         found: list[Block] = []
         if "width" in self.settings.forms:
-            found += width.find(read, self.layers.views, self.layers.views)
+            found += units.find(read, self.layers.views, self.layers.views)
         if "heads" in self.settings.forms:
-            found += heads.find(read, self.layers.views)
+            found += attention.find(read, self.layers.views)
         return found
 
     def _reduce(self, found: list[Block], measured: Mapping[View, statistics.Statistics]) -> None:
