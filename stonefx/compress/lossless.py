@@ -120,7 +120,7 @@ class Step(ABC):
     what: ClassVar[str]
 
     @abstractmethod
-    def merged(self, layers: Sequence[nn.Module]) -> nn.Module:
+    def merged(self, layers: Sequence[Any]) -> nn.Module:
         """The one layer, from the layers at `paths`."""
 
     def apply(self, model: nn.Module) -> None:
@@ -135,18 +135,18 @@ class Fold(Step):
 
     what = "a batch norm folded into"
 
-    def merged(self, layers: Sequence[nn.Module]) -> nn.Module:
+    def merged(self, layers: Sequence[Any]) -> nn.Module:
         """See `Step`."""
         layer, norm = layers
-        mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr,operator]
-        scale = (variance + norm.eps).rsqrt()  # type: ignore[operator]
+        mean, variance = norm.running_mean.double(), norm.running_var.double()
+        scale = (variance + norm.eps).rsqrt()
         if norm.weight is not None:
-            scale = scale * norm.weight.detach().double()  # type: ignore[operator]
+            scale = scale * norm.weight.detach().double()
         weight, bias = _values(layer)
         shift = (0.0 if bias is None else bias) - mean
         shift = shift * scale
         if norm.bias is not None:
-            shift = shift + norm.bias.detach().double()  # type: ignore[operator]
+            shift = shift + norm.bias.detach().double()
         return like(layer, weight * scale.reshape(-1, *[1] * (weight.dim() - 1)), shift)
 
 
@@ -155,7 +155,7 @@ class Product(Step):
 
     what = "a product of layers into"
 
-    def merged(self, layers: Sequence[nn.Module]) -> nn.Module:
+    def merged(self, layers: Sequence[Any]) -> nn.Module:
         """See `Step`."""
         weight, bias = _values(layers[0])
         for layer in layers[1:]:
@@ -174,27 +174,27 @@ class Product(Step):
         return like(layers[self.paths.index(self.place)], weight, bias)
 
 
-def like(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def like(layer: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """A linear layer or convolution with the settings, dtype and device of another and these weights.
 
     >>> like(nn.Conv2d(3, 4, 3, padding=1), torch.ones(2, 3, 3, 3), None)
     Conv2d(3, 2, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
     """
-    old: Tensor = layer.weight  # type: ignore[assignment]
+    old: Tensor = layer.weight
     options: dict[str, Any] = {"bias": bias is not None, "device": "meta", "dtype": old.dtype}
     new: nn.Module
     if isinstance(layer, nn.Linear):
         new = nn.Linear(weight.shape[1], weight.shape[0], **options)
     else:
-        assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
         groups = 1 if layer.groups == 1 else weight.shape[0] * layer.groups // layer.out_channels
-        new = type(layer)(
+        kind: Any = type(layer)
+        new = kind(
             weight.shape[1] * groups,
             weight.shape[0],
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,  # type: ignore[arg-type]
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
             groups,
             padding_mode=layer.padding_mode,
             **options,
@@ -205,9 +205,9 @@ def like(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     return new.train(layer.training)
 
 
-def _values(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+def _values(layer: Any) -> tuple[Tensor, Tensor | None]:
     bias = layer.bias
-    return layer.weight.detach().double(), None if bias is None else bias.detach().double()  # type: ignore[operator,union-attr]
+    return layer.weight.detach().double(), None if bias is None else bias.detach().double()
 
 
 # What the graph shows ----------------------------------------------------------------------------------------------
@@ -216,11 +216,11 @@ def _values(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
 def is_copy(node: fx.Node) -> bool:
     """The node's value is that of its first argument, entry by entry, in the same shape."""
     if node.target in _DROPOUTS:
-        return node.args[2] is False or node.args[1] == 0
+        return node.args[2] is False or bool(node.args[1] == 0)
     if node.target in _COPIES:
         return True
     if getattr(node.target, "overloadpacket", None) in (aten.to, aten._to_copy):
-        before, after = value(node.args[0]), value(node)  # type: ignore[arg-type]
+        before, after = value(node.args[0]), value(node)
         return before.dtype == after.dtype and before.device == after.device
     return False
 
@@ -229,13 +229,11 @@ def _is_reshape(node: fx.Node) -> bool:
     """Rows are dealt out anew and the features of each row are kept."""
     if node.target not in _SHAPED and node.target not in _LEADING:
         return False
-    before, after = value(node.args[0]), value(node)  # type: ignore[arg-type]
+    before, after = value(node.args[0]), value(node)
     return before.dim() > 0 and after.dim() > 0 and before.shape[-1] == after.shape[-1]
 
 
-def _before(
-    structure: Structure, node: fx.Node, folded: set[fx.Node]
-) -> tuple[fx.Node, list[fx.Node]] | None:
+def _before(structure: Structure, node: Any, folded: set[fx.Node]) -> tuple[fx.Node, list[fx.Node]] | None:
     """The layer whose result a value is, unchanged and read by nothing else, and the steps between, last first."""
     steps: list[fx.Node] = []
     while len(node.users) == 1:
@@ -258,7 +256,7 @@ def _same_axis(structure: Structure, layer: fx.Node, steps: list[fx.Node]) -> bo
         return False
     is_linear = isinstance(structure.layer(layer), nn.Linear)
     dim = value(layer).dim()
-    spatial = 0 if is_linear else structure.layer(layer).weight.dim() - 2  # type: ignore[union-attr,operator]
+    spatial = 0 if is_linear else structure.layer(layer).weight.dim() - 2
     return dim == 2 + spatial
 
 
@@ -277,17 +275,16 @@ def _chains(
         if found is None or structure.calls[found[0]] not in chosen:
             continue
         before = structure.layer(found[0])
-        alike = type(before) is type(layer) and before.weight.dtype == layer.weight.dtype  # type: ignore[union-attr]
+        alike = type(before) is type(layer) and before.weight.dtype == layer.weight.dtype
         plain = isinstance(layer, nn.Linear) or all(step in folded or is_copy(step) for step in found[1])
         if alike and plain:
             links[node] = found
-    firsts = {found[0] for found in links.values()} - set(links)
     after = {found[0]: node for node, found in links.items()}
     chains = []
-    for first in firsts:
+    for first in (node for node in after if node not in links):
         chain: list[tuple[fx.Node, list[fx.Node]]] = [(first, [])]
-        while (node := after.get(chain[-1][0])) is not None:
-            chain.append((node, links[node][1]))
+        while (following := after.get(chain[-1][0])) is not None:
+            chain.append((following, links[following][1]))
         chains.append(chain)
     return chains
 
@@ -376,14 +373,14 @@ def _fixed(step: fx.Node) -> int | None:
 
 
 def _is_pointwise(layer: Any) -> bool:
-    still = layer.padding == "same" or layer.padding == "valid" or not any(layer.padding)
+    still: bool = layer.padding == "same" or layer.padding == "valid" or not any(layer.padding)
     return math.prod(layer.kernel_size) == 1 and math.prod(layer.stride) == 1 and still
 
 
 def _pads_zeros(layer: Any) -> bool:
     if layer.padding_mode != "zeros" or layer.padding == "valid":
         return False
-    return layer.padding == "same" or any(layer.padding)
+    return bool(layer.padding == "same" or any(layer.padding))
 
 
 # Whether results agree ---------------------------------------------------------------------------------------------

@@ -223,23 +223,22 @@ def _end_to_end(
         y = output(batch.call(model))
         return error(y, target.to(y.device), batch.mask)
 
-    bar = tqdm(drawn, desc="refinement end to end", disable=not progress, leave=False)
-    _train(weights, bar, WHOLE_RATE, loss, len(drawn))
+    _train(weights, drawn, WHOLE_RATE, loss, "refinement end to end" if progress else None)
     return True
 
 
 def _train(
     weights: Sequence[nn.Parameter],
-    drawn: Iterable[int],
+    drawn: Sequence[int],
     rate: float,
     loss: Callable[[int], Tensor],
-    steps: int | None = None,
+    description: str | None = None,
 ) -> None:
-    steps = len(drawn) if steps is None else steps  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(weights, lr=rate)
-    for step, i in enumerate(drawn):
+    bar = tqdm(drawn, desc=description, disable=description is None, leave=False)
+    for step, i in enumerate(bar):
         for group in optimizer.param_groups:
-            group["lr"] = rate * (1 - step / (steps + 1))
+            group["lr"] = rate * (1 - step / (len(drawn) + 1))
         optimizer.zero_grad()
         value = loss(i)
         if not value.requires_grad:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import choose, int8, latency, layers, losses, lossless, refine, statistics, structure, width
+from . import attention, choose, int8, latency, layers, losses, lossless, refine, statistics, structure, units
 from .blocks import Block, Reduction, obstacle
 from .data import Batch, Splits
 from .metric import Metric, Score, lower_bound, main_result, samples_needed
@@ -157,7 +157,7 @@ class Search:
     def _find_blocks(self) -> list[Block]:
         """Layers that can be made smaller together."""
         assert self.splits is not None
-        if "width" not in self.settings.forms:
+        if not {"width", "heads"} & set(self.settings.forms):
             return []
         read = self.exact.structure
         if read is None:
@@ -165,7 +165,12 @@ class Search:
             assert call is not None
             read = structure.read(self.model, call)
         self.stats.notes += [note for note in read.notes if note not in self.stats.notes]
-        return list(width.find(read, self.layers.views, self.layers.views))
+        found: list[Block] = []
+        if "width" in self.settings.forms:
+            found += units.find(read, self.layers.views, self.layers.views)
+        if "heads" in self.settings.forms:
+            found += attention.find(read, self.layers.views)
+        return found
 
     def _reduce(self, found: list[Block], measured: Mapping[View, statistics.Statistics]) -> None:
         """Order the units of all blocks, and leave out the blocks that the model does not run without."""

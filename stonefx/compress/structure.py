@@ -37,8 +37,8 @@ class Structure:
     holders: dict[fx.Node, tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def layer(self, node: fx.Node) -> nn.Module | None:
-        """The layer that a node is the plain call of."""
+    def layer(self, node: fx.Node) -> Any:
+        """The layer that a node is the plain call of; None for other nodes."""
         path = self.calls.get(node)
         return None if path is None else self.model.get_submodule(path)
 
@@ -115,7 +115,7 @@ def among(model: nn.Module, chosen: str | Iterable[str] | None) -> set[str]:
     }
 
 
-def value(node: fx.Node) -> Tensor:
+def value(node: Any) -> Tensor:
     """The example value of a node: its shape and dtype."""
     found: Tensor = node.meta["val"]
     return found
