@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from . import losses
 from .data import Batch
 from .options import Candidate, Option
-from .views import Form, View
+from .views import Form, View, computes_as
 
 KINDS = ("int8", "int8 dynamic")
 """Weights alone, computed in the dtype of the model; or products in int8, with inputs rounded as they come."""
@@ -228,7 +228,7 @@ def _linear_views(views: Sequence[View]) -> dict[str, View]:
 
 def _dense(view: View) -> Callable[[], Mapping[str, nn.Module]]:
     def build() -> Mapping[str, nn.Module]:
-        if isinstance(view.layer, nn.Linear):
+        if computes_as(view.layer, nn.Linear):
             return {view.path: view.layer}
         weight = next(p for p in view.layer.parameters(recurse=False) if p.dim() == 2)
         bias = getattr(view.layer, "bias", None)
@@ -287,8 +287,6 @@ class _Rounded(View):
 
     view: View
     layers: tuple[nn.Linear, ...]
-
-    name: ClassVar[str] = "linear"
 
     def matrix(self) -> Tensor:
         """See `View`."""
