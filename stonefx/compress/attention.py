@@ -9,7 +9,6 @@ import torch
 from torch import fx, nn
 
 from .heads import Affine, Comparison, Heads, Values
-from .layers import get
 from .linear import LinearView
 from .lossless import is_copy
 from .structure import Structure, value
@@ -73,7 +72,7 @@ def _comparison(structure: Structure, query: Any, key: Any) -> list[Heads]:
     right = _projection(structure, plain_key or key, plain_key is not None)
     if left is None or right is None or left[2] != right[2] or left[1] % right[1] or left[2] % 2:
         return []
-    layer: Any = get(structure.model, left[0])
+    layer: Any = structure.model.get_submodule(left[0])
     if left[0] == right[0]:
         return []
     view = Affine(left[0], layer, 1, layer.out_features, layer.in_features + 1)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Block, Reduction
-from .layers import get
 from .linear import LinearView
 from .losses import Directions
 from .lossless import like
@@ -98,7 +97,7 @@ class Heads(Block):
 
     def layer(self, number: int) -> Any:
         """The first or second of the two projections."""
-        return get(self.model, self.paths[number])
+        return self.model.get_submodule(self.paths[number])
 
 
 @dataclass(frozen=True)

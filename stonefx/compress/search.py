@@ -178,6 +178,9 @@ class Search:
         call = structure.example(self.model, self.splits.calibrate[0])
         assert call is not None
         for block in tqdm(found, desc="blocks", disable=not self.settings.progress, leave=False):
+            if block.view not in measured:
+                self.stats.notes.append(f"{block.name} of {', '.join(block.paths)}: no call of it was seen")
+                continue
             try:
                 reduction = block.reduction(measured[block.view])
                 reason = obstacle(self.model, reduction, call, self.layers.shared)

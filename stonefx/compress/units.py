@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .layers import get
 from .linear import LinearView
 from .lossless import is_copy
 from .structure import Structure, value
@@ -147,12 +146,12 @@ class _Slice:
 
     def _sizes_fit(self) -> bool:
         model = self.structure.model
-        producers: list[Any] = [get(model, path) for path in self.producers]
+        producers: list[Any] = [model.get_submodule(path) for path in self.producers]
         sizes = [layer.weight.shape[0] for layer in producers]
         for path in self.carriers:
-            layer: Any = get(model, path)
+            layer: Any = model.get_submodule(path)
             sizes.append(layer.num_features if isinstance(layer, NORMS) else layer.out_channels)
-        sizes += [get(model, path).get_parameter(name).numel() for path, name, _ in self.parameters]
+        sizes += [model.get_submodule(path).get_parameter(name).numel() for path, name, _ in self.parameters]
         return all(size == self.units for size in sizes)
 
     def _before(self, node: fx.Node, axis: int) -> list[tuple[fx.Node, int]] | None:
@@ -223,7 +222,7 @@ class _Slice:
         if holder is None:
             return None
         path, name = holder
-        module = get(self.structure.model, path)
+        module = self.structure.model.get_submodule(path)
         own = module._parameters.get(name)
         # Its own module alone holds it, and no layer that is looked at otherwise.
         if (

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .blocks import Block, Reduction
-from .layers import get
 from .losses import Directions
 from .lossless import like
 from .options import rank_grid
@@ -60,16 +59,16 @@ class Width(Block):
         """The block's layers with these units alone, and with this matrix as the reader's weight."""
         changed: dict[str, nn.Module] = {}
         for path in self.producers:
-            layer: Any = get(self.model, path)
+            layer: Any = self.model.get_submodule(path)
             rows: Tensor = layer.weight.detach()
             bias = layer.bias
             changed[path] = like(layer, rows[units], None if bias is None else bias.detach()[units])
         for path in self.carriers:
-            changed[path] = _carrier(get(self.model, path), units)
+            changed[path] = _carrier(self.model.get_submodule(path), units)
         for path, name, axis in self.parameters:
             holder = changed.get(path)
             if holder is None:
-                holder = changed[path] = copy.copy(get(self.model, path))
+                holder = changed[path] = copy.copy(self.model.get_submodule(path))
                 holder._parameters = dict(holder._parameters)
             old = holder._parameters[name]
             assert old is not None
@@ -77,7 +76,7 @@ class Width(Block):
             holder._parameters[name] = nn.Parameter(new, old.requires_grad)
             if isinstance(holder, nn.PReLU):
                 holder.num_parameters = len(units)
-        reader: Any = get(self.model, self.view.path)
+        reader: Any = self.model.get_submodule(self.view.path)
         shape = (weight.shape[0], -1, *reader.weight.shape[2:])
         bias = reader.bias
         changed[self.view.path] = like(
@@ -120,10 +119,12 @@ class Reduced(Reduction):
         tails = squares.flip(0).cumsum(0).flip(0)
         self.tails = 0.5 * torch.cat([tails, tails.new_zeros(1)])
         self.sizes = rank_grid(block.units)
-        layers = [get(block.model, path) for path in block.paths]
+        layers = [block.model.get_submodule(path) for path in block.paths]
         total = sum(map(layer_weights, layers))
-        held = sum(get(block.model, path).get_parameter(name).numel() for path, name, _ in block.parameters)
-        others = sum(layer_weights(get(block.model, path)) for path in _holders(block))
+        held = sum(
+            block.model.get_submodule(path).get_parameter(name).numel() for path, name, _ in block.parameters
+        )
+        others = sum(layer_weights(block.model.get_submodule(path)) for path in _holders(block))
         self.fixed = others - held
         self.each = (total - self.fixed) // block.units
 

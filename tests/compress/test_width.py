@@ -284,7 +284,9 @@ class Stubborn(nn.Module):
 
 def test_a_model_that_insists_on_its_sizes_is_left_with_a_note():
     torch.manual_seed(0)
-    _, stats = compress(Stubborn(), torch.randn(40, 6), forms=("width",), max_ratio=0.5, progress=False)
+    _, stats = compress(
+        Stubborn(), torch.randn(40, 6), forms=("width",), max_ratio=0.5, cost="bytes", progress=False
+    )
     assert any(note.startswith("width of a, b: AssertionError") for note in stats.notes)
     assert {row.form for row in stats.layers} == {"dense"}
 
