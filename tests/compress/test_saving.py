@@ -46,19 +46,25 @@ def differs(a, b):
     return (a - b).abs().max().item() / b.abs().max().item()
 
 
-@pytest.mark.parametrize("forms", [("pair",), ("pair", "int8")])
-def test_a_plain_model_loads_without_stonefx(forms, tmp_path):
-    small = compressed(forms, max_ratio=0.4 if forms == ("pair",) else 0.2)
+def test_plain_models_load_without_stonefx(tmp_path):
     x = torch.randn(4, 64)
-    assert differs(plain(small)(x), small(x)) < 1e-5
-    torch.save(plain(small), tmp_path / "small.pt")
     torch.save(x, tmp_path / "x.pt")
+    models = {
+        "pair": compressed(("pair",), max_ratio=0.4),
+        "pifa": compressed(("pifa",), max_ratio=0.4),
+        "int8": compressed(("pair", "int8"), max_ratio=0.2),
+    }
+    for name, small in models.items():
+        assert differs(plain(small)(x), small(x)) < 1e-5
+        torch.save(plain(small), tmp_path / f"{name}.pt")
     run_without_stonefx(
-        "small = torch.load(folder + '/small.pt', weights_only=False)\n"
-        "torch.save(small(torch.load(folder + '/x.pt')), folder + '/y.pt')",
+        "for name in ('pair', 'pifa', 'int8'):\n"
+        "    small = torch.load(f'{folder}/{name}.pt', weights_only=False)\n"
+        "    torch.save(small(torch.load(folder + '/x.pt')), f'{folder}/{name}-y.pt')",
         tmp_path,
     )
-    assert differs(torch.load(tmp_path / "y.pt"), small(x)) < 1e-5
+    for name, small in models.items():
+        assert differs(torch.load(tmp_path / f"{name}-y.pt"), small(x)) < 1e-5
 
 
 def test_plain_of_one_layer_and_of_shared_layers():
@@ -140,7 +146,7 @@ def test_folders_load_by_transformers_alone(tmp_path):
     saved = {}
     for name, model, forms, ratio in (
         ("bert", bert(), ("pair", "int8"), 0.25),
-        ("llama", llama(), ("pair",), 0.5),
+        ("llama", llama(), ("pifa",), 0.6),
     ):
         data = [tokens(i) for i in range(12)]
         small, _ = stonefx.compress(model, data, max_ratio=ratio, forms=forms, cost="bytes", progress=False)
