@@ -105,7 +105,14 @@ def compress(
         ValueError: an argument is out of its range, a name fits no layer, there are too few samples, or the model
             cannot be called on the data or gives results that are not finite.
 
+    A chain of linear layers is one layer, without any loss; data decides what else may go:
+
     >>> import torch
+    >>> chain = nn.Sequential(nn.Linear(128, 256), nn.Linear(256, 128), nn.Linear(128, 64), nn.Linear(64, 32)).eval()
+    >>> small, stats = compress(chain, torch.randn(64, 128), max_ratio=1.0, progress=False)
+    >>> f"{stats.lossless_ratio:.2%} of the parameters, {stats.accuracy_preserved:.4f} of the accuracy"
+    '5.41% of the parameters, 1.0000 of the accuracy'
+
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
     >>> with torch.no_grad():
     ...     _ = model[0].weight.copy_(torch.ones(64, 4) @ torch.randn(4, 64))

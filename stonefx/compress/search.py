@@ -578,6 +578,10 @@ class Search:
             except ValueError as error:
                 self._refuse(view.path, str(error))
         self._options({})
+        if self.splits is None and self.settings.cost != "bytes":
+            self.stats.notes.append("nothing was timed: without data there are no shapes to time layers at")
+        elif self.settings.cost != "bytes":
+            self.timing = self._timing()
         while True:
             self.plan = self._energy_plan(energy)
             if (
@@ -593,6 +597,7 @@ class Search:
                 f"energy was raised from {self.settings.energy:g} to {energy:g} for the floor"
             )
         if metric is not None:
+            self.plan = self._without_slower(self.plan)
             self._refine(metric)
             self._confirm(metric)
 

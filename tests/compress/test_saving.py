@@ -142,40 +142,41 @@ def tokens(seed=0):
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def test_folders_load_by_transformers_alone(tmp_path):
-    saved = {}
-    for name, model, forms, ratio in (
-        ("bert", bert(), ("pair", "int8"), 0.25),
-        ("llama", llama(), ("pifa",), 0.6),
-    ):
-        data = [tokens(i) for i in range(12)]
-        small, _ = stonefx.compress(model, data, max_ratio=ratio, forms=forms, cost="bytes", progress=False)
-        folder = save_transformers(small, tmp_path / name)
-        with torch.no_grad():
-            saved[name] = small(**tokens())[0]
-        config = json.loads((folder / "config.json").read_text())
-        assert (
-            "stonefx"
-            not in (folder / "modeling_compressed.py").read_text().partition('"""')[2].partition('"""')[2]
-        )
-        assert config["compression"] and "AutoModel" in " ".join(config["auto_map"])
-        assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+def folder_of(model, folder, **options):
+    data = [tokens(i) for i in range(12)]
+    small, _ = stonefx.compress(model, data, cost="bytes", progress=False, **options)
+    with torch.no_grad():
+        return save_transformers(small, folder), small(**tokens())[0]
+
+
+def test_an_int8_folder(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torchao")
+    folder, expected = folder_of(bert(), tmp_path / "bert", max_ratio=0.25, forms=("pair", "int8"))
+    model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    assert any(type(module).__name__ == "Int8Linear" for module in model.modules())
+    with torch.no_grad():
+        assert differs(model(**tokens())[0], expected) < 1e-5
+
+
+def test_a_folder_loads_by_transformers_alone(tmp_path):
+    folder, expected = folder_of(llama(), tmp_path / "llama", max_ratio=0.6, forms=("pifa",))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["compression"] and config["auto_map"]["AutoModelForCausalLM"].startswith("modeling_compressed.")
+    assert "import stonefx" not in (folder / "modeling_compressed.py").read_text()
+    assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
     torch.save(tokens(), tmp_path / "x.pt")
     run_without_stonefx(
         "import os; os.environ['HF_MODULES_CACHE'] = folder + '/modules'\n"
-        "from transformers import AutoModel, AutoModelForCausalLM\n"
-        "x = torch.load(folder + '/x.pt')\n"
-        "for name, auto in (('bert', AutoModel), ('llama', AutoModelForCausalLM)):\n"
-        "    model, info = auto.from_pretrained(f'{folder}/{name}', trust_remote_code=True, output_loading_info=True)\n"
-        "    assert not info['missing_keys'] and not info['unexpected_keys'] and not info['mismatched_keys'], info\n"
-        "    if name == 'llama':\n"
-        "        assert model.lm_head.weight is model.model.embed_tokens.weight\n"
-        "    with torch.no_grad():\n"
-        "        torch.save(model.eval()(**x)[0], f'{folder}/{name}.pt')\n",
+        "from transformers import AutoModelForCausalLM as Auto\n"
+        "model, info = Auto.from_pretrained(folder + '/llama', trust_remote_code=True, output_loading_info=True)\n"
+        "assert not info['missing_keys'] and not info['unexpected_keys'] and not info['mismatched_keys'], info\n"
+        "assert model.lm_head.weight is model.model.embed_tokens.weight\n"
+        "with torch.no_grad():\n"
+        "    torch.save(model.eval()(**torch.load(folder + '/x.pt'))[0], folder + '/y.pt')\n",
         tmp_path,
     )
-    for name, expected in saved.items():
-        assert differs(torch.load(tmp_path / f"{name}.pt"), expected) < 1e-5
+    assert differs(torch.load(tmp_path / "y.pt"), expected) < 1e-5
 
 
 def test_other_models_and_full_folders_are_refused(tmp_path):
