@@ -5,7 +5,7 @@ All store pairs of factors of the best map in some metric of the input, `min ||(
 - plain SVD: `S = I`, the same share everywhere.
 - SVD-LLM (2403.07378): `S S^T = E[x x^T]`, the same share everywhere.
 - ASVD (2312.05821): `S` diagonal, how large each input is to the power 1/2; each layer's rank by how far the model's
-  result moves where it alone is made smaller, in steps of a tenth.
+  result moves where it alone is made smaller, at six shares.
 - ZS-SVD: `S S^T = E[x x^T]`; of each singular value the first-order change of the model's loss were it dropped; over
   all layers the values go whose changes keep their sum nearest to zero.
 - MoDeGPT (2408.09632): of a feed-forward block the units of greatest ridge leverage score under `E[h h^T]`, and what
@@ -27,7 +27,7 @@ from stonefx.compress.spectrum import Spectrum, cholesky, decompose
 from stonefx.compress.statistics import Statistics
 from stonefx.compress.views import View
 
-ASVD_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+ASVD_SHARES = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
 RIDGE = 1e-3
 """Of the mean eigenvalue, in MoDeGPT's leverage scores."""
 

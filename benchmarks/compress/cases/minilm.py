@@ -23,7 +23,7 @@ LAYERS = "encoder.encoder.layer.*"
 CALIBRATE = 250
 LENGTH = 256
 RATIOS = (0.9, 0.8, 0.5)
-SENSITIVITY_DOCUMENTS = 16
+SENSITIVITY_DOCUMENTS = 8
 
 
 class Embedder(nn.Module):
@@ -217,6 +217,13 @@ def peer_rows(rows: Any, ratios: tuple[float, ...]) -> Iterator[Row]:
                 lambda s, r=ratio, c=recipe: modules_of(peers.uniform(work.views, of(c), work.dense, r)),
             )
     yield from rows.of("energy 99 %", "energy 0.99", lambda s: _energy(work))
+    for ratio in ratios:
+        yield from rows.of(
+            "MoDeGPT-style width",
+            f"{ratio:g}",
+            lambda s, r=ratio: _modegpt(work, r),
+            "feed-forward blocks alone",
+        )
     falls: dict[tuple[str, float], float] = {}
     for ratio in ratios:
 
@@ -228,13 +235,6 @@ def peer_rows(rows: Any, ratios: tuple[float, ...]) -> Iterator[Row]:
             return modules_of(peers.by_ranks(work.views, of(peers.scaled), work.dense, ranks))
 
         yield from rows.of("ASVD-style", f"{ratio:g}", asvd)
-    for ratio in ratios:
-        yield from rows.of(
-            "MoDeGPT-style width",
-            f"{ratio:g}",
-            lambda s, r=ratio: _modegpt(work, r),
-            "feed-forward blocks alone",
-        )
 
 
 def _energy(work: Shared) -> dict[str, nn.Module]:
