@@ -9,7 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stonefx.compress import attention, compress, layers, losses, probes, statistics, structure, units, width
+from stonefx.compress import (
+    attention,
+    compress,
+    layers,
+    losses,
+    options,
+    probes,
+    statistics,
+    structure,
+    units,
+    width,
+)
 from stonefx.compress.data import Batch
 from stonefx.compress.metric import main_result
 
@@ -357,6 +368,6 @@ def test_a_compressed_llama():
         layer = small.get_submodule(path)
         assert type(layer) is nn.Linear
         assert layer.in_features == layer.weight.shape[1] == row.rank < 72
-        assert row.rank % 8 == 0
+        assert row.rank in options.rank_grid(72)
         assert row.bytes_after == layer.weight.numel() * 4
     assert sum(row.form == "width" for row in stats.layers) == sum(readers.values())
