@@ -208,6 +208,15 @@ def test_eight_bits_are_half_a_step_away(per):
     assert work.stored({"a": small}) < 4 * 16 * 8
 
 
+def test_pairs_become_8_bits_too():
+    layer = view(30, 40)
+    pair = layer.forms()["pair"].build(*peers.plain(layer, None).factors(5))
+    small = peers.quantised({"a": pair, "b": layer.layer}, "channel", False)
+    assert work.stored({"a": small["a"]}) < 0.5 * work.stored({"a": pair})
+    x = torch.randn(3, 40)
+    assert torch.allclose(small["a"](x), pair(x), atol=0.05)
+
+
 # Statistics that arms share -------------------------------------------------------------------------------------
 
 

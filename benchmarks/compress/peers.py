@@ -15,13 +15,14 @@ All store pairs of factors of the best map in some metric of the input, `min ||(
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from stonefx.compress.choose import Plan
+from stonefx.compress.int8 import plain as plain_layers
 from stonefx.compress.options import Option
 from stonefx.compress.spectrum import Spectrum, cholesky, decompose
 from stonefx.compress.statistics import Statistics
@@ -230,16 +231,14 @@ def quantised(modules: Mapping[str, nn.Module], per: str, inputs: bool) -> dict[
     """Each linear layer, or each in a pair of them, in 8 bits; others as they are."""
     found: dict[str, nn.Module] = {}
     for path, module in modules.items():
-        if isinstance(module, nn.Linear):
-            found[path] = Int8Linear(module, per, inputs)
-        elif isinstance(module, nn.Sequential) and all(isinstance(m, nn.Linear) for m in module):
-            found[path] = nn.Sequential(*(Int8Linear(m, per, inputs) for m in module))  # type: ignore[arg-type]
+        layer = plain_layers(module)
+        if isinstance(layer, nn.Linear):
+            found[path] = Int8Linear(layer, per, inputs)
+        elif isinstance(layer, nn.Sequential) and all(isinstance(m, nn.Linear) for m in layer):
+            found[path] = nn.Sequential(*(Int8Linear(m, per, inputs) for m in layer))  # type: ignore[arg-type]
         else:
             found[path] = module
     return found
-
-
-Measure = Callable[[nn.Module], float]
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -23,6 +23,7 @@ LAYERS = "encoder.encoder.layer.*"
 CALIBRATE = 250
 LENGTH = 256
 RATIOS = (0.9, 0.8, 0.5)
+BEFORE_INT8 = 0.77
 SENSITIVITY_DOCUMENTS = 8
 
 
@@ -183,18 +184,18 @@ def minilm_rows(wanted: Wanted) -> Iterator[Row]:
             yield from rows.of(
                 label, f"{ratio:g}", lambda s, r=ratio, f=forms: modules_of(work.planned(r, f)[1])
             )
-    yield from rows.of(
-        "stonefx pair + int8 per channel, weights and inputs", "0.8 x int8", lambda s: _int8(work, 0.78, True)
-    )
-    yield from rows.of(
-        "stonefx pair + int8 per channel, weights", "0.8 x int8", lambda s: _int8(work, 0.78, False)
-    )
+    for inputs in (True, False):
+        yield from rows.of(
+            "stonefx pair, then int8 per channel, weights" + (" and inputs" if inputs else ""),
+            "0.2",
+            lambda s, inputs=inputs: _int8(work, inputs),
+        )
     yield from peer_rows(rows, RATIOS)
 
 
-def _int8(work: Shared, ratio: float, inputs: bool) -> dict[str, nn.Module]:
-    """Pairs, and units left out, at a ratio; then all of it in 8 bits. PIFA does not bear 8 bits."""
-    modules = modules_of(work.planned(ratio, ("pair", "width"))[1])
+def _int8(work: Shared, inputs: bool) -> dict[str, nn.Module]:
+    """Pairs, and units left out, so small that a fifth of the bytes are left in 8 bits. PIFA does not bear 8 bits."""
+    modules = modules_of(work.planned(BEFORE_INT8, ("pair", "width"))[1])
     return peers.quantised(whole(modules, work.search.model, list(work.dense)), "channel", inputs)
 
 
