@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from . import losses
 from .data import Batch
+from .linear import LinearView
 from .options import Candidate, Option
 from .views import Form, View, computes_as
 
@@ -219,9 +220,7 @@ def _linear_views(views: Sequence[View]) -> dict[str, View]:
     return {
         view.path: view
         for view in views
-        if view.name == "linear"
-        and not view.indexed
-        and view.groups == 1
+        if isinstance(view, LinearView)
         and any(p.dim() == 2 and p.is_floating_point() for p in view.layer.parameters(recurse=False))
     }
 

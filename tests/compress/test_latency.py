@@ -203,11 +203,17 @@ def test_ranks_by_energy_are_timed_too(counted):
     # 64 x 24 takes 2.5 microseconds, and two layers of rank 8 take 2.7.
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 24)).eval()
-    u, s, v = torch.linalg.svd(model[0].weight.detach(), full_matrices=False)
+    u, _, v = torch.linalg.svd(model[0].weight.detach(), full_matrices=False)
     model[0].weight.data = u * torch.where(torch.arange(24) < 8, 1.0, 1e-3) @ v
     for cost, form in (("both", "dense"), ("bytes", "pair")):
         _, stats = stonefx.compress(
-            model, batches(*[16] * 12), energy=0.99, min_accuracy=0.9, cost=cost, forms=["pair"], progress=False
+            model,
+            batches(*[16] * 12),
+            energy=0.99,
+            min_accuracy=0.9,
+            cost=cost,
+            forms=["pair"],
+            progress=False,
         )
         assert [row.form for row in stats.layers] == [form]
     _, stats = stonefx.compress(model, energy=0.99, forms=["pair"], progress=False)
