@@ -100,6 +100,8 @@ class Evaluation:
             return widened(value) if exact else value
         if node.op != "call_function":
             raise ValueError(f"a region reads {node.op} {node.name!r}, which is not among its inputs")
+        args: Any
+        kwargs: Any
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), done.__getitem__)
         if exact:
             args, kwargs = fx.node.map_aggregate((args, kwargs), _in_float64)

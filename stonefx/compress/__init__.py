@@ -15,7 +15,7 @@ from . import latency
 from .metric import Metric, main_result
 from .saving import plain
 from .search import Search
-from .settings import FORMS, Settings
+from .settings import DEFAULT_FORMS, Settings
 from .stats import CompressionStats, LayerRow, Point
 from .transformers_folder import save_transformers
 
@@ -39,7 +39,7 @@ def compress(
     metric: str | Callable[..., Any] = "cosine",
     max_ratio: float | None = None,
     max_seconds: float | None = None,
-    forms: Sequence[str] = FORMS,
+    forms: Sequence[str] = DEFAULT_FORMS,
     energy: float | None = None,
     refine: bool = False,
     seed: int = 0,
@@ -79,7 +79,8 @@ def compress(
             `metric(model, batches)` which returns a number, or one a sample as a tensor; higher is better.
         max_ratio: instead of a floor: the best accuracy at this share of the bytes of the layers.
         max_seconds: instead of a floor: the best accuracy with which a call on the most frequent batch takes this long.
-        forms: what layers may become: "pair", "pifa", "width", "heads", "int8" (which needs torchao).
+        forms: what layers may become: "pair", "pifa", "width", "int8" (which needs torchao), and if asked for "heads"
+            (fewer dimensions of attention heads); none: exact merging alone.
         energy: the smallest rank of each layer that keeps this share of its squared singular values, raised until the
             floor holds; 0.99 without data.
         refine: train the replaced layers on the data towards the original's results, kept where it gains.

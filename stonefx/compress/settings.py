@@ -13,6 +13,8 @@ from . import probes
 from .metric import METRICS
 
 FORMS = ("pair", "pifa", "width", "heads", "int8")
+DEFAULT_FORMS = ("pair", "pifa", "width", "int8")
+"""Those that a plain file or a transformers folder can hold; heads cannot be written without stonefx."""
 COSTS = ("both", "bytes", "seconds")
 
 
@@ -25,7 +27,7 @@ class Settings:
     metric: str | Callable[..., Any] = "cosine"
     max_ratio: float | None = None
     max_seconds: float | None = None
-    forms: Sequence[str] = FORMS
+    forms: Sequence[str] = DEFAULT_FORMS
     energy: float | None = None
     refine: bool = False
     seed: int = 0
