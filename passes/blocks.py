@@ -150,13 +150,16 @@ def _product(first: Any, second: Any) -> Rows | torch.Tensor:
     shape = torch.Size((first.shape[0], second.shape[1]))
 
     def read(start: int, end: int) -> torch.Tensor:
-        rows = left(start, end)
-        if not isinstance(second, Rows):
-            return rows @ second
-        total = torch.zeros(end - start, shape[1], dtype=torch.float64, device=rows.device)
-        for low, high in blocks(second.shape):
-            total.addmm_(rows[:, low:high], second.read(low, high))
-        return total
+        found = torch.zeros(end - start, shape[1], dtype=torch.float64, device=second.device)
+        # Rows of the product may be shorter than those that it is made of.
+        for first_row, last_row in blocks(torch.Size((end - start, first.shape[1]))):
+            rows, total = left(start + first_row, start + last_row), found[first_row:last_row]
+            if not isinstance(second, Rows):
+                torch.mm(rows, second, out=total)
+                continue
+            for low, high in blocks(second.shape):
+                total.addmm_(rows[:, low:high], second.read(low, high))
+        return found
 
     found = Rows(shape, second.device, read, costly=True)
     return found if 8 * shape.numel() >= _BLOCK else whole(found)

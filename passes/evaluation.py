@@ -45,8 +45,8 @@ class Evaluation:
             names: of the nodes.
             given: values of nodes, by name, that are not computed.
             exact: in float64, whatever floating dtypes the graph asks for.
-            watch: is told each node that rounds a float64 value computed from weights alone, that value, or rows
-                of it one after another, and what became of them.
+            watch: is told each node that rounds a float64 value that was computed from weights alone, with that
+                value, or rows of it one after another, and what became of them.
         """
         roots = [self.nodes[name] for name in names]
         needed = self._needed(roots, given)

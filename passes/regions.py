@@ -65,6 +65,27 @@ def regions(graph: fx.Graph) -> Regions:
     return facts
 
 
+def ends_of_regions(graph: fx.Graph) -> set[fx.Node]:
+    """The switches of gradient mode that give back the mode around a graph that was recorded with gradients.
+
+    They hold the mode of the recording, `True`, and a call may come in another one. A switch that undoes the one before
+    is taken for the end of its region.
+    """
+    ends: set[fx.Node] = set()
+    around: list[bool] = []
+    enabled = True
+    for node in graph.find_nodes(op="call_function", target=torch._C._set_grad_enabled):
+        value = bool(node.args[0])
+        if around and around[-1] == value:
+            around.pop()
+            if not around:
+                ends.add(node)
+        else:
+            around.append(enabled)
+        enabled = value
+    return ends
+
+
 def written_operands(node: fx.Node) -> list[fx.Node]:
     """The operands that a call writes to: by an operator's schema, or all that a call outside of it may write to."""
     if "verbatim" in node.meta:

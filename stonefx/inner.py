@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dynamo.exc import TensorifyScalarRestartAnalysis
 
 from .passes.pipeline import copy_graph
 from .tracing.functions import with_functions
@@ -30,7 +31,15 @@ def compile_inner(
     Returns:
         A callable that takes the placeholders' values one by one and returns the graph's flat outputs.
     """
-    return {"eager": _eager, "aot_eager": _aot_eager, "inductor": _inductor}[inner](module, inputs, mode)
+    run = {"eager": _eager, "aot_eager": _aot_eager, "inductor": _inductor}[inner]
+    try:
+        return run(module, inputs, mode)
+    except TensorifyScalarRestartAnalysis:
+        # Numbers in float64 are symbols until AOT autograd asks to start again with their values; it is Dynamo that
+        # does so where it is under way.
+        if torch._guards.TracingContext.try_get() is not None:
+            raise
+        return run(module, inputs, mode)
 
 
 def compile_later(module: fx.GraphModule, inner: str, mode: str | None = None) -> Compiled:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..passes.regions import ends_of_regions
 from .bindings import binding
 
 
@@ -74,6 +75,10 @@ def emit(module: fx.GraphModule, inputs: Mapping[str, str], reserved: Iterable[s
     body = Body(taken={*local.values(), *reserved})
     last_use = _last_uses(nodes)
     names: dict[fx.Node, str] = {}
+    ends = ends_of_regions(module.graph)
+    if ends:
+        around = body.variable("grad_enabled")
+        body.lines.append(f"{around} = {body.constant(torch.is_grad_enabled, 'is_grad_enabled')}()")
     for node in nodes:
         if node.op == "placeholder":
             names[node] = inputs[node.name]
@@ -83,7 +88,7 @@ def emit(module: fx.GraphModule, inputs: Mapping[str, str], reserved: Iterable[s
         elif node.op == "call_function":
             function = binding(node)
             called = body.constant(function, getattr(node.target, "__name__", "call").replace(".", "_"))
-            arguments = [_format(body, names, arg) for arg in node.args]
+            arguments = [around] if node in ends else [_format(body, names, arg) for arg in node.args]
             arguments += [f"{key}={_format(body, names, value)}" for key, value in node.kwargs.items()]
             names[node] = local[node]
             keep = f"{local[node]} = " if node.users else ""

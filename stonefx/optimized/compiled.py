@@ -50,6 +50,9 @@ class CompiledGraph:
         module = fx.GraphModule(subject, copy_graph(subject.graph))
         # The graph is no longer Dynamo's, whose facts about it do not hold here.
         module.meta.clear()
+        if not grad:  # else the end of a region without gradients would switch them on for the caller
+            for node in module.graph.find_nodes(op="call_function", target=torch._C._set_grad_enabled):
+                module.graph.erase_node(node)
         run_named(LOWER, module, Context(grad=grad, inner=self.inner))
         module.recompile()
         return module

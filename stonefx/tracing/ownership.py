@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -91,6 +92,12 @@ def check_owned(model: nn.Module) -> None:
             f"the model is a {type(model).__name__}, a TorchScript module, of whose code capture sees nothing",
             "Pass the nn.Module that it was scripted or traced from.",
         )
+    if wrapped := _sharded(model):
+        raise capture_error(
+            f"{wrapped} is wrapped by FSDP, which gathers its weights for each call and frees them behind it, so that "
+            "they can be neither copied nor folded",
+            'Optimize the model before it is wrapped, or use torch.compile(model, backend="stone").',
+        )
     empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     if empty:
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
@@ -98,6 +105,20 @@ def check_owned(model: nn.Module) -> None:
             f"`{empty[0]}`{more} of {type(model).__name__} is a meta tensor, which has no values",
             'Give the model memory with model.to_empty(device="cpu") and load its state_dict first.',
         )
+
+
+def _sharded(model: nn.Module) -> str:
+    """The first part of a model that FSDP manages; empty where there is none."""
+    library = sys.modules.get("torch.distributed.fsdp")  # a model that it wrapped has imported it
+    kinds = tuple(
+        kind
+        for name in ("FSDPModule", "FullyShardedDataParallel")
+        if isinstance(kind := getattr(library, name, None), type)
+    )
+    for path, module in model.named_modules():
+        if kinds and isinstance(module, kinds):
+            return f"`{path}`" if path else f"the model, a {type(module).__name__},"
+    return ""
 
 
 def _rebind(made: nn.Module, memo: dict[int, Any]) -> None:

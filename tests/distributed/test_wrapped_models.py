@@ -7,7 +7,7 @@ from processes import run_checks
 
 
 def test_wrapped_models(tmp_path: Path) -> None:
-    assert len(run_checks("wrapped_models", tmp_path)) == 5
+    assert len(run_checks("wrapped_models", tmp_path)) == 6
 
 
 @pytest.mark.slow

@@ -222,6 +222,16 @@ def check_optimized_in_ddp_and_fsdp() -> None:
         agree(sharded(x), merged(x))
 
 
+def check_optimize_names_fsdp() -> None:
+    for wrapped, what in ((fsdp(), "the model, a FSDPModel,"), (fsdp_blocks(), "")):
+        for inplace in (False, True):
+            try:
+                stonefx.optimize(wrapped, rows(), inplace=inplace)
+            except stonefx.CaptureError as error:
+                text = str(error)
+            assert f"{what} is wrapped by FSDP" in text and "before it is wrapped" in text, text
+
+
 def relu_of_rows(m: Model, x: torch.Tensor) -> torch.Tensor:
     return torch.relu(DTensor.from_local(m.chain(x), MESH, [Shard(0)])).to_local()
 

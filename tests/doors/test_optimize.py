@@ -776,3 +776,31 @@ def test_a_submodule_called_folded_is_left_alone() -> None:
     ]
     probe = x()
     equal(fast(probe), model(probe))
+
+
+@pytest.mark.parametrize("inner", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("wanted", [False, True], ids=["no gradients", "gradients"])
+def test_numbers_in_float64_are_compiled(inner: str, wanted: bool) -> None:
+    """AOT autograd asks Dynamo to start again where such numbers were made symbols; here nobody else hears it."""
+    from torch._dynamo.symbolic_convert import TensorifyState
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+            self.register_buffer("scale", torch.tensor(1.7, dtype=torch.float64))
+            self.register_buffer("shift", torch.tensor(0.3, dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(self.layer(x)) * self.scale + self.shift
+
+    model = Scaled().eval()
+    TensorifyState.clear()
+    fast = stonefx.optimize(model, torch.randn(4, 8), inner=inner)
+    x = torch.randn(6, 8)
+    with torch.set_grad_enabled(wanted):
+        torch.testing.assert_close(fast(x), model(x))
+    fast.get_buffer("scale").fill_(-2.0)
+    model.scale.fill_(-2.0)
+    with torch.set_grad_enabled(wanted):
+        torch.testing.assert_close(fast(x), model(x))

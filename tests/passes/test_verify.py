@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from graphs import trace
 from torch import fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import stonefx
-from stonefx.passes.pipeline import run_named, run_verified
+from stonefx.passes import blocks
+from stonefx.passes.evaluation import Evaluation
+from stonefx.passes.linear import LINEAR_CHAINS
+from stonefx.passes.pipeline import copy_graph, run_named, run_verified
 from stonefx.passes.rewrite import Context, RewriteError, Site
 from stonefx.passes.verify import Verifier, relative_error
 
@@ -175,6 +180,57 @@ def test_probes_of_the_scale_of_the_weights_find_what_unit_probes_do_not() -> No
     (site,) = run_verified(Scale(off), graph, Context(), Verifier({}))
     assert site.status == "refused"
     assert "on the probes times" in site.reason
+
+
+class LargestWide(TorchDispatchMode):
+    """Notes the entries of the largest float64 tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64 and not result._is_view():
+            self.entries = max(self.entries, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_weights_are_never_widened_as_a_whole(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_BLOCK", 8 * 1024)
+    layers = [torch.nn.Linear(32, 2048, bias=bias), torch.nn.Linear(2048, 16, bias=bias)]
+    net = torch.nn.Sequential(*layers).eval()
+    graph = trace(net, torch.ones(4, 32))
+    before = fx.GraphModule(graph, copy_graph(graph.graph))
+    weights = {
+        node.name: net.get_parameter(node.meta["weight"])
+        for node in graph.graph.nodes
+        if "weight" in node.meta
+    }
+    (site,) = LINEAR_CHAINS.run(graph, Context())
+    assert site.status == "rewritten"
+    with LargestWide() as made:
+        assert Verifier(weights).check(before, graph, site) is None
+    # A block of 1,024 entries, the hidden rows [4, 2048] of the exact run, never one of the weights of 32,768.
+    assert made.entries <= 4 * 2048
+    assert site.max_error is not None and site.max_error <= (site.bound or 0.0)
+
+
+def test_folds_are_computed_once_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(6, 64), torch.nn.Linear(64, 3)).eval()
+    watched: list[str] = []
+    compute = Evaluation.compute
+
+    def noted(self: Evaluation, names: Any, given: Any, **options: Any) -> Any:
+        computed = self._needed([self.nodes[name] for name in names], given)
+        watched.extend(node.name for node in computed if "fold" in node.meta and node.name not in given)
+        return compute(self, names, given, **options)
+
+    monkeypatch.setattr(Evaluation, "compute", noted)
+    fast = stonefx.optimize(net, torch.ones(2, 6))
+    assert fast.report.rewritten("linear_chain")
+    assert watched and len(watched) == len(set(watched))
 
 
 def test_a_default_device_does_not_move_the_probes() -> None:

@@ -1,0 +1,126 @@
+"""torch's own databases of modules and operators through `torch.compile(backend="stone")`, against eager.
+
+They need expecttest, as torch's tests do, and take about ten minutes:
+
+    python -m pytest tests/doors/test_torch_databases.py -m slow
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+pytest.importorskip("expecttest")
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_modules import module_db
+
+pytestmark = pytest.mark.slow
+
+# Samples of each operator: more are of the same kinds.
+FIRST = 3
+
+
+def copied(value: Any) -> Any:
+    """A value whose tensors are copies; those that a call writes to are then its own."""
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), value)
+
+
+def outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """What a call gives, random numbers and all, and the gradients of a module; or the exception that it raises."""
+    torch.manual_seed(0)
+    args, kwargs = copied((args, kwargs))
+    parameters = list(function.parameters()) if isinstance(function, nn.Module) else []
+    learns = bool(parameters) and function.training  # type: ignore[attr-defined]
+    with warnings.catch_warnings(), torch.set_grad_enabled(learns):
+        warnings.simplefilter("ignore")
+        try:
+            result = function(*args, **kwargs)
+            if not learns:
+                return result
+            loss = sum(
+                (value.square().sum() for value in tree_leaves(result) if is_differentiable(value)),
+                start=torch.zeros(()),
+            )
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+            return result, [parameter.grad for parameter in parameters]
+        except Exception as error:
+            return error
+
+
+def is_differentiable(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.requires_grad
+
+
+def compiled(function: Callable[..., Any], backend: str, **options: Any) -> Callable[..., Any]:
+    torch.compiler.reset()
+    if isinstance(function, nn.Module):
+        return torch.compile(function, backend=backend, **options)
+    # An operator, which may be written in C, is called by a function that Dynamo can read.
+    return torch.compile(lambda *args, **kwargs: function(*args, **kwargs), backend=backend, **options)
+
+
+def compare(make: Callable[[], Callable[..., Any]], args: Any, kwargs: Any) -> None:
+    """Check that calls of what `make` makes anew give through stonefx what they give in eager."""
+    expected = outcome(make(), args, kwargs)
+    if isinstance(expected, Exception):
+        return
+    again = outcome(make(), args, kwargs)
+    found = outcome(compiled(make(), "stone", options={"inner": "eager"}), args, kwargs)
+    if isinstance(found, Exception):
+        other = outcome(compiled(make(), "eager"), args, kwargs)
+        # What Dynamo does not run without any backend is no matter of this one.
+        assert isinstance(other, Exception), f"stonefx raised {type(found).__name__}: {found}"
+        return
+    ones, others = tree_leaves(expected), tree_leaves(found)
+    assert len(ones) == len(others)
+    for one, twin, other in zip(ones, tree_leaves(again), others, strict=True):
+        assert type(one) is type(other)
+        if not isinstance(one, torch.Tensor):
+            assert one == other or one != twin
+            continue
+        assert (one.shape, one.dtype, one.layout) == (other.shape, other.dtype, other.layout)
+        if same(one, twin):  # else it is what lay in the memory, as of `empty`
+            assert same(one, other), f"{one} is expected, {other} came"
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors agree up to rounding."""
+    try:
+        torch.testing.assert_close(other.detach(), one.detach(), equal_nan=True, check_stride=False)
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("info", module_db, ids=lambda info: info.name)
+def test_modules(info: Any, training: bool) -> None:
+    torch.manual_seed(0)
+    samples = info.module_inputs_func(
+        info, device="cpu", dtype=torch.float32, requires_grad=False, training=training
+    )
+    for sample in samples:
+        torch.manual_seed(0)
+        made = sample.constructor_input
+        module = info.module_cls(*made.args, **made.kwargs).to(torch.float32).train(training)
+        given = sample.forward_input
+        compare(partial(copy.deepcopy, module), given.args, given.kwargs)
+
+
+@pytest.mark.parametrize("info", op_db, ids=lambda info: info.formatted_name)
+def test_operators(info: Any) -> None:
+    if torch.float32 not in info.supported_dtypes("cpu"):
+        pytest.skip("not of float32")
+    torch.manual_seed(0)
+    for sample in itertools.islice(info.sample_inputs("cpu", torch.float32), FIRST):
+        compare(lambda: info.op, (sample.input, *sample.args), sample.kwargs)
