@@ -125,6 +125,7 @@ class Table:
         return taken
 
     def cost(self, picked: dict[tuple[str, ...], int]) -> float:
+        """What these options cost together."""
         return float(sum(self.costs[k][i] for k, i in picked.items()))
 
     def filled(

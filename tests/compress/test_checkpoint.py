@@ -92,7 +92,14 @@ def test_a_killed_run_goes_on_and_ends_alike(
 
 
 def call(folder: Path | None, **changes):
-    settings = {"probes": 1, "progress": False, "cost": "bytes", "checkpoint": folder, "min_accuracy": 0.8}
+    settings = {
+        "probes": 1,
+        "progress": False,
+        "cost": "bytes",
+        "forms": ("pair", "pifa"),
+        "checkpoint": folder,
+        "min_accuracy": 0.8,
+    }
     given = {"model": model(), "data": data(), **settings, **changes}
     return compress(given.pop("model"), given.pop("data"), **given)
 
@@ -119,7 +126,7 @@ def other_weights() -> nn.Module:
 )
 def test_another_work_is_refused_by_name(tmp_path: Path, changes: dict, named: str) -> None:
     store = Store(tmp_path)
-    settings = Settings(probes=1, cost="bytes", min_accuracy=0.8)
+    settings = Settings(probes=1, cost="bytes", forms=("pair", "pifa"), min_accuracy=0.8)
     asked = {k: v for k, v in vars(settings).items() if k not in ("progress", "memory")}
     store.bind(checkpoint.fingerprint(model(), _splits(model(), data(), None, None, settings), asked))
     with pytest.raises(ValueError, match="was made for another compression") as error:
