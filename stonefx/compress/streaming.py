@@ -378,6 +378,8 @@ def _read_state(module: nn.Module, state: dict[str, Any], prefix: str, metadata:
 
 def _flat_weights(module: Any, arguments: Any) -> None:
     module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+    # By these it sees that no weight was put in place of another.
+    module._flat_weight_refs = [weakref.ref(weight) for weight in module._flat_weights]
 
 
 def _no_flat_weights(module: Any, arguments: Any, result: Any) -> None:
