@@ -69,7 +69,7 @@ def same(settings: dict, **shared):
 
 
 def check_the_same_ranks_and_maps_as_one_process() -> None:
-    for settings in ({}, {"max_ratio": 0.5, "forms": ("pair",)}):
+    for settings in ({"forms": ("pair", "pifa")}, {"max_ratio": 0.5, "forms": ("pair",)}):
         same(settings)
 
 
@@ -86,10 +86,10 @@ def check_a_metric_of_the_user_decides_alike_in_all() -> None:
 
 
 def check_groups_of_layers_and_checkpoints() -> None:
-    stats = same({"memory": 40_000})
+    stats = same({"memory": 40_000, "forms": ("pair", "pifa")})
     assert "in 2 groups" in " ".join(stats.notes)
     folder = processes.gathered(tempfile.mkdtemp())[0]
-    settings = {"min_accuracy": 0.9}
+    settings = {"min_accuracy": 0.9, "forms": ("pair", "pifa")}
     same(settings, checkpoint=folder)
     again, _ = compress(
         model(), data(), probes=1, evaluations=3, progress=False, cost="bytes", checkpoint=folder, **settings
