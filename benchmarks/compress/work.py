@@ -144,7 +144,7 @@ def _save(search: Search, path: Path) -> None:
     """What a search has made, as tensors; of use only with the code and the data that made it."""
     state = {
         "measured": {n: (s.inputs, s.gradients, s.positions) for n, s in search.measured.items()},
-        "spectra": {n: (s.root, s.basis, s.whitened, s.tails) for n, s in search.spectra.items()},
+        "spectra": {n: tuple(vars(s).values()) for n, s in search.spectra.items()},
         "tails": search.tails,
         "seconds": search.stats.seconds,
     }
@@ -156,7 +156,7 @@ def _save(search: Search, path: Path) -> None:
 def _restore(search: Search, path: Path) -> dict[str, float]:
     state = torch.load(path, weights_only=True)
     search.measured = {n: Statistics(*parts) for n, parts in state["measured"].items()}
-    search.spectra = {n: Spectrum(*parts) for n, parts in state["spectra"].items()}
+    search.spectra.update({n: Spectrum(*parts) for n, parts in state["spectra"].items()})
     search.tails = state["tails"]
     return dict(state["seconds"])
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import data as user_data
-from . import latency
+from . import estimate, latency, processes, streaming
+from .checkpoint import Store, fingerprint
 from .metric import Metric, main_result
 from .saving import plain
-from .search import Search
+from .search import Search, stored_bytes
 from .settings import DEFAULT_FORMS, Settings
 from .stats import CompressionStats, LayerRow, Point
 from .transformers_folder import save_transformers
@@ -31,7 +33,7 @@ __all__ = [
 
 
 def compress(
-    model: nn.Module,
+    model: nn.Module | str | os.PathLike[str],
     data: Any = None,
     *,
     layers: str | Sequence[str] | None = None,
@@ -52,6 +54,11 @@ def compress(
     probes: int | None = None,
     output: Callable[[Any], Tensor] | None = None,
     batch_size: int = 16,
+    memory: int | None = None,
+    most_rank: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    output_folder: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[nn.Module, CompressionStats]:
     """Return the smallest and fastest model that keeps the accuracy asked for, and what was done to get it.
@@ -95,6 +102,14 @@ def compress(
         probes: how many a batch.
         output: picks the tensor that counts out of the model's result; its logits or its first tensor if left out.
         batch_size: of tensors and rows that are no batches yet.
+        memory: bytes that statistics, spectra and weights may take; layers are worked on in so many groups as that
+            needs, and what waits lies in files. None: a part of what is available.
+        most_rank: higher ranks are not looked at; decompositions of large matrices are faster then.
+        weights: a safetensors file or a folder of them, where the parameters of a model on the meta device are read
+            when they are needed; `model` may be a transformers folder instead.
+        output_folder: where the result of such a model is written, as `model.safetensors`; its weights are read from
+            there. Of any other model it is a copy.
+        checkpoint: a folder where what is found is kept; a call that was stopped goes on from there.
         progress: show bars with the time left, on standard error.
 
     Returns:
@@ -121,8 +136,7 @@ def compress(
     >>> stats.reached, stats.ranks, stats.compression_ratio < 0.1
     (True, {'0': 1}, True)
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
+    model = _given(model, weights, output_folder, memory)
     devices = sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})
     if len(devices) > 1:
         raise ValueError(
@@ -146,16 +160,71 @@ def compress(
         probes=probes,
         output=output,
         batch_size=batch_size,
-        progress=progress,
+        memory=memory,
+        most_rank=most_rank,
+        progress=progress and processes.rank() == 0,
     )
+    streamed = streaming.weights_of(model)
+    for case, true in (
+        ("a model that is read from files", streamed),
+        ("several processes", processes.size() > 1),
+    ):
+        if true and cost != "bytes":
+            raise ValueError(
+                f"cost: expected 'bytes' for {case}, whose times would be those of something else, got {cost!r}"
+            )
+    if streamed is None:
+        estimate.check_copy(stored_bytes(model, recurse=True), estimate.available())
     with _in_eval(model):
         splits = _splits(model, data, selection_data, confirmation_data, settings)
         if splits is None and settings.max_seconds is not None:
             raise ValueError("max_seconds: expected data, by whose shapes the model is timed, got data=None")
         if splits is not None:
             _check_call(model, splits.given[0], settings)
-        with _own_random_numbers(user_data.device_of(model), seed):
-            return Search(model, copy.deepcopy(model), settings, splits).run()
+        store = Store(checkpoint)
+        if checkpoint is not None:
+            asked = {k: v for k, v in vars(settings).items() if k not in ("progress", "memory")}
+            store.bind(fingerprint(model, splits, asked))
+        saved = nullcontext() if streamed is None else streamed.saved()
+        try:
+            with _own_random_numbers(user_data.device_of(model), seed), saved:
+                found = Search(model, copy.deepcopy(model), settings, splits, store=store).run()
+                if output_folder is not None and processes.rank() == 0:
+                    facts = {"ranks": found[1].ranks, "ratio": found[1].model_ratio}
+                    streaming.write(found[0], output_folder, facts)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "compress was stopped; the model is as it was. "
+                + (
+                    f"The same call with checkpoint={str(checkpoint)!r} goes on where it was"
+                    if checkpoint is not None
+                    else "With checkpoint=folder the same call would go on where it was"
+                )
+            ) from None
+        return found
+
+
+def _given(model: Any, weights: Any, output_folder: Any, memory: int | None) -> nn.Module:
+    cache = streaming.cache_for(memory)
+    folder = isinstance(model, (str, os.PathLike))
+    if not folder and not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model: expected an nn.Module, or the path of a transformers folder, got {type(model).__name__}"
+        )
+    if folder or weights is not None:
+        if output_folder is None:
+            raise TypeError(
+                "output_folder: expected where to write the result of a model that is read from files"
+            )
+        if folder:
+            return streaming.from_folder(model, cache)
+        return streaming.attach(model, weights, cache)
+    if any(p.device.type == "meta" for p in model.parameters()):
+        raise ValueError(
+            "model: expected parameters with values, these are on the meta device; say where they are: weights=file"
+        )
+    found: nn.Module = model
+    return found
 
 
 @contextmanager

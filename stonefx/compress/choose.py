@@ -44,21 +44,7 @@ def plan(
     least loss for its cost, since sampled losses are neither convex nor monotone in the rank. A block is taken where
     it is better than its layers on their own.
     """
-    table = _Table(singles, blocks, price)
-    low, high = -80.0, 80.0
-    if table.cost(table.pick(math.exp(low))) <= budget:
-        picked = table.pick(math.exp(low))
-        high = low
-    else:
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            if table.cost(table.pick(math.exp(middle))) > budget:
-                low = middle
-            else:
-                high = middle
-        picked = table.pick(math.exp(high))
-    chosen = table.filled(picked, budget, worth * math.exp(high))
-    return Plan(chosen, sum(map(price, chosen.values())), sum(option.loss for option in chosen.values()))
+    return Table(singles, blocks, price).plan(budget, worth)
 
 
 def lower_hull(points: Sequence[tuple[float, float, Any]]) -> list[tuple[float, float, Any]]:
@@ -82,7 +68,9 @@ def _above(a: tuple[float, float, Any], b: tuple[float, float, Any], c: tuple[fl
     return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
 
 
-class _Table:
+class Table:
+    """All options of all layers, made once for any number of budgets; see `plan`."""
+
     def __init__(
         self, singles: Sequence[Candidate], blocks: Sequence[Candidate], price: Callable[[Option], float]
     ) -> None:
@@ -93,17 +81,40 @@ class _Table:
         self.losses = {k: numpy.array([o.loss for o in c.options]) for k, c in self.candidates.items()}
         self.costs = {k: numpy.array([price(o) for o in c.options]) for k, c in self.candidates.items()}
 
+        self.sizes = [len(c.options) for c in (*singles, *blocks)]
+        self.order = list(self.candidates)
+        self.all_losses, self.all_costs = _padded(self.losses, self.order), _padded(self.costs, self.order)
+
+    def plan(self, budget: float, worth: float = 0.0) -> Plan:
+        """The plan for a budget; see the function `plan`."""
+        low, high = -80.0, 80.0
+        picked = self.pick(math.exp(low))
+        if self.cost(picked) <= budget:
+            high = low
+        else:
+            for _ in range(BISECTIONS):
+                middle = (low + high) / 2
+                if self.cost(self.pick(math.exp(middle))) > budget:
+                    low = middle
+                else:
+                    high = middle
+            picked = self.pick(math.exp(high))
+        chosen = self.filled(picked, budget, worth * math.exp(high))
+        cost = sum(map(self.price, chosen.values()))
+        return Plan(chosen, cost, sum(option.loss for option in chosen.values()))
+
     def pick(self, multiplier: float) -> dict[tuple[str, ...], int]:
         """The best option of each candidate, blocks in place of their layers where they are better."""
-        values = {k: self.losses[k] + multiplier * self.costs[k] for k in self.candidates}
-        best = {k: int(v.argmin()) for k, v in values.items()}
+        table = self.all_losses + multiplier * self.all_costs
+        values = dict(zip(self.order, table, strict=True))
+        best = dict(zip(self.order, table.argmin(1).tolist(), strict=True))
         taken = {k: best[k] for k in set(self.single_of.values())}
         gains = []
         for block in self.blocks:
             layers = {self.single_of[path] for path in block if path in self.single_of}
             alone = sum(values[k][best[k]] for k in layers)
             # Option 0 of a block is to leave its layers alone.
-            inner = int(values[block][1:].argmin()) + 1 if len(values[block]) > 1 else 0
+            inner = int(values[block][1:].argmin()) + 1 if len(self.losses[block]) > 1 else 0
             if inner and values[block][inner] < alone:
                 gains.append((alone - values[block][inner], block, inner, layers))
         for _, block, inner, layers in sorted(gains, key=lambda g: (-g[0], g[1])):
@@ -114,27 +125,46 @@ class _Table:
         return taken
 
     def cost(self, picked: dict[tuple[str, ...], int]) -> float:
+        """What these options cost together."""
         return float(sum(self.costs[k][i] for k, i in picked.items()))
 
     def filled(
-        self, picked: dict[tuple[str, ...], int], budget: float, least: float
+        self, picked: dict[tuple[str, ...], int], budget: float, least: float = 0.0
     ) -> dict[tuple[str, ...], Option]:
+        """The options with what the budget leaves spent on those that save most loss for it."""
+        """The options with what the budget leaves spent on those that save most loss for it."""
         room = budget - self.cost(picked)
-        while True:
-            best: tuple[float, tuple[str, ...], int] | None = None
-            for k, i in picked.items():
-                loss, cost = self.losses[k][i] - self.losses[k], self.costs[k] - self.costs[k][i]
-                # Costless gains first; dense options of blocks stand for layers that were decided on their own.
-                usable = (loss > 0) & (cost <= room) & (loss >= least * cost)
-                if k in self.blocks:
-                    usable[0] = False
-                if usable.any():
-                    gain = numpy.where(usable, loss / numpy.maximum(cost, 1e-30), -1.0)
-                    j = int(gain.argmax())
-                    if best is None or gain[j] > best[0]:
-                        best = (float(gain[j]), k, j)
-            if best is None:
-                return {k: self.candidates[k].options[i] for k, i in sorted(picked.items())}
-            _, k, j = best
-            room -= float(self.costs[k][j] - self.costs[k][picked[k]])
-            picked[k] = j
+        best = {k: self._gain(k, i, room, least) for k, i in picked.items()}
+        while best:
+            key = max(best, key=lambda k: best[k][0])
+            gain, j = best[key]
+            if gain <= 0:
+                break
+            cost = float(self.costs[key][j] - self.costs[key][picked[key]])
+            if cost > room:
+                # Found when there was more room; room only shrinks, so what is found now is no better.
+                best[key] = self._gain(key, picked[key], room, least)
+                continue
+            room -= cost
+            picked[key] = j
+            best[key] = self._gain(key, j, room, least)
+        return {k: self.candidates[k].options[i] for k, i in sorted(picked.items())}
+
+    def _gain(self, key: tuple[str, ...], now: int, room: float, least: float) -> tuple[float, int]:
+        """The option that saves most loss for its further cost, of those that there is room for."""
+        loss, cost = self.losses[key][now] - self.losses[key], self.costs[key] - self.costs[key][now]
+        # Costless gains first; dense options of blocks stand for layers that were decided on their own.
+        usable = (loss > 0) & (cost <= room) & (loss >= least * cost)
+        if key in self.blocks:
+            usable[0] = False
+        gain = numpy.where(usable, loss / numpy.maximum(cost, 1e-30), -1.0)
+        j = int(gain.argmax())
+        return float(gain[j]), j
+
+
+def _padded(rows: dict[tuple[str, ...], numpy.ndarray], order: Sequence[tuple[str, ...]]) -> numpy.ndarray:
+    """Rows of unequal lengths as one array, infinite beyond their ends."""
+    table = numpy.full((len(order), max((len(rows[k]) for k in order), default=1)), numpy.inf)
+    for row, key in zip(table, order, strict=True):
+        row[: len(rows[key])] = rows[key]
+    return table

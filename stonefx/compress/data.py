@@ -206,20 +206,21 @@ def _positional(
 
 
 def _samples(value: Any) -> int:
-    sizes = {t.shape[0] for t in _tensors(value) if t.dim() > 0}
+    sizes = {t.shape[0] for t in tensors(value) if t.dim() > 0}
     # Tensors of another first size, such as positions [1, length], belong to all samples.
     return max(sizes, default=1)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested arguments."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for entry in value.values():
-            yield from _tensors(entry)
+            yield from tensors(entry)
     elif isinstance(value, (tuple, list)):
         for entry in value:
-            yield from _tensors(entry)
+            yield from tensors(entry)
 
 
 def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from . import processes
 from .data import Batch
 
 RESAMPLES = 2000
@@ -149,27 +150,29 @@ class Metric:
             return Score(1.0)
         key = id(batches) if self.takes_batches else 0
         if key not in self._own:
-            self._own[key] = self._call(self.original, batches)
+            self._own[key] = processes.of_first(lambda: self._call(self.original, batches))
         return self._own[key]
 
     def __call__(self, model: nn.Module, batches: list[Batch], progress: str | None = None) -> Score:
         """The score of a model; `progress` names the bar to show."""
         if not self.named:
-            return self._call(model, batches)
+            return processes.of_first(lambda: self._call(model, batches))
         references = self._kept_references(batches)
         scores = []
         measure = METRICS[self.metric]
         with torch.no_grad():
-            for i, batch in enumerate(tqdm(batches, desc=progress, disable=progress is None, leave=False)):
+            bar = tqdm(processes.mine(batches), desc=progress, disable=progress is None, leave=False)
+            for place, (number, batch) in enumerate(bar):
                 reference = (
-                    references[i]
+                    references[place]
                     if references is not None
                     else self.output(batch.call(self.original)).float()
                 )
                 y = self.output(batch.call(model))
                 mask = None if batch.mask is None else batch.mask.to(y.device)
-                scores.append(measure(y, reference.to(y.device), mask).double().cpu())
-        samples = torch.cat(scores)
+                scores.append((number, measure(y, reference.to(y.device), mask).double().cpu()))
+        dealt = sorted((entry for own in processes.gathered(scores) for entry in own), key=lambda e: e[0])
+        samples = torch.cat([values for _, values in dealt])
         return Score(samples.mean().item(), samples)
 
     def _call(self, model: nn.Module, batches: list[Batch]) -> Score:
@@ -186,7 +189,7 @@ class Metric:
             kept: list[Tensor] | None = []
             size = 0
             with torch.no_grad():
-                for batch in batches:
+                for _, batch in processes.mine(batches):
                     y = self.output(batch.call(self.original))
                     size += y.numel() * y.element_size() * len(batches) if not kept else 0
                     if size > REFERENCE_BYTES:

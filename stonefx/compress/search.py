@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -16,13 +17,29 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import attention, choose, int8, latency, layers, losses, lossless, refine, statistics, structure, units
+from . import (
+    attention,
+    choose,
+    estimate,
+    int8,
+    latency,
+    layers,
+    losses,
+    lossless,
+    processes,
+    refine,
+    statistics,
+    streaming,
+    structure,
+    units,
+)
 from .blocks import Block, Reduction, obstacle
+from .checkpoint import Running, Store, digest, flat, numbered
 from .data import Batch, Splits
 from .metric import Metric, Score, lower_bound, main_result, samples_needed
 from .options import Candidate, Option, rank_grid
 from .settings import Settings
-from .spectrum import Spectrum, decompose, energy_rank
+from .spectrum import Spectra, Spectrum, decompose, energy_rank
 from .stats import CompressionStats, LayerRow, Point
 from .views import Joint, View, layer_weights
 
@@ -38,6 +55,7 @@ class Search:
         model: a copy in eval; layers are merged exactly in it, and then replaced.
         settings: what was asked for.
         splits: the data by what it decides, or None: ranks follow `energy` alone.
+        store: where what is found is kept, to go on from there.
     """
 
     def __init__(
@@ -47,6 +65,7 @@ class Search:
         settings: Settings,
         splits: Splits | None,
         exact: lossless.Lossless | None = None,
+        store: Store | None = None,
     ) -> None:
         self.original = original
         self.model = model
@@ -60,13 +79,22 @@ class Search:
         self.stats.notes += self.exact.notes
         self.layers = layers.find(model, settings.layers)
         self.views = [view for views in self.layers.views.values() for view in views]
-        self.measured: dict[int, statistics.Statistics] = {}
-        self.spectra: dict[int, Spectrum] = {}
+        self.weights = streaming.weights_of(model)
+        self.parts = self._parts()
+        self.store = store or Store(None)
+        # With more than one part not all fits into memory at once, and waits in files.
+        self.spilled = None
+        if len(self.parts) > 1 and self.store.folder is None:
+            self.spilled = tempfile.TemporaryDirectory(prefix="stonefx-")
+            self.store = Store(self.spilled.name)
+        self.measured: Mapping[int, statistics.Statistics] = {}
+        self.spectra = Spectra(self.store, len(self.parts) == 1, self.spilled is not None)
         self.tails: dict[Any, Tensor] = {}
         self.reductions: list[tuple[Block, Reduction]] = []
         self.singles: list[Candidate] = []
         self.blocks: list[Candidate] = []
         self.plan = choose.Plan({}, 1.0, 0.0)
+        self._table: choose.Table | None = None
         self.timing: latency.Timing | None = None
         self.emitted: dict[tuple[str, ...], latency.Ratio] = {}
 
@@ -124,18 +152,12 @@ class Search:
         assert self.splits is not None
         found = self._find_blocks()
         views = [*self.views, *(block.view for block in found if block.view not in self.views)]
-        measured = statistics.measure(
-            self.model,
-            views,
-            self.splits.calibrate,
-            kind=self.settings.probe,
-            count=self.settings.probes,
-            output=self.output,
-            metric=self.settings.metric,
-            seed=self.settings.seed,
-            description="statistics" if self.settings.progress else None,
+        measured = self._statistics(views)
+        self.measured = (
+            {n: value for n, value in measured.items() if n < len(self.views)}
+            if len(self.parts) == 1
+            else measured
         )
-        self.measured = {n: value for n, value in measured.items() if n < len(self.views)}
         for number, view in enumerate(self.views):
             if number not in self.measured:
                 self._refuse(view.path, "no call of it was seen on the calibration data")
@@ -152,7 +174,72 @@ class Search:
                 f"{len(few)} of the layers were given fewer rows than they have inputs, so that what they need is "
                 f"known in part: {shown}{', and others' if len(few) > 5 else ''}; more data would help"
             )
-        self._reduce(found, {view: measured[n] for n, view in enumerate(views) if n in measured})
+        needed = {block.view for block in found}
+        self._reduce(found, {v: measured[n] for n, v in enumerate(views) if v in needed and n in measured})
+
+    def _parts(self) -> list[list[int]]:
+        """Numbers of views that are worked on together, by what memory allows."""
+        batches = [] if self.splits is None else self.splits.calibrate
+        free = estimate.available()
+        copied = 0 if self.weights else stored_bytes(self.model, recurse=True)
+        needed = estimate.estimate(self.views, batches, copied, self.settings.most_rank)
+        budget = self.settings.memory
+        if budget is None:
+            budget = int(estimate.SHARE * free)
+            if needed.total <= budget:
+                return [list(range(len(self.views)))]
+        parts = estimate.parts(self.views, batches, budget, self.settings.most_rank)
+        if len(parts) > 1:
+            self.stats.notes.append(
+                f"layers were worked on in {len(parts)} groups, as at most {estimate.size(budget)} were to be taken: "
+                f"{needed}"
+            )
+        # All processes work on the same parts, whatever each of them has free.
+        return processes.of_first(lambda: parts)
+
+    def _statistics(self, views: list[View]) -> Mapping[int, statistics.Statistics]:
+        """Of the search's views, and of those of blocks that follow them."""
+        assert self.splits is not None
+        stored = statistics.Stored(self.store)
+        for place, part in enumerate(self.parts):
+            last = place + 1 == len(self.parts)
+            numbers = [*part, *range(len(self.views), len(views))] if last else part
+            name = f"statistics-{digest(repr(numbers))}"
+            chosen = [views[number] for number in numbers]
+            if not all(processes.gathered(name in self.store)):
+                sums, keys = statistics.sums_of(
+                    self.model,
+                    chosen,
+                    self.splits.calibrate,
+                    gradients=True,
+                    running=self._running(name),
+                    seed=self.settings.seed,
+                    description="statistics" if self.settings.progress else None,
+                    **self._probing(),
+                )
+                self._put(name, *sums.record(keys))
+                if len(self.parts) == 1:
+                    return sums.statistics(chosen, keys)
+            stored.add(name, numbers)
+        return stored if len(self.parts) > 1 else dict(stored)
+
+    def _probing(self) -> dict[str, Any]:
+        return {
+            "kind": self.settings.probe,
+            "count": self.settings.probes,
+            "output": self.output,
+            "metric": self.settings.metric,
+        }
+
+    def _running(self, name: str) -> Callable[[str], Running]:
+        return lambda kind: Running(self.store, f"{name}-{kind}")
+
+    def _put(self, name: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """A record of all processes, which the first writes to the folder that they share."""
+        if self.spilled is not None or processes.rank() == 0:
+            self.store.put(name, tensors, values)
+        processes.gathered(None)
+        self.store.forget_running(name)
 
     def _find_blocks(self) -> list[Block]:
         """Layers that can be made smaller together."""
@@ -192,35 +279,66 @@ class Search:
                 self.stats.notes.append(f"{block.name} of {', '.join(block.paths)}: {reason}")
 
     def _decompose(self) -> None:
-        for number, found in self.measured.items():
-            view = self.views[number]
+        """Spectra of all layers, dealt out by what they cost."""
+        numbers = list(self.measured) if self.splits is not None and self.settings.energy is None else None
+        numbers = list(range(len(self.views))) if numbers is None else numbers
+        left = processes.gathered([n for n in numbers if not self.spectra.known(n)])
+        todo = sorted(set().union(*left))
+        costs = {n: float(estimate.decomposing(self.views[n])) for n in todo}
+        owner = processes.owners(costs)
+        refused: dict[int, str] = {}
+        mine = [n for n in todo if owner[n] == processes.rank()]
+        for n in tqdm(mine, desc="decompositions", disable=not self.settings.progress, leave=False):
             try:
-                self.spectra[number] = decompose(view.matrix(), found)
+                self.spectra[n] = decompose(
+                    self.views[n].matrix(),
+                    self.measured.get(n),
+                    self.settings.most_rank,
+                    self.settings.seed + n,
+                )
             except ValueError as error:
-                self._refuse(view.path, str(error))
+                refused[n] = str(error)
+        for found in processes.gathered(refused):
+            for n, reason in found.items():
+                refused[n] = reason
+                self._refuse(self.views[n].path, reason)
+        self.spectra.exchange({n: owner[n] for n in todo if n not in refused})
 
     def _weigh(self) -> None:
         """Sampled losses of every rank, then the options that they give."""
         assert self.splits is not None
-        directions: dict[Any, losses.Directions] = {
-            number: losses.Directions(self.views[number], *spectrum.components())
-            for number, spectrum in self.spectra.items()
-            if self.measured[number].gradients is not None
-        }
-        for i, (_, reduction) in enumerate(self.reductions):
-            directions["block", i] = reduction.directions
-        self.tails, _ = losses.sampled(
-            self.model,
-            directions,
-            {},
-            self.splits.calibrate,
-            kind=self.settings.probe,
-            count=self.settings.probes,
-            output=self.output,
-            metric=self.settings.metric,
-            seed=self.settings.seed + 1,
-            description="losses" if self.settings.progress else None,
-        )
+        tails: dict[Any, Tensor] = {}
+        for place, numbers in enumerate(self.parts):
+            name = f"losses-{digest(repr(numbers))}"
+            found = self.store.get(name) if all(processes.gathered(name in self.store)) else None
+            if found is not None:
+                for key, tail in numbered(found.tensors, "losses").items():
+                    tails[key if key >= 0 else ("block", -1 - key)] = tail
+                continue
+            directions: dict[Any, losses.Directions] = {}
+            for number in numbers:
+                if number in self.spectra and self.measured[number].gradients is not None:
+                    view, spectrum = self.views[number], self.spectra[number]
+                    rest = spectrum.rest(view.matrix()) if self.settings.most_rank else None
+                    directions[number] = losses.Directions(view, *spectrum.components(), rest)
+            if place == 0:
+                for i, (_, reduction) in enumerate(self.reductions):
+                    directions["block", i] = reduction.directions
+            sampled, _ = losses.sampled(
+                self.model,
+                directions,
+                {},
+                self.splits.calibrate,
+                seed=self.settings.seed + 1,
+                description="losses" if self.settings.progress else None,
+                running=self._running(name),
+                **self._probing(),
+            )
+            # In a record blocks have the numbers below zero.
+            kept = {key if isinstance(key, int) else -1 - key[1]: tail for key, tail in sampled.items()}
+            self._put(name, flat(kept, "losses"), {})
+            tails.update(sampled)
+        self.tails = tails
         self._options(self.tails)
 
     def _time(self) -> None:
@@ -295,21 +413,20 @@ class Search:
             self.blocks.append(Candidate(block.paths, options))
 
     def _of_view(self, number: int, tail: Tensor | None, dense_bytes: int) -> list[Option]:
-        view, spectrum = self.views[number], self.spectra[number]
+        view = self.views[number]
         weights, element = layer_weights(view.layer), element_size(view.layer)
         tail = self._tail(number, tail)
+        ranks = [rank for rank in rank_grid(view.full_rank) if rank < len(tail)]
         options = []
         for name, form in view.forms().items():
             if name not in self.settings.forms:
                 continue
             label = name if view.name == "linear" else f"{name} {view.name}"
-            for rank in rank_grid(view.full_rank):
+            for rank in ranks:
                 after = dense_bytes - (weights - form.numbers(rank)) * element + form.index_bytes(rank)
                 if after < dense_bytes:
-                    build = _factoring(view, spectrum, form, rank)
-                    options.append(
-                        Option(label, rank, tail[min(rank, len(tail) - 1)].item(), after, None, build)
-                    )
+                    build = _factoring(view, self.spectra, number, form, rank)
+                    options.append(Option(label, rank, tail[rank].item(), after, None, build))
         return options
 
     def _tail(self, number: int, sampled: Tensor | None) -> Tensor:
@@ -328,7 +445,7 @@ class Search:
         points = []
         for i, j in itertools.product(rank_grid(joint.outer.full_rank), rank_grid(joint.inner.full_rank)):
             after = dense_bytes - (weights - joint.numbers(i, j)) * element
-            if after < dense_bytes:
+            if after < dense_bytes and i < len(outer) and j < len(inner):
                 points.append((float(after), (outer[i] + inner[j]).item(), (i, j)))
         build = _joining(joint, *(self.spectra[n] for n in numbers))
         return [
@@ -471,7 +588,10 @@ class Search:
     def _planned(self, budget: float) -> choose.Plan:
         # A share of one is never missed by rounding.
         worth = 0.0 if self.settings.max_ratio is not None else WORTH
-        return choose.plan(self.singles, self.blocks, budget * (1 + 1e-9), self._price(), worth=worth)
+        every = [*self.singles, *self.blocks]
+        if self._table is None or self._table.sizes != [len(c.options) for c in every]:
+            self._table = choose.Table(self.singles, self.blocks, self._price())
+        return self._table.plan(budget * (1 + 1e-9), worth)
 
     def _price(self) -> Callable[[Option], float]:
         """A share of what all layers cost as they are: of bytes, of seconds, or the mean of the two."""
@@ -489,9 +609,10 @@ class Search:
     def _evaluate(self, metric: Metric, plan: choose.Plan) -> Point:
         assert self.splits is not None
         description = f"evaluation {len(self.stats.curve) + 1}" if self.settings.progress else None
-        with self.applied(plan):
-            score = metric(self.model, self.splits.select, description)
-        point = self._point(metric, plan, score, self.splits.select)
+        select = self.splits.select
+        with self._when_called(plan) as model:
+            score = self.store.score("select", _key(plan), lambda: metric(model(), select, description))
+        point = self._point(metric, plan, score, select)
         self.stats.curve.append(point)
         return point
 
@@ -542,8 +663,11 @@ class Search:
         """The floor on the confirmation split; where it fails nothing is replaced."""
         assert self.splits is not None
         description = "confirmation" if self.settings.progress else None
-        with self.applied(self.plan):
-            score = metric(self.model, self.splits.confirm, description)
+        confirm = self.splits.confirm
+        with self._when_called(self.plan) as model:
+            score = self.store.score(
+                "confirm", _key(self.plan), lambda: metric(model(), confirm, description)
+            )
         point = self._point(metric, self.plan, score, self.splits.confirm)
         self.stats.accuracy_preserved, self.stats.accuracy_lower = point.accuracy, point.lower
         if not metric.uses_splits:
@@ -580,11 +704,7 @@ class Search:
         metric = (
             None if self.splits is None else Metric(self.settings.metric, self.original, self.settings.output)
         )
-        for number, view in enumerate(self.views):
-            try:
-                self.spectra[number] = decompose(view.matrix(), None)
-            except ValueError as error:
-                self._refuse(view.path, str(error))
+        self._decompose()
         self._options({})
         if self.splits is None and self.settings.cost != "bytes":
             self.stats.notes.append("nothing was timed: without data there are no shapes to time layers at")
@@ -623,7 +743,7 @@ class Search:
             if after < candidate.dense.bytes:
                 tail = spectrum.tails[rank].item()
                 chosen[candidate.paths] = Option(
-                    "pair", rank, tail, after, None, _factoring(view, spectrum, form, rank)
+                    "pair", rank, tail, after, None, _factoring(view, self.spectra, number, form, rank)
                 )
             else:
                 chosen[candidate.paths] = candidate.dense
@@ -641,13 +761,27 @@ class Search:
         kept: dict[str, nn.Module] = {}
         try:
             for option in plan.chosen.values():
-                for path, module in option.build().items():
+                for path, module in self._built(option).items():
                     kept[path] = self.model.get_submodule(path)
                     layers.replace(self.model, path, module, self.layers.shared)
             yield self.model
         finally:
             for path, module in kept.items():
                 layers.replace(self.model, path, module, self.layers.shared)
+
+    @contextmanager
+    def _when_called(self, plan: choose.Plan) -> Iterator[Callable[[], nn.Module]]:
+        """`applied`, where it turns out to be needed."""
+        with ExitStack() as stack:
+            yield lambda: stack.enter_context(self.applied(plan))
+
+    def _built(self, option: Option) -> Mapping[str, nn.Module]:
+        """An option's replacements; of a model that is larger than memory they go to files as well."""
+        made = option.build()
+        if self.weights is not None:
+            for module in made.values():
+                self.weights.offload(module)
+        return made
 
     def _finish(self) -> None:
         rows = {path: self._row(path) for path in self.layers.views}
@@ -670,7 +804,7 @@ class Search:
                     kept += (tails[0] - tails[min(option.size, len(tails) - 1)]).item()
                     total += tails[0].item()
         for option in self.plan.chosen.values():
-            for path, module in option.build().items():
+            for path, module in self._built(option).items():
                 layers.replace(self.model, path, module, self.layers.shared)
         after = 0
         for path, row in rows.items():
@@ -759,8 +893,16 @@ def element_size(module: nn.Module) -> int:
     return next(p.element_size() for p in module.parameters() if p.dim() > 1)
 
 
-def _factoring(view: View, spectrum: Spectrum, form: Any, rank: int) -> Callable[[], Mapping[str, nn.Module]]:
-    return lambda: {view.path: form.build(*spectrum.factors(rank))}
+def _factoring(
+    view: View, spectra: Mapping[int, Spectrum], number: int, form: Any, rank: int
+) -> Callable[[], Mapping[str, nn.Module]]:
+    # The spectrum is asked for when its turn comes: it may lie in a file.
+    return lambda: {view.path: form.build(*spectra[number].factors(rank))}
+
+
+def _key(plan: choose.Plan) -> list[Any]:
+    """A plan as plain values."""
+    return sorted([list(paths), option.form, option.size or 0] for paths, option in plan.chosen.items())
 
 
 def _joining(joint: Joint, outer: Spectrum, inner: Spectrum) -> Callable[[int, int], Mapping[str, nn.Module]]:

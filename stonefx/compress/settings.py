@@ -38,6 +38,8 @@ class Settings:
     probes: int | None = None
     output: Callable[[Any], Tensor] | None = None
     batch_size: int = 16
+    memory: int | None = None
+    most_rank: int | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -77,6 +79,11 @@ class Settings:
             raise ValueError(
                 "max_seconds and cost='bytes': expected one of the two, since with bytes nothing is timed"
             )
+        for name in ("memory", "most_rank"):
+            value = getattr(self, name)
+            if value is not None and not (_number(value) and value >= 1 and value == int(value)):
+                what = "a number of bytes" if name == "memory" else "a rank of at least 1"
+                raise ValueError(f"{name}: expected {what}, got {value!r}")
         if not (isinstance(self.evaluations, int) and self.evaluations >= 2):
             raise ValueError(f"evaluations: expected an integer of at least 2, got {self.evaluations!r}")
 

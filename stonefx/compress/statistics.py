@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import probes
+from . import probes, processes
+from .checkpoint import Record, Running, Store, flat, ints, numbered
 from .data import Batch
 from .views import View
 
 ROWS = 8192
-"""Rows that are turned into float64 at once."""
+"""Rows that are turned into another dtype at once."""
+BLOCK = 128
+"""Covariances of twice so many features and more are worked out in blocks, as half of them is known by symmetry."""
 
 UNSEEN = 0.1
 """Share of indices that the data does not show, all alike: without it rows of an embedding that were never picked
@@ -42,7 +46,7 @@ class Statistics:
 
 @dataclass
 class Sums:
-    """Running sums; those of several processes add up."""
+    """Running sums, of covariances the lower triangles; those of several processes add up."""
 
     inputs: dict[int, Tensor] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
@@ -51,24 +55,98 @@ class Sums:
 
     def statistics(self, views: Sequence[View], keys: Mapping[int, int]) -> dict[int, Statistics]:
         """By the number of the view."""
-        found = {}
-        for number, view in enumerate(views):
-            key = keys.get(number, number)
-            if key in self.inputs:
-                gradients = self.gradients.get(number)
-                inputs = self.inputs[key] / max(self.positions[key], 1)
-                if view.indexed:
-                    inputs = (inputs + UNSEEN / view.columns) / (1 + UNSEEN)
-                found[number] = Statistics(
-                    inputs,
-                    None if gradients is None else gradients / max(self.samples, 1),
-                    self.positions[key],
-                )
-        return found
+        # Views that share their inputs share the memory of the covariance too.
+        inputs = {key: self._inputs(key) for key in self.inputs}
+        numbers = range(len(views))
+        return {n: self.of(n, keys, inputs) for n in numbers if keys.get(n, n) in self.inputs}
+
+    def _inputs(self, key: int) -> Tensor:
+        found = symmetric(self.inputs[key]) / max(self.positions[key], 1)
+        return found if found.dim() == 3 else (found + UNSEEN / found.shape[1]) / (1 + UNSEEN)
+
+    def of(
+        self, number: int, keys: Mapping[int, int], inputs: Mapping[int, Tensor] | None = None
+    ) -> Statistics:
+        """Of one view; `inputs` are the covariances by key, where they are worked out already."""
+        key = keys.get(number, number)
+        gradients = self.gradients.get(number)
+        return Statistics(
+            self._inputs(key) if inputs is None else inputs[key],
+            None if gradients is None else symmetric(gradients) / max(self.samples, 1),
+            self.positions[key],
+        )
+
+    def added(self) -> Sums:
+        """The sums of all processes."""
+        if processes.size() == 1:
+            return self
+        named = processes.added({**flat(self.inputs, "inputs"), **flat(self.gradients, "gradients")})
+        positions: dict[int, int] = {}
+        counted = processes.gathered((self.positions, self.samples))
+        for own, _ in counted:
+            for number, count in own.items():
+                positions[number] = positions.get(number, 0) + count
+        samples = sum(count for _, count in counted)
+        return Sums(numbered(named, "inputs"), positions, numbered(named, "gradients"), samples)
+
+    def record(self, keys: Mapping[int, int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """As tensors by name and plain values."""
+        named = {**flat(self.inputs, "inputs"), **flat(self.gradients, "gradients")}
+        return named, {"positions": self.positions, "samples": self.samples, "keys": dict(keys)}
+
+    @classmethod
+    def of_record(cls, record: Record) -> Sums:
+        """From what `record` gave."""
+        return cls(
+            numbered(record.tensors, "inputs"),
+            ints(record.values["positions"]),
+            numbered(record.tensors, "gradients"),
+            int(record.values["samples"]),
+        )
+
+
+class Stored(Mapping[int, Statistics]):
+    """Statistics whose sums lie in records, read when they are asked for.
+
+    Args:
+        store: where the records are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._where: dict[int, tuple[str, int, dict[int, int]]] = {}
+
+    def add(self, name: str, numbers: Sequence[int]) -> None:
+        """Take over a record of sums, of the views of these numbers in their order."""
+        record = self.store.get(name, lambda key: False)
+        assert record is not None
+        keys, positions = ints(record.values["keys"]), ints(record.values["positions"])
+        for own, number in enumerate(numbers):
+            if keys.get(own, own) in positions:
+                self._where[number] = name, own, keys
+
+    def __getitem__(self, number: int) -> Statistics:
+        name, own, keys = self._where[number]
+        wanted = {f"inputs/{keys.get(own, own)}", f"gradients/{own}"}
+        record = self.store.get(name, wanted.__contains__)
+        assert record is not None
+        return Sums.of_record(record).of(own, keys)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
 
 
 class Pass:
-    """One reading of the calibration data with hooks on layers; see `forward_and_back`."""
+    """One reading of the calibration data with hooks on layers.
+
+    Attributes:
+        batch: the one that is being read, for hooks.
+        samples: how many probes of samples there were, in this process.
+        scale: what the gradients of the newest probe were multiplied with. In float16 they would vanish otherwise.
+    """
 
     def __init__(
         self, model: nn.Module, *, kind: str, output: Callable[[Any], Tensor], metric: Any, seed: int
@@ -77,8 +155,10 @@ class Pass:
         self.kind = kind
         self.output = output
         self.metric = metric
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self.generator = torch.Generator()
         self.batch: Batch | None = None
+        self.scale = 1.0
         self.samples = 0
 
     def run(
@@ -90,10 +170,23 @@ class Pass:
         description: str | None,
         on_batch: Callable[[], None] = lambda: None,
         on_probe: Callable[[], None] = lambda: None,
+        start: int = 0,
+        on_done: Callable[[int], None] = lambda number: None,
     ) -> None:
-        """Call the model on all batches and go back through it from each probe."""
+        """Call the model on this process's batches and go back through it from each probe.
+
+        Args:
+            batches: all of them.
+            gradients: whether to go back.
+            count: how many probes a batch; None: by what the model returns.
+            description: of the bar; None: no bar.
+            on_batch: called before each batch.
+            on_probe: called after each probe.
+            start: so many of this process's batches were read before.
+            on_done: called after each batch with their number.
+        """
         with plainly(self.model):
-            self._run(batches, gradients, count, description, on_batch, on_probe)
+            self._run(batches, gradients, count, description, on_batch, on_probe, start, on_done)
 
     def _run(
         self,
@@ -103,13 +196,20 @@ class Pass:
         description: str | None,
         on_batch: Callable[[], None],
         on_probe: Callable[[], None],
+        start: int,
+        on_done: Callable[[int], None],
     ) -> None:
-        for batch in tqdm(batches, desc=description, disable=description is None, leave=False):
+        dealt = processes.mine(batches)
+        bar = tqdm(dealt[start:], desc=description, disable=description is None, leave=False)
+        for done, (index, batch) in enumerate(bar, start=start + 1):
             self.batch = batch
+            # Of the batch and not of the run, so that neither the process nor a new start makes a difference.
+            self.generator.manual_seed(self.seed * 1_000_003 + index)
             on_batch()
             if not gradients:
                 with torch.no_grad():
                     batch.call(self.model)
+                on_done(done)
                 continue
             with torch.enable_grad(), trainable(self.model):
                 result = batch.call(self.model)
@@ -118,11 +218,22 @@ class Pass:
                 number = count or probes.count(kind, y)
                 for i in range(number):
                     mask = None if batch.mask is None else batch.mask.to(y.device)
-                    value = probes.scalar(kind, y, mask, self.generator)
-                    value.backward(retain_graph=i + 1 < number)
+                    self._back(y, kind, mask, retain=i + 1 < number)
                     on_probe()
             self.samples += batch.samples * number
+            del result, y
+            on_done(done)
         self.batch = None
+
+    def _back(self, y: Tensor, kind: str, mask: Tensor | None, retain: bool) -> None:
+        if y.dtype != torch.float16:
+            probes.scalar(kind, y, mask, self.generator).backward(retain_graph=retain)
+            return
+        leaf = y.detach().float().requires_grad_()
+        (gradient,) = torch.autograd.grad(probes.scalar(kind, leaf, mask, self.generator), leaf)
+        largest = gradient.abs().max().item()
+        self.scale = 2.0 ** -math.floor(math.log2(largest)) if largest > 0 else 1.0
+        torch.autograd.backward(y, (gradient * self.scale).to(y.dtype), retain_graph=retain)
 
     def mask_of(self, shape: tuple[int, ...]) -> Tensor | None:
         """The batch's mask where `[samples, positions]` of a view is its shape."""
@@ -149,25 +260,57 @@ def measure(
     metric: Any = None,
     seed: int = 0,
     description: str | None = None,
-    reduce: Callable[[Sums], Sums] = lambda sums: sums,
+    running: Callable[[str], Running] | None = None,
 ) -> dict[int, Statistics]:
     """Statistics of all views by number; of those whose layers were never called there are none.
 
-    Layers that were given the very same tensor share one covariance.
+    Layers that were given the very same tensor share one covariance. `running` makes the sums that can be resumed.
     """
-    settings = {
-        "gradients": gradients,
-        "kind": kind,
-        "count": count,
-        "output": output,
-        "metric": metric,
-        "seed": seed,
-    }
-    try:
-        sums, keys = _sums(model, views, batches, share=True, description=description, **settings)
-    except _Unshared:
-        sums, keys = _sums(model, views, batches, share=False, description=description, **settings)
-    return reduce(sums).statistics(views, keys)
+    sums, keys = sums_of(
+        model,
+        views,
+        batches,
+        gradients=gradients,
+        kind=kind,
+        count=count,
+        output=output,
+        metric=metric,
+        seed=seed,
+        description=description,
+        running=running,
+    )
+    return sums.statistics(views, keys)
+
+
+def sums_of(
+    model: nn.Module,
+    views: Sequence[View],
+    batches: Sequence[Batch],
+    *,
+    running: Callable[[str], Running] | None = None,
+    **settings: Any,
+) -> tuple[Sums, dict[int, int]]:
+    """The sums of all processes, and under which number each view's inputs are summed. See `measure`."""
+    for share in (True, False):
+        kept = None if running is None else running("sums" if share else "sums-unshared")
+        sums: Sums = Sums()
+        own: dict[int, int] | None
+        try:
+            sums, own = _sums(model, views, batches, share=share, kept=kept, **settings)
+        except _Unshared:
+            own = None
+        keys = _agreed(processes.gathered(own))
+        if keys is not None:
+            return sums.added(), keys
+    raise AssertionError("views that share nothing agree")
+
+
+def _agreed(known: Sequence[dict[int, int] | None]) -> dict[int, int] | None:
+    keys: dict[int, int] = {}
+    for own in known:
+        if own is None or any(keys.setdefault(number, key) != key for number, key in own.items()):
+            return None
+    return keys
 
 
 def _sums(
@@ -176,6 +319,7 @@ def _sums(
     batches: Sequence[Batch],
     *,
     share: bool,
+    kept: Running | None,
     gradients: bool,
     kind: str,
     count: int | None,
@@ -188,6 +332,17 @@ def _sums(
     sums: Sums = Sums()
     keys: dict[int, int] = {}
     newest: dict[Any, tuple[Tensor, int, int]] = {}
+    start = 0
+    found = None if kept is None else kept.resume()
+    if found is not None:
+        sums, keys, start = Sums.of_record(found), ints(found.values["keys"]), found.values["batches"]
+        reading.samples = sums.samples
+
+    def on_done(number: int) -> None:
+        newest.clear()
+        sums.samples = reading.samples
+        if kept is not None:
+            kept.after(number, lambda: sums.record(keys))
 
     def add_inputs(number: int, view: View, arguments: tuple[Any, ...]) -> None:
         given = arguments[0]
@@ -210,20 +365,28 @@ def _sums(
         mask = reading.mask_of(rows.shape[:2])
         if mask is not None:
             rows = rows[mask.to(rows.device)][None]
-        flat = rows.reshape(-1, *rows.shape[2:])
-        sums.positions[number] = sums.positions.get(number, 0) + flat.shape[0]
+        rows_flat = rows.reshape(-1, *rows.shape[2:])
+        sums.positions[number] = sums.positions.get(number, 0) + rows_flat.shape[0]
         if view.indexed:
-            counts = torch.bincount(flat.flatten(), minlength=view.columns).double()[None]
-            sums.inputs[number] = sums.inputs.get(number, 0) + counts
+            counts = torch.bincount(rows_flat.flatten(), minlength=view.columns).double()[None]
+            sums.inputs[number] = sums.inputs[number] + counts if number in sums.inputs else counts
         else:
-            sums.inputs[number] = sums.inputs.get(number, 0) + gram(flat)
+            add_gram(sums.inputs, number, rows_flat)
 
     def add_gradients(number: int, view: View, gradient: Tensor) -> None:
         rows = view.outputs(gradient)
-        sums.gradients[number] = sums.gradients.get(number, 0) + gram(rows.reshape(-1, *rows.shape[2:]))
+        rows = rows.reshape(-1, *rows.shape[2:])
+        add_gram(sums.gradients, number, rows, exact=False, scale=reading.scale)
 
     with hooked(views, add_inputs, add_gradients if gradients else None):
-        reading.run(batches, gradients=gradients, count=count, description=description)
+        reading.run(
+            batches,
+            gradients=gradients,
+            count=count,
+            description=description,
+            start=start,
+            on_done=on_done,
+        )
     sums.samples = reading.samples
     return sums, keys
 
@@ -232,13 +395,47 @@ class _Unshared(Exception):
     """Two layers shared an input in one batch and not in the next."""
 
 
+def add_gram(
+    sums: dict[int, Tensor], number: int, rows: Tensor, *, exact: bool = True, scale: float = 1.0
+) -> None:
+    """Add `sum_i x_i x_i^T / scale^2` of `[positions, groups, features]` to `[groups, features, features]`, float64.
+
+    Only blocks on and below the diagonal are worked out; see `symmetric`. What is not `exact` has float32 products of
+    at most `ROWS` rows, good to about six digits of the greatest entry: enough for gradients, whose
+    covariance is damped.
+    """
+    features = rows.shape[2]
+    total = sums.get(number)
+    if total is None:
+        total = sums[number] = rows.new_zeros(rows.shape[1], features, features, dtype=torch.float64)
+    dtype = torch.float64 if exact or rows.dtype == torch.float64 else torch.float32
+    width = features if features < 2 * BLOCK else max(BLOCK, -(-features // 4))
+    for part in rows.split(ROWS):
+        x, unit = part.transpose(0, 1).to(dtype), scale
+        if dtype == torch.float32:
+            # The squares of small numbers would vanish.
+            largest = part.abs().max().item() if part.numel() else 0.0
+            if 0 < largest < math.inf:
+                unit = 2.0 ** math.floor(math.log2(largest))
+                x, unit = x / unit, scale / unit
+        for start in range(0, features, width):
+            end = min(start + width, features)
+            product = x[:, :, start:].mT @ x[:, :, start:end]
+            total[:, start:, start:end].add_(product, alpha=unit**-2)
+
+
 def gram(rows: Tensor) -> Tensor:
     """`sum_i x_i x_i^T`: `[positions, groups, features]` to `[groups, features, features]`, float64."""
-    total = rows.new_zeros(rows.shape[1], rows.shape[2], rows.shape[2], dtype=torch.float64)
-    for part in rows.split(ROWS):
-        x = part.double().transpose(0, 1)
-        total.baddbmm_(x.mT, x)
-    return total
+    sums: dict[int, Tensor] = {}
+    add_gram(sums, 0, rows)
+    return symmetric(sums[0])
+
+
+def symmetric(lower: Tensor) -> Tensor:
+    """The covariance whose lower triangle is given; counts of columns as they are."""
+    if lower.dim() == 2:
+        return lower
+    return lower.tril() + lower.tril(-1).mT
 
 
 @contextmanager

@@ -113,7 +113,9 @@ def spectrum_of(view: View) -> Spectrum:
     root = torch.linalg.cholesky(factor @ factor.mT + torch.eye(view.rows, dtype=torch.float64))
     whitened = root.mT @ view.matrix()
     u, s, _ = torch.linalg.svd(whitened, full_matrices=False)
-    return Spectrum(root, u, whitened, s.square().sum(0))
+    tails = s.square().sum(0)
+    left = torch.linalg.solve_triangular(root.mT, u, upper=True)
+    return Spectrum(left, u.mT @ whitened, u.mT @ root.mT, tails, torch.zeros_like(tails))
 
 
 def stored(module: nn.Module) -> int:
