@@ -219,7 +219,8 @@ def _given(model: Any, weights: Any, output_folder: Any, memory: int | None) -> 
         if folder:
             return streaming.from_folder(model, cache)
         return streaming.attach(model, weights, cache)
-    if any(p.device.type == "meta" for p in model.parameters()):
+    # Some of them elsewhere: then that is what is named, below.
+    if {p.device.type for p in model.parameters()} == {"meta"}:
         raise ValueError(
             "model: expected parameters with values, these are on the meta device; say where they are: weights=file"
         )

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from .streaming import OWN_HOOKS
+
 NO_MATRIX = "which is not a linear layer that can be replaced"
 
 
@@ -118,4 +120,4 @@ def _hooks(layer: nn.Module) -> str:
         "backward hooks": layer._backward_hooks,
         "backward pre-hooks": layer._backward_pre_hooks,
     }
-    return " and ".join(name for name, hooks in kinds.items() if hooks)
+    return " and ".join(name for name, hooks in kinds.items() if set(hooks.values()) - set(OWN_HOOKS))

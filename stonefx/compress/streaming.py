@@ -386,6 +386,10 @@ def _no_flat_weights(module: Any, arguments: Any, result: Any) -> None:
     module._flat_weights = []
 
 
+OWN_HOOKS = (_flat_weights, _no_flat_weights)
+"""Hooks that are no part of the user's model: a layer that has them may be replaced."""
+
+
 def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 5} more" if len(names) > 5 else ""
 

@@ -136,7 +136,7 @@ def test_compression_is_that_of_the_model_in_memory(saved, tmp_path: Path) -> No
     small, stats = compress(model, ids(), **settings)
     largest = max(p.nbytes for p in model.parameters())
     out = tmp_path / "out"
-    read, read_stats = compress(hollow(), ids(), weights=path, output_folder=out, memory=100_000, **settings)
+    read, read_stats = compress(hollow(), ids(), weights=path, output_folder=out, memory=150_000, **settings)
     assert read_stats.ranks == stats.ranks and stats.ranks
     assert "groups" in " ".join(read_stats.notes)
     assert read_stats.model_ratio == pytest.approx(stats.model_ratio)
@@ -148,7 +148,7 @@ def test_compression_is_that_of_the_model_in_memory(saved, tmp_path: Path) -> No
     for name, value in small.state_dict().items():
         torch.testing.assert_close(written[facts["tied"].get(name, name)], value, rtol=1e-4, atol=1e-5)
     assert streaming.weights_of(read).places["embed.weight"][0].path == out / "model.safetensors"
-    assert largest < 100_000
+    assert largest < 150_000
 
 
 def test_weights_in_memory_stay_within_the_cache_and_what_is_in_use(saved) -> None:

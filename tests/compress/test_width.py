@@ -206,14 +206,12 @@ def test_the_sampled_loss_is_the_mean_square_of_the_probed_change(name):
         moved = copy.deepcopy(model)
         with torch.no_grad():
             moved.get_submodule(block.view.path).weight += shift * change.reshape(layer.weight.shape)
-            generator = torch.Generator().manual_seed(3)
-            return torch.stack(
-                [
-                    probes.scalar("directions", y, None, generator)
-                    for y in (batch.call(moved) for batch in batches)
-                    for _ in range(2)
-                ]
-            )
+            drawn = []
+            for index, batch in enumerate(batches):
+                generator = torch.Generator().manual_seed(3 * 1_000_003 + index)
+                y = batch.call(moved)
+                drawn += [probes.scalar("directions", y, None, generator) for _ in range(2)]
+            return torch.stack(drawn)
 
     slope = (scalars(step) - scalars(-step)) / (2 * step)
     expected = 0.5 * slope.square().mean().item()

@@ -125,6 +125,7 @@ def check_layers_that_one_process_never_calls() -> None:
         max_ratio=0.6,
         progress=False,
         cost="bytes",
+        forms=("pair", "pifa"),
     )
     assert stats.compression_ratio < 0.8
     reasons = {row.path: row.reason for row in stats.layers}
