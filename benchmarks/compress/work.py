@@ -78,9 +78,10 @@ class Shared:
         search = Search(self.model, copy.deepcopy(self.model).eval(), self.settings, self.splits)
         if self.keep is not None and self.keep.exists():
             search.stats.seconds.update(_restore(search, self.keep))
+        known = len(search.tails)
         search.prepare()
         self.seconds.update(search.stats.seconds)
-        if self.keep is not None and not self.keep.exists():
+        if self.keep is not None and len(search.tails) > known:
             _save(search, self.keep)
         return search
 

@@ -43,6 +43,8 @@ from .spectrum import Spectra, Spectrum, decompose, energy_rank
 from .stats import CompressionStats, LayerRow, Point
 from .views import Joint, View, layer_weights
 
+SAFER = 1.1
+"""What a plan costs at least, as a multiple of the smallest, that is confirmed before it."""
 WORTH = 0.1
 """Where a floor is asked for, what is filled in must be worth this share of what the last step down saved."""
 
@@ -95,6 +97,7 @@ class Search:
         self.blocks: list[Candidate] = []
         self.plan = choose.Plan({}, 1.0, 0.0)
         self._table: choose.Table | None = None
+        self.safer: choose.Plan | None = None
         self.timing: latency.Timing | None = None
         self.emitted: dict[tuple[str, ...], latency.Ratio] = {}
 
@@ -121,13 +124,13 @@ class Search:
         """
         if self.singles:
             return
-        for found, stage in ((self.measured, self._measure), (self.spectra, self._decompose)):
-            if not found:
-                self._timed(stage)
-        if self.tails:
-            self._options(self.tails)
+        if self.measured:
+            self._reduce(self._find_blocks(), {self.views[n]: found for n, found in self.measured.items()})
         else:
-            self._timed(self._weigh)
+            self._timed(self._measure)
+        if not self.spectra:
+            self._timed(self._decompose)
+        self._timed(self._weigh)
         self._timed(self._time)
 
     def again(self, *, sampled: bool = True, **changes: Any) -> Search:
@@ -317,13 +320,17 @@ class Search:
                 continue
             directions: dict[Any, losses.Directions] = {}
             for number in numbers:
-                if number in self.spectra and self.measured[number].gradients is not None:
+                known = self.measured[number].gradients if number in self.spectra else None
+                if known is not None and number not in self.tails:
                     view, spectrum = self.views[number], self.spectra[number]
                     rest = spectrum.rest(view.matrix()) if self.settings.most_rank else None
                     directions[number] = losses.Directions(view, *spectrum.components(), rest)
             if place == 0:
                 for i, (_, reduction) in enumerate(self.reductions):
-                    directions["block", i] = reduction.directions
+                    if ("block", i) not in self.tails:
+                        directions["block", i] = reduction.directions
+            if not directions:
+                continue
             sampled, _ = losses.sampled(
                 self.model,
                 directions,
@@ -338,7 +345,8 @@ class Search:
             kept = {key if isinstance(key, int) else -1 - key[1]: tail for key, tail in sampled.items()}
             self._put(name, flat(kept, "losses"), {})
             tails.update(sampled)
-        self.tails = tails
+        # Those of an earlier run were not sampled again.
+        self.tails = self.tails | tails
         self._options(self.tails)
 
     def _time(self) -> None:
@@ -470,6 +478,7 @@ class Search:
             self.plan = self._smallest(metric)
             # Layers that go back to what they were lose nothing.
             self.plan = self._without_slower(self.plan)
+            self.safer = None if self.safer is None else self._without_slower(self.safer)
         self._refine(metric)
         self._confirm(metric)
         if self.timing is not None:
@@ -540,6 +549,7 @@ class Search:
         """The cheapest plan whose score holds the floor on the selection split, in a few evaluations."""
         lossless = self._planned(1.0)
         good, bad = lossless, self._planned(0.0)
+        held: list[choose.Plan] = []
         floor = self.settings.min_accuracy
         remaining = self.settings.evaluations
         point = self._evaluate(metric, bad)
@@ -558,10 +568,13 @@ class Search:
             remaining -= 1
             if point.lower >= floor:
                 good = tried
+                held.append(tried)
             else:
                 bad = tried
             if tried.loss > 0:
                 factor = max(1 - point.lower, 1e-12) / tried.loss
+        # One that is confirmed first, for where luck on the selection split made the smallest too small.
+        self.safer = next((p for p in reversed(held) if p.cost >= SAFER * good.cost), None)
         return good
 
     def _between(self, bad: choose.Plan, good: choose.Plan, guess: float) -> choose.Plan | None:
@@ -660,15 +673,20 @@ class Search:
         return sum(self.exact.bytes_before.values()) + sum(dense[path] for path in paths)
 
     def _confirm(self, metric: Metric) -> None:
-        """The floor on the confirmation split; where it fails nothing is replaced."""
+        """The floor on the confirmation split; where it fails nothing is replaced.
+
+        Of two plans the safer is tested first, and the smaller only where that one holds: tests in an order that was
+        fixed before, each with the full confidence, are all right together with that confidence (Maurer, Hothorn and
+        Lehmacher 1995).
+        """
         assert self.splits is not None
-        description = "confirmation" if self.settings.progress else None
-        confirm = self.splits.confirm
-        with self._when_called(self.plan) as model:
-            score = self.store.score(
-                "confirm", _key(self.plan), lambda: metric(model(), confirm, description)
-            )
-        point = self._point(metric, self.plan, score, self.splits.confirm)
+        point = self._confirmed(metric, self.plan if self.safer is None else self.safer)
+        if self.safer is not None and point.lower >= self.settings.min_accuracy:
+            smaller = self._confirmed(metric, self.plan)
+            if smaller.lower >= self.settings.min_accuracy:
+                point = smaller
+            else:
+                self.plan = self.safer
         self.stats.accuracy_preserved, self.stats.accuracy_lower = point.accuracy, point.lower
         if not metric.uses_splits:
             self.stats.notes.append(
@@ -696,6 +714,14 @@ class Search:
             )
             self.plan = choose.Plan({c.paths: c.dense for c in self.singles}, 1.0, 0.0)
             self.stats.accuracy_preserved = self.stats.accuracy_lower = 1.0
+
+    def _confirmed(self, metric: Metric, plan: choose.Plan) -> Point:
+        assert self.splits is not None
+        description = "confirmation" if self.settings.progress else None
+        confirm = self.splits.confirm
+        with self._when_called(plan) as model:
+            score = self.store.score("confirm", _key(plan), lambda: metric(model(), confirm, description))
+        return self._point(metric, plan, score, confirm)
 
     # Without data, or by energy --------------------------------------------------------------------------------
 
@@ -861,7 +887,8 @@ class Search:
     def _timed(self, stage: Callable[[], None]) -> None:
         start = time.perf_counter()
         stage()
-        self.stats.seconds[stage.__name__.strip("_")] = time.perf_counter() - start
+        name = stage.__name__.strip("_")
+        self.stats.seconds[name] = self.stats.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def stored_bytes(module: nn.Module, recurse: bool = False) -> int:

@@ -23,7 +23,13 @@ LAYERS = "encoder.encoder.layer.*"
 CALIBRATE = 250
 LENGTH = 256
 RATIOS = (0.9, 0.8, 0.5)
-BEFORE_INT8 = 0.77
+FORMS = {
+    "stonefx pair": ("pair",),
+    "stonefx pair, PIFA": ("pair", "pifa"),
+    "stonefx pair, PIFA, width": ("pair", "pifa", "width"),
+}
+BEFORE_INT8 = {"stonefx pair": ("pair",), "stonefx pair, width": ("pair", "width")}
+SHARE_BEFORE_INT8 = 0.77
 SENSITIVITY_DOCUMENTS = 8
 
 
@@ -180,22 +186,23 @@ def minilm_rows(wanted: Wanted) -> Iterator[Row]:
                 ),
             )
     for ratio in RATIOS:
-        for label, forms in {"stonefx pair": ("pair",), "stonefx": ("pair", "pifa", "width")}.items():
+        for label, forms in FORMS.items():
             yield from rows.of(
                 label, f"{ratio:g}", lambda s, r=ratio, f=forms: modules_of(work.planned(r, f)[1])
             )
     for inputs in (True, False):
-        yield from rows.of(
-            "stonefx pair, then int8 per channel, weights" + (" and inputs" if inputs else ""),
-            "0.2",
-            lambda s, inputs=inputs: _int8(work, inputs),
-        )
+        for label, forms in BEFORE_INT8.items():
+            yield from rows.of(
+                f"{label}, then int8 per channel, weights" + (" and inputs" if inputs else ""),
+                "0.2",
+                lambda s, inputs=inputs, forms=forms: _int8(work, forms, inputs),
+            )
     yield from peer_rows(rows, RATIOS)
 
 
-def _int8(work: Shared, inputs: bool) -> dict[str, nn.Module]:
-    """Pairs, and units left out, so small that a fifth of the bytes are left in 8 bits. PIFA does not bear 8 bits."""
-    modules = modules_of(work.planned(BEFORE_INT8, ("pair", "width"))[1])
+def _int8(work: Shared, forms: tuple[str, ...], inputs: bool) -> dict[str, nn.Module]:
+    """So small that a fifth of the bytes are left in 8 bits. PIFA does not bear them."""
+    modules = modules_of(work.planned(SHARE_BEFORE_INT8, forms)[1])
     return peers.quantised(whole(modules, work.search.model, list(work.dense)), "channel", inputs)
 
 
