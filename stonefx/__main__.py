@@ -306,7 +306,7 @@ def bench(
 
     for name in suites or [name for name in SUITES if name not in LONG]:
 
-        def keep(result: CaseResult, name: str = name) -> None:
+        def add(result: CaseResult, name: str = name) -> None:
             nonlocal results
             results = merged_results(results, name, result)
             if resume:
@@ -314,7 +314,7 @@ def bench(
 
         done = [result.name for result in results.get(name, [])]
         try:
-            run_suite(name, device, settings, only=only, done=done, on_result=keep)
+            run_suite(name, device, settings, only=only, done=done, on_result=add)
         except UnknownCase as error:
             raise click.UsageError(f"--only: {error}") from None
         except BaseException:

@@ -91,7 +91,7 @@ def by_ranks(
     ranks: Mapping[str, int],
 ) -> Plan:
     """A pair of the given rank for each layer; layers without a rank stay dense."""
-    chosen = {
+    chosen: dict[tuple[str, ...], Option] = {
         (path,): pair(view, spectra[path], ranks[path], dense[path]) if path in ranks else dense[path]
         for path, view in views.items()
     }
@@ -205,6 +205,10 @@ class Int8Linear(nn.Module):
         per: "tensor" or "channel": what has a scale of its own.
         inputs: whether inputs are rounded too, with a scale a row.
     """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
 
     def __init__(self, layer: nn.Linear, per: str, inputs: bool) -> None:
         super().__init__()

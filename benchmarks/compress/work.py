@@ -67,8 +67,7 @@ class Shared:
     ) -> None:
         self.model = model
         self.keep = keep
-        parts = (read(part, model) for part in (calibrate, select, confirm))
-        self.splits = Splits(*parts)
+        self.splits = Splits(read(calibrate, model), read(select, model), read(confirm, model))
         self.settings = Settings(cost="bytes", forms=(*FACTORS, "width"), progress=False, **settings)
         self.seconds: dict[str, float] = {}
 
@@ -124,7 +123,7 @@ class Shared:
     def with_modules(self, modules: Mapping[str, nn.Module]) -> Iterator[nn.Module]:
         """The model with some layers replaced, for the time of the block."""
         model = self.search.model
-        kept = {path: layers.get(model, path) for path in modules}
+        kept = {path: model.get_submodule(path) for path in modules}
         try:
             for path, module in modules.items():
                 layers.replace(model, path, module, self.search.layers.shared)
@@ -169,7 +168,7 @@ def modules_of(plan: Plan) -> dict[str, nn.Module]:
 
 def whole(modules: Mapping[str, nn.Module], model: nn.Module, paths: list[str]) -> dict[str, nn.Module]:
     """The replacements, and the model's own layers where there are none."""
-    return {path: modules.get(path, layers.get(model, path)) for path in paths}
+    return {path: modules[path] if path in modules else model.get_submodule(path) for path in paths}
 
 
 def stored(modules: Mapping[str, nn.Module]) -> int:

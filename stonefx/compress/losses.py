@@ -80,7 +80,7 @@ def sampled(
         like = _float(rows)
         if number >= len(rank_keys):
             change = changes[change_keys[number - len(rank_keys)]][1]
-            values = moved(cast(number, "w", change, like)), None
+            values: tuple[Tensor, Tensor | None] = moved(cast(number, "w", change, like)), None
         else:
             parts = directions[rank_keys[number]]
             rest = None if parts.rest is None else moved(cast(number, "rest", parts.rest, like))

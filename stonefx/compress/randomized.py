@@ -86,7 +86,7 @@ def top(
         for i in range(len(matrix))
     ]
     left, right, dual, tails, excess = zip(*parts, strict=True)
-    return torch.stack(left), torch.stack(right), torch.stack(dual), sum(tails), sum(excess)  # type: ignore[return-value]
+    return torch.stack(left), torch.stack(right), torch.stack(dual), sum(tails), sum(excess)
 
 
 def _top(

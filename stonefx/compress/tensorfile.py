@@ -112,7 +112,7 @@ def _memory(size: int) -> tuple[Tensor, memoryview]:
     """
     if size < PAGES_FROM:
         data = torch.empty(size, dtype=torch.uint8)
-        return data, memoryview(data.numpy())
+        return data, memoryview(data.numpy())  # type: ignore[arg-type]
     pages = mmap.mmap(-1, size)
     return torch.frombuffer(pages, dtype=torch.uint8), memoryview(pages)
 
@@ -154,4 +154,4 @@ def stream(
 
 def raw(value: Tensor) -> memoryview:
     """The bytes of a tensor on the CPU."""
-    return memoryview(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return memoryview(value.contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]

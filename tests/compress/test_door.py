@@ -108,7 +108,9 @@ def test_a_model_that_needs_labels_says_which_argument_is_missing():
 
 
 def test_no_model_and_no_data():
-    with pytest.raises(TypeError, match=r"model: expected an nn\.Module, or the path of a transformers folder, got function"):
+    with pytest.raises(
+        TypeError, match=r"model: expected an nn\.Module, or the path of .* folder, got function"
+    ):
         stonefx.compress(lambda x: x, batches())
     with pytest.raises(TypeError, match="data: expected calibration data beside"):
         stonefx.compress(network(), selection_data=batches())

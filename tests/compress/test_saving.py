@@ -162,7 +162,9 @@ def test_an_int8_folder(tmp_path):
 def test_a_folder_loads_by_transformers_alone(tmp_path):
     folder, expected = folder_of(llama(), tmp_path / "llama", max_ratio=0.6, forms=("pifa",))
     config = json.loads((folder / "config.json").read_text())
-    assert config["compression"] and config["auto_map"]["AutoModelForCausalLM"].startswith("modeling_compressed.")
+    assert config["compression"] and config["auto_map"]["AutoModelForCausalLM"].startswith(
+        "modeling_compressed."
+    )
     assert "import stonefx" not in (folder / "modeling_compressed.py").read_text()
     assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
     torch.save(tokens(), tmp_path / "x.pt")

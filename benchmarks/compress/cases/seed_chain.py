@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def seed_chain_rows(wanted: Wanted, seed: int = 0) -> Iterator[Row]:
     with torch.no_grad():
         truth = copy.deepcopy(model).double()(test.double())
     before = sum(p.numel() for p in model.parameters())
-    base = {"case": "chain", "seed": seed, "commit": commit()}
+    base: dict[str, Any] = {"case": "chain", "seed": seed, "commit": commit()}
     if wanted("exact merging (optimize)", seed=seed):
         seconds: dict[str, float] = {}
         with clock(seconds, "optimize"), torch.no_grad():

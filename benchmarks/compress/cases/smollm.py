@@ -210,7 +210,7 @@ def smollm_rows(wanted: Wanted) -> Iterator[Row]:
 def weight_gradients(work: Shared) -> dict[str, Tensor]:
     """Of the mean loss on the calibration text, by the weights of the layers, `[rows, columns]`."""
     model = work.search.model
-    weights = {path: model.get_submodule(path).weight for path in work.views}
+    weights: dict[str, Any] = {path: model.get_submodule(path).weight for path in work.views}
     for weight in weights.values():
         weight.requires_grad_(True)
     try:

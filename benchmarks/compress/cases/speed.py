@@ -14,7 +14,6 @@ from stonefx.benchmarks.compress.cases import minilm, smollm
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import commit
 from stonefx.benchmarks.run import measure_watched
-from stonefx.compress import layers
 
 RATIO = 0.6
 POSITIONS = (1, 256)
@@ -49,7 +48,8 @@ def _model(name: str, wanted: Wanted, load: Callable[[], Any], calls: Calls) -> 
         yield Row(arm=f"{name}, layers", metrics=metrics, **facts)
     if wanted(f"{name}, whole model", f"{RATIO:g}"):
         metrics = {}
-        for inner, change in {"eager": lambda m: m, "inductor": torch.compile}.items():
+        changes: dict[str, Callable[[nn.Module], Any]] = {"eager": lambda m: m, "inductor": torch.compile}
+        for inner, change in changes.items():
             dense, made = calls(change(copy.deepcopy(work.model))), calls(change(small))
             for kind in dense:
                 result = _timed(kind, dense[kind], made[kind])
@@ -61,7 +61,7 @@ def _layers(dense: nn.Module, small: nn.Module, paths: list[str]) -> Iterator[tu
     """Speed-up of each distinct layer at each number of positions, and whether the machine was too busy to tell."""
     seen = set()
     for path in paths:
-        before, after = layers.get(dense, path), layers.get(small, path)
+        before, after = dense.get_submodule(path), small.get_submodule(path)
         sizes = tuple(tuple(t.shape) for t in after.state_dict().values())
         if sizes in seen or not isinstance(before, nn.Linear):
             continue
