@@ -93,3 +93,16 @@ def test_the_same_for_the_same_input():
     candidates = random_candidates(random.Random(3), 6)
     first, second = (plan(candidates, [], 250, lambda o: o.bytes) for _ in range(2))
     assert first == second
+
+
+def test_what_buys_next_to_nothing_is_left_out():
+    steep = [Option("dense", None, 0.0, 100), Option("pair", 1, 1.0, 10), Option("pair", 5, 0.1, 50)]
+    flat = [Option("dense", None, 0.0, 100), Option("pair", 1, 1e-6, 10), Option("pair", 5, 0.9e-6, 50)]
+    layers = [Candidate(("steep",), steep), Candidate(("flat",), flat)]
+
+    def chosen(worth):
+        found = plan(layers, [], 100, lambda option: option.bytes, worth=worth)
+        return found.chosen[("steep",)].size, found.chosen[("flat",)].size
+
+    assert chosen(0.0) == (5, 5)
+    assert chosen(0.1) == (5, 1)

@@ -1,0 +1,37 @@
+"""The floor on data that chose nothing: two plans in a fixed order."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from stonefx.compress.data import Splits, read
+from stonefx.compress.metric import Metric
+from stonefx.compress.search import Search
+from stonefx.compress.settings import Settings
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, "smallest"), (500, "safer"), (10**9, "lossless")])
+def test_the_smaller_plan_is_tested_where_the_safer_one_holds(limit, expected):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 24)).eval()
+
+    def metric(model, batches):
+        large = sum(p.numel() for p in model.parameters()) >= limit
+        return torch.full((sum(b.samples for b in batches),), 1.0 if large or dense else 0.0)
+
+    dense = True
+    parts = [read(list(torch.randn(40, 24).split(10)), model) for _ in range(3)]
+    settings = Settings(metric=metric, cost="bytes", forms=("pair",), progress=False)
+    search = Search(model, copy.deepcopy(model), settings, Splits(*parts))
+    search.prepare()
+    judge = Metric(metric, model)
+    judge.original_score(parts[2])
+    dense = False
+    search.plan, search.safer = search._planned(0.2), search._planned(0.6)
+    plans = {"smallest": search.plan.chosen, "safer": search.safer.chosen}
+    search._confirm(judge)
+    assert search.stats.reached is (expected != "lossless")
+    dense_plan = {c.paths: c.dense for c in search.singles}
+    assert search.plan.chosen == plans.get(expected, dense_plan)
