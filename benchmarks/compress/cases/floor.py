@@ -87,7 +87,7 @@ def floor_rows(wanted: Wanted) -> Iterator[Row]:
 def at_least(hits: int, count: int, chance: float) -> float:
     """The chance of this many hits or more among `count`.
 
-    >>> at_least(0, 20, 0.05), round(at_least(1, 2, 0.5), 12)
+    >>> round(at_least(0, 20, 0.05), 12), round(at_least(1, 2, 0.5), 12)
     (1.0, 0.75)
     """
     return min(
