@@ -106,6 +106,12 @@ def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) ->
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder where what is found is kept; the same command goes on from there after a stop.",
+)
+@click.option("--memory", type=click.IntRange(min=1), help="Bytes that statistics and spectra may take.")
+@click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as JSON."
 )
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curve.")
@@ -138,11 +144,13 @@ def compress(
 
     What was written is read back, and its accuracy measured. Exit code 1: what was asked for was not reached, and what
     was written is the model with its layers as they were, or what came nearest to the ratio or the time.
+
+    Processes share the work, and the first one writes: torchrun --nproc-per-node N -m stonefx compress ... --cost bytes
     """
     from stonefx.arguments import load_object, load_user_data, load_user_model
     from stonefx.compress import compress as compress_model
     from stonefx.compress import data as user_data
-    from stonefx.compress import reloaded_accuracy
+    from stonefx.compress import processes, reloaded_accuracy
     from stonefx.output import write_model
 
     for option, file in (("--output", path), ("--json", json_path), ("--plot", plot_path)):
@@ -185,9 +193,13 @@ def compress(
     if forms is not None:
         options["forms"] = tuple(form.strip() for form in forms.split(","))
     try:
-        small, stats = compress_model(
-            model, batches, metric=measured, layers=layers or None, progress=not quiet, **options
-        )
+        with processes.from_torchrun():
+            small, stats = compress_model(
+                model, batches, metric=measured, layers=layers or None, progress=not quiet, **options
+            )
+            first = processes.rank() == 0
+        if not first:
+            return
         example = None if batches is None else (batches[0].kwargs or batches[0].args)
         reloaded = write_model(small, path, example, as_plain=as_plain, tokenizer=tokenizer)
         if batches is not None:

@@ -1,6 +1,8 @@
 """`stonefx compress`: what it writes, its exit codes, and one line for each mistake."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -165,3 +167,41 @@ def test_a_folder_of_transformers(folder):
     assert result.exit_code == 0, result.output
     assert (folder / "small" / "modeling_compressed.py").exists()
     assert "accuracy of the saved model, read back" in result.output
+
+
+def test_a_checkpoint_is_gone_on_from_and_guards_against_other_settings(folder):
+    first = invoke(*BASE, "-o", "one.pt", "--max-ratio", "0.6", "--checkpoint", "kept")
+    again = invoke(*BASE, "-o", "two.pt", "--max-ratio", "0.6", "--checkpoint", "kept")
+    assert first.exit_code == again.exit_code == 0, first.output + again.output
+    assert first.output.replace("one.pt", "two.pt") == again.output
+    other = invoke(*BASE, "-o", "three.pt", "--max-ratio", "0.5", "--checkpoint", "kept")
+    assert other.exit_code == 2 and "max_ratio" in other.output and not (folder / "three.pt").exists()
+
+
+def test_processes_of_torchrun_share_the_work_and_one_of_them_writes(folder):
+    command = [*BASE, "-o", "two.pt", "--max-ratio", "0.6", "--json", "two.json", "--quiet"]
+    command += ["--cost", "bytes", "--forms", "pair"]
+    run = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "stonefx",
+        "compress",
+    ]
+    path = os.pathsep.join([str(folder), *(entry for entry in sys.path if entry)])
+    result = subprocess.run(
+        [*run, *command],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("written to two.pt") == 1
+    alone = invoke(*BASE, "-o", "one.pt", "--max-ratio", "0.6", "--json", "one.json")
+    assert alone.exit_code == 0, alone.output
+    one, two = (json.loads((folder / f"{n}.json").read_text()) for n in ("one", "two"))
+    assert one["ranks"] == two["ranks"] and one["ranks"]

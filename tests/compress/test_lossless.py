@@ -38,7 +38,7 @@ def merged(model: nn.Module, x: torch.Tensor, chosen=None) -> tuple[nn.Module, l
 
 def test_exact_merging_holds_a_floor_of_one():
     chain = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 8)).eval()
-    small, stats = compress(chain, torch.randn(60, 16), min_accuracy=1.0, cost="bytes", progress=False)
+    _, stats = compress(chain, torch.randn(60, 16), min_accuracy=1.0, cost="bytes", progress=False)
     assert stats.reached and not stats.ranks
     assert stats.lossless_ratio < 0.2 and stats.accuracy_preserved == pytest.approx(1.0, abs=1e-6)
 
