@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,7 @@ def compress(
     from stonefx.compress import processes, reloaded_accuracy
     from stonefx.output import write_model
 
-    for option, file in (("--output", path), ("--json", json_path), ("--plot", plot_path)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise click.UsageError(f"{option}: there is no folder {file.absolute().parent}; create it first")
+    _check_folders({"--output": path, "--json": json_path, "--plot": plot_path})
     if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise click.UsageError(f"--output: {path} exists and is not empty; name a new folder")
     if as_plain and path.suffix in ("", ".safetensors"):
@@ -291,8 +290,7 @@ def bench(
         raise click.UsageError(
             f"--device cuda: torch {torch.__version__} sees no CUDA device on this machine"
         )
-    if path is not None and not path.absolute().parent.is_dir():
-        raise click.UsageError(f"--json: there is no folder {path.absolute().parent}; create it first")
+    _check_folders({"--json": path})
     if resume and path is None:
         raise click.UsageError("--resume goes on in a file: name it with --json")
     if threads is not None:
@@ -343,6 +341,13 @@ def bench(
         click.echo(f"\nwritten to {path}")
 
 
+def _check_folders(files: Mapping[str, Path | None]) -> None:
+    """What is written at the end must have a folder at the start; files by the option that names them."""
+    for option, file in files.items():
+        if file is not None and not file.absolute().parent.is_dir():
+            raise click.UsageError(f"{option}: there is no folder {file.absolute().parent}; create it first")
+
+
 def _bench_compress(
     threads: int | None,
     path: Path | None,
@@ -358,9 +363,7 @@ def _bench_compress(
     from stonefx.benchmarks.compress.run import UnknownCase, run, write
     from stonefx.benchmarks.compress.work import KEPT
 
-    for name, file in (("--json", path), ("--plot", picture)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise click.UsageError(f"{name}: there is no folder {file.absolute().parent}; create it first")
+    _check_folders({"--json": path, "--plot": picture})
     if resume and path is None:
         raise click.UsageError("--resume goes on in a file: name it with --json")
     if threads is not None:

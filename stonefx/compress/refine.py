@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .data import Batch
-from .structure import tensors, without_cache
+from .structure import called, tensors, without_cache
 
 BLOCK_STEPS, BLOCK_RATE = 25, 5e-5
 WHOLE_STEPS, WHOLE_RATE = 40, 3e-5
@@ -146,19 +146,7 @@ def blocks(model: nn.Module, batch: Batch) -> list[str]:
         for path, module in model.named_modules()
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > 1
     }
-    order: list[str] = []
-
-    def called(path: str) -> Callable[..., None]:
-        return lambda module, args: order.append(path)
-
-    entries = dict.fromkeys(entry for group in lists.values() for entry in group)
-    handles = [model.get_submodule(e).register_forward_pre_hook(called(e)) for e in entries]
-    try:
-        with torch.no_grad():
-            batch.call(model)
-    finally:
-        for handle in handles:
-            handle.remove()
+    order = called(model, batch, dict.fromkeys(entry for group in lists.values() for entry in group))
     found = [group for group in lists.values() if [p for p in order if p in set(group)] == group]
     return max(found, key=len, default=[])
 

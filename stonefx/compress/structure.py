@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -98,8 +99,8 @@ def read(model: nn.Module, batch: Batch) -> Structure:
     for prefix, capture in _captures(model, batch, structure.notes):
         _add(structure, prefix, capture)
     if structure.calls:
-        times = _times_called(model, batch, set(structure.calls.values()))
-        for node in [n for n, path in structure.calls.items() if times.get(path) != 1]:
+        times = Counter(called(model, batch, set(structure.calls.values())))
+        for node in [n for n, path in structure.calls.items() if times[path] != 1]:
             del structure.calls[node]
     return structure
 
@@ -210,20 +211,18 @@ def _is_plain(structure: Structure, node: fx.Node, path: str) -> bool:
     return names == {(path, name) for name in own} and all(set(a.users) == {node} for a in read)
 
 
-def _times_called(model: nn.Module, batch: Batch, paths: set[str]) -> dict[str, int]:
-    times = dict.fromkeys(paths, 0)
+def called(model: nn.Module, batch: Batch, paths: Iterable[str]) -> list[str]:
+    """Those of `paths` that one call of the model calls, in that order, each as often as it is called."""
+    order: list[str] = []
 
-    def count(path: str) -> Any:
-        def hook(module: nn.Module, args: Any) -> None:
-            times[path] += 1
+    def hook(path: str) -> Callable[..., None]:
+        return lambda module, args: order.append(path)
 
-        return hook
-
-    handles = [model.get_submodule(path).register_forward_pre_hook(count(path)) for path in paths]
+    handles = [model.get_submodule(path).register_forward_pre_hook(hook(path)) for path in paths]
     try:
         with torch.no_grad():
             batch.call(model)
     finally:
         for handle in handles:
             handle.remove()
-    return times
+    return order
