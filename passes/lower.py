@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from .arguments import is_operator, named_arguments
-from .rewrite import Context, Site, val
+from .graph.arguments import is_operator, named_arguments
+from .graph.nodes import val
+from .site import Context, Site
 
 aten = torch.ops.aten
 

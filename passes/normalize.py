@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from .arguments import is_operator, named_arguments, packet
-from .regions import Regions, regions, storage, storages
-from .rewrite import Context, Site, val
-from .shapes import is_row_major, same_layout
+from .graph.arguments import is_operator, named_arguments, packet
+from .graph.effects import Effects, effects, storage, storages
+from .graph.nodes import val
+from .graph.shapes import is_row_major, same_layout
+from .site import Context, Site
 
 aten = torch.ops.aten
 _DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
@@ -46,7 +47,7 @@ class Normalize:
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Normalise a graph in place. Reports no sites: nothing that it does can be observed."""
         graph = module.graph
-        facts = regions(graph)
+        facts = effects(graph)
         for node in list(graph.nodes):
             if node.target is operator.getitem and not node.users:
                 graph.erase_node(node)  # a part of a split that nothing reads
@@ -69,7 +70,7 @@ class Normalize:
 NORMALIZE = Normalize()
 
 
-def _same_as(node: fx.Node, facts: Regions) -> fx.Node | None:
+def _same_as(node: fx.Node, facts: Effects) -> fx.Node | None:
     """The operand that a node merely repeats; None if it does anything."""
     if not isinstance(node.meta.get("val"), torch.Tensor) or not node.all_input_nodes:
         return None

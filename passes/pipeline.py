@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
+from .graph.nodes import source_line
 from .hyperbolic import HYPERBOLIC
 from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTION_SUMS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT
 from .lower import LOWER
 from .normalize import NORMALIZE
-from .rewrite import Context, Pass, RewriteError, Site, source_line
+from .site import Context, Pass, RewriteError, Site
 from .verify import Verifier
 
 PIPELINE: dict[str, Pass] = {

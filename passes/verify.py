@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from .evaluation import Evaluation, example
-from .rewrite import Site, val
+from .graph.evaluation import Evaluation, example
+from .graph.nodes import val
+from .site import Site
 
 # A rewrite may be this much less accurate than the original spelling itself is before its bound matters: near
 # a cancellation no spelling can hold a fixed bound, and the original is what the user accepted.

@@ -7,7 +7,7 @@ from .compress import CompressionStats, compress
 from .ops import butterfly
 from .optimize import explain, optimize
 from .options import Options
-from .passes.linear.cost import Machine
+from .passes.cost.machine import Machine
 from .passes.pipeline import RewriteError
 from .report import Report
 from .rewriting import RequiredRewriteMissing, StonefxWarning

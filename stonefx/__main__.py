@@ -57,7 +57,7 @@ def explain(factory: str, inputs: tuple[str, ...], as_json: bool, diff: bool) ->
     import stonefx
     from stonefx.arguments import load_model, parse_inputs
     from stonefx.capture import CaptureError
-    from stonefx.passes.rewrite import RewriteError
+    from stonefx.passes.site import RewriteError
 
     try:
         given = parse_inputs(inputs)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from .passes.linear.weights import is_view_of_leaf
+from .passes.graph.weights import is_view_of_leaf
 
 aten = torch.ops.aten
 # A row of fewer entries may be small by chance, where the products that it sums cancel.

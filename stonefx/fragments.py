@@ -13,7 +13,7 @@ from torch import fx
 from .backend import compile_graph
 from .inner import compile_inner
 from .options import Options
-from .passes.rewrite import RewriteError
+from .passes.site import RewriteError
 from .report import Report
 
 # Dynamo keeps what it compiled by the code of a forward, which all models of a class share, and stops after a few

@@ -30,7 +30,7 @@ from .optimized import (
     written_weights,
 )
 from .options import Options
-from .passes.linear.cost import Machine
+from .passes.cost.machine import Machine
 from .passes.pipeline import FOLDING
 from .report import Report, Totals, graph_text, graph_totals
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing

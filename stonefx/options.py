@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from .passes.linear.cost import Machine
+from .passes.cost.machine import Machine
 from .passes.pipeline import PIPELINE, TARGETS
 
 Inner = Literal["eager", "aot_eager", "inductor"]

@@ -12,7 +12,7 @@ from torch import fx
 from .machine import machine_for
 from .options import Options
 from .passes.pipeline import rewrite
-from .passes.rewrite import Context
+from .passes.site import Context
 from .passes.verify import Verifier
 from .report import Report, graph_text, graph_totals
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from stonefx.passes.rewrite import Site
+from stonefx.passes.site import Site
 from stonefx.report import Report, Totals, graph_text, graph_totals, write_atomically
 
 ONES = torch.ones(3)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
-from ..arguments import named_arguments
-from ..shapes import same_size
+from ..graph.arguments import named_arguments
+from ..graph.shapes import same_size
 from .evaluate import operator_name
 from .values import scalar_layout
 

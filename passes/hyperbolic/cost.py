@@ -6,7 +6,7 @@ from math import prod
 
 import torch
 
-from ..shapes import hint
+from ..graph.shapes import hint
 from .region import Region
 
 # A reduction counts one operation an entry: a norm and a scaling; three inner products, two products, a sum.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..arguments import is_operator, named_arguments
+from ..graph.arguments import is_operator, named_arguments
 from .algebra import Algebra
 from .forms import TooLarge, constant
 from .operators import HANDLERS, NONNEGATIVE

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..rewrite import is_weight
+from ..graph.nodes import is_weight
 from .evaluate import Evaluator
 from .forms import HALF, Form, Monomial
 from .region import Region

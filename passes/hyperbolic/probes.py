@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import fx
 
-from ..evaluation import example
-from ..rewrite import Probe, is_weight
+from ..graph.evaluation import example
+from ..graph.nodes import is_weight
+from ..site import Probe
 from .algebra import Algebra
 from .forms import Form
 from .maps import Match

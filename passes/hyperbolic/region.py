@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from ..regions import Regions, written_operands
-from ..rewrite import source_line
-from ..shapes import is_row_major, same_size, same_sizes
+from ..graph.effects import Effects, written_operands
+from ..graph.nodes import source_line
+from ..graph.shapes import is_row_major, same_size, same_sizes
 from .evaluate import Evaluator, operator_name
 
 
@@ -74,7 +74,7 @@ def region_of(evaluator: Evaluator, root: fx.Node) -> Region:
     )
 
 
-def obstacle(region: Region, facts: Regions, grad: bool) -> str | None:
+def obstacle(region: Region, facts: Effects, grad: bool) -> str | None:
     """Why replacing the region would change what the graph computes, None where it would not."""
     return (
         _other_dtype(region, facts)
@@ -89,7 +89,7 @@ def _tensors(nodes: Iterable[fx.Node]) -> list[fx.Node]:
     return [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
 
 
-def _other_dtype(region: Region, facts: Regions) -> str | None:
+def _other_dtype(region: Region, facts: Effects) -> str | None:
     first = region.vectors[0].meta["val"]
     for node in _tensors((*region.vectors, *region.rows)):
         value = node.meta["val"]
@@ -144,7 +144,7 @@ def _shapes_text(region: Region) -> str:
     return f"broadcasting is not over rows: {inputs} give {list(region.root.meta['val'].shape)}"
 
 
-def _mutated(region: Region, facts: Regions) -> str | None:
+def _mutated(region: Region, facts: Effects) -> str | None:
     for node in (*region.rows, *region.constants):
         if written := written_operands(node):
             return f"{_named(node)} changes {written[0].name} in place"
@@ -164,7 +164,7 @@ def _same_memory(node: fx.Node, region: Region) -> bool:
     return any(storage == i.meta["val"].untyped_storage()._cdata for i in region.inputs)
 
 
-def _gradient_stopped(region: Region, facts: Regions) -> str | None:
+def _gradient_stopped(region: Region, facts: Effects) -> str | None:
     for node in region.rows:
         if operator_name(node) == "detach":
             return f"the gradient is stopped inside, at {_named(node)}"

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import fx
 
-from ..regions import Regions, regions
-from ..rewrite import Context, Site, module_path, source_line
+from ..graph.effects import Effects, effects
+from ..graph.nodes import module_path, source_line
+from ..site import Context, Site
 from .cost import flops_after, flops_before
 from .maps import Match
 from .operands import NoOperand, Operands
@@ -33,7 +34,7 @@ class Hyperbolic:
 
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Rewrite the graph in place and report every map and every look-alike."""
-        facts = regions(module.graph)
+        facts = effects(module.graph)
         found = recognise(module.graph, facts.position, _tolerance(module.graph))
         reasons = {item.region.root: _refusal(item, facts, context) for item in found}
         accepted = _closed(found, reasons)
@@ -56,7 +57,7 @@ def _tolerance(graph: fx.Graph) -> float:
     return TOLERANCE_DOUBLE if floats == {torch.float64} else TOLERANCE
 
 
-def _refusal(item: Found, facts: Regions, context: Context) -> str | None:
+def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
     """Why a map or a look-alike is not rewritten, as far as it alone can tell."""
     if not isinstance(item.outcome, Match):
         return item.outcome.reason

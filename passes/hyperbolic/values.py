@@ -8,7 +8,7 @@ from enum import Enum
 import torch
 from torch import fx
 
-from ..shapes import same_size
+from ..graph.shapes import same_size
 from .forms import Form
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from ..shapes import same_size, same_sizes
+from ..graph.shapes import same_size, same_sizes
 from .values import Layout, NotRowwise, Value, tensor
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from stonefx.capture import Capture, CaptureError, capturable_submodules, from_module
-from stonefx.passes.rewrite import module_path
+from stonefx.passes.graph.nodes import module_path
 
 from .data import Batch, device_of
 

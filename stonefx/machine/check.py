@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..passes.linear.cost import Machine
+from ..passes.cost.machine import Machine
 from .measure import linear_seconds, using_threads
 
 _WIDTHS = ((32, 32), (64, 256), (256, 64), (512, 512), (768, 3072), (1024, 1024), (4096, 256))

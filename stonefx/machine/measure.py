@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..passes.linear.cost import Machine
-from ..passes.linear.kernel_times import KernelTimes, Table, interpolate
+from ..passes.cost.kernel_times import KernelTimes, Table, interpolate
+from ..passes.cost.machine import Machine
 from .clock import seconds
 from .host import core_cache, memory_bandwidth
 

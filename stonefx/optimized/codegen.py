@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..passes.regions import ends_of_regions
+from ..passes.graph.effects import ends_of_regions
 from .bindings import binding
 
 

@@ -12,7 +12,7 @@ from torch import fx
 from ..inner import compile_inner
 from ..passes.lower import LOWER
 from ..passes.pipeline import copy_graph, run_named
-from ..passes.rewrite import Context
+from ..passes.site import Context
 
 
 class CompiledGraph:

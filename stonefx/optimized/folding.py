@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..passes.blocks import Rows, in_rows, whole
+from ..passes.graph.blocks import Rows, in_rows, whole
 
 
 class Folding(fx.Interpreter):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..capture import Capture
-from ..passes.shapes import is_row_major
+from ..passes.graph.shapes import is_row_major
 from ..tracing.mutation import written_placeholders
 
 _LAYOUT = {torch.ops.aten.view, torch.ops.aten.contiguous, torch.ops.aten.as_strided, torch.ops.aten.reshape}

@@ -14,8 +14,8 @@ import torch
 from torch import fx, nn
 
 from ..capture import Capture
+from ..passes.graph.transpose import store_transposed
 from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, split_folds
-from ..passes.transpose import store_transposed
 from ..rewriting import StonefxWarning
 from ..runtime import FreshFolds
 from ..tracing.functions import with_functions

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..passes.rewrite import RewriteError
+from ..passes.site import RewriteError
 from ..passes.verify import relative_error
 from ..report import Report
 from ..tracing.arguments import Path, walk

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from stonefx.passes.rewrite import source_line
+from stonefx.passes.graph.nodes import source_line
 from stonefx.report.structure import hidden_by_folds, is_fold, is_stored, stored_behind
 
 _DTYPES = {

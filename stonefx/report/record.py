@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stonefx.passes.rewrite import Site
+from stonefx.passes.site import Site
 from stonefx.report.files import write_atomically
 from stonefx.report.listing import graph_text
 from stonefx.report.text import report_text

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from stonefx.passes.rewrite import Site
+from stonefx.passes.site import Site
 from stonefx.report.listing import short_source
 
 _HEADERS = ("target", "status", "module", "source", "what", "error / bound", "reason")

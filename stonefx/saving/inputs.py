@@ -17,7 +17,7 @@ from torch.utils._sympy.printers import PythonPrinter
 
 from ..capture import Path
 from ..optimized import Program, weight
-from ..passes.shapes import hint
+from ..passes.graph.shapes import hint
 from ..tracing.state import restored_state
 from . import schema
 from .calls import Call, path_document

@@ -16,7 +16,7 @@ from torch import nn
 
 import stonefx
 from stonefx.passes.pipeline import PIPELINE
-from stonefx.passes.rewrite import Context, Site
+from stonefx.passes.site import Context, Site
 
 WIDTHS = (128, 256, 128, 64, 32)
 INNERS = ["eager", "aot_eager", "inductor"]

@@ -18,7 +18,7 @@ from stonefx.__main__ import main
 from stonefx.capture import from_module
 from stonefx.machine import cache_path, facts, machine_for
 from stonefx.machine.measure import measure
-from stonefx.passes.linear.kernel_times import KernelTimes
+from stonefx.passes.cost.kernel_times import KernelTimes
 
 CPU = torch.device("cpu")
 TIMES = KernelTimes(2e-6, ((1, 1e10), (256, 1e11)), ((1, 5e9), (256, 9e10)), 2**20, 1e10, ((2**20, 1e10),))

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from stonefx.optimized.folding import Folding
-from stonefx.passes import blocks
+from stonefx.passes.graph import blocks
 
 aten = torch.ops.aten
 WIDE = torch.float64

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import stonefx.ops  # noqa: F401  (registers stone::low_rank_linear)
 from stonefx.passes.linear import LINEAR_CHAINS
 from stonefx.passes.normalize import NORMALIZE
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
 
 

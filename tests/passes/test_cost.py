@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stonefx.passes.linear.cost import Machine, linear_flops
+from stonefx.passes.cost.machine import Machine, linear_flops
 
 CPU = Machine()
 

@@ -6,10 +6,10 @@ from graphs import counts, folds, run, trace
 from torch import nn
 from torch.nn import functional as F
 
+from stonefx.passes.cost.machine import Machine
 from stonefx.passes.linear import ATTENTION, LINEAR_CHAINS, LINEAR_FAN_OUT
-from stonefx.passes.linear.cost import Machine
 from stonefx.passes.normalize import NORMALIZE
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
 
 

@@ -9,7 +9,7 @@ from library_spellings import SPELLINGS
 
 import stonefx.ops  # noqa: F401  (registers the operators)
 from stonefx.passes.hyperbolic import HYPERBOLIC
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
 
 DIM = 7

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import stonefx.ops  # noqa: F401  (registers the operators)
 from stonefx.passes.hyperbolic import HYPERBOLIC
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 
 X = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)) * 0.3
 Y = torch.randn(6, 5, generator=torch.Generator().manual_seed(1)) * 0.3

@@ -9,7 +9,7 @@ from torch import nn
 import stonefx.ops  # noqa: F401  (registers the operators)
 from stonefx.capture import from_dynamo
 from stonefx.passes.hyperbolic import HYPERBOLIC
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 
 
 class Recorder:

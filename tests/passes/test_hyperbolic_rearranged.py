@@ -12,7 +12,7 @@ from torch import Tensor
 
 import stonefx.ops  # noqa: F401  (registers the operators)
 from stonefx.passes.hyperbolic import HYPERBOLIC
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
 
 X = torch.randn(8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.2

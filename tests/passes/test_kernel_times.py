@@ -2,8 +2,8 @@
 
 import pytest
 
-from stonefx.passes.linear.cost import Machine
-from stonefx.passes.linear.kernel_times import KernelTimes, interpolate
+from stonefx.passes.cost.kernel_times import KernelTimes, interpolate
+from stonefx.passes.cost.machine import Machine
 
 TIMES = KernelTimes(
     launch=1e-6,

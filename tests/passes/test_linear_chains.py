@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import stonefx.ops  # noqa: F401  (registers stone::low_rank_linear)
+from stonefx.passes.cost.machine import Machine
 from stonefx.passes.linear import LINEAR_CHAINS
-from stonefx.passes.linear.cost import Machine
 from stonefx.passes.normalize import NORMALIZE
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
 
 ROWS, WIDE, MIDDLE, NARROW = 6, 20, 24, 12

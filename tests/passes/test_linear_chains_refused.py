@@ -8,9 +8,9 @@ from graphs import counts, run, trace
 from torch import nn
 from torch.nn import functional as F
 
+from stonefx.passes.cost.machine import Machine
 from stonefx.passes.linear import LINEAR_CHAINS
-from stonefx.passes.linear.cost import Machine
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 
 WEIGHTS = {
     "W1": torch.randn(24, 20),

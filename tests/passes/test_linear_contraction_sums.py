@@ -8,7 +8,7 @@ from torch import nn
 import stonefx
 from stonefx.passes.linear import LINEAR_CONTRACTION_SUMS, LINEAR_CONTRACTIONS
 from stonefx.passes.normalize import NORMALIZE
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
 
 GROUPS, ROWS, INPUTS, OUTPUTS = 3, 50, 16, 24

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import stonefx
 from stonefx.passes.linear import LINEAR_CONTRACTIONS
 from stonefx.passes.normalize import NORMALIZE
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
 
 GROUPS, ROWS, INPUTS, MIDDLE, OUTPUTS = 3, 5, 4, 32, 6

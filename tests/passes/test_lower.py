@@ -6,7 +6,7 @@ from graphs import counts, run, trace
 
 import stonefx.ops  # noqa: F401  (registers the operators)
 from stonefx.passes.lower import LOWER
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 
 WEIGHTS = {"a": torch.randn(3, 8), "b": torch.randn(5, 3), "bias": torch.randn(5), "c": torch.tensor(0.7)}
 X = 0.1 * torch.randn(4, 8)

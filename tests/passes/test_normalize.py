@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stonefx.passes.normalize import NORMALIZE
-from stonefx.passes.rewrite import Context
+from stonefx.passes.site import Context
 
 X = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.testing._internal.two_tensor import TwoTensor
 
-from stonefx.passes.regions import regions, storages, written_operands
+from stonefx.passes.graph.effects import effects, storages, written_operands
 
 
 def a_users_function(x: torch.Tensor) -> torch.Tensor:
@@ -71,4 +71,4 @@ def test_memory_inside_of_a_wrapper_is_written_with_it() -> None:
         plain.meta["val"] = inside
         wrapped.meta["val"] = TwoTensor(inside, torch.empty(3))
     assert len(storages(wrapped)) == 2
-    assert regions(node.graph).writer(plain) is node
+    assert effects(node.graph).writer(plain) is node

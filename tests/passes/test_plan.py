@@ -8,15 +8,15 @@ import torch
 from graphs import trace
 from torch.nn import functional as F
 
-from stonefx.passes.linear.building import Builder
-from stonefx.passes.linear.choose import decide
-from stonefx.passes.linear.cost import Machine
-from stonefx.passes.linear.costs import Costs
-from stonefx.passes.linear.plan import Planner
-from stonefx.passes.linear.reader import Reader
-from stonefx.passes.linear.regions import roots, users
-from stonefx.passes.regions import regions
-from stonefx.passes.rewrite import Context
+from stonefx.passes.cost.machine import Machine
+from stonefx.passes.graph.effects import effects
+from stonefx.passes.linear.plan.decide import decide
+from stonefx.passes.linear.plan.planner import Planner
+from stonefx.passes.linear.plan.price import Costs
+from stonefx.passes.linear.read.reader import Reader
+from stonefx.passes.linear.read.regions import roots, users
+from stonefx.passes.linear.read.trees import Builder
+from stonefx.passes.site import Context
 
 CPU = Machine()
 SEED_CHAIN = [128, 256, 128, 64, 32]
@@ -31,7 +31,7 @@ def the_tree(widths, rows, dynamic=False):
         return x
 
     graph = trace(function, torch.zeros(rows, widths[0]), weights=weights, dynamic=dynamic).graph
-    builder = Builder(Reader(graph, regions(graph), Context()), users(graph))
+    builder = Builder(Reader(graph, effects(graph), Context()), users(graph))
     (tree,) = roots(graph, builder.reader, builder)
     return tree, builder
 

@@ -7,9 +7,9 @@ import torch
 from graphs import counts, run, trace
 from torch import nn
 
+from stonefx.passes.graph.transpose import store_transposed
 from stonefx.passes.linear import LINEAR_CHAINS
-from stonefx.passes.rewrite import Context
-from stonefx.passes.transpose import store_transposed
+from stonefx.passes.site import Context
 
 
 def chain(dtype: torch.dtype = torch.float32, bias: bool = True) -> nn.Sequential:

@@ -13,11 +13,11 @@ from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import stonefx
-from stonefx.passes import blocks
-from stonefx.passes.evaluation import Evaluation
+from stonefx.passes.graph import blocks
+from stonefx.passes.graph.evaluation import Evaluation
 from stonefx.passes.linear import LINEAR_CHAINS
 from stonefx.passes.pipeline import copy_graph, run_named, run_verified
-from stonefx.passes.rewrite import Context, RewriteError, Site
+from stonefx.passes.site import Context, RewriteError, Site
 from stonefx.passes.verify import Verifier, relative_error
 
 aten = torch.ops.aten

@@ -1,0 +1,1 @@
+"""Affine values: elements, regions as trees, what they read, how they compose."""

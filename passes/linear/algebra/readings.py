@@ -1,0 +1,87 @@
+"""What a node means along a feature axis: how its value comes from the values that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import fx
+
+from .elements import Element
+from .values import Value
+
+if TYPE_CHECKING:
+    from ...graph.emit import Emitter
+
+# Emits a node again on another tensor, whose feature axis may have another width.
+Replay = Callable[["Emitter", fx.Node, int], fx.Node]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """An affine map of the features; with no elements, nothing at all."""
+
+    node: fx.Node
+    operand: Value
+    elements: tuple[Element, ...] = ()
+
+
+@dataclass(frozen=True)
+class Moves:
+    """A linear operation on the other axes, which every map of the features commutes with.
+
+    Args:
+        node: the node.
+        operand: what it reads.
+        replay: emits it again.
+        view: it rearranges entries and computes nothing.
+        ordered: a view that keeps the row-major order of the entries.
+        preserves: a value that is constant along the other axes stays the same constant.
+        rigid: the operation takes features of this width only.
+    """
+
+    node: fx.Node
+    operand: Value
+    replay: Replay
+    view: bool = False
+    ordered: bool = False
+    preserves: bool = True
+    rigid: bool = False
+
+
+@dataclass(frozen=True)
+class Adds:
+    """A sum of values of one shape, each with a factor."""
+
+    node: fx.Node
+    operands: tuple[Value, ...]
+    factors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Joins:
+    """A concatenation along the features."""
+
+    node: fx.Node
+    operands: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Stops:
+    """A place that no merge crosses.
+
+    Args:
+        node: the node.
+        operand: the value that a merge would have gone on to.
+        reason: why it does not.
+        is_map: the node is itself a linear map, with something that keeps it from being merged.
+    """
+
+    node: fx.Node
+    operand: Value
+    reason: str
+    is_map: bool = False
+
+
+Reading = Maps | Moves | Adds | Joins | Stops

@@ -1,0 +1,133 @@
+"""Trees without needless levels: views that undo each other, and moves that are cheaper taken first."""
+
+from __future__ import annotations
+
+import torch
+
+from ...graph.arguments import packet
+from ...graph.shapes import same_sizes
+from .elements import Convolve, Shift
+from .layout import rearranges_nothing
+from .tree import Tree
+
+aten = torch.ops.aten
+_ABSOLUTE = (aten.view, aten.reshape, aten._unsafe_view)
+
+
+def without_idle_views(tree: Tree) -> Tree:
+    """Leave out views that rearrange nothing in the end, and reshapes that a later one makes needless."""
+    for top in list(tree.walk()):
+        parent = top.parent
+        if parent is not None and _passes(parent) and parent is not tree:
+            continue  # a run begins below a root, a sum, a join or a real move
+        run = _run(top)
+        views = [level for level in run if level.move is not None]
+        if views:
+            for idle in _idle(views):
+                _drop(idle)
+    return tree
+
+
+def _passes(level: Tree) -> bool:
+    """Whether views may be taken across a level: a map of features at single places, or a view itself."""
+    if level.move is not None:
+        return level.move.view
+    return level.is_map and not any(isinstance(element, Convolve) for element in level.elements)
+
+
+def _run(top: Tree) -> list[Tree]:
+    """The levels from `top` down that views may be taken across."""
+    run, level = [], top
+    while _passes(level):
+        run.append(level)
+        level = level.children[0]
+    return run
+
+
+def _idle(views: list[Tree]) -> list[Tree]:
+    """The views of a run, listed from the top, that may be left out."""
+    if not views:
+        return []
+    if all(level.move is not None and level.move.ordered for level in views):
+        lowest = views[-1].move
+        assert lowest is not None
+        low, high = lowest.operand, views[0].value
+        if low.axis == high.axis and same_sizes(low.carried, high.carried):
+            return views
+        for place, level in enumerate(views):
+            if packet(level.value.node) in _ABSOLUTE:
+                return views[place + 1 :]
+        return []
+    for length in range(len(views), 1, -1):
+        for start in range(len(views) - length + 1):
+            part = views[start : start + length]
+            moves = [level.move for level in reversed(part) if level.move is not None]
+            low, high = moves[0].operand, part[0].value
+            if low.axis == high.axis and rearranges_nothing(low, moves):
+                return [*_idle(views[:start]), *part, *_idle(views[start + length :])]
+    return []
+
+
+def _drop(level: Tree) -> None:
+    child, parent = level.children[0], level.parent
+    if parent is None:
+        level.move = None  # the root keeps its node, and does nothing
+        return
+    parent.dropped += [level.value.node, *level.dropped]
+    parent.children[level.place] = child
+    child.parent, child.place = parent, level.place
+
+
+def with_moves_first(tree: Tree) -> Tree | None:
+    """The same region with every move that leaves fewer rows taken below the maps under it; None if none is.
+
+    `mean(W x + b) = W mean(x) + b`: a map costs less behind a mean, a pooling or a selection than before it.
+    """
+    copy = _copy(tree)
+    changed = False
+    again = True
+    while again:
+        again = False
+        for level in copy.walk():
+            if _sinks(level):
+                _swap(level)
+                changed = again = True
+                break
+    return copy if changed else None
+
+
+def _copy(tree: Tree) -> Tree:
+    children = [_copy(child) for child in tree.children]
+    return Tree(
+        tree.value,
+        tree.width,
+        tree.elements,
+        tree.move,
+        children,
+        tree.factors,
+        tree.joins,
+        tree.call,
+        tree.dropped,
+    ).adopt()
+
+
+def _sinks(level: Tree) -> bool:
+    move = level.move
+    if move is None or move.view:
+        return False
+    child = level.children[0]
+    if not child.is_map or any(isinstance(element, Convolve) for element in child.elements):
+        return False
+    if not move.preserves and any(isinstance(element, Shift) for element in child.elements):
+        return False
+    return level.value.rows() < child.value.rows()
+
+
+def _swap(level: Tree) -> None:
+    """A move above a map becomes a map above a move: the levels keep their places and swap what they do."""
+    child = level.children[0]
+    source = child.children[0]
+    level.elements, child.elements = child.elements, ()
+    level.move, child.move = None, level.move
+    child.value, child.width = level.value, source.width
+    level.call = child.call = None

@@ -1,0 +1,276 @@
+"""Emits the nodes of a plan, one choice after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from ...graph.nodes import val
+from ...graph.shapes import same_sizes
+from ..plan.plan import Choice
+from ..algebra.compose import Composition
+from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
+from ...graph.emit import Emitter, Unrealizable
+from .maps import Held, added, elementwise_map, feature_map, pair_map
+from ..read.norms import emit_bare
+from ..algebra.paths import elements_between, path_between, single_source
+from ..algebra.sources import compose_source
+from ..algebra.tree import Tree
+from ...graph.weights import Matrix
+
+aten = torch.ops.aten
+
+
+class Realizer:
+    """Emits the nodes of a plan.
+
+    Args:
+        emit: where they go.
+    """
+
+    def __init__(self, emit: Emitter) -> None:
+        self.emit = emit
+        self.read: list[fx.Node] = []  # the weights that the emitted maps read
+
+    def emit_choice(
+        self, choice: Choice, limit: Tree, sink: list[fx.Node] | None = None, extra: Sequence[fx.Node] = ()
+    ) -> Held:
+        """Emit what a choice describes, with the shifts of its levels up to `limit`.
+
+        Args:
+            choice: what to emit.
+            limit: the highest level whose shifts count.
+            sink: where given, gets the constants that maps would have added, and they do not add them.
+            extra: constants in float64 that a map adds besides its own.
+        """
+        level = choice.level
+        if choice.kind == "given":
+            node = emit_bare(self.emit, level.value) if level.value.bare else level.value.node
+            return node, level.value.axis
+        if choice.kind == "map":
+            held = self.emit_choice(choice.terms[0], choice.terms[0].top)
+            return self._map(held, choice, limit, sink, extra)
+        if choice.kind == "source":
+            return self._from_source(choice, limit, sink, extra)
+        if choice.kind == "move":
+            return self._move(choice, limit, sink, extra)
+        if choice.kind == "sum":
+            return self._sum(choice, limit, sink, extra)
+        return self._join(choice)
+
+    def _map(
+        self, held: Held, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
+    ) -> Held:
+        level, top = choice.level, choice.top
+        path = elements_between(level, top)
+        weights = [weight for element in path for weight in weights_of(element)]
+        if choice.reads is None:
+            return self._plus(self._fixed(held, level, top, path), extra, weights)
+        plain = sink is None and not extra
+        again = _as_it_was(held, level, top, limit) if plain else None
+        if again is not None:
+            self.read += weights
+            return self.emit.call_as(*again), held[1]
+        if choice.is_cut:
+            held = self._picked(held, choice.reads)
+        if choice.cut is not None:
+            first = self._composed(level, choice.cut, limit, None)
+            second = self._composed(choice.cut, top, limit, first.bias)
+            self._exchange(second, sink, extra)
+            own = _own_bias(choice.cut, top, limit) if plain and first.bias is None else None
+            return self._pair(held, choice, first, second, own)
+        composition = Composition(self.emit, level.width).follow(level, top, limit)
+        self._exchange(composition, sink, extra)
+        if composition.weight is None:
+            return elementwise_map(self.emit, held, composition, weights, self.read)
+        own = _own_bias(level, top, limit) if plain else None
+        matrix = _own_matrix(level, top)
+        return feature_map(self.emit, held, composition, weights, self.read, matrix, own, choice.reads)
+
+    def _fixed(self, held: Held, level: Tree, top: Tree, path: Sequence[Element]) -> Held:
+        """A selection, or another fixed map of the features, as the graph has it."""
+        if all(isinstance(element, Pick) for element in path):
+            for element in path:
+                assert isinstance(element, Pick)
+                held = self._picked(held, range(element.start, element.stop, element.step))
+            return held
+        again = _as_it_was(held, level, top, top)
+        if again is None:
+            raise Unrealizable(
+                f"{top.value.node.name!r} can only be computed on values of the shape that it had"
+            )
+        target, args, kwargs = again
+        made = val(top.value.node)
+        if any(result.alias_info is not None for result in target._schema.returns):
+            return self.emit.call_as(*again), held[1]
+        # Its value is known, and working it out could fix sizes that may vary.
+        return self.emit.insert(
+            target, args, kwargs, made.new_empty_strided(made.shape, made.stride())
+        ), held[1]
+
+    def _picked(self, held: Held, places: range) -> Held:
+        node, axis = held
+        place = {"dim": axis, "start": places.start, "end": places.stop, "step": places.step}
+        return self.emit.call(aten.slice.Tensor, {"self": node, **place}), axis
+
+    def _plus(self, held: Held, extra: Sequence[fx.Node], weights: Sequence[fx.Node]) -> Held:
+        """Constants of other terms, added by an operation of their own."""
+        if not extra:
+            return held
+        above = Composition(self.emit, int(val(held[0]).shape[held[1]]))
+        self._exchange(above, None, extra)
+        return elementwise_map(self.emit, held, above, weights, self.read)
+
+    def _exchange(
+        self, composition: Composition, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
+    ) -> None:
+        """Hand a map's constant over, or take the constants of others on."""
+        for constant in extra:
+            bias = composition.bias
+            composition.bias = constant if bias is None else self.emit(aten.add.Tensor, bias, constant)
+        if sink is not None and composition.bias is not None:
+            sink.append(composition.bias)
+            composition.bias = None
+
+    def _composed(self, level: Tree, top: Tree, limit: Tree, bias: fx.Node | None) -> Composition:
+        return Composition(self.emit, level.width, bias).follow(level, top, limit)
+
+    def _pair(
+        self,
+        held: Held,
+        choice: Choice,
+        first: Composition,
+        second: Composition,
+        own_bias: fx.Node | None,
+    ) -> Held:
+        level, cut, top = choice.level, choice.cut, choice.top
+        assert cut is not None
+        names = [
+            [weight for element in elements_between(*ends) for weight in weights_of(element)]
+            for ends in ((level, cut), (cut, top))
+        ]
+        matrices = [_own_matrix(level, cut), _own_matrix(cut, top)]
+        return pair_map(self.emit, held, (first, second), names, self.read, matrices, own_bias, choice.reads)
+
+    def _from_source(
+        self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
+    ) -> Held:
+        level, top = choice.level, choice.top
+        found = single_source(level)
+        assert found is not None
+        source, moves = found
+        composition = compose_source(self.emit, level, source).follow(level, top, limit)
+        weights = [w for each in reversed(list(level.walk())) for e in each.elements for w in weights_of(e)]
+        weights += [w for e in elements_between(level, top) for w in weights_of(e)]
+        self._exchange(composition, sink, extra)
+        held = self.emit_choice(choice.terms[0], source)
+        if choice.is_cut:
+            assert choice.reads is not None
+            held = self._picked(held, choice.reads)
+        held = feature_map(self.emit, held, composition, weights, self.read, None, None, choice.reads)
+        for move in moves:
+            held = self._replay(move, held, top.width)
+        return held
+
+    def _move(
+        self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
+    ) -> Held:
+        level, top = choice.level, choice.top
+        assert level.move is not None
+        if level.move.preserves:
+            return self._replay(level, self.emit_choice(choice.terms[0], limit, sink, extra), top.width)
+        held = self._replay(level, self.emit_choice(choice.terms[0], level), top.width)
+        above = Composition(self.emit, top.width)
+        above.bias = self._composed(level, top, limit, None).bias
+        self._exchange(above, sink, extra)
+        weights = [w for e in elements_between(level, top) for w in weights_of(e)]
+        return elementwise_map(self.emit, held, above, weights, self.read)
+
+    def _replay(self, level: Tree, held: Held, width: int) -> Held:
+        assert level.move is not None
+        return level.move.replay(self.emit, held[0], width), level.value.axis
+
+    def _sum(self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]) -> Held:
+        """One of the terms, a map where there is one, adds the constants of all."""
+        level, terms = choice.level, choice.terms
+        host = next((place for place, term in enumerate(terms) if _hosts(term)), 0)
+        constants: list[fx.Node] = [] if sink is None else sink
+        held: dict[int, Held] = {}
+        for place, term in enumerate(terms):
+            if place != host:
+                held[place] = self.emit_choice(term, level, constants)
+        if sink is None:
+            held[host] = self.emit_choice(terms[host], limit, None, [*constants, *extra])
+        else:
+            held[host] = self.emit_choice(terms[host], limit, sink, extra)
+        total, axis = held[0]
+        for place in range(1, len(terms)):
+            total = added(self.emit, total, held[place][0])
+        return total, axis
+
+    def _join(self, choice: Choice) -> Held:
+        held = [self.emit_choice(term, term.top) for term in choice.terms]
+        axis = held[0][1]
+        joined = self.emit.call(aten.cat.default, {"tensors": [node for node, _ in held], "dim": axis})
+        return joined, axis
+
+
+def _hosts(choice: Choice) -> bool:
+    """Whether a choice ends in a map, which adds a constant for nothing."""
+    while choice.kind == "move":
+        assert choice.level.move is not None
+        if not choice.level.move.preserves:
+            return False
+        choice = choice.terms[0]
+    return choice.kind in ("map", "source") and choice.has_matrix
+
+
+def _as_it_was(held: Held, level: Tree, top: Tree, limit: Tree) -> tuple[Any, Any, Any] | None:
+    """The original call of a way that is one map, on the tensor at hand; None where that is something else."""
+    path = path_between(level, top)
+    node, axis = held
+    if len(path) != 1 or path[0][0].call is None or top is not limit or not top.is_map:
+        return None
+    target, args, kwargs, operand = path[0][0].call
+    if axis != operand.axis or not same_sizes(val(node).shape, operand.tensor.shape):
+        return None
+
+    def put(argument: fx.Node) -> fx.Node:
+        return node if argument is operand.node else argument
+
+    return target, fx.node.map_arg(args, put), fx.node.map_arg(kwargs, put)
+
+
+def _own_matrix(level: Tree, top: Tree) -> Matrix | None:
+    """The only matrix on a way, where nothing scales, picks or embeds its features: it need not be computed anew."""
+    elements = elements_between(level, top)
+    while elements and isinstance(elements[0], Pick):  # what is picked before it is all that it reads
+        del elements[0]
+    matrices = [element.matrix for element in elements if isinstance(element, Apply)]
+    others = [element for element in elements if not isinstance(element, Apply | Shift)]
+    embedded = any(parent.joins for parent, _ in path_between(level, top))
+    return matrices[0] if len(matrices) == 1 and not others and not embedded else None
+
+
+def _own_bias(level: Tree, top: Tree, limit: Tree) -> fx.Node | None:
+    """The only shift behind the only matrix of a way, where its value is a bias vector already."""
+    if _own_matrix(level, top) is None:
+        return None
+    elements: list[Element] = []
+    for parent, child in path_between(level, top):
+        elements += parent.elements
+        if parent.is_sum and parent.factors[child.place] != 1:
+            return None
+        if parent is limit and limit is not top:
+            break
+    if not elements or not isinstance(elements[0], Apply) or len(elements) != 2:
+        return None
+    shift = elements[1]
+    if not isinstance(shift, Shift) or shift.factor != 1 or not isinstance(shift.value, fx.Node):
+        return None
+    value = shift.value
+    fits = val(value).dtype == top.value.tensor.dtype and tuple(val(value).shape) == (top.width,)
+    return value if fits else None

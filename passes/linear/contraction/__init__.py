@@ -1,0 +1,1 @@
+"""Products with batches of matrices."""

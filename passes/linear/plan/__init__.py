@@ -1,0 +1,1 @@
+"""What a region costs, and the plan that costs the least."""

@@ -1,0 +1,128 @@
+"""What every level of a region costs, as it stands or with features of another width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from ...cost.machine import Machine
+from ...graph.arguments import is_operator
+from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
+from ..algebra.tree import Tree
+from ..algebra.values import Value
+
+# What the scale and shift of a norm cost, as a part of an elementwise operation of their own.
+_OF_A_NORM = 0.1
+# Where sizes vary from call to call, a plan must not lose when every symbol is one of these.
+SIZES_TRIED = (1, 16, 1024)
+# A plan must promise more than the cost model can be wrong by.
+GAIN = 0.02
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Predicts seconds and counts operations.
+
+    Args:
+        machine: the cost model.
+        itemsize: bytes of an element.
+        symbols: what every symbolic size counts as; None for its example value.
+        fuses: what runs the graph computes elementwise work and views for nothing beside a map, as inductor does.
+    """
+
+    machine: Machine
+    itemsize: int
+    symbols: int | None = None
+    fuses: bool = False
+    _counted: dict[tuple[Value, int | None], int] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, value: Value, machine: Machine | None, inner: str) -> Costs:
+        """The costs of a region whose values are like `value`."""
+        chosen = machine or Machine.of(value.tensor.device)
+        if inner == "inductor":  # there `lower` spells a pair as two linear maps
+            chosen = replace(chosen, pair_launches=2)
+        return cls(chosen, value.tensor.itemsize, fuses=inner == "inductor")
+
+    def rows(self, level: Tree) -> int:
+        """Feature vectors of a level; counted once, since plans ask for few of them again and again."""
+        key = (level.value, self.symbols)
+        if key not in self._counted:
+            self._counted[key] = level.value.rows(self.symbols)
+        return self._counted[key]
+
+    def elementwise(self, rows: int, width: int, reads: int = 1) -> float:
+        """Seconds of one elementwise operation on `[rows, width]`."""
+        traffic = self.itemsize * rows * width * (reads + 1) / self.machine.bandwidth
+        return 0.25 * traffic if self.fuses else traffic + self.machine.launch
+
+    def view(self) -> float:
+        """Seconds of one view."""
+        return 0.0 if self.fuses else 0.5 * self.machine.launch
+
+    def move(self, level: Tree, width: int) -> float:
+        """Seconds of a move on features of some width."""
+        move = level.move
+        assert move is not None
+        node = move.node
+        aliases = is_operator(node) and any(
+            result.alias_info is not None
+            for result in node.target._schema.returns  # type: ignore[union-attr]
+        )
+        if move.view or aliases or not is_operator(node):
+            return self.view()
+        before, after = move.operand.rows(self.symbols), self.rows(level)
+        if move.rigid:  # it costs the same wherever the maps go
+            return self.machine.launch
+        traffic = self.itemsize * (before + after) * width / self.machine.bandwidth
+        return 0.5 * traffic if self.fuses else traffic + self.machine.launch
+
+    def linear(self, rows: int, inputs: int, outputs: int) -> float:
+        """Seconds of one dense map."""
+        return self.machine.linear_seconds(rows, inputs, outputs, self.itemsize)
+
+    def convolution(self, convolve: Convolve, rows: int, inputs: int, outputs: int, groups: int = 1) -> float:
+        """Seconds of a convolution that makes `rows` feature vectors."""
+        window = inputs // groups * convolve.volume
+        work = 2 * rows * window * outputs / self.machine.flop_rate
+        size = window * outputs + rows * (outputs + inputs)
+        return max(work, self.itemsize * size / self.machine.bandwidth) + self.machine.launch
+
+    def elements(self, elements: Sequence[Element], rows: int, inputs: int, outputs: int) -> float:
+        """Seconds of a level's elements as the graph has them."""
+        for element in elements:
+            if isinstance(element, Convolve):
+                return self.convolution(element, rows, inputs, outputs, element.groups)
+        if not elements:
+            return 0.0
+        if all(isinstance(element, Shift | Scale) for element in elements):
+            return self.elementwise(rows, outputs)
+        if all(isinstance(element, Pick) for element in elements):
+            return self.view()
+        if all(isinstance(element, Structure) for element in elements):
+            return self.elementwise(rows, outputs)
+        return self.linear(rows, inputs, outputs)
+
+    def as_it_stands(self, tree: Tree) -> float:
+        """Seconds of a region as the graph has it, each node once."""
+        total, seen = 0.0, set()
+        for level in tree.walk():
+            if level.is_leaf or level.value.node in seen:
+                continue
+            seen.add(level.value.node)
+            total += self.level(level)
+        return total
+
+    def level(self, level: Tree) -> float:
+        """Seconds of one level as the graph has it, its children given."""
+        rows, width = self.rows(level), level.width
+        if level.move is not None:
+            return self.move(level, width)
+        if level.is_sum:
+            terms = sum(len(child.children) if child.is_sum else 1 for child in level.children)
+            return (terms - 1) * self.elementwise(rows, width, 2)
+        if level.joins:
+            return self.elementwise(rows, width)
+        if level.children[0].value.bare:  # done in the same breath as the norm
+            return _OF_A_NORM * self.elementwise(rows, width)
+        return self.elements(level.elements, rows, level.children[0].width, width)

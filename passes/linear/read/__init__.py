@@ -1,0 +1,1 @@
+"""From nodes of a graph to the affine algebra."""

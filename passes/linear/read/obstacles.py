@@ -1,0 +1,100 @@
+"""Why a region must stay as it is, whatever it costs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx
+
+from ...graph.arguments import is_operator, packet
+from ...graph.effects import Effects
+from ...graph.nodes import source_line, val
+from ...graph.shapes import memory_format
+from ...graph.weights import leaves, name_of
+from ...site import Context
+from ..algebra.tree import Tree
+
+aten = torch.ops.aten
+
+
+def obstacle(tree: Tree, facts: Effects, context: Context) -> str:
+    """Why a region must not be rewritten; empty if it may be."""
+    if context.grad:
+        problem = trained(tree.weights())
+        if problem:
+            return problem
+    if len({node in facts.no_grad for node in tree.nodes()}) > 1:
+        return (
+            "a no_grad region begins or ends between the maps, so that only some of them let gradients pass"
+        )
+    written = _written(tree, facts)
+    if written is not None:
+        return written
+    output = tree.value.node
+    if memory_format(val(output)) is None and not _is_part(output):
+        return (
+            f"the result has strides {tuple(val(output).stride())}, which no memory format of torch has, and later "
+            "views may rely on them"
+        )
+    return ""
+
+
+def trained(weights: Iterable[fx.Node]) -> str:
+    """What is said of weights whose gradients are wanted; empty if there are none."""
+    names = [name_of(leaf) for leaf in sorted(leaves(weights)) if val(leaf).requires_grad]
+    if not names:
+        return ""
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return (
+        f"gradients are wanted of {', '.join(names[:4])}{more}: merging would train another parametrisation; "
+        "call the model under torch.no_grad(), or use stonefx.optimize"
+    )
+
+
+def kept_or_changed(weights: Iterable[fx.Node], facts: Effects, context: Context) -> str:
+    """What is said of weights that are to be kept, or that the graph writes to; empty if there are none."""
+    for leaf in leaves(weights):
+        if context.keeps(name_of(leaf)):
+            return f"the weight {name_of(leaf)!r} is to be kept as it is"
+        if reason := context.untraced.get(name_of(leaf)):
+            return f"the weight {name_of(leaf)!r} is not folded: {reason}"
+        writer = facts.writer(leaf)
+        if writer is not None:
+            return f"the weight {name_of(leaf)!r} is changed inside the graph by {call(writer)}{_at(writer)}"
+    return ""
+
+
+def call(node: fx.Node) -> str:
+    """The operator of a node as a user would look it up, in backticks."""
+    target: Any = node.target
+    if target is operator.getitem:
+        return "indexing"
+    return f"`{target.overloadpacket.__name__ if is_operator(node) else getattr(target, '__name__', target)}`"
+
+
+def _is_part(node: fx.Node) -> bool:
+    """Whether a value is a view of part of a larger one; later views accept it just as well when it comes alone."""
+    return node.target is operator.getitem or packet(node) in (aten.slice, aten.select, aten.narrow)
+
+
+def _written(tree: Tree, facts: Effects) -> str | None:
+    """What is said where a value that the region is given, or one in it, is changed before its end."""
+    nodes = tree.nodes()
+    first = min(nodes, key=facts.position.__getitem__)
+    last = tree.value.node
+    for node in tree.given():
+        writer = facts.written_between(node, first, last)
+        if writer is not None:
+            return f"the chain's input {node.name!r} is changed in place before its end{_at(writer)}"
+    for node in nodes:
+        writer = facts.writer(node)
+        if writer is not None and node is not last:
+            return f"the intermediate {node.name!r} is changed in place{_at(writer)}"
+    return None
+
+
+def _at(writer: fx.Node) -> str:
+    return f" at {source_line(writer)}" if source_line(writer) else ""

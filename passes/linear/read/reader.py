@@ -1,0 +1,223 @@
+"""Reads the nodes of a graph along a feature axis, with the reason where no merge may go on."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from ...graph.arguments import is_operator, named_arguments, packet
+from ...graph.effects import Effects, written_operands
+from ...graph.nodes import val
+from ...graph.shapes import same_sizes
+from ...graph.weights import is_view_of_leaf, leaves, name_of, weight_only_nodes
+from ...site import Context
+from ..algebra.elements import Apply, Convolve, Deviation, Element, Scale, Shift, feature_value, weights_of
+from ..algebra.readings import Joins, Maps, Reading, Stops
+from ..algebra.values import Value, readable
+from .arithmetic import read_affine, read_batch_norm
+from .moves import is_idle_pad, is_idle_upsample, read_move
+from .norms import read_norm
+from .obstacles import call, kept_or_changed
+from .products import read_map
+from .selections import read_selection
+
+aten = torch.ops.aten
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_NORMS = (
+    aten.layer_norm,
+    aten.rms_norm,
+    aten.batch_norm,
+    aten.group_norm,
+    aten.instance_norm,
+    aten.native_layer_norm,
+)
+_DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+_AFFINE_IN_PLACE = (aten.add_, aten.sub_, aten.mul_, aten.div_, aten.neg_)
+_COPIES = (aten.alias, aten.clone, aten.contiguous, aten.to, aten._to_copy)
+
+
+class Reader:
+    """Reads nodes; each is read once for an axis.
+
+    Args:
+        graph: the graph, as it is before anything is rewritten.
+        facts: what the graph does around each node.
+        context: what the pass was told.
+    """
+
+    def __init__(self, graph: fx.Graph, facts: Effects, context: Context) -> None:
+        self.fixed = weight_only_nodes(graph)
+        self.facts = facts
+        self.context = context
+        self._maps: dict[fx.Node, tuple[Value, int, tuple[Element, ...]] | None] = {}
+        self._readings: dict[Value, Reading | None] = {}
+
+    def map_axis(self, node: fx.Node) -> int | None:
+        """The feature axis of the result of a node that is a linear map by itself; None for any other node."""
+        found = self._map(node)
+        return None if found is None else found[1]
+
+    def map_elements(self, node: fx.Node) -> tuple[Element, ...]:
+        """What a node that is a linear map by itself does to features; empty for any other node."""
+        found = self._map(node)
+        return () if found is None else found[2]
+
+    def read(self, value: Value) -> Reading | None:
+        """What a value means; None where it is nothing that a merge could go through or stop at."""
+        if value not in self._readings:
+            self._readings[value] = self._read(value) if readable(value.node, value.axis) else None
+        return self._readings[value]
+
+    def _map(self, node: fx.Node) -> tuple[Value, int, tuple[Element, ...]] | None:
+        if node not in self._maps:
+            tensor = is_operator(node) and isinstance(node.meta.get("val"), torch.Tensor)
+            self._maps[node] = read_map(node, self.fixed) if tensor else None
+        return self._maps[node]
+
+    def _read(self, value: Value) -> Reading | None:
+        node, axis = value.node, value.axis
+        if node in self.fixed or node.op != "call_function":
+            return None
+        if value.bare:
+            return self._read_stop(node, axis)
+        found = self._map(node)
+        if found is not None and found[1] == axis:
+            problem = self._map_problem(node, *found)
+            if problem:
+                return Stops(node, found[0], problem, is_map=True)
+            return Maps(node, found[0], found[2])
+        affine = (
+            read_batch_norm(node, axis) or read_norm(value, self.fixed) or read_affine(node, axis, self.fixed)
+        )
+        if isinstance(affine, Maps):
+            problem = self._problem(node, affine.operand, affine.elements)
+            return Stops(node, affine.operand, problem) if problem else affine
+        if affine is not None:
+            problem = next((self._numeric_problem(node, each) for each in affine.operands), "")
+            return Stops(node, affine.operands[0], problem) if problem else affine
+        joined = self._read_join(node, axis)
+        return (
+            joined
+            or read_selection(node, axis)
+            or self._read_same(node, axis)
+            or read_move(node, axis)
+            or self._read_stop(node, axis)
+        )
+
+    def _read_join(self, node: fx.Node, axis: int) -> Joins | Stops | None:
+        if packet(node) is not aten.cat:
+            return None
+        given = named_arguments(node)
+        if given["dim"] % val(node).dim() != axis:
+            return None
+        operands = tuple(Value(operand, axis) for operand in given["tensors"])
+        if not all(readable(operand.node, axis) and operand.width for operand in operands):
+            return None
+        problem = next((self._numeric_problem(node, operand) for operand in operands), "")
+        return Stops(node, operands[0], problem) if problem else Joins(node, operands)
+
+    def _read_same(self, node: fx.Node, axis: int) -> Maps | Stops | None:
+        if packet(node) in _DROPOUTS:
+            given = named_arguments(node)
+            operand = Value(given["input"], axis)
+            if not given["train"] or given["p"] == 0:
+                return Maps(node, operand)
+            return Stops(node, operand, f"dropout with p={given['p']} is active in between")
+        if is_idle_upsample(node) or is_idle_pad(node):
+            return Maps(node, Value(node.all_input_nodes[0], axis))
+        if packet(node) in _COPIES and node.all_input_nodes:
+            return _read_copy(node, node.all_input_nodes[0], axis)
+        return None
+
+    def _read_stop(self, node: fx.Node, axis: int) -> Stops | None:
+        if packet(node) in _AFFINE_IN_PLACE:
+            operand = written_operands(node)[0]
+            return Stops(
+                node, Value(operand, axis), f"{call(node)} changes the value between the maps in place"
+            )
+        if packet(node) in _NORMS:
+            operand = node.all_input_nodes[0]
+            reason = f"{call(node)} between the maps is not a fixed linear map of the features"
+            return Stops(node, Value(operand, axis), reason)
+        if packet(node) is aten.detach:
+            operand = node.all_input_nodes[0]
+            return Stops(node, Value(operand, axis), f"{call(node)} between the maps stops gradients")
+        return None
+
+    def _map_problem(self, node: fx.Node, operand: Value, axis: int, elements: tuple[Element, ...]) -> str:
+        weight = next(weights_of(each)[0] for each in elements if isinstance(each, Apply | Convolve))
+        if weight not in self.fixed:
+            return (
+                f"the weight {weight.name!r} is computed at run time or is an input of the graph, "
+                "not a parameter, so there is nothing to fold"
+            )
+        if not is_view_of_leaf(weight):
+            names = ", ".join(name_of(leaf) for leaf in leaves([weight]))
+            return (
+                f"the weight is a parametrisation, computed by {call(weight)} from {names}; "
+                "remove it (torch.nn.utils.parametrize.remove_parametrizations) so that it can be merged"
+            )
+        for element in elements:
+            if isinstance(element, Shift) and not self._adds_features(node, axis, element):
+                return f"the term that {call(node)} adds is not a bias: it is not one weight a feature"
+        return self._problem(node, operand, elements, val(weight).dtype)
+
+    def _adds_features(self, node: fx.Node, axis: int, element: Shift) -> bool:
+        value, last = element.value, val(node).dim() - 1
+        if isinstance(value, fx.Node) and axis != last and val(value).dim() == 1 and _own_bias(node):
+            return value in self.fixed
+        return feature_value(value, val(node), axis, self.fixed)
+
+    def _problem(
+        self,
+        node: fx.Node,
+        operand: Value,
+        elements: tuple[Element, ...],
+        weight_dtype: torch.dtype | None = None,
+    ) -> str:
+        read = [weight for element in elements for weight in weights_of(element)]
+        problem = kept_or_changed(read, self.facts, self.context)
+        if problem:
+            return problem
+        if any(
+            isinstance(each, Scale | Shift)
+            and isinstance(each.value, Deviation)
+            and each.value.variance not in self.fixed
+            for each in elements
+        ):
+            return f"the statistics of {call(node)} are not buffers of the model"
+        return self._numeric_problem(node, operand, weight_dtype)
+
+    def _numeric_problem(self, node: fx.Node, value: Value, weight_dtype: torch.dtype | None = None) -> str:
+        operand, result = value.tensor.dtype, val(node).dtype
+        if node in self.facts.autocast:
+            return (
+                f"{call(node)} runs under autocast ({_name(operand)} to {_name(result)}), where the dtype "
+                "of each product is chosen at run time"
+            )
+        if result != operand or weight_dtype not in (None, operand):
+            weight = f" with a {_name(weight_dtype)} weight" if weight_dtype else ""
+            return f"{call(node)} turns {_name(operand)}{weight} into {_name(result)}"
+        if operand not in FLOATING:
+            return f"{call(node)} computes in {_name(operand)}, not in a real floating-point dtype"
+        return ""
+
+
+def _own_bias(node: fx.Node) -> bool:
+    """Whether a node adds its bias along the features by itself, wherever they lie."""
+    return packet(node) not in (aten.addmm,)
+
+
+def _read_copy(node: fx.Node, operand: fx.Node, axis: int) -> Maps | Stops | None:
+    before, after = val(operand), val(node)
+    if not same_sizes(before.shape, after.shape) or before.device != after.device:
+        return None
+    value = Value(operand, axis)
+    if before.dtype != after.dtype:
+        reason = f"the dtype changes from {_name(before.dtype)} to {_name(after.dtype)} between the maps"
+        return Stops(node, value, reason)
+    return Maps(node, value)
+
+
+def _name(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")
