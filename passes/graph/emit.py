@@ -34,6 +34,7 @@ class Emitter:
         self.fuses = fuses
         self.kept = {key: value for key, value in (source or anchor).meta.items() if key in _KEPT}
         self.nodes: list[fx.Node] = []
+        self.composed: dict[Any, Any] = {}  # what was composed once, to be used again
         self._doubled: dict[fx.Node, fx.Node] = {}
 
     def __call__(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:

@@ -11,15 +11,19 @@ A convolution has one matrix for each place of its kernel; `W` is then `[out, in
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 from torch import fx
 
 from ...graph.emit import Emitter
 from ...graph.nodes import val
-from .elements import Apply, Convolve, Deviation, Element, Pick, Scale, Shift, Structure
+from .elements import Apply, Convolve, Deviation, Element, Part, Pick, Scale, Shift, Structure
 from .groups import by_group, ungrouped, untransposed
 from .paths import path_between
 from .tree import Tree
+from .values import Value
 
 aten = torch.ops.aten
 
@@ -71,6 +75,8 @@ class Composition:
             self._apply(element)
         elif isinstance(element, Structure):
             self._multiply(element.matrix(self.emit), element.outputs)
+        elif isinstance(element, Part):
+            self._part(element)
         elif isinstance(element, Convolve):
             self._convolve(element)
         elif isinstance(element, Shift):
@@ -79,6 +85,10 @@ class Composition:
             self._scale(element)
         else:
             self._pick(element)
+
+    def copy(self) -> Composition:
+        """The same, to be composed with something else."""
+        return copy.copy(self)
 
     def embed(self, start: int, width: int) -> None:
         """The features so far become those from `start` on of `width` features, the others 0."""
@@ -163,6 +173,13 @@ class Composition:
             self.weight = self._columns_times(factor, self.scale) if self.scale is not None else factor
         self.scale = None
         self.width = outputs
+
+    def _part(self, element: Part) -> None:
+        composed = compose_part(self.emit, element)
+        self._multiply(composed.matrix(), element.outputs)
+        if self.constants and composed.bias is not None:
+            bias = self.bias
+            self.bias = composed.bias if bias is None else self.emit(aten.add.Tensor, bias, composed.bias)
 
     def _convolve(self, element: Convolve) -> None:
         """`[out, in / groups, places]`; behind a matrix, its groups are written out as one."""
@@ -280,3 +297,76 @@ class Composition:
     def _vector(self, value: fx.Node) -> fx.Node:
         exact = self.emit.double(value)
         return exact if val(exact).dim() == 1 else self.emit(aten.reshape.default, exact, [-1])
+
+
+def compose_source(
+    emit: Emitter, level: Tree, source: int, known: Mapping[Value, Composition] | None = None
+) -> Composition:
+    """What a branching level does to the one source that all of it comes from.
+
+    Args:
+        emit: where the nodes go.
+        level: the level.
+        source: the features of the source.
+        known: what values below the level are, in terms of the source; any other leaf is the source itself.
+    """
+    made: dict[Tree, Composition] = {}
+    for each in reversed(list(level.walk())):  # children first
+        inner = [made.pop(child) for child in each.children]
+        if each.is_leaf:
+            found = (known or {}).get(each.value)
+            made[each] = Composition(emit, source) if found is None else found.copy()
+        elif each.is_sum:
+            for child, factor in zip(inner, each.factors, strict=True):
+                if factor != 1:
+                    child.add(Scale(factor))
+            made[each] = _combined(emit, inner, each, lambda nodes: _total(emit, nodes))
+        elif each.joins:
+            made[each] = _combined(
+                emit, inner, each, lambda nodes: emit(aten.cat.default, nodes, 0), joins=True
+            )
+        else:  # a map, or a view that every way from the source takes
+            (made[each],) = inner
+            for element in each.elements:
+                made[each].add(element)
+    return made[level]
+
+
+def compose_part(emit: Emitter, part: Part) -> Composition:
+    """What a part does to the value that it comes from; composed once, however many maps take it in."""
+    if part in emit.composed:
+        return emit.composed[part]
+    known: dict[Value, Composition] = {}
+    for tree in part.trees:
+        known[tree.value] = compose_source(emit, tree, part.inputs, known)
+    emit.composed[part] = known[part.trees[-1].value]
+    return emit.composed[part]
+
+
+def _combined(
+    emit: Emitter,
+    terms: Sequence[Composition],
+    level: Tree,
+    combine: Callable[[list[fx.Node]], fx.Node],
+    joins: bool = False,
+) -> Composition:
+    result = Composition(emit, terms[0].inputs)
+    result.weight = combine([term.matrix() for term in terms])
+    result.width = level.width
+    biases = [term.bias for term in terms]
+    if joins and any(biases):
+        device = val(emit.anchor).device
+        biases = [
+            bias or emit(aten.zeros.default, [term.width], dtype=torch.float64, device=device)
+            for bias, term in zip(biases, terms, strict=True)
+        ]
+    known = [bias for bias in biases if bias is not None]
+    result.bias = combine(known) if known else None
+    return result
+
+
+def _total(emit: Emitter, nodes: list[fx.Node]) -> fx.Node:
+    total = nodes[0]
+    for node in nodes[1:]:
+        total = emit(aten.add.Tensor, total, node)
+    return total

@@ -14,6 +14,8 @@ from ...graph.weights import Matrix
 
 if TYPE_CHECKING:
     from ...graph.emit import Emitter
+    from .tree import Tree
+    from .values import Value
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,34 @@ class Structure:
     matrix: Callable[[Emitter], fx.Node] = field(compare=False)
 
 
-Element = Apply | Convolve | Shift | Scale | Pick | Structure
-_CHANGES_FEATURES = (Apply, Convolve, Structure)
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A part of the graph with one entry and one exit, such as a residual block: from outside one map of features.
+
+    Args:
+        source: the value that all of the part comes from.
+        trees: how its values come from it and from each other, in the order of the graph: one tree for each that is
+            read more than once, and at the end the tree of the exit.
+        closed: nothing outside of the part reads the source.
+    """
+
+    source: Value
+    trees: tuple[Tree, ...]
+    closed: bool
+
+    @property
+    def inputs(self) -> int:
+        """Features read."""
+        return self.source.width
+
+    @property
+    def outputs(self) -> int:
+        """Features made."""
+        return self.trees[-1].width
+
+
+Element = Apply | Convolve | Shift | Scale | Pick | Structure | Part
+_CHANGES_FEATURES = (Apply, Convolve, Structure, Part)
 
 
 def mixes(element: Element) -> bool:
@@ -140,6 +168,8 @@ def mixes(element: Element) -> bool:
 def weights_of(element: Element) -> list[fx.Node]:
     """The weight nodes that an element reads."""
     values: list[Any] = []
+    if isinstance(element, Part):
+        return [node for tree in element.trees for node in tree.weights()]
     if isinstance(element, Apply):
         values = [element.matrix.node]
     elif isinstance(element, Convolve):
@@ -148,6 +178,15 @@ def weights_of(element: Element) -> list[fx.Node]:
         inner = element.value
         values = [inner.variance if isinstance(inner, Deviation) else inner]
     return [value for value in values if isinstance(value, fx.Node)]
+
+
+def shifts(element: Element) -> bool:
+    """Whether an element adds a constant."""
+    if isinstance(element, Part):
+        return any(
+            shifts(inner) for tree in element.trees for level in tree.walk() for inner in level.elements
+        )
+    return isinstance(element, Shift)
 
 
 def feature_value(value: Any, tensor: torch.Tensor, axis: int, fixed: Any) -> bool:

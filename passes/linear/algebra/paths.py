@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from .elements import Convolve, Element, Pick, Scale, Shift
 from .tree import Tree
 
@@ -27,22 +30,89 @@ def elements_between(level: Tree, top: Tree) -> list[Element]:
     return found
 
 
-def cuts(level: Tree, top: Tree) -> list[Tree]:
-    """The levels between two others at which a map may be cut into two factors, each of which mixes features."""
-    path = [parent for parent, _ in path_between(level, top)]
-    mixing = [
-        place
-        for place, each in enumerate(path)
-        if any(not isinstance(e, Shift | Scale | Pick) for e in each.elements)
-    ]
-    if len(mixing) < 2 or any(each.joins for each in path):
-        return []
-    found = []
-    for place in range(mixing[0], mixing[-1]):
-        behind = path[place + 1]
-        if any(not isinstance(e, Shift | Scale) for e in behind.elements):
-            found.append(path[place])
-    return found
+@dataclass(frozen=True)
+class Way:
+    """What a plan asks of the way from a level up to one above it; `extended` goes one level further.
+
+    Args:
+        idle: nothing happens to the features.
+        scales: single features are scaled and shifted, at most.
+        picks: features are picked, at most.
+        joins: they become features of a concatenation.
+        convolve: the first convolution.
+        made: the level of the first convolution.
+        plain: features are shifted, scaled and picked, at most.
+        keeps_groups: nothing but scales and shifts beside the convolution.
+        mixing: how many levels compute features from others.
+        cuts: levels at which a map for the way may be cut into two factors, each of which mixes features: of those
+            of one width the lowest, as a plan cannot tell them apart.
+        waiting: levels that become cuts as soon as features are mixed above them.
+        distinct: of cuts of one width only the lowest is kept.
+    """
+
+    idle: bool = True
+    scales: bool = True
+    picks: bool = True
+    plain: bool = True
+    joins: bool = False
+    convolve: Convolve | None = None
+    made: Tree | None = None
+    keeps_groups: bool = True
+    mixing: int = 0
+    cuts: tuple[Tree, ...] = ()
+    waiting: tuple[Tree, ...] = ()
+    distinct: bool = True
+
+    def extended(self, parent: Tree, child: Tree) -> Way:
+        """The way on to the level above."""
+        elements: Sequence[Element] = parent.elements
+        if parent.is_sum and parent.factors[child.place] != 1:
+            elements = (*elements, Scale(parent.factors[child.place]))
+        joins = self.joins or parent.joins
+        if not elements:
+            return self if joins == self.joins else replace(self, joins=joins)
+        convolve = next((each for each in elements if isinstance(each, Convolve)), None)
+        first = self.convolve is None and convolve is not None
+        mixes = any(not isinstance(each, Shift | Scale | Pick) for each in parent.elements)
+        cuts, waiting = self.cuts, self.waiting
+        if self.mixing and any(not isinstance(each, Shift | Scale) for each in parent.elements):
+            waiting = (*waiting, child)
+        if mixes and waiting:
+            known = {each.width for each in cuts} if self.distinct else set()
+            for each in waiting:
+                if each.width not in known:
+                    cuts = (*cuts, each)
+                    known |= {each.width} if self.distinct else set()
+            waiting = ()
+        scales = all(isinstance(each, Shift | Scale) for each in elements)
+        return Way(
+            idle=False,
+            scales=self.scales and scales,
+            picks=self.picks and all(isinstance(each, Pick) for each in elements),
+            plain=self.plain and all(isinstance(each, Shift | Scale | Pick) for each in elements),
+            joins=joins,
+            convolve=convolve if first else self.convolve,
+            made=parent if first else self.made,
+            keeps_groups=self.keeps_groups and (scales or (first and _alone(elements))),
+            mixing=self.mixing + mixes,
+            cuts=cuts,
+            waiting=waiting,
+            distinct=self.distinct,
+        )
+
+
+def _alone(elements: Sequence[Element]) -> bool:
+    """Whether one convolution stands among scales and shifts."""
+    others = [each for each in elements if not isinstance(each, Shift | Scale)]
+    return len(others) == 1 and isinstance(others[0], Convolve)
+
+
+def way_between(level: Tree, top: Tree, distinct: bool = True) -> Way:
+    """The way from a level up to one above it; every cut is told apart where they are not `distinct` by width."""
+    way = Way(distinct=distinct)
+    for parent, child in path_between(level, top):
+        way = way.extended(parent, child)
+    return way
 
 
 def single_source(level: Tree) -> tuple[Tree, list[Tree]] | None:

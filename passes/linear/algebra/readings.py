@@ -85,3 +85,10 @@ class Stops:
 
 
 Reading = Maps | Moves | Adds | Joins | Stops
+
+
+def operands(reading: Reading | None) -> tuple[Value, ...]:
+    """The values that a reading goes on to."""
+    if isinstance(reading, Maps | Moves):
+        return (reading.operand,)
+    return reading.operands if isinstance(reading, Adds | Joins) else ()

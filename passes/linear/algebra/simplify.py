@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ...graph.arguments import packet
 from ...graph.shapes import same_sizes
-from .elements import Convolve, Shift
+from .elements import Convolve, shifts
 from .layout import rearranges_nothing
 from .tree import Tree
 
@@ -83,32 +85,23 @@ def with_moves_first(tree: Tree) -> Tree | None:
 
     `mean(W x + b) = W mean(x) + b`: a map costs less behind a mean, a pooling or a selection than before it.
     """
+    if not any(map(_sinks, tree.walk())):
+        return None
     copy = _copy(tree)
-    changed = False
-    again = True
-    while again:
-        again = False
-        for level in copy.walk():
-            if _sinks(level):
-                _swap(level)
-                changed = again = True
-                break
-    return copy if changed else None
+    # From the bottom: a move sinks through all maps below it before the next one above comes to them.
+    for level in reversed(list(copy.walk())):
+        while _sinks(level):
+            _swap(level)
+            level = level.children[0]
+    return copy
 
 
 def _copy(tree: Tree) -> Tree:
-    children = [_copy(child) for child in tree.children]
-    return Tree(
-        tree.value,
-        tree.width,
-        tree.elements,
-        tree.move,
-        children,
-        tree.factors,
-        tree.joins,
-        tree.call,
-        tree.dropped,
-    ).adopt()
+    copies: dict[Tree, Tree] = {}
+    for level in reversed(list(tree.walk())):
+        children = [copies[child] for child in level.children]
+        copies[level] = replace(level, children=children, parent=None).adopt()
+    return copies[tree]
 
 
 def _sinks(level: Tree) -> bool:
@@ -118,7 +111,7 @@ def _sinks(level: Tree) -> bool:
     child = level.children[0]
     if not child.is_map or any(isinstance(element, Convolve) for element in child.elements):
         return False
-    if not move.preserves and any(isinstance(element, Shift) for element in child.elements):
+    if not move.preserves and any(map(shifts, child.elements)):
         return False
     return level.value.rows() < child.value.rows()
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .elements import Element, mixes, weights_of
+from .elements import Element, Part, mixes, weights_of
 from .readings import Moves
 from .values import Value
 
@@ -62,6 +62,11 @@ class Tree:
         return len(self.children) == 1 and self.move is None and not self.factors and not self.joins
 
     @property
+    def part(self) -> Part | None:
+        """The part of the graph that this level stands for, if it is one."""
+        return next((element for element in self.elements if isinstance(element, Part)), None)
+
+    @property
     def offset(self) -> int:
         """Where the features of this child begin in the concatenation that its parent makes."""
         assert self.parent is not None
@@ -75,9 +80,19 @@ class Tree:
 
     def walk(self) -> Iterator[Tree]:
         """This level and all below it, from the top."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
+        stack = [self]
+        while stack:
+            level = stack.pop()
+            yield level
+            stack += reversed(level.children)
+
+    def walk_parts(self) -> Iterator[Tree]:
+        """As `walk`, with the levels inside of parts; what a part is given stands there as a leaf."""
+        for level in self.walk():
+            yield level
+            if level.part is not None:
+                for tree in reversed(level.part.trees):
+                    yield from tree.walk_parts()
 
     def leaves(self) -> list[Tree]:
         """The leaves, from left to right; one value may stand at several."""
@@ -93,11 +108,15 @@ class Tree:
 
     def maps(self) -> list[Tree]:
         """The levels that compute features from other features with a weight or a fixed matrix, bottom up."""
-        return [level for level in reversed(list(self.walk())) if any(map(mixes, level.elements))]
+        return [
+            level
+            for level in reversed(list(self.walk_parts()))
+            if any(map(mixes, level.elements)) and not level.part
+        ]
 
     def nodes(self) -> list[fx.Node]:
         """The nodes of the graph that the levels above the leaves stand for, each once."""
-        levels = [level for level in self.walk() if not level.is_leaf]
+        levels = [level for level in self.walk_parts() if not level.is_leaf]
         return list(dict.fromkeys(node for level in levels for node in (level.value.node, *level.dropped)))
 
     def weights(self) -> list[fx.Node]:

@@ -9,17 +9,19 @@ import torch
 from torch import fx
 
 from ...graph.arguments import packet
-from ...site import Site
 from ...graph.nodes import source_line, val
-from ..algebra.bound import merge_bound
-from ..plan.plan import Choice, TIE
-from ..plan.decide import Decision
-from ..read.convolutions import CONVOLUTIONS
-from ..algebra.elements import Convolve, Deviation, Scale, Shift
-from ..plan.flops import plan_flops, tree_flops
-from ...site import common_path
-from ..algebra.tree import Tree
 from ...graph.weights import leaves
+from ...site import Site, common_path
+from ..algebra.bound import merge_bound
+from ..algebra.elements import Convolve, Deviation, Scale, Shift
+from ..algebra.tree import Tree
+from ..plan.decide import Decision
+from ..plan.flops import plan_flops, tree_flops
+from ..plan.plan import TIE, Choice
+from ..read.convolutions import CONVOLUTIONS
+
+# As many maps of a chain are named one by one.
+_NAMED = 8
 
 
 class Subject:
@@ -100,7 +102,7 @@ class Subject:
         return "conv_chain" if len(convolutions) == len(nodes) else "linear_chain"
 
     def _has_batch_norm(self) -> bool:
-        elements = [element for level in self.tree.walk() for element in level.elements]
+        elements = [element for level in self.tree.walk_parts() for element in level.elements]
         return any(isinstance(each, Scale) and isinstance(each.value, Deviation) for each in elements)
 
     def _inputs(self, ordered: Sequence[fx.Node]) -> list[fx.Node]:
@@ -150,7 +152,7 @@ class Subject:
 
     def _ways(self) -> str:
         """The widths of a chain, or of every map of a region that branches."""
-        if len(self.tree.leaves()) > 1:
+        if len(self.tree.leaves()) > 1 or len(self.maps) > _NAMED:
             sizes = [f"{level.children[0].width} -> {level.width}" for level in self.maps]
             return _counted(sizes)
         widths = [self.maps[0].children[0].width, *(level.width for level in self.maps)]

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import fx
 
+from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import same_sizes
-from ..plan.plan import Choice
-from ..algebra.compose import Composition
-from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
-from ...graph.emit import Emitter, Unrealizable
-from .maps import Held, added, elementwise_map, feature_map, pair_map
-from ..read.norms import emit_bare
-from ..algebra.paths import elements_between, path_between, single_source
-from ..algebra.sources import compose_source
-from ..algebra.tree import Tree
 from ...graph.weights import Matrix
+from ..algebra.compose import Composition, compose_source
+from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
+from ..algebra.paths import elements_between, path_between
+from ..algebra.tree import Tree
+from ..algebra.values import Value
+from ..plan.plan import Choice
+from ..read.norms import emit_bare
+from .maps import Held, added, elementwise_map, feature_map, pair_map
 
 aten = torch.ops.aten
 
@@ -34,6 +34,7 @@ class Realizer:
     def __init__(self, emit: Emitter) -> None:
         self.emit = emit
         self.read: list[fx.Node] = []  # the weights that the emitted maps read
+        self._within: dict[Value, Held] = {}  # what the values in parts have become
 
     def emit_choice(
         self, choice: Choice, limit: Tree, sink: list[fx.Node] | None = None, extra: Sequence[fx.Node] = ()
@@ -46,13 +47,28 @@ class Realizer:
             sink: where given, gets the constants that maps would have added, and they do not add them.
             extra: constants in float64 that a map adds besides its own.
         """
-        level = choice.level
+        # Maps follow each other: from the last down to what the first is applied to, and up again.
+        run = [(choice, limit, sink, extra)]
+        while run[-1][0].kind in ("map", "part"):
+            base = run[-1][0].terms[0]
+            run.append((base, base.top, None, ()))
+        held = self._emit_base(*run.pop())
+        while run:
+            choice, limit, sink, extra = run.pop()
+            if choice.kind == "map":
+                held = self._map(held, choice, limit, sink, extra)
+            else:
+                held = self._plus(self._part(held, choice), extra, choice.level.weights())
+        return held
+
+    def _emit_base(
+        self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
+    ) -> Held:
         if choice.kind == "given":
-            node = emit_bare(self.emit, level.value) if level.value.bare else level.value.node
-            return node, level.value.axis
-        if choice.kind == "map":
-            held = self.emit_choice(choice.terms[0], choice.terms[0].top)
-            return self._map(held, choice, limit, sink, extra)
+            value = choice.level.value
+            if value in self._within:
+                return self._within[value]
+            return emit_bare(self.emit, value) if value.bare else value.node, value.axis
         if choice.kind == "source":
             return self._from_source(choice, limit, sink, extra)
         if choice.kind == "move":
@@ -60,6 +76,17 @@ class Realizer:
         if choice.kind == "sum":
             return self._sum(choice, limit, sink, extra)
         return self._join(choice)
+
+    def _part(self, held: Held, choice: Choice) -> Held:
+        """A part as the graph has it, on what it comes from."""
+        part = choice.level.part
+        assert part is not None
+        self._within[part.source] = held
+        for tree, inner in zip(part.trees, choice.terms[1:], strict=True):
+            self._within[tree.value] = self.emit_choice(inner, tree)
+        for value in (part.source, *(tree.value for tree in part.trees[:-1])):
+            del self._within[value]
+        return self._within.pop(part.trees[-1].value)
 
     def _map(
         self, held: Held, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
@@ -158,12 +185,9 @@ class Realizer:
     def _from_source(
         self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
     ) -> Held:
-        level, top = choice.level, choice.top
-        found = single_source(level)
-        assert found is not None
-        source, moves = found
-        composition = compose_source(self.emit, level, source).follow(level, top, limit)
-        weights = [w for each in reversed(list(level.walk())) for e in each.elements for w in weights_of(e)]
+        level, top, source = choice.level, choice.top, choice.terms[0].level
+        composition = compose_source(self.emit, level, source.width).follow(level, top, limit)
+        weights = level.weights()
         weights += [w for e in elements_between(level, top) for w in weights_of(e)]
         self._exchange(composition, sink, extra)
         held = self.emit_choice(choice.terms[0], source)
@@ -171,7 +195,7 @@ class Realizer:
             assert choice.reads is not None
             held = self._picked(held, choice.reads)
         held = feature_map(self.emit, held, composition, weights, self.read, None, None, choice.reads)
-        for move in moves:
+        for move in choice.moves:
             held = self._replay(move, held, top.width)
         return held
 

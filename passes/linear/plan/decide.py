@@ -179,8 +179,8 @@ def _loses(tree: Tree, plan: Choice, staying: frozenset[fx.Node], costs: Costs) 
 def _before(tree: Tree, staying: frozenset[fx.Node], costs: Costs) -> float:
     """Predicted time of those nodes of a region that a rewrite may leave out."""
     total, seen = 0.0, set(staying)
-    for level in tree.walk():
-        if not level.is_leaf and level.value.node not in seen:
+    for level in tree.walk_parts():
+        if level.part is None and not level.is_leaf and level.value.node not in seen:
             seen.add(level.value.node)
             total += costs.level(level)
         for node in level.dropped:

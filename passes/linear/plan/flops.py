@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure, mixes
-from ..algebra.paths import elements_between
+from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
 from ..algebra.tree import Tree
 from .plan import Choice
 
@@ -22,19 +21,16 @@ def plan_flops(plan: Choice) -> int:
     """Floating-point operations of the maps of a plan."""
     total = 0
     for each in plan.maps():
-        path = elements_between(each.level, each.top)
         rows, inputs, outputs = each.level.value.rows(), each.inputs, each.top.width
+        convolve = each.way.convolve
         if each.cut is not None:
             total += 2 * rows * each.cut.width * (inputs + outputs)
         elif each.kind == "source":
-            source = each.terms[0].level
-            total += 2 * source.value.rows() * inputs * outputs
-        elif any(isinstance(element, Convolve) for element in path):
-            convolve = next(element for element in path if isinstance(element, Convolve))
-            groups = convolve.groups if sum(map(mixes, path)) == 1 else 1
-            made = each.top.value.rows()
-            total += 2 * made * (inputs // groups) * convolve.volume * outputs
-        elif each.reads is not None and any(map(mixes, path)):
+            total += 2 * each.terms[0].level.value.rows() * inputs * outputs
+        elif convolve is not None:
+            groups = convolve.groups if each.way.mixing == 1 else 1
+            total += 2 * each.top.value.rows() * (inputs // groups) * convolve.volume * outputs
+        elif each.reads is not None and each.way.mixing:
             total += 2 * rows * inputs * outputs
     return total
 

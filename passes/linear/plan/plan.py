@@ -1,16 +1,16 @@
-"""How a region is computed, as a plan puts it together, and what that is predicted to take."""
+"""How a region is computed, as a planner puts it together, and what that is predicted to take."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..algebra.elements import Convolve, Element, Pick, Scale, Shift
-from ..algebra.paths import elements_between, path_between, single_source
+from ..algebra.elements import Convolve
+from ..algebra.paths import Way
 from ..algebra.tree import Tree
 from .price import Costs
 
 TIE = 1e-9
+_HERE = Way()  # from a level to itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,25 +19,30 @@ class Choice:
 
     Args:
         kind: "given" (a leaf), "map" (`level` is computed as `terms[0]` says, then mapped to `top`), "source" (as
-            "map", from the one source of all of `level`), "move", "sum" or "join" (of `terms`).
+            "map", from the one source of all of `level`), "part" (a part as the graph has it: what it comes from, then
+            the trees in it), "move", "sum" or "join" (of `terms`).
         level: the level that the choice is about.
         top: the level whose features result.
+        way: from `level` to `top`.
         cut: for "map": the level in between that makes it a pair of factors.
         terms: how the parts are computed.
         seconds: predicted.
         parameters: entries of the matrices, those of the terms too.
         reads: for "map" and "source": the features that the matrix reads, of the level or of the source; None for a map
             that is emitted as the graph has it.
+        moves: for "source": the views behind the map.
     """
 
     kind: str
     level: Tree
     top: Tree
     terms: tuple[Choice, ...] = ()
+    way: Way = _HERE
     cut: Tree | None = None
     seconds: float = 0.0
     parameters: int = 0
     reads: range | None = None
+    moves: tuple[Tree, ...] = ()
 
     @property
     def inputs(self) -> int:
@@ -56,7 +61,12 @@ class Choice:
 
     def flat(self) -> list[Choice]:
         """This choice and all within it, from the bottom."""
-        return [*(inner for term in self.terms for inner in term.flat()), self]
+        found, stack = [], [self]
+        while stack:
+            choice = stack.pop()
+            found.append(choice)
+            stack += choice.terms
+        return found[::-1]
 
     def maps(self) -> list[Choice]:
         """The maps that are applied, from the bottom."""
@@ -70,79 +80,60 @@ class Choice:
 
 def seconds(choice: Choice, costs: Costs) -> float:
     """Predicted time of a plan under other costs, such as other sizes."""
-    return own_seconds(choice, costs) + sum(seconds(term, costs) for term in choice.terms)
+    return sum(own_seconds(each, costs) for each in choice.flat())
 
 
 def own_seconds(choice: Choice, costs: Costs) -> float:
     """Predicted time of a choice without its terms."""
     level, top = choice.level, choice.top
-    path = elements_between(level, top)
-    rows = costs.rows(level)
-    if choice.kind == "given":
+    if choice.kind in ("given", "part"):
         return 0.0
     if choice.kind == "move":
         return costs.move(level, top.width)
     if choice.kind == "sum":
-        made = _rows_made(level, top, costs)
+        made = costs.rows(choice.way.made or level)
         return (len(choice.terms) - 1) * costs.elementwise(made, top.width, 2)
     if choice.kind == "join":
-        return costs.elementwise(rows, level.width)
+        return costs.elementwise(costs.rows(level), level.width)
+    cut = costs.view() if choice.is_cut else 0.0
     if choice.kind == "source":
-        found = single_source(level)
-        assert found is not None
-        source, moves = found
-        applied = costs.linear(costs.rows(source), choice.inputs, top.width) + _cut_seconds(choice, costs)
-        return applied + sum(costs.move(move, top.width) for move in moves)
-    return _map_seconds(choice, path, costs) + _cut_seconds(choice, costs)
+        applied = costs.linear(costs.rows(choice.terms[0].level), choice.inputs, top.width) + cut
+        return applied + sum(costs.move(move, top.width) for move in choice.moves)
+    return _map_seconds(choice, costs) + cut
 
 
-def _cut_seconds(choice: Choice, costs: Costs) -> float:
-    return costs.view() if choice.is_cut else 0.0
-
-
-def _map_seconds(choice: Choice, path: Sequence[Element], costs: Costs) -> float:
-    level, top = choice.level, choice.top
+def _map_seconds(choice: Choice, costs: Costs) -> float:
+    level, top, way = choice.level, choice.top, choice.way
     rows, inputs, outputs = costs.rows(level), choice.inputs, top.width
-    convolve = next((element for element in path if isinstance(element, Convolve)), None)
-    if convolve is not None:
-        made = _rows_made(level, top, costs)
-        return costs.convolution(convolve, made, inputs, outputs, _groups(convolve, path))
+    if way.convolve is not None and way.made is not None:
+        return costs.convolution(way.convolve, costs.rows(way.made), inputs, outputs, groups_kept(way))
     if choice.cut is not None and level.value.axis != level.value.tensor.dim() - 1:
         # The operator for pairs works on the last axis; elsewhere a pair is two calls.
         return costs.linear(rows, inputs, choice.cut.width) + costs.linear(rows, choice.cut.width, outputs)
     if choice.cut is not None:
         return costs.machine.pair_seconds(rows, inputs, choice.cut.width, outputs, costs.itemsize)
-    if not path:
+    if way.idle:
         return 0.0
-    if all(isinstance(element, Shift | Scale) for element in path):
+    if way.scales:
         return costs.elementwise(rows, outputs)
-    if all(isinstance(element, Pick) for element in path):
+    if way.picks:
         return costs.view()
     if choice.reads is None:
         return costs.elementwise(rows, outputs)
     return costs.linear(rows, inputs, outputs)
 
 
-def _rows_made(level: Tree, top: Tree, costs: Costs) -> int:
-    """Feature vectors of what a way makes of a level, before any move above it."""
-    for parent, _ in path_between(level, top):
-        if any(isinstance(element, Convolve) for element in parent.elements):
-            return costs.rows(parent)
-    return costs.rows(level)
-
-
-def entries(inputs: int, outputs: int, path: Sequence[Element]) -> int:
+def entries(inputs: int, outputs: int, way: Way) -> int:
     """Entries of the one matrix, or kernel, of a way."""
-    convolve = next((element for element in path if isinstance(element, Convolve)), None)
-    if convolve is not None:
-        return inputs // _groups(convolve, path) * outputs * convolve.volume
-    return 0 if all(isinstance(each, Shift | Scale | Pick) for each in path) else inputs * outputs
+    if way.convolve is not None:
+        return inputs // groups_kept(way) * outputs * way.convolve.volume
+    return 0 if way.plain else inputs * outputs
 
 
-def _groups(convolve: Convolve, path: Sequence[Element]) -> int:
+def groups_kept(way: Way) -> int:
     """The groups that a convolution keeps: with nothing but shifts and scales around it, its own."""
-    keeps = all(each is convolve or isinstance(each, Shift | Scale) for each in path)
-    return convolve.groups if keeps else 1
+    assert isinstance(way.convolve, Convolve)
+    return way.convolve.groups if way.keeps_groups else 1
 
 
 def better(new: Choice, old: Choice) -> bool:

@@ -12,17 +12,19 @@ level above `u`, the least time to have what `u` contributes to `p` is
 
 A map may stand for a way only where all that it makes depends on all that it reads, as `dependence` says.
 and `best(root, root)` is the plan. One map `u -> p` is a dense matrix or, through a level in between, two factors.
-On a chain this is the matrix-chain problem, solved exactly.
+On a chain this is the matrix-chain problem, solved exactly. Levels are taken from the bottom, each with all that stand
+above it, so that `n` levels take `n^2` steps and no recursion. A part of the graph with one entry and one exit is one
+level: a map when it is seen from outside, or what the plans of the trees in it make of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-from ..algebra.dependence import part_of_source, part_read, stays_as_it_is
-from ..algebra.elements import Convolve, Element, Pick, Shift, mixes
-from ..algebra.paths import cuts, elements_between, single_source
+from ..algebra.dependence import Reads, of_source, part_read, stays_as_it_is
+from ..algebra.elements import Convolve, shifts
+from ..algebra.paths import Way, single_source, way_between
 from ..algebra.tree import Tree
 from .plan import Choice, better, entries, own_seconds
 from .price import Costs
@@ -43,97 +45,125 @@ class Planner:
 
     def plan(self) -> Choice:
         """The plan of the whole region."""
-        return self.computed(self.tree)
+        if not self._best:
+            for level in reversed(list(self.tree.walk())):  # children first
+                self._plan_level(level)
+        return self._computed(self.tree)
 
-    def computed(self, level: Tree) -> Choice:
+    def _computed(self, level: Tree) -> Choice:
         """The best way to compute a level itself."""
-        found = self.best(level, level)
+        found = self._best[level, level]
         assert found is not None
         return found
 
-    def best(self, level: Tree, top: Tree) -> Choice | None:
-        """The best way to have what `level` contributes to `top`; None where no map may stand for the way there."""
-        if (level, top) not in self._best:
-            found: Choice | None = None
-            for candidate in self._candidates(level, top):
-                if candidate is not None and (found is None or better(candidate, found)):
-                    found = candidate
-            self._best[level, top] = found
-        return self._best[level, top]
-
-    def _candidates(self, level: Tree, top: Tree) -> list[Choice | None]:
-        found: list[Choice | None] = []
-        path = elements_between(level, top)
-        if level.is_leaf:
-            return [self._mapped(Choice("given", level, level), level, top, path)]
-        if level is not top:
-            found.append(self._mapped(self.computed(level), level, top, path))
-        if level.is_map and self._may_pend(level, path):
-            found.append(self.best(level.children[0], top))
-        elif level.move is not None and _may_move(level, top, path):
-            found.append(self._around("move", level, top, (self.best(level.children[0], top),)))
-        elif level.is_sum or (level.joins and any(map(mixes, path))):
-            terms = tuple(self.best(child, top) for child in level.children)
-            found.append(self._around("sum", level, top, terms))
-        elif level.joins and level is top:
-            parts = tuple(self.best(child, child) for child in level.children)
-            found.append(self._around("join", level, top, parts))
+    def _plan_level(self, level: Tree) -> None:
+        """The best way to have what `level` contributes to itself and to every level above."""
         found_source = single_source(level)
-        if found_source is not None and not any(isinstance(element, Convolve) for element in path):
-            found.append(self._from_source(level, top, found_source[0]))
-        return found
+        below = of_source(level, found_source[0].width) if found_source else None
+        reads, way, top = Reads(level.width), Way(), level
+        of_all = Reads(found_source[0].width, below) if found_source else None
+        while True:
+            best: Choice | None = None
+            for candidate in self._candidates(level, top, way, reads):
+                if candidate is not None and (best is None or better(candidate, best)):
+                    best = candidate
+            if found_source is not None and of_all is not None and way.convolve is None:
+                candidate = self._from_source(level, top, way, found_source, of_all)
+                if candidate is not None and (best is None or better(candidate, best)):
+                    best = candidate
+            self._best[level, top] = best
+            if top is self.tree:
+                return
+            parent = top.parent
+            assert parent is not None
+            way = way.extended(parent, top)
+            reads.extend(parent, top)
+            if of_all is not None:
+                of_all.extend(parent, top)
+            top = parent
 
-    def _may_pend(self, level: Tree, path: Sequence[Element]) -> bool:
-        """Whether a map may be composed with what is pending above it."""
-        above = [element for element in path if isinstance(element, Convolve)]
-        if not above:
-            return True
-        if any(isinstance(element, Convolve) for element in level.elements):
-            return False
-        # A constant below a border of zeros is no constant behind it.
-        return not (above[0].pads and any(isinstance(element, Shift) for element in level.elements))
+    def _candidates(self, level: Tree, top: Tree, way: Way, reads: Reads) -> Iterator[Choice | None]:
+        """None where no map may stand for the way from `level` to `top`."""
+        if level.is_leaf:
+            yield self._mapped(Choice("given", level, level), level, top, way, reads)
+            return
+        if level is not top:
+            yield self._mapped(self._computed(level), level, top, way, reads)
+        if level.is_map:
+            if _may_pend(level, way):
+                yield self._best[level.children[0], top]
+            if level is top:
+                yield self._as_a_part(level)
+        elif level.move is not None:
+            if _may_move(level, top, way):
+                yield self._around("move", level, top, way, (self._best[level.children[0], top],))
+        elif level.is_sum or (level.joins and way.mixing):
+            terms = tuple(self._best[child, top] for child in level.children)
+            yield self._around("sum", level, top, way, terms)
+        elif level.joins and level is top:
+            parts = tuple(self._computed(child) for child in level.children)
+            yield self._around("join", level, top, way, parts)
 
-    def _around(self, kind: str, level: Tree, top: Tree, parts: tuple[Choice | None, ...]) -> Choice | None:
+    def _as_a_part(self, level: Tree) -> Choice | None:
+        """A part as the graph has it, with a plan for each tree in it."""
+        if level.part is None:
+            return None
+        inner = (Planner(tree, self.costs).plan() for tree in level.part.trees)
+        terms = (self._computed(level.children[0]), *inner)
+        return self._around("part", level, level, Way(), terms)
+
+    def _around(
+        self, kind: str, level: Tree, top: Tree, way: Way, parts: tuple[Choice | None, ...]
+    ) -> Choice | None:
         terms = tuple(part for part in parts if part is not None)
         if len(terms) < len(parts):
             return None
-        return self._priced(
-            Choice(kind, level, top, terms, parameters=sum(term.parameters for term in terms))
-        )
+        parameters = sum(term.parameters for term in terms)
+        return self._priced(Choice(kind, level, top, terms, way, parameters=parameters))
 
-    def _from_source(self, level: Tree, top: Tree, source: Tree) -> Choice | None:
-        reads = part_of_source(level, top, source)
+    def _from_source(
+        self, level: Tree, top: Tree, way: Way, found: tuple[Tree, list[Tree]], of_all: Reads
+    ) -> Choice | None:
+        source, moves = found
+        reads = of_all.part()
         if reads is None:
             return None
         given = Choice("given", source, source)
         parameters = len(reads) * top.width
-        return self._priced(Choice("source", level, top, (given,), parameters=parameters, reads=reads))
+        return self._priced(
+            Choice("source", level, top, (given,), way, None, 0.0, parameters, reads, tuple(moves))
+        )
 
-    def _mapped(self, base: Choice, level: Tree, top: Tree, path: Sequence[Element]) -> Choice | None:
+    def _mapped(self, base: Choice, level: Tree, top: Tree, way: Way, reads: Reads) -> Choice | None:
         """`base` computes the level; one map, or a pair of factors, takes it to `top`."""
         if level is top:
             return base
-        if stays_as_it_is(level, top) or all(isinstance(element, Pick) for element in path):
-            return self._priced(Choice("map", level, top, (base,), parameters=base.parameters))
-        reads = part_read(level, top)
-        if reads is None:
+        if stays_as_it_is(level, top) or way.picks:
+            return self._priced(Choice("map", level, top, (base,), way, parameters=base.parameters))
+        part = reads.part()
+        if part is None:
             return None
-        size = entries(len(reads), top.width, path)
+        size = entries(len(part), top.width, way)
         chosen = self._priced(
-            Choice("map", level, top, (base,), parameters=base.parameters + size, reads=reads)
+            Choice("map", level, top, (base,), way, parameters=base.parameters + size, reads=part)
         )
-        if size and not any(isinstance(element, Convolve) for element in path):
-            for cut in cuts(level, top):
+        if not size or way.convolve is not None or way.joins:
+            return chosen
+        selects = reads.found is not None
+        for cut in way_between(level, top, distinct=False).cuts if selects else way.cuts:
+            inner: range | None = part
+            if selects:
                 # What lies between the factors must be read whole, as only what goes in can be cut.
                 inner = part_read(level, cut)
                 if inner is None or part_read(cut, top) != range(cut.width):
                     continue
-                factors = base.parameters + cut.width * (len(inner) + top.width)
-                candidate = self._priced(
-                    Choice("map", level, top, (base,), cut, parameters=factors, reads=inner)
-                )
-                if better(candidate, chosen):
-                    chosen = candidate
+            assert inner is not None
+            factors = base.parameters + cut.width * (len(inner) + top.width)
+            candidate = self._priced(
+                Choice("map", level, top, (base,), way, cut, parameters=factors, reads=inner)
+            )
+            if better(candidate, chosen):
+                chosen = candidate
         return chosen
 
     def _priced(self, choice: Choice) -> Choice:
@@ -141,8 +171,18 @@ class Planner:
         return replace(choice, seconds=inner + own_seconds(choice, self.costs))
 
 
-def _may_move(level: Tree, top: Tree, path: Sequence[Element]) -> bool:
+def _may_pend(level: Tree, way: Way) -> bool:
+    """Whether a map may be composed with what is pending above it."""
+    if way.convolve is None:
+        return True
+    if any(isinstance(element, Convolve) for element in level.elements):
+        return False
+    # A constant below a border of zeros is no constant behind it.
+    return not (way.convolve.pads and any(map(shifts, level.elements)))
+
+
+def _may_move(level: Tree, top: Tree, way: Way) -> bool:
     """Whether what is pending above a move may be applied below it."""
     assert level.move is not None
     fits = not level.move.rigid or top.width == level.move.operand.width
-    return fits and not any(isinstance(element, Convolve) for element in path)
+    return fits and way.convolve is None

@@ -106,8 +106,8 @@ class Costs:
     def as_it_stands(self, tree: Tree) -> float:
         """Seconds of a region as the graph has it, each node once."""
         total, seen = 0.0, set()
-        for level in tree.walk():
-            if level.is_leaf or level.value.node in seen:
+        for level in tree.walk_parts():
+            if level.is_leaf or level.part is not None or level.value.node in seen:
                 continue
             seen.add(level.value.node)
             total += self.level(level)

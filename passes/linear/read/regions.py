@@ -10,7 +10,7 @@ from torch import fx
 from ...graph.shapes import same_size
 from ...graph.sizes import is_size
 from ..algebra.elements import mixes
-from ..algebra.readings import Adds, Joins, Maps, Moves, Reading, Stops
+from ..algebra.readings import Adds, Joins, Maps, Moves, Reading, Stops, operands
 from ..algebra.tree import Tree
 from ..algebra.values import Value
 from .reader import Reader
@@ -55,13 +55,6 @@ def _picks_part(node: fx.Node, axes: dict[fx.Node, set[int]]) -> bool:
     )
 
 
-def operands(reading: Reading | None) -> tuple[Value, ...]:
-    """The values that a reading goes on to."""
-    if isinstance(reading, Maps | Moves):
-        return (reading.operand,)
-    return reading.operands if isinstance(reading, Adds | Joins) else ()
-
-
 def roots(graph: fx.Graph, reader: Reader, builder: Builder) -> Iterator[Tree]:
     """Yield the tree of every region that holds a map of features, from the end of the graph to its start."""
     axes = feature_axes(graph, reader)
@@ -74,7 +67,7 @@ def roots(graph: fx.Graph, reader: Reader, builder: Builder) -> Iterator[Tree]:
             tree = builder.build(value)
             if not tree.maps():
                 continue
-            for level in tree.walk():
+            for level in tree.walk_parts():
                 if not level.is_leaf:
                     covered.add(level.value)
             yield tree
