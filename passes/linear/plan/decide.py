@@ -14,7 +14,7 @@ from ..algebra.values import Value
 from ..read.trees import Builder
 from .flops import plan_flops, tree_flops
 from .plan import TIE, Choice, better, seconds
-from .planner import Planner
+from .planner import Planner, Routes
 from .price import GAIN, SIZES_TRIED, Costs
 
 _MOST_SHARED = 6
@@ -150,8 +150,9 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
     sizes = (None, *SIZES_TRIED) if varies else (None,)
     for variant in (tree, with_moves_first(tree)):
         if variant is not None:
+            routes = Routes(variant)
             for size in sizes:
-                plan = Planner(variant, replace(costs, symbols=size)).plan()
+                plan = Planner(variant, replace(costs, symbols=size), routes).plan()
                 candidates.append((variant, replace(plan, seconds=seconds(plan, costs))))
     chosen: tuple[Tree, Choice] | None = None
     lost: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..algebra.elements import Convolve
@@ -95,32 +96,45 @@ def own_seconds(choice: Choice, costs: Costs) -> float:
         return (len(choice.terms) - 1) * costs.elementwise(made, top.width, 2)
     if choice.kind == "join":
         return costs.elementwise(costs.rows(level), level.width)
-    cut = costs.view() if choice.is_cut else 0.0
     if choice.kind == "source":
-        applied = costs.linear(costs.rows(choice.terms[0].level), choice.inputs, top.width) + cut
-        return applied + sum(costs.move(move, top.width) for move in choice.moves)
-    return _map_seconds(choice, costs) + cut
+        return source_seconds(choice.terms[0].level, top, choice.reads, choice.moves, costs)
+    return map_seconds(level, top, choice.way, choice.cut, choice.reads, costs)
 
 
-def _map_seconds(choice: Choice, costs: Costs) -> float:
-    level, top, way = choice.level, choice.top, choice.way
-    rows, inputs, outputs = costs.rows(level), choice.inputs, top.width
+def source_seconds(
+    source: Tree, top: Tree, reads: range | None, moves: Sequence[Tree], costs: Costs
+) -> float:
+    """Predicted time of one map of the one source of a branching level, and of the views behind it."""
+    inputs = source.width if reads is None else len(reads)
+    cut = costs.view() if inputs < source.width else 0.0
+    applied = costs.linear(costs.rows(source), inputs, top.width)
+    return applied + cut + sum(costs.move(move, top.width) for move in moves)
+
+
+def map_seconds(
+    level: Tree, top: Tree, way: Way, cut: Tree | None, reads: range | None, costs: Costs
+) -> float:
+    """Predicted time of one map from a level to `top`, or of two factors."""
+    rows, outputs = costs.rows(level), top.width
+    inputs = level.width if reads is None else len(reads)
+    sliced = costs.view() if inputs < level.width else 0.0
     if way.convolve is not None and way.made is not None:
-        return costs.convolution(way.convolve, costs.rows(way.made), inputs, outputs, groups_kept(way))
-    if choice.cut is not None and level.value.axis != level.value.tensor.dim() - 1:
+        made = costs.rows(way.made)
+        return sliced + costs.convolution(way.convolve, made, inputs, outputs, groups_kept(way))
+    if cut is not None:
         # The operator for pairs works on the last axis; elsewhere a pair is two calls.
-        return costs.linear(rows, inputs, choice.cut.width) + costs.linear(rows, choice.cut.width, outputs)
-    if choice.cut is not None:
-        return costs.machine.pair_seconds(rows, inputs, choice.cut.width, outputs, costs.itemsize)
+        if level.value.axis != level.value.tensor.dim() - 1:
+            return sliced + costs.linear(rows, inputs, cut.width) + costs.linear(rows, cut.width, outputs)
+        return sliced + costs.pair(rows, inputs, cut.width, outputs)
     if way.idle:
-        return 0.0
+        return sliced
     if way.scales:
-        return costs.elementwise(rows, outputs)
+        return sliced + costs.elementwise(rows, outputs)
     if way.picks:
-        return costs.view()
-    if choice.reads is None:
-        return costs.elementwise(rows, outputs)
-    return costs.linear(rows, inputs, outputs)
+        return sliced + costs.view()
+    if reads is None:
+        return sliced + costs.elementwise(rows, outputs)
+    return sliced + costs.linear(rows, inputs, outputs)
 
 
 def entries(inputs: int, outputs: int, way: Way) -> int:
@@ -138,6 +152,11 @@ def groups_kept(way: Way) -> int:
 
 def better(new: Choice, old: Choice) -> bool:
     """Whether a choice takes less time or, on a tie, fewer parameters."""
-    if abs(new.seconds - old.seconds) > TIE * max(old.seconds, new.seconds):
-        return new.seconds < old.seconds
-    return new.parameters < old.parameters
+    return cheaper(new.seconds, new.parameters, old.seconds, old.parameters)
+
+
+def cheaper(seconds: float, parameters: int, than: float, than_parameters: int) -> bool:
+    """As `better`, of the figures alone."""
+    if abs(seconds - than) > TIE * max(than, seconds):
+        return seconds < than
+    return parameters < than_parameters

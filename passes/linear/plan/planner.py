@@ -20,58 +20,61 @@ level: a map when it is seen from outside, or what the plans of the trees in it 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..algebra.dependence import Reads, of_source, part_read, stays_as_it_is
 from ..algebra.elements import Convolve, shifts
 from ..algebra.paths import Way, single_source, way_between
 from ..algebra.tree import Tree
-from .plan import Choice, better, entries, own_seconds
+from .plan import Choice, better, cheaper, entries, map_seconds, own_seconds, source_seconds
 from .price import Costs
 
 
-class Planner:
-    """Finds the plan of one tree.
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What holds of the way from a level up to `top`, whatever it costs.
+
+    Args:
+        top: the level.
+        way: what happens to the features.
+        reads: the features that one map for the way reads; None where no one map may stand for it.
+        selects: not all features come through.
+        of_source: as `reads`, of the one source that all of the level comes from.
+    """
+
+    top: Tree
+    way: Way
+    reads: range | None
+    selects: bool
+    of_source: range | None
+
+
+class Routes:
+    """The ways between all levels of a tree, looked at once for all the costs that it is planned with.
 
     Args:
         tree: the region.
-        costs: what things cost.
     """
 
-    def __init__(self, tree: Tree, costs: Costs) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self.costs = costs
-        self._best: dict[tuple[Tree, Tree], Choice | None] = {}
+        self.levels = list(tree.walk())[::-1]  # children first
+        self.sources = {level: single_source(level) for level in self.levels}
+        self.up = {level: list(self._up(level)) for level in self.levels}
+        self.parts = {
+            level: [Routes(tree) for tree in level.part.trees]
+            for level in self.levels
+            if level.part is not None
+        }
 
-    def plan(self) -> Choice:
-        """The plan of the whole region."""
-        if not self._best:
-            for level in reversed(list(self.tree.walk())):  # children first
-                self._plan_level(level)
-        return self._computed(self.tree)
-
-    def _computed(self, level: Tree) -> Choice:
-        """The best way to compute a level itself."""
-        found = self._best[level, level]
-        assert found is not None
-        return found
-
-    def _plan_level(self, level: Tree) -> None:
-        """The best way to have what `level` contributes to itself and to every level above."""
-        found_source = single_source(level)
-        below = of_source(level, found_source[0].width) if found_source else None
+    def _up(self, level: Tree) -> Iterator[Route]:
+        source = self.sources[level]
         reads, way, top = Reads(level.width), Way(), level
-        of_all = Reads(found_source[0].width, below) if found_source else None
+        width = source[0].width if source is not None else 0
+        of_all = Reads(width, of_source(level, width)) if source is not None else None
         while True:
-            best: Choice | None = None
-            for candidate in self._candidates(level, top, way, reads):
-                if candidate is not None and (best is None or better(candidate, best)):
-                    best = candidate
-            if found_source is not None and of_all is not None and way.convolve is None:
-                candidate = self._from_source(level, top, way, found_source, of_all)
-                if candidate is not None and (best is None or better(candidate, best)):
-                    best = candidate
-            self._best[level, top] = best
+            below = of_all.part() if of_all is not None and way.convolve is None else None
+            yield Route(top, way, reads.part(), reads.found is not None, below)
             if top is self.tree:
                 return
             parent = top.parent
@@ -82,13 +85,47 @@ class Planner:
                 of_all.extend(parent, top)
             top = parent
 
-    def _candidates(self, level: Tree, top: Tree, way: Way, reads: Reads) -> Iterator[Choice | None]:
-        """None where no map may stand for the way from `level` to `top`."""
+
+class Planner:
+    """Finds the plan of one tree.
+
+    Args:
+        tree: the region.
+        costs: what things cost.
+        routes: the ways between its levels, where they were looked at before.
+    """
+
+    def __init__(self, tree: Tree, costs: Costs, routes: Routes | None = None) -> None:
+        self.tree = tree
+        self.costs = costs
+        self.routes = routes or Routes(tree)
+        self._best: dict[tuple[Tree, Tree], Choice | None] = {}
+
+    def plan(self) -> Choice:
+        """The plan of the whole region."""
+        for level in self.routes.levels:
+            for route in self.routes.up[level]:
+                best: Choice | None = None
+                for candidate in self._candidates(level, route):
+                    if candidate is not None and (best is None or better(candidate, best)):
+                        best = candidate
+                self._best[level, route.top] = best
+        return self._computed(self.tree)
+
+    def _computed(self, level: Tree) -> Choice:
+        """The best way to compute a level itself."""
+        found = self._best[level, level]
+        assert found is not None
+        return found
+
+    def _candidates(self, level: Tree, route: Route) -> Iterator[Choice | None]:
+        """The ways to have what `level` contributes to the top of a route; None for one that may not be."""
+        top, way = route.top, route.way
         if level.is_leaf:
-            yield self._mapped(Choice("given", level, level), level, top, way, reads)
+            yield self._mapped(Choice("given", level, level), level, route)
             return
         if level is not top:
-            yield self._mapped(self._computed(level), level, top, way, reads)
+            yield self._mapped(self._computed(level), level, route)
         if level.is_map:
             if _may_pend(level, way):
                 yield self._best[level.children[0], top]
@@ -96,79 +133,78 @@ class Planner:
                 yield self._as_a_part(level)
         elif level.move is not None:
             if _may_move(level, top, way):
-                yield self._around("move", level, top, way, (self._best[level.children[0], top],))
+                yield self._around("move", level, route, (self._best[level.children[0], top],))
         elif level.is_sum or (level.joins and way.mixing):
             terms = tuple(self._best[child, top] for child in level.children)
-            yield self._around("sum", level, top, way, terms)
+            yield self._around("sum", level, route, terms)
         elif level.joins and level is top:
-            parts = tuple(self._computed(child) for child in level.children)
-            yield self._around("join", level, top, way, parts)
+            yield self._around("join", level, route, tuple(map(self._computed, level.children)))
+        if route.of_source is not None:
+            yield self._from_source(level, route, route.of_source)
 
     def _as_a_part(self, level: Tree) -> Choice | None:
         """A part as the graph has it, with a plan for each tree in it."""
         if level.part is None:
             return None
-        inner = (Planner(tree, self.costs).plan() for tree in level.part.trees)
+        inner = (Planner(each.tree, self.costs, each).plan() for each in self.routes.parts[level])
         terms = (self._computed(level.children[0]), *inner)
-        return self._around("part", level, level, Way(), terms)
+        return self._around("part", level, self.routes.up[level][0], terms)
 
     def _around(
-        self, kind: str, level: Tree, top: Tree, way: Way, parts: tuple[Choice | None, ...]
+        self, kind: str, level: Tree, route: Route, parts: tuple[Choice | None, ...]
     ) -> Choice | None:
         terms = tuple(part for part in parts if part is not None)
         if len(terms) < len(parts):
             return None
         parameters = sum(term.parameters for term in terms)
-        return self._priced(Choice(kind, level, top, terms, way, parameters=parameters))
+        choice = Choice(kind, level, route.top, terms, route.way, parameters=parameters)
+        inner = sum(term.seconds for term in terms)
+        return replace(choice, seconds=inner + own_seconds(choice, self.costs))
 
-    def _from_source(
-        self, level: Tree, top: Tree, way: Way, found: tuple[Tree, list[Tree]], of_all: Reads
-    ) -> Choice | None:
+    def _from_source(self, level: Tree, route: Route, reads: range) -> Choice:
+        found = self.routes.sources[level]
+        assert found is not None
         source, moves = found
-        reads = of_all.part()
-        if reads is None:
-            return None
-        given = Choice("given", source, source)
-        parameters = len(reads) * top.width
-        return self._priced(
-            Choice("source", level, top, (given,), way, None, 0.0, parameters, reads, tuple(moves))
+        given = (Choice("given", source, source),)
+        took = source_seconds(source, route.top, reads, moves, self.costs)
+        parameters = len(reads) * route.top.width
+        return Choice(
+            "source", level, route.top, given, route.way, None, took, parameters, reads, tuple(moves)
         )
 
-    def _mapped(self, base: Choice, level: Tree, top: Tree, way: Way, reads: Reads) -> Choice | None:
-        """`base` computes the level; one map, or a pair of factors, takes it to `top`."""
+    def _mapped(self, base: Choice, level: Tree, route: Route) -> Choice | None:
+        """`base` computes the level; one map, or a pair of factors, takes it to the top of the route."""
+        top, way, reads = route.top, route.way, route.reads
         if level is top:
             return base
         if stays_as_it_is(level, top) or way.picks:
-            return self._priced(Choice("map", level, top, (base,), way, parameters=base.parameters))
-        part = reads.part()
-        if part is None:
+            took = base.seconds + map_seconds(level, top, way, None, None, self.costs)
+            return Choice("map", level, top, (base,), way, None, took, base.parameters)
+        if reads is None:
             return None
-        size = entries(len(part), top.width, way)
-        chosen = self._priced(
-            Choice("map", level, top, (base,), way, parameters=base.parameters + size, reads=part)
-        )
-        if not size or way.convolve is not None or way.joins:
-            return chosen
-        selects = reads.found is not None
-        for cut in way_between(level, top, distinct=False).cuts if selects else way.cuts:
-            inner: range | None = part
-            if selects:
-                # What lies between the factors must be read whole, as only what goes in can be cut.
-                inner = part_read(level, cut)
-                if inner is None or part_read(cut, top) != range(cut.width):
-                    continue
-            assert inner is not None
-            factors = base.parameters + cut.width * (len(inner) + top.width)
-            candidate = self._priced(
-                Choice("map", level, top, (base,), way, cut, parameters=factors, reads=inner)
-            )
-            if better(candidate, chosen):
-                chosen = candidate
-        return chosen
+        size = entries(len(reads), top.width, way)
+        chosen: tuple[Tree | None, range] = (None, reads)
+        took = base.seconds + map_seconds(level, top, way, None, reads, self.costs)
+        parameters = base.parameters + size
+        if size and way.convolve is None and not way.joins:
+            for cut, inner in _cuts(level, route, reads):
+                factors = base.parameters + cut.width * (len(inner) + top.width)
+                took_factors = base.seconds + map_seconds(level, top, way, cut, inner, self.costs)
+                if cheaper(took_factors, factors, took, parameters):
+                    chosen, took, parameters = (cut, inner), took_factors, factors
+        return Choice("map", level, top, (base,), way, chosen[0], took, parameters, chosen[1])
 
-    def _priced(self, choice: Choice) -> Choice:
-        inner = sum(term.seconds for term in choice.terms)
-        return replace(choice, seconds=inner + own_seconds(choice, self.costs))
+
+def _cuts(level: Tree, route: Route, reads: range) -> Iterator[tuple[Tree, range]]:
+    """Where a map may be cut into two factors, and what the first of them reads."""
+    if not route.selects:
+        yield from ((cut, reads) for cut in route.way.cuts)
+        return
+    for cut in way_between(level, route.top, distinct=False).cuts:
+        # What lies between the factors must be read whole, as only what goes in can be cut.
+        inner = part_read(level, cut)
+        if inner is not None and part_read(cut, route.top) == range(cut.width):
+            yield cut, inner
 
 
 def _may_pend(level: Tree, way: Way) -> bool:

@@ -35,6 +35,7 @@ class Costs:
     symbols: int | None = None
     fuses: bool = False
     _counted: dict[tuple[Value, int | None], int] = field(default_factory=dict, compare=False, repr=False)
+    _timed: dict[tuple[int, ...], float] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, value: Value, machine: Machine | None, inner: str) -> Costs:
@@ -78,8 +79,18 @@ class Costs:
         return 0.5 * traffic if self.fuses else traffic + self.machine.launch
 
     def linear(self, rows: int, inputs: int, outputs: int) -> float:
-        """Seconds of one dense map."""
-        return self.machine.linear_seconds(rows, inputs, outputs, self.itemsize)
+        """Seconds of one dense map; plans ask for few of them again and again."""
+        key = (rows, inputs, outputs)
+        if key not in self._timed:
+            self._timed[key] = self.machine.linear_seconds(rows, inputs, outputs, self.itemsize)
+        return self._timed[key]
+
+    def pair(self, rows: int, inputs: int, rank: int, outputs: int) -> float:
+        """Seconds of one low-rank pair."""
+        key = (rows, inputs, rank, outputs)
+        if key not in self._timed:
+            self._timed[key] = self.machine.pair_seconds(rows, inputs, rank, outputs, self.itemsize)
+        return self._timed[key]
 
     def convolution(self, convolve: Convolve, rows: int, inputs: int, outputs: int, groups: int = 1) -> float:
         """Seconds of a convolution that makes `rows` feature vectors."""
