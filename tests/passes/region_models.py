@@ -27,6 +27,58 @@ class Residual(nn.Module):
         return hidden + self.b(hidden)
 
 
+class ResidualBlock(nn.Module):
+    """`x + B (A x)`, of one width or through a narrow one."""
+
+    def __init__(self, width, inner):
+        super().__init__()
+        self.down, self.up = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x):
+        return x + self.up(self.down(x))
+
+
+class NestedResidual(nn.Module):
+    """A residual block in a residual block."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(24, 24), ResidualBlock(24, 24), nn.Linear(24, 24)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        return hidden - 0.5 * self.last(self.inner(hidden))
+
+
+class DenseBlock(nn.Module):
+    """Every layer reads all before it (Huang et al. 2017), so that no tree holds them."""
+
+    def __init__(self, width=12, layers=5):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width * (place + 1), width) for place in range(layers))
+
+    def forward(self, x):
+        values = [x]
+        for layer in self.layers:
+            values.append(layer(torch.cat(values, -1)))
+        return values[-1]
+
+
+class TwoTowers(nn.Module):
+    """Two ways from one value that meet again, with a way across."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.left, self.right = nn.Linear(20, 32), nn.Linear(32, 24), nn.Linear(32, 24)
+        self.across, self.head = nn.Linear(24, 24), nn.Linear(24, 6)
+
+    def forward(self, x):
+        hidden = self.stem(x)
+        left = self.left(hidden)
+        right = self.right(hidden) + self.across(left)
+        return self.head(left * 2.0 + right)
+
+
 class DLinear(nn.Module):
     """Two maps along time, of a moving average and of what is left (Zeng et al. 2023)."""
 
@@ -120,6 +172,14 @@ def conv(*args, **kwargs):
 MERGED = {
     "lora": (Lora, [(4, 5, 64)], {"linear": 1}),
     "residual": (Residual, [(7, 32)], {"linear": 1}),
+    "residual blocks": (
+        sequence(*[lambda: ResidualBlock(32, 32)] * 6),
+        [(7, 32)],
+        {"linear": 1, "add": 0},
+    ),
+    "nested residual blocks": (NestedResidual, [(7, 24)], {"linear": 1, "sub": 0, "add": 0}),
+    "dense block": (DenseBlock, [(7, 12)], {"linear": 1, "cat": 0}),
+    "towers with a way across": (TwoTowers, [(7, 20)], {"linear": 1, "add": 0}),
     "dlinear": (DLinear, [(4, 48, 7)], {"conv1d": 1}),
     "segmentation head": (
         SegmentationHead,

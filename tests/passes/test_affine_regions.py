@@ -61,7 +61,18 @@ def test_the_region_is_merged(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["lora", "residual", "dlinear", "mean over time", "last token", "concatenation"]
+    "name",
+    [
+        "lora",
+        "residual",
+        "residual blocks",
+        "dense block",
+        "towers with a way across",
+        "dlinear",
+        "mean over time",
+        "last token",
+        "concatenation",
+    ],
 )
 def test_sizes_may_vary(name):
     make, (shape,), _ = MERGED[name]
