@@ -239,7 +239,7 @@ def compress(
     "--plot",
     "picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw the rows of compress here.",
+    help="Draw the rows of compress or growth here.",
 )
 @click.option(
     "--keep",
@@ -259,16 +259,24 @@ def bench(
 ) -> None:
     """Time against eager, inductor and by hand.
 
-    The suites are chain, hyperbolic, ops, regions and zoo, and compress, which runs by itself. Without a name chain and
-    hyperbolic run; the others need packages of the extra `bench`, zoo takes most of an hour, and compress several.
+    The suites are chain, hyperbolic, ops, regions and zoo, and compress and growth, which run by themselves. Without a
+    name chain and hyperbolic run; the others need packages of the extra `bench`, zoo takes most of an hour, and compress
+    several.
     """
+    if "growth" in suites:
+        if suites != ("growth",) or device != "cpu" or seconds is not None or resume or keep is not None:
+            raise click.UsageError(
+                "growth runs by itself, on the CPU, with --only, --threads, --json and --plot alone"
+            )
+        _bench_growth(threads, path, only, picture)
+        return
     if "compress" in suites:
         if suites != ("compress",) or device != "cpu" or seconds is not None:
             raise click.UsageError("compress runs by itself, on the CPU, without --seconds")
         _bench_compress(threads, path, only, resume, picture, keep)
         return
     if picture is not None:
-        raise click.UsageError("--plot: only the suite compress has a picture")
+        raise click.UsageError("--plot: only the suites compress and growth have a picture")
     if keep is not None:
         raise click.UsageError("--keep: only the suite compress has statistics to keep")
     import torch
@@ -284,7 +292,7 @@ def bench(
 
     unknown = [name for name in suites if name not in SUITES]
     if unknown:
-        names = ", ".join([*SUITES, "compress"])
+        names = ", ".join([*SUITES, "compress", "growth"])
         raise click.UsageError(f"there is no suite {unknown[0]!r}; choose from {names}")
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError(
@@ -346,6 +354,35 @@ def _check_folders(files: Mapping[str, Path | None]) -> None:
     for option, file in files.items():
         if file is not None and not file.absolute().parent.is_dir():
             raise click.UsageError(f"{option}: there is no folder {file.absolute().parent}; create it first")
+
+
+def _bench_growth(
+    threads: int | None, path: Path | None, only: tuple[str, ...], picture: Path | None
+) -> None:
+    import torch
+
+    from stonefx.benchmarks.growth import Growth, UnknownGrowth, plot, run, table, write
+
+    _check_folders({"--json": path, "--plot": picture})
+    if threads is not None:
+        torch.set_num_threads(threads)
+    results: list[Growth] = []
+
+    def take(result: Growth) -> None:
+        results.append(result)
+        click.echo(f"{result.case}, {result.layers} layers: {result.total:.1f} s", err=True)
+        if path is not None:
+            write(results, path)
+
+    try:
+        run(only, on_result=take)
+    except UnknownGrowth as error:
+        raise click.UsageError(f"--only: {error}") from None
+    except ImportError as error:
+        raise click.ClickException(f"{error}; install it with `pip install stonefx[bench]`") from None
+    click.echo(table(results))
+    if picture is not None:
+        plot(results, picture)
 
 
 def _bench_compress(
