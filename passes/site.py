@@ -13,6 +13,7 @@ from torch import fx
 
 from .graph.nodes import module_path, source_line, val
 from .graph.weights import leaves, owner
+from .refusal import Refusal
 
 Status = Literal["rewritten", "refused", "near miss"]
 Probe = Callable[[torch.Generator], Sequence[torch.Tensor]]
@@ -51,6 +52,16 @@ class Site:
     replacement: str = ""
     also: tuple[str, ...] = ()
     probes: Probe | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def code(self) -> str:
+        """The code of the reason why the site is left as it is, a key of `refusal.CODES`; empty for any other site."""
+        return self.reason.code if isinstance(self.reason, Refusal) else ""
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """What that reason says, by name."""
+        return self.reason.figures if isinstance(self.reason, Refusal) else {}
 
     @property
     def key(self) -> str:

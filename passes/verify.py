@@ -11,6 +11,7 @@ from torch import fx
 
 from .graph.evaluation import Evaluation, example
 from .graph.nodes import val
+from .refusal import Refusal
 from .site import Site
 
 # A rewrite may be this much less accurate than the original spelling itself is before its bound matters: near
@@ -67,7 +68,7 @@ class Verifier:
         for planted, turns in ((math.nan, _turns(inputs)), (math.inf, 1)):
             for turn in range(turns):
                 problem = problem or trial.spread(_planted(inputs, planted, turn, generator), planted)
-        return f"verification: {problem}" if problem else None
+        return Refusal("verification", problem=problem) if problem else None
 
     def _inputs(self, site: Site, graph: Evaluation, generator: torch.Generator) -> dict[str, Any]:
         """Symbolic sizes at their example, every tensor that is no weight from the site's probes."""

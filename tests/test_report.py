@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from stonefx.passes.refusal import Refusal
 from stonefx.passes.site import Site
 from stonefx.report import Report, Totals, graph_text, graph_totals, write_atomically
 
@@ -208,12 +209,27 @@ def test_json_round_trip(tmp_path):
     text = report(sites=sites).to_json(path)
     document = json.loads(path.read_text())
     assert json.loads(text) == document
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["sites"][0]["guards"] == {"tanh_limit": "inf", "min_norm": 1e-15}
     assert document["sites"][0]["nodes"] == ["linear", "linear_1"]
     assert document["summary"]["parameters_before"] == 66
     assert document["notes"] == ["decoder: not captured"]
     assert not any(name.endswith(".tmp") for name in os.listdir(tmp_path))
+
+
+def test_a_refusal_keeps_its_code_and_figures():
+    why = Refusal("shared", value="relu", count=2, users="linear, linear_1")
+    text = report(sites=[site(status="refused", reason=why), site(reason="two became one")]).to_json()
+    refused, rewritten = Report.from_json(text).sites
+    assert (refused.code, refused.figures["count"]) == ("shared", 2)
+    assert refused.reason == why and "read" not in refused.reason.cure
+    assert (rewritten.code, rewritten.figures) == ("", {})
+    old = json.loads(text) | {"schema": 1}
+    for facts in old["sites"]:
+        del facts["code"], facts["figures"]
+    assert Report.from_json(json.dumps(old)).sites[0].reason == str(why)
+    with pytest.raises(ValueError, match="expected a report of schema 2 or 1, got 3"):
+        Report.from_json(json.dumps(old | {"schema": 3}))
 
 
 def test_merge_prefixes_and_sums():

@@ -9,6 +9,7 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ..refusal import Refusal
 from .arguments import packet
 from .nodes import val
 
@@ -17,7 +18,15 @@ _KEPT = ("stack_trace", "nn_module_stack")
 
 
 class Unrealizable(Exception):
-    """A plan turns out not to be possible, or not to gain anything, for this graph; the message says why."""
+    """A plan turns out not to be possible, or not to gain anything, for this graph.
+
+    Args:
+        refusal: why.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
 
 
 class Emitter:
@@ -27,11 +36,19 @@ class Emitter:
         anchor: the node before which they go; its source line and module become theirs.
         source: another node to take these from.
         fuses: what runs the graph computes views and elementwise work along with a map, as inductor does.
+        what: what is said to be left as it is where that fails.
     """
 
-    def __init__(self, anchor: fx.Node, source: fx.Node | None = None, fuses: bool = False) -> None:
+    def __init__(
+        self,
+        anchor: fx.Node,
+        source: fx.Node | None = None,
+        fuses: bool = False,
+        what: str = "the region is",
+    ) -> None:
         self.anchor = anchor
         self.fuses = fuses
+        self.what = what
         self.kept = {key: value for key, value in (source or anchor).meta.items() if key in _KEPT}
         self.nodes: list[fx.Node] = []
         self.composed: dict[Any, Any] = {}  # what was composed once, to be used again
@@ -65,7 +82,8 @@ class Emitter:
         node = self(target, *args, **keywords)
         if environment is not None and len(environment.guards) > known:
             del environment.guards[known:]
-            raise Unrealizable(f"`{target.overloadpacket.__name__}` would fix sizes that may vary")
+            name = f"`{target.overloadpacket.__name__}`"
+            raise Unrealizable(Refusal("fixes_sizes", operator=name, what=self.what))
         return node
 
     def insert(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:

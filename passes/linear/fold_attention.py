@@ -20,6 +20,7 @@ from ..graph.emit import Emitter, Unrealizable
 from ..graph.nodes import val
 from ..graph.shapes import expression
 from ..graph.weights import leaves
+from ..refusal import PREDICTED, Refusal
 from ..site import Context, Site, refused_site
 from .algebra.bound import merge_bound
 from .algebra.values import Value
@@ -72,30 +73,28 @@ def _visit(node: fx.Node, builder: Builder, context: Context) -> Site | None:
     costs = Costs.of(Value(node, val(node).dim() - 1), context.machine, context.inner)
     before, after = price_of_keys(node, given, query, key, heads, costs)
     site = _site(node, query, key)
-    figures = f"predicted {1e6 * after:.3g} us against {1e6 * before:.3g} us as it stands"
+    told = {"after": 1e6 * after, "before": 1e6 * before}
+    figures = PREDICTED.format(**told)
     width = key.matrix.inputs
     reason = context.denied.get(site.key) or (trained(_weights(query, key)) if context.grad else "")
     if not reason and heads == 1 and key.split:
-        reason = "the features of the key are viewed in a way that its map does not commute with"
+        reason = Refusal("viewed_key")
     if not reason and heads > 1:
-        reason = (
-            f"taking the key map into the query map would make each of {heads} heads {width} features wide instead "
-            f"of {key.matrix.outputs // heads}: {figures}{price_of_values(node, given, builder, heads, costs)}"
-        )
+        values = price_of_values(node, given, builder, heads, costs)
+        narrow = key.matrix.outputs // heads
+        reason = Refusal("key_map_of_heads", heads=heads, width=width, narrow=narrow, values=values, **told)
     if not reason and any(len(builder.counted[each]) > 1 for each in _exclusive(given["key"], key)):
-        reason = "the key map is read by something else too, so it has to be computed"
+        reason = Refusal("shared_key")
     if not reason and width != key.matrix.outputs:
-        reason = (
-            f"the key map changes the width, {width} -> {key.matrix.outputs}, which query and value share"
-        )
+        reason = Refusal("key_width", inputs=width, outputs=key.matrix.outputs)
     if not reason and after > 0.98 * before:
-        reason = f"taking the key map into the query map would be no faster: {figures}"
+        reason = Refusal("key_map_no_faster", **told)
     if reason:
         return replace(site, reason=reason)
     try:
         _rewrite(node, given, key)
     except Unrealizable as problem:
-        return replace(site, reason=f"{problem}, so attention is left as it is")
+        return replace(site, reason=problem.refusal)
     return replace(
         site,
         status="rewritten",
@@ -111,7 +110,7 @@ def _exclusive(node: fx.Node, projection: Projection) -> list[fx.Node]:
 
 def _rewrite(node: fx.Node, given: dict[str, Any], key: Projection) -> None:
     """`attention(q, W y + b, v)` becomes `attention(W^T q, y, v)`."""
-    emit = Emitter(node)
+    emit = Emitter(node, what="attention is")
     weight = key.matrix.node
     if val(weight).dim() > 2:  # of a convolution that looks at a single place
         weight = emit(aten.reshape.default, weight, list(val(weight).shape[:2]))

@@ -12,6 +12,7 @@ from ..graph.effects import Effects, effects
 from ..graph.emit import Emitter, Unrealizable
 from ..graph.nodes import val
 from ..graph.weights import leaves, weight_only_nodes
+from ..refusal import PREDICTED, Refusal
 from ..site import Context, Site, refused_site
 from .algebra.bound import merge_bound
 from .algebra.values import Value, size_at
@@ -67,14 +68,14 @@ def _visit(found: Sum, fixed: set[fx.Node], facts: Effects, context: Context) ->
         try:
             return _rewrite(found, site, costs)
         except Unrealizable as problem:
-            reason = f"{problem}, so the products are left as they are"
+            reason = problem.refusal
     return replace(site, reason=reason)
 
 
 def _rewrite(found: Sum, site: Site, costs: Costs) -> Site:
-    figures = _figures(found, costs)
+    figures = PREDICTED.format(**_figures(found, costs))
     output = found.root
-    emit = Emitter(output)
+    emit = Emitter(output, what="the products are")
     try:
         result, read = _emit(emit, found)
     except Unrealizable:
@@ -121,11 +122,11 @@ def _emit(emit: Emitter, found: Sum) -> tuple[fx.Node, list[fx.Node]]:
 def _loses(found: Sum, costs: Costs) -> str:
     """Why the products had better stay apart; empty where one is faster, at every size that may come."""
     if _after(found, costs) > _before(found, costs) * (1 - GAIN):
-        return f"one product would be no faster: {_figures(found, costs)}"
+        return Refusal("product_no_faster", **_figures(found, costs))
     for size in SIZES_TRIED if found.varies else ():
         at = replace(costs, symbols=size)
         if _after(found, at) > _before(found, at):
-            return f"one product would be slower where varying sizes are {size}: {_figures(found, costs)}"
+            return Refusal("product_slower_at", size=size, **_figures(found, costs))
     return ""
 
 
@@ -150,9 +151,9 @@ def _addition(found: Sum, costs: Costs) -> float:
     return costs.elementwise(1, entries, 2)
 
 
-def _figures(found: Sum, costs: Costs) -> str:
-    before, after = 1e6 * _before(found, costs), 1e6 * _after(found, costs)
-    return f"predicted {after:.3g} us against {before:.3g} us as it stands"
+def _figures(found: Sum, costs: Costs) -> dict[str, float]:
+    """Microseconds of the products together and as they stand."""
+    return {"after": 1e6 * _after(found, costs), "before": 1e6 * _before(found, costs)}
 
 
 def _site(found: Sum) -> Site:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import fx
@@ -12,6 +11,7 @@ from ..graph.emit import Emitter, Unrealizable
 from ..graph.nodes import val
 from ..graph.shapes import expression
 from ..graph.weights import leaves, weight_only_nodes
+from ..refusal import PREDICTED, Refusal
 from ..site import Context, Site, refused_site
 from .algebra.bound import merge_bound
 from .algebra.values import Value
@@ -54,12 +54,12 @@ def _visit(run: Run, fixed: set[fx.Node], facts: Effects, context: Context) -> l
     nodes, source = [step.node for step in run.steps], run.steps[0].operand
     reason = contraction_obstacle(nodes, run.weights(), [source], fixed, facts, context)
     if not reason and run.shared is not None:
-        reason = f"the value {run.shared.name!r} between the products is read by something else too"
+        reason = Refusal("shared_product", value=run.shared.name)
     if reason:
         return [replace(whole, reason=reason)]
     parts = _cut(run, costs)
     if all(len(part.contractions) == 1 for part in parts):
-        return [replace(whole, reason=f"one product would be no faster: {_figures(run, [run], costs)}")]
+        return [replace(whole, reason=Refusal("product_no_faster", **_figures(run, costs)))]
     sites = []
     for part in parts:
         if len(part.contractions) == 1:
@@ -71,16 +71,16 @@ def _visit(run: Run, fixed: set[fx.Node], facts: Effects, context: Context) -> l
                 sites.append(_rewrite(part, site, costs))
                 continue
             except Unrealizable as problem:
-                reason = f"{problem}, so the products are left as they are"
+                reason = problem.refusal
         sites.append(replace(site, reason=reason))
     return sites
 
 
 def _rewrite(run: Run, site: Site, costs: Costs) -> Site:
-    figures = _figures(run, [run], costs)
+    figures = PREDICTED.format(**_figures(run, costs))
     widths = " then ".join(_spelled(step) for step in run.contractions)
     output = run.last
-    emit = Emitter(output)
+    emit = Emitter(output, what="the products are")
     try:
         result, read = emit_run(emit, run)
     except Unrealizable:
@@ -131,20 +131,18 @@ def _loses(run: Run, costs: Costs) -> str:
     before, after = seconds_apart(run, costs), contraction_seconds(run, costs)
     lighter = contraction_flops(run) <= sum(contraction_flops(Run([step])) for step in run.contractions)
     if after > before * (1 if lighter else 1 - GAIN):
-        return f"one product would be no faster: {_figures(run, [run], costs)}"
+        return Refusal("product_no_faster", **_figures(run, costs))
     varying = not all(isinstance(expression(size), int) for size in run.sizes.values())
     for size in SIZES_TRIED if varying else ():
         at = replace(costs, symbols=size)
         if contraction_seconds(run, at) > seconds_apart(run, at):
-            return (
-                f"one product would be slower where varying sizes are {size}: {_figures(run, [run], costs)}"
-            )
+            return Refusal("product_slower_at", size=size, **_figures(run, costs))
     return ""
 
 
-def _figures(run: Run, parts: Sequence[Run], costs: Costs) -> str:
-    after = sum(contraction_seconds(part, costs) for part in parts)
-    return f"predicted {1e6 * after:.3g} us against {1e6 * seconds_apart(run, costs):.3g} us as it stands"
+def _figures(run: Run, costs: Costs) -> dict[str, float]:
+    """Microseconds of one product and of the run as it stands."""
+    return {"after": 1e6 * contraction_seconds(run, costs), "before": 1e6 * seconds_apart(run, costs)}
 
 
 def _spelled(step: Contraction) -> str:

@@ -16,6 +16,7 @@ from ..graph.emit import Emitter
 from ..graph.nodes import val
 from ..graph.shapes import is_row_major
 from ..graph.weights import is_view_of_leaf, leaves, merged_name, weight_only_nodes
+from ..refusal import Refusal
 from ..site import Context, Site, refused_site
 from .algebra.bound import merge_bound
 from .algebra.values import Value
@@ -81,17 +82,19 @@ def _visit(maps: Sequence[fx.Node], fixed: set[fx.Node], facts: Effects, context
         gains.append((before, after))
     site = _site(maps, value, outputs)
     before, after = gains[0]
-    figures = (
-        f"predicted {1e6 * after:.3g} us against {1e6 * before:.3g} us as they stand at {value.rows()} rows"
-    )
-    widths = " + ".join(map(str, outputs))
+    told: dict[str, Any] = {
+        "what": f"{inputs} -> {' + '.join(map(str, outputs))}",
+        "after": 1e6 * after,
+        "before": 1e6 * before,
+        "rows": value.rows(),
+    }
     reason = context.denied.get(site.key) or _obstacle(maps, operand, facts, context)
     if not reason and after > before * (1 - _GAIN):
-        reason = f"one map {inputs} -> {widths} would be no faster: {figures}"
+        reason = Refusal("fan_out_no_faster", **told)
     if not reason and any(wide > narrow for narrow, wide in gains[1:]):
-        reason = f"one map {inputs} -> {widths} would be slower at some sizes: {figures}"
+        reason = Refusal("fan_out_slower_at", **told)
     if not reason and not all(_accepts_parts(node, sum(outputs)) for node in maps):
-        reason = "a result is viewed in a way that a part of a wider result does not allow"
+        reason = Refusal("viewed")
     if reason:
         return replace(site, reason=reason)
     _bring_forward([weight for node in maps for weight in node.all_input_nodes[1:]], maps[0], fixed)
@@ -99,7 +102,8 @@ def _visit(maps: Sequence[fx.Node], fixed: set[fx.Node], facts: Effects, context
     return replace(
         site,
         status="rewritten",
-        reason=f"{len(maps)} maps of {operand.name!r} became one, {inputs} -> {widths}; {figures}",
+        reason=f"{len(maps)} maps of {operand.name!r} became one, {told['what']}; predicted {told['after']:.3g} us "
+        f"against {told['before']:.3g} us as they stand at {told['rows']} rows",
         replacement=site.output,
         also=tuple(node.name for node in maps[1:]),
         bound=merge_bound([inputs], val(operand).dtype),
@@ -113,16 +117,16 @@ def _obstacle(maps: Sequence[fx.Node], operand: fx.Node, facts: Effects, context
         return problem
     for node in maps:
         if facts.writer(node) is not None:
-            return f"the result {node.name!r} is changed in place"
+            return Refusal("value_changed", role="result", value=node.name, at="")
         if not is_row_major(val(node)):
-            return f"the result {node.name!r} is not row-major"
+            return Refusal("not_row_major", value=node.name)
         if any(user.op == "output" for user in node.users):
-            return f"the result {node.name!r} is returned, and would be a view of a larger one"
+            return Refusal("returned_part", value=node.name)
     problem = kept_or_changed(weights, facts, context)
     if problem:
         return problem
     if facts.written_between(operand, maps[0], maps[-1]) is not None:
-        return f"the value {operand.name!r} that they read is changed in between"
+        return Refusal("read_value_changed", value=operand.name, readers="they", when="in between")
     return ""
 
 

@@ -8,6 +8,7 @@ from torch import fx
 
 from ..graph.effects import Effects, effects
 from ..graph.emit import Unrealizable
+from ..refusal import Refusal
 from ..site import Context, Site
 from .algebra.values import Value
 from .build.breaks import breaks
@@ -105,10 +106,10 @@ def _visit(
     try:
         read = realize(decision)
     except Unrealizable as problem:
-        return replace(site, reason=f"{problem}, so the region is left as it is")
+        return replace(site, reason=problem.refusal)
     return subject.rewritten(site, read)
 
 
 def _instead(other: Decision) -> str:
     value = other.tree.value
-    return f"the region that ends at {value.node.name!r} with its features along axis {value.axis} is merged instead"
+    return Refusal("other_axis", value=value.node.name, axis=value.axis)

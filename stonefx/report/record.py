@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stonefx.passes.refusal import Refusal
 from stonefx.passes.site import Site
 from stonefx.report.files import write_atomically
 from stonefx.report.listing import graph_text
@@ -19,12 +20,15 @@ from stonefx.report.totals import Totals
 
 __all__ = ["SCHEMA", "Report", "Totals", "graph_text"]
 
-SCHEMA = 1
+SCHEMA = 2
+_READ = (1, 2)  # 1 had no codes and figures
 _PUBLIC = (
     "pass_name",
     "target",
     "status",
     "reason",
+    "code",
+    "figures",
     "module_path",
     "source",
     "nodes",
@@ -121,7 +125,7 @@ class Report:
             FileNotFoundError: the folder of `path` does not exist.
 
         >>> json.loads(Report().to_json())["schema"]
-        1
+        2
         """
         document = {
             "schema": SCHEMA,
@@ -150,8 +154,8 @@ class Report:
         ['decoder: not captured']
         """
         document = json.loads(text)
-        if document.get("schema") != SCHEMA:
-            raise ValueError(f"expected a report of schema {SCHEMA}, got {document.get('schema')!r}")
+        if document.get("schema") not in _READ:
+            raise ValueError(f"expected a report of schema {SCHEMA} or 1, got {document.get('schema')!r}")
         summary = document["summary"]
         before, after = (
             Totals(**{name: summary[f"{name}_{when}"] for name in ("parameters", "flops", "bytes")})
@@ -213,7 +217,11 @@ def _site(facts: dict[str, Any]) -> Site:
         for name in ("original_error", "max_error", "bound")
         if facts.get(name) is not None
     }
-    return Site(**facts | numbers | {"nodes": tuple(facts["nodes"])})
+    code, figures = facts.pop("code", ""), facts.pop("figures", {})
+    site = Site(**facts | numbers | {"nodes": tuple(facts["nodes"])})
+    if code:
+        site.reason = Refusal.restored(str(site.reason), str(code), dict(figures))
+    return site
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from torch import fx
 
 from ...graph.nodes import val
 from ...graph.weights import leaves
+from ...refusal import Refusal
 from ...site import Site, refused_site
 from ..algebra.elements import mixes, weights_of
 from ..algebra.readings import Stops
@@ -66,10 +67,9 @@ def shared_reason(node: fx.Node, builder: Builder) -> str:
     users = builder.counted[node]
     others = [user for user in users if user.op != "output"]
     if len(others) < len(users):
-        return f"the intermediate {node.name!r} is returned, so it has to be computed"
-    used = f"is used in {len(others)} places ({', '.join(user.name for user in others[:4])}"
-    used += ", ...)" if len(others) > 4 else ")"
-    return f"the intermediate {node.name!r} {used}, so it has to be computed"
+        return Refusal("returned", value=node.name)
+    names = ", ".join([*(user.name for user in others[:4]), *(["..."] if len(others) > 4 else [])])
+    return Refusal("shared", value=node.name, count=len(others), users=names)
 
 
 def _broken_maps(

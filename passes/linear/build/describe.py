@@ -11,6 +11,7 @@ from torch import fx
 from ...graph.arguments import packet
 from ...graph.nodes import source_line, val
 from ...graph.weights import leaves
+from ...refusal import Refusal
 from ...site import Site, common_path
 from ..algebra.bound import merge_bound
 from ..algebra.elements import Convolve, Deviation, Scale, Shift
@@ -87,9 +88,17 @@ class Subject:
         border = next(filter(None, (_border(level) for level in self.tree.walk())), "")
         if border:
             return border
-        return (
-            f"merging {self._ways()} {verdict}: predicted {after:.3g} us against {before:.3g} us as it stands "
-            f"{where}, {merged:,} against {now:,} weights"
+        return Refusal(
+            "no_faster",
+            what=self._ways(),
+            verdict=verdict,
+            after=after,
+            before=before,
+            where=where,
+            rows=rows,
+            slower_at=size,
+            merged=merged,
+            weights=now,
         )
 
     def _target(self) -> str:
@@ -164,10 +173,7 @@ def _border(level: Tree) -> str:
     pads = any(isinstance(element, Convolve) and element.pads for element in level.elements)
     if not pads or not any(isinstance(e, Shift) for child in level.children for e in child.elements):
         return ""
-    return (
-        f"the constant that {level.children[0].value.node.name!r} adds is zero in the padding of "
-        f"{level.value.node.name!r}, so that a merged map would be wrong at the border"
-    )
+    return Refusal("border", value=level.children[0].value.node.name, convolution=level.value.node.name)
 
 
 def _piece(choice: Choice) -> list[int]:

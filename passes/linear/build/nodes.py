@@ -12,6 +12,7 @@ from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import same_sizes
 from ...graph.weights import Matrix
+from ...refusal import Refusal
 from ..algebra.compose import Composition, compose_source
 from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
 from ..algebra.paths import elements_between, path_between
@@ -126,9 +127,7 @@ class Realizer:
             return held
         again = _as_it_was(held, level, top, top)
         if again is None:
-            raise Unrealizable(
-                f"{top.value.node.name!r} can only be computed on values of the shape that it had"
-            )
+            raise Unrealizable(Refusal("fixed_shape", value=top.value.node.name))
         target, args, kwargs = again
         made = val(top.value.node)
         if any(result.alias_info is not None for result in target._schema.returns):

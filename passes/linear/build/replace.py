@@ -15,6 +15,7 @@ from ...graph.effects import storage, written_operands
 from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import memory_format, same_sizes
+from ...refusal import Refusal
 from ..plan.decide import Decision
 from .nodes import Realizer
 
@@ -38,7 +39,7 @@ def realize(decision: Decision) -> list[fx.Node]:
     given = tree.given()
     unknown = sizes.unfindable(inner, given)
     if unknown is not None:
-        raise Unrealizable(f"the size {unknown.name!r} is read off a value that would no longer be computed")
+        raise Unrealizable(Refusal("lost_size", value=unknown.name))
     emit = Emitter(output, fuses=decision.costs.fuses)
     realizer = Realizer(emit)
     try:
@@ -61,16 +62,16 @@ def _as_before(emit: Emitter, current: fx.Node, decision: Decision, given: Seque
     output = decision.tree.value.node
     value, before = val(current), val(output)
     if not same_sizes(value.shape, before.shape):
-        raise Unrealizable(f"the shape {list(value.shape)} is not known to be {list(before.shape)}")
+        raise Unrealizable(
+            Refusal("unknown_shape", came=str(list(value.shape)), expected=str(list(before.shape)))
+        )
     wanted = memory_format(before) or torch.contiguous_format  # a part of something larger may come alone
     alone = storage(current) not in {storage(node) for node in given}
     if alone and (memory_format(value) == wanted or same_sizes(value.stride(), before.stride())):
         return current
     copy = decision.costs.elementwise(decision.costs.rows(decision.tree), decision.tree.width)
     if not decision.gains_despite(copy):
-        raise Unrealizable(
-            "the result would have to be copied into its memory format, which takes the gain away"
-        )
+        raise Unrealizable(Refusal("copied"))
     return emit.call(aten.clone.default, {"self": current, "memory_format": wanted})
 
 

@@ -12,6 +12,7 @@ from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import memory_format, same_sizes
 from ...graph.weights import merged_name
+from ...refusal import Refusal
 from .contraction import Contraction, Labels
 from .steps import Permute, Placed, Run, Scaled
 
@@ -70,14 +71,14 @@ def _batched(emit: Emitter, source: fx.Node, weight: fx.Node, bias: fx.Node | No
 def _as_before(emit: Emitter, result: fx.Node, run: Run) -> fx.Node:
     value, before = val(result), val(run.last)
     if not same_sizes(value.shape, before.shape):
-        raise Unrealizable(f"the shape {list(value.shape)} is not known to be {list(before.shape)}")
+        raise Unrealizable(
+            Refusal("unknown_shape", came=str(list(value.shape)), expected=str(list(before.shape)))
+        )
     wanted = memory_format(before)
     if same_sizes(value.stride(), before.stride()) or (wanted and memory_format(value) == wanted):
         return result
     if wanted is None:
-        raise Unrealizable(
-            f"the result has strides {tuple(before.stride())}, which no memory format of torch has"
-        )
+        raise Unrealizable(Refusal("product_strides", strides=str(tuple(before.stride()))))
     return emit.call(aten.clone.default, {"self": result, "memory_format": wanted})
 
 

@@ -9,6 +9,7 @@ from torch import fx
 from ...graph.effects import Effects
 from ...graph.nodes import val
 from ...graph.weights import is_view_of_leaf, leaves, name_of
+from ...refusal import Refusal
 from ...site import Context
 from ..read.obstacles import kept_or_changed, trained
 
@@ -35,22 +36,24 @@ def contraction_obstacle(
     if problem:
         return problem
     if any(node in facts.autocast for node in nodes):
-        return "a product runs under autocast, where its dtype is chosen at run time"
+        return Refusal("autocast_product")
     if len({node in facts.no_grad for node in nodes}) > 1:
-        return "a no_grad region begins or ends between the products"
+        return Refusal("gradient_mode", what="products")
     if not val(nodes[-1]).dtype.is_floating_point:
-        return f"the products compute in {str(val(nodes[-1]).dtype).removeprefix('torch.')}"
+        return Refusal("product_dtype", dtype=str(val(nodes[-1]).dtype).removeprefix("torch."))
     for weight in weights:
         if weight not in fixed or not ("fold" in weight.meta or is_view_of_leaf(weight)):
             names = ", ".join(name_of(leaf) for leaf in leaves([weight]))
-            return f"the weight is a parametrisation, computed from {names}"
+            return Refusal("parametrised_product", names=names)
     problem = kept_or_changed(weights, facts, context)
     if problem:
         return problem
     for node in nodes:
         if facts.writer(node) is not None:
-            return f"the value {node.name!r} is changed in place"
+            return Refusal("value_changed", role="value", value=node.name, at="")
     for source in sources:
         if facts.written_between(source, nodes[0], nodes[-1]) is not None:
-            return f"the value {source.name!r} that the products read is changed before their end"
+            return Refusal(
+                "read_value_changed", value=source.name, readers="the products", when="before their end"
+            )
     return ""

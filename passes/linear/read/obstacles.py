@@ -14,6 +14,7 @@ from ...graph.effects import Effects
 from ...graph.nodes import source_line, val
 from ...graph.shapes import memory_format
 from ...graph.weights import leaves, name_of
+from ...refusal import Refusal
 from ...site import Context
 from ..algebra.tree import Tree
 
@@ -27,18 +28,13 @@ def obstacle(tree: Tree, facts: Effects, context: Context) -> str:
         if problem:
             return problem
     if len({node in facts.no_grad for node in tree.nodes()}) > 1:
-        return (
-            "a no_grad region begins or ends between the maps, so that only some of them let gradients pass"
-        )
+        return Refusal("gradient_mode", what="maps")
     written = _written(tree, facts)
     if written is not None:
         return written
     output = tree.value.node
     if memory_format(val(output)) is None and not _is_part(output):
-        return (
-            f"the result has strides {tuple(val(output).stride())}, which no memory format of torch has, and later "
-            "views may rely on them"
-        )
+        return Refusal("strides", strides=str(tuple(val(output).stride())))
     return ""
 
 
@@ -48,22 +44,19 @@ def trained(weights: Iterable[fx.Node]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return (
-        f"gradients are wanted of {', '.join(names[:4])}{more}: merging would train another parametrisation; "
-        "call the model under torch.no_grad(), or use stonefx.optimize"
-    )
+    return Refusal("trained", names=", ".join(names[:4]) + more)
 
 
 def kept_or_changed(weights: Iterable[fx.Node], facts: Effects, context: Context) -> str:
     """What is said of weights that are to be kept, or that the graph writes to; empty if there are none."""
     for leaf in leaves(weights):
         if context.keeps(name_of(leaf)):
-            return f"the weight {name_of(leaf)!r} is to be kept as it is"
+            return Refusal("kept", weight=name_of(leaf))
         if reason := context.untraced.get(name_of(leaf)):
-            return f"the weight {name_of(leaf)!r} is not folded: {reason}"
+            return Refusal("untraced", weight=name_of(leaf), why=reason)
         writer = facts.writer(leaf)
         if writer is not None:
-            return f"the weight {name_of(leaf)!r} is changed inside the graph by {call(writer)}{_at(writer)}"
+            return Refusal("weight_changed", weight=name_of(leaf), operator=call(writer), at=_at(writer))
     return ""
 
 
@@ -88,11 +81,11 @@ def _written(tree: Tree, facts: Effects) -> str | None:
     for node in tree.given():
         writer = facts.written_between(node, first, last)
         if writer is not None:
-            return f"the chain's input {node.name!r} is changed in place before its end{_at(writer)}"
+            return Refusal("input_changed", value=node.name, at=_at(writer))
     for node in nodes:
         writer = facts.writer(node)
         if writer is not None and node is not last:
-            return f"the intermediate {node.name!r} is changed in place{_at(writer)}"
+            return Refusal("value_changed", role="intermediate", value=node.name, at=_at(writer))
     return None
 
 
