@@ -12,13 +12,14 @@ from ...graph.shapes import same_sizes
 from ...graph.weights import is_view_of_leaf, leaves, name_of, weight_only_nodes
 from ...site import Context
 from ..algebra.elements import Apply, Convolve, Deviation, Element, Scale, Shift, feature_value, weights_of
-from ..algebra.readings import Joins, Maps, Reading, Stops
+from ..algebra.readings import Joins, Maps, Moves, Reading, Stops
 from ..algebra.values import Value, readable
 from .arithmetic import read_affine, read_batch_norm
-from .moves import is_idle_pad, is_idle_upsample, read_move
+from .moves import read_move
 from .norms import read_norm
 from .obstacles import call, kept_or_changed
 from .products import read_map
+from .resampling import is_idle_pad, is_idle_upsample
 from .selections import read_selection
 
 aten = torch.ops.aten
@@ -71,8 +72,18 @@ class Reader:
     def _map(self, node: fx.Node) -> tuple[Value, int, tuple[Element, ...]] | None:
         if node not in self._maps:
             tensor = is_operator(node) and isinstance(node.meta.get("val"), torch.Tensor)
-            self._maps[node] = read_map(node, self.fixed) if tensor else None
+            found = read_map(node, self.fixed) if tensor else None
+            self._maps[node] = None if found is not None and self._is_carry(node, found) else found
         return self._maps[node]
+
+    def _is_carry(self, node: fx.Node, found: tuple[Value, int, tuple[Element, ...]]) -> bool:
+        """Whether a product with a matrix that is computed at run time is better read as one from the other side."""
+        operand, axis, elements = found
+        if any(weight in self.fixed for element in elements[:1] for weight in weights_of(element)):
+            return False
+        move = read_move(node, axis)
+        # A map that cannot be merged, as its weight is no weight, is reported where there is nothing else to say.
+        return move is not None and (self.read(move.operand) is not None or self.read(operand) is None)
 
     def _read(self, value: Value) -> Reading | None:
         node, axis = value.node, value.axis
@@ -100,9 +111,16 @@ class Reader:
             joined
             or read_selection(node, axis)
             or self._read_same(node, axis)
-            or read_move(node, axis)
+            or self._read_carry(node, axis)
             or self._read_stop(node, axis)
         )
+
+    def _read_carry(self, node: fx.Node, axis: int) -> Moves | Stops | None:
+        move = read_move(node, axis)
+        if move is None or move.view:
+            return move
+        problem = self._numeric_problem(node, move.operand)
+        return Stops(node, move.operand, problem) if problem else move
 
     def _read_join(self, node: fx.Node, axis: int) -> Joins | Stops | None:
         if packet(node) is not aten.cat:
