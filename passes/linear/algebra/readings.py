@@ -40,6 +40,7 @@ class Moves:
         preserves: a value that is constant along the other axes stays the same constant.
         rigid: the operation takes features of this width only.
         beside: what it reads besides the operand and keeps, such as a mask, indices or a matrix.
+        scales: it scales each place by itself, which costs the same on either side of a map.
         summed: how many entries of the operand each entry of the result is a weighted sum of; 1 where nothing is
             multiplied.
     """
@@ -52,6 +53,7 @@ class Moves:
     preserves: bool = True
     rigid: bool = False
     beside: tuple[fx.Node, ...] = ()
+    scales: bool = False
     summed: Any = 1
 
 

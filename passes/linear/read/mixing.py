@@ -60,7 +60,7 @@ def _scale(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
             continue
         if _is_along(value, node, axis) and _is_beside(other, node, axis):
             operand = Value(value, _behind(value, node, axis))
-            return Moves(node, operand, again(node, axis, name), preserves=False, beside=(other,))
+            return Moves(node, operand, again(node, axis, name), preserves=False, beside=(other,), scales=True)
     return None
 
 
@@ -70,7 +70,7 @@ def _masked_fill(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | Non
     if not is_zero(given["value"]) or not _is_along(value, node, axis) or not _is_beside(mask, node, axis):
         return None
     operand = Value(value, _behind(value, node, axis))
-    return Moves(node, operand, again(node, axis), preserves=False, beside=(mask,))
+    return Moves(node, operand, again(node, axis), preserves=False, beside=(mask,), scales=True)
 
 
 def _where(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -91,7 +91,7 @@ def _where(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
         changed = {other: none} if isinstance(zero, fx.Node) else {}
         operand = Value(value, _behind(value, node, axis))
         replay = again(node, axis, name, **changed)
-        return Moves(node, operand, replay, preserves=False, beside=(mask,))
+        return Moves(node, operand, replay, preserves=False, beside=(mask,), scales=True)
     return None
 
 

@@ -11,7 +11,7 @@ from ...graph.nodes import val
 from ...graph.shapes import same_sizes
 from ...graph.weights import is_view_of_leaf, leaves, name_of, weight_only_nodes
 from ...site import Context
-from ..algebra.elements import Apply, Convolve, Deviation, Element, Scale, Shift, feature_value, weights_of
+from ..algebra.elements import Apply, Convolve, Deviation, Element, Scale, Shift, feature_value, mixes, weights_of
 from ..algebra.readings import Joins, Maps, Moves, Reading, Stops
 from ..algebra.values import Value, readable
 from .arithmetic import read_affine, read_batch_norm
@@ -83,7 +83,18 @@ class Reader:
             return False
         move = read_move(node, axis)
         # A map that cannot be merged, as its weight is no weight, is reported where there is nothing else to say.
-        return move is not None and (self.read(move.operand) is not None or self.read(operand) is None)
+        return move is not None and (self._is_mapped(move.operand) or not self._is_mapped(operand))
+
+    def _is_mapped(self, value: Value) -> bool:
+        """Whether a value comes from a map of its features."""
+        reading = self.read(value)
+        if isinstance(reading, Maps) and any(map(mixes, reading.elements)):
+            return True
+        if isinstance(reading, Stops) and reading.is_map:
+            return True
+        if isinstance(reading, Maps | Moves | Stops):
+            return self._is_mapped(reading.operand)
+        return reading is not None and any(map(self._is_mapped, reading.operands))
 
     def _read(self, value: Value) -> Reading | None:
         node, axis = value.node, value.axis
@@ -119,6 +130,8 @@ class Reader:
         move = read_move(node, axis)
         if move is None or move.view:
             return move
+        if move.scales and not self._is_mapped(move.operand):
+            return None  # nothing is gained by going on
         problem = self._numeric_problem(node, move.operand)
         return Stops(node, move.operand, problem) if problem else move
 
