@@ -8,7 +8,6 @@ from torch import fx
 
 from ...graph.effects import Effects
 from ...graph.nodes import val
-from ...graph.weights import is_view_of_leaf, leaves, name_of
 from ...site import Context
 from ..read.obstacles import kept_or_changed, trained
 
@@ -41,9 +40,8 @@ def contraction_obstacle(
     if not val(nodes[-1]).dtype.is_floating_point:
         return f"the products compute in {str(val(nodes[-1]).dtype).removeprefix('torch.')}"
     for weight in weights:
-        if weight not in fixed or not ("fold" in weight.meta or is_view_of_leaf(weight)):
-            names = ", ".join(name_of(leaf) for leaf in leaves([weight]))
-            return f"the weight is a parametrisation, computed from {names}"
+        if weight not in fixed:
+            return f"the weight {weight.name!r} is computed at run time"
     problem = kept_or_changed(weights, facts, context)
     if problem:
         return problem

@@ -9,7 +9,7 @@ from ...graph.arguments import is_operator, named_arguments, packet
 from ...graph.effects import Effects, written_operands
 from ...graph.nodes import val
 from ...graph.shapes import same_sizes
-from ...graph.weights import is_view_of_leaf, leaves, name_of, weight_only_nodes
+from ...graph.weights import weight_only_nodes
 from ...site import Context
 from ..algebra.elements import Apply, Convolve, Deviation, Element, Scale, Shift, feature_value, mixes, weights_of
 from ..algebra.readings import Joins, Maps, Moves, Reading, Stops
@@ -181,12 +181,6 @@ class Reader:
             return (
                 f"the weight {weight.name!r} is computed at run time or is an input of the graph, "
                 "not a parameter, so there is nothing to fold"
-            )
-        if not is_view_of_leaf(weight):
-            names = ", ".join(name_of(leaf) for leaf in leaves([weight]))
-            return (
-                f"the weight is a parametrisation, computed by {call(weight)} from {names}; "
-                "remove it (torch.nn.utils.parametrize.remove_parametrizations) so that it can be merged"
             )
         for element in elements:
             if isinstance(element, Shift) and not self._adds_features(node, axis, element):
