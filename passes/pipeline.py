@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
+from .fold_weights import WEIGHT_EXPRESSIONS
 from .graph.nodes import source_line
 from .hyperbolic import HYPERBOLIC
 from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTION_SUMS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT
@@ -26,13 +27,21 @@ PIPELINE: dict[str, Pass] = {
         LINEAR_CONTRACTION_SUMS,  # behind it: each term has become one product
         LINEAR_FAN_OUT,  # behind it: maps that were merged through a shared value have become maps of one value
         HYPERBOLIC,
+        WEIGHT_EXPRESSIONS,  # behind all that may make a weight expression part of something larger
         LOWER,  # last: turns what was recognised into the operators that will run
     )
 }
 # These fold weights away, so that a model whose sizes are fixed has no original left to run at other sizes.
 FOLDING = tuple(
     item.name
-    for item in (ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTIONS, LINEAR_CONTRACTION_SUMS, LINEAR_FAN_OUT)
+    for item in (
+        ATTENTION,
+        LINEAR_CHAINS,
+        LINEAR_CONTRACTIONS,
+        LINEAR_CONTRACTION_SUMS,
+        LINEAR_FAN_OUT,
+        WEIGHT_EXPRESSIONS,
+    )
 )
 TARGETS: tuple[str, ...] = tuple(
     dict.fromkeys(target for item in PIPELINE.values() for target in item.targets)

@@ -92,12 +92,12 @@ CODES: dict[str, Code] = {
         "nothing to fold",
         "Make it a parameter or a buffer of the model if it never changes.",
     ),
-    "parametrised": Code(
-        "the weight is a parametrisation, computed by {operator} from {names}; remove it "
-        "(torch.nn.utils.parametrize.remove_parametrizations) so that it can be merged",
-        "`torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')`.",
+    "run_time_product": Code("the weight {weight!r} is computed at run time"),
+    "expression_changed": Code("{value!r}, which is computed from weights, is changed by {operator}{at}"),
+    "autocast_weight": Code(
+        "the weight {weight!r} goes through {operator} under autocast, where the dtype is chosen at run time",
+        "Convert the model (`model.bfloat16()`) and call it without autocast.",
     ),
-    "parametrised_product": Code("the weight is a parametrisation, computed from {names}"),
     "no_bias": Code("the term that {operator} adds is not a bias: it is not one weight a feature"),
     "statistics": Code("the statistics of {operator} are not buffers of the model"),
     # Numbers.
@@ -156,6 +156,7 @@ CODES: dict[str, Code] = {
     ),
     "fixed_shape": Code("{value!r} can only be computed on values of the shape that it had"),
     "lost_size": Code("the size {value!r} is read off a value that would no longer be computed"),
+    "unknown_strides": Code("{operator} makes a result of unknown strides"),
     "unknown_shape": Code("the shape {came} is not known to be {expected}"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 from ..refusal import Refusal
 from .arguments import packet
 from .nodes import val
+from .shapes import expression, hint
 
 aten = torch.ops.aten
 _KEPT = ("stack_trace", "nn_module_stack")
+# Stands for a size that only the data decides.
+_UNKNOWN = 4
 
 
 class Unrealizable(Exception):
@@ -86,6 +90,52 @@ class Emitter:
             raise Unrealizable(Refusal("fixes_sizes", operator=name, what=self.what))
         return node
 
+    def call_sized(self, target: Any, given: dict[str, Any], shape: Sequence[Any]) -> fx.Node:
+        """As `call`, with the sizes of the result, which are known: where some vary, no kernel is asked about them.
+
+        Args:
+            target: the operator.
+            given: its arguments by their schema names.
+            shape: the sizes of the result.
+
+        Raises:
+            Unrealizable: the result is no dense tensor, so that its strides are not known.
+        """
+        schema = target._schema.arguments
+        aliases = any(result.alias_info is not None for result in target._schema.returns)
+        if aliases or not (_varies(shape) or any(map(_varies_in, _inputs(given)))):
+            return self.call(target, given)
+        args = tuple(given[a.name] for a in schema if not a.kwarg_only and a.name in given)
+        kwargs = {a.name: given[a.name] for a in schema if a.kwarg_only and a.name in given}
+        found = self.example(target, args, kwargs)
+        order = sorted(range(found.dim()), key=lambda axis: -found.stride(axis))
+        dense = 1
+        for axis in reversed(order):
+            if found.shape[axis] > 1 and found.stride(axis) != dense:
+                raise Unrealizable(Refusal("unknown_strides", operator=f"`{target.overloadpacket.__name__}`"))
+            dense *= found.shape[axis]
+        with self.fake_mode():
+            made = torch.empty([shape[axis] for axis in order], dtype=found.dtype, device=found.device)
+            value = made.permute([order.index(axis) for axis in range(len(order))])
+        return self.insert(target, args, kwargs, value)
+
+    def example(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        """The fake value of a call at the example sizes, which asks nothing about those that vary."""
+
+        def at_example(node: fx.Node) -> Any:
+            value = self._fake(node)
+            if not isinstance(value, torch.Tensor):
+                return hint(value, _UNKNOWN) if isinstance(value, torch.SymInt) else value
+            if not _varies(value.shape):
+                return value
+            sizes = [hint(size, _UNKNOWN) for size in value.shape]
+            strides = [hint(stride, 1) for stride in value.stride()]
+            return torch.empty_strided(sizes, strides, dtype=value.dtype, device=value.device)
+
+        with torch.no_grad(), enable_python_dispatcher(), self.fake_mode():
+            values, keywords = fx.node.map_arg((args, kwargs), at_example)
+            return target(*values, **keywords)  # type: ignore[no-any-return]
+
     def insert(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:
         """Emit a call whose fake value is known."""
         graph = self.anchor.graph
@@ -139,3 +189,18 @@ class Emitter:
         if isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor):
             return self.fake_mode().from_tensor(value)
         return value
+
+
+def _varies(sizes: Sequence[Any]) -> bool:
+    return not all(isinstance(expression(size), int) for size in sizes)
+
+
+def _varies_in(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return _varies(value.shape) if isinstance(value, torch.Tensor) else isinstance(value, torch.SymInt)
+
+
+def _inputs(given: dict[str, Any]) -> Iterator[fx.Node]:
+    found: list[fx.Node] = []
+    fx.node.map_arg(tuple(given.values()), found.append)
+    return iter(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,7 +65,9 @@ def _swaps_two_axes(node: fx.Node) -> bool:
     return packet(node) is aten.permute and [axis % 2 for axis in given["dims"]] == [1, 0]
 
 
-_OWNED = ("weight", "bias", "running_mean", "running_var")
+_OWNED = ("weight", "bias", "running_mean", "running_var", "weight_g", "weight_v", "weight_orig")
+# `layer.parametrizations.weight.original0` is what `layer.weight` is computed from.
+_PARAMETRISED = re.compile(r"\.parametrizations\.(\w+)\.\w+$")
 _VIEWS = (
     aten.t,
     aten.mT,
@@ -85,10 +88,15 @@ _VIEWS = (
 )
 
 
+def is_view(node: fx.Node) -> bool:
+    """Whether a node only shows entries of its operand."""
+    return packet(node) in _VIEWS or node.target is operator.getitem
+
+
 def is_view_of_leaf(node: fx.Node) -> bool:
     """Whether a node shows entries of one parameter, buffer or constant as they are."""
     while not is_leaf(node):
-        if packet(node) not in _VIEWS and node.target is not operator.getitem:
+        if not is_view(node):
             return False
         node = node.all_input_nodes[0]
     return True
@@ -119,18 +127,19 @@ def _repeatable(node: fx.Node) -> bool:
 
 def leaves(nodes: Iterable[fx.Node]) -> list[fx.Node]:
     """The parameters, buffers and constants that some weight-only nodes are computed from, each once."""
-    found: dict[fx.Node, None] = {}
-    seen: set[fx.Node] = set()
+    return [node for node in expressions(nodes) if node.op in ("placeholder", "get_attr")]
+
+
+def expressions(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """Some nodes and all that they are computed from, each once."""
+    seen: dict[fx.Node, None] = {}
     stack = list(nodes)[::-1]
     while stack:
         node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node.op in ("placeholder", "get_attr"):
-            found[node] = None
-        stack += list(node.all_input_nodes)[::-1]
-    return list(found)
+        if node not in seen:
+            seen[node] = None
+            stack += list(node.all_input_nodes)[::-1]
+    return list(seen)
 
 
 def name_of(node: fx.Node) -> str:
@@ -142,8 +151,9 @@ def name_of(node: fx.Node) -> str:
 
 def owner(node: fx.Node) -> str:
     """The module that owns a weight: its qualified name without `.weight` and the like."""
-    name, _, last = name_of(node).rpartition(".")
-    return name if name and last in _OWNED else name_of(node)
+    full = _PARAMETRISED.sub(r".\1", name_of(node))
+    name, _, last = full.rpartition(".")
+    return name if name and last in _OWNED else full
 
 
 def merged_name(nodes: Iterable[fx.Node], kind: str) -> str:

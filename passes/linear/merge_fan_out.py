@@ -15,7 +15,7 @@ from ..graph.effects import Effects, effects
 from ..graph.emit import Emitter
 from ..graph.nodes import val
 from ..graph.shapes import is_row_major
-from ..graph.weights import is_view_of_leaf, leaves, merged_name, weight_only_nodes
+from ..graph.weights import leaves, merged_name, weight_only_nodes
 from ..refusal import Refusal
 from ..site import Context, Site, refused_site
 from .algebra.bound import merge_bound
@@ -61,9 +61,8 @@ def _is_plain_linear(node: fx.Node, fixed: set[fx.Node]) -> bool:
     weights: list[Any] = [each for each in node.args[1:] if each is not None]
     if not all(isinstance(each, fx.Node) and each in fixed for each in weights) or operand in fixed:
         return False
-    own = all("fold" in each.meta or is_view_of_leaf(each) for each in weights)
     same = all(val(each).dtype == val(operand).dtype == val(node).dtype for each in weights)
-    return own and same and val(weights[0]).dim() == 2
+    return same and val(weights[0]).dim() == 2
 
 
 def _visit(maps: Sequence[fx.Node], fixed: set[fx.Node], facts: Effects, context: Context) -> Site:

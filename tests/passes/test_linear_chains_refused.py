@@ -85,15 +85,6 @@ def run_time_weight(w, x):
     return F.linear(first(w, x), x[:3, :].repeat(1, 2)[:, :24])
 
 
-def weight_norm(w, x):
-    weight = torch._weight_norm(w.W2, w.g, 0)
-    return F.linear(first(w, x), weight, w.b2)
-
-
-def masked_weight(w, x):
-    return F.linear(first(w, x), w.W2 * (w.W2 > 0))
-
-
 def active_dropout(w, x):
     return second(w, F.dropout(first(w, x), 0.1, training=True))
 
@@ -116,8 +107,6 @@ REFUSED = {
     weight_written: "the weight 'W2' is changed inside the graph by `mul_`",
     input_written: "the chain's input 'sin' is changed in place before its end",
     run_time_weight: "is computed at run time or is an input of the graph, not a parameter",
-    weight_norm: "the weight is a parametrisation, computed by `_weight_norm` from W2, g",
-    masked_weight: "the weight is a parametrisation, computed by `mul` from W2",
     active_dropout: "dropout with p=0.1 is active in between",
     layer_norm: "`layer_norm` between the maps is not a fixed linear map of the features",
 }

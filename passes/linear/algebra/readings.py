@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
@@ -29,7 +29,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class Moves:
-    """A linear operation on the other axes, which every map of the features commutes with.
+    """A carry: a linear operation on the other axes, which every map of the features commutes with.
 
     Args:
         node: the node.
@@ -39,6 +39,10 @@ class Moves:
         ordered: a view that keeps the row-major order of the entries.
         preserves: a value that is constant along the other axes stays the same constant.
         rigid: the operation takes features of this width only.
+        beside: what it reads besides the operand and keeps, such as a mask, indices or a matrix.
+        scales: it scales each place by itself, which costs the same on either side of a map.
+        summed: how many entries of the operand each entry of the result is a weighted sum of; 1 where nothing is
+            multiplied.
     """
 
     node: fx.Node
@@ -48,6 +52,9 @@ class Moves:
     ordered: bool = False
     preserves: bool = True
     rigid: bool = False
+    beside: tuple[fx.Node, ...] = ()
+    scales: bool = False
+    summed: Any = 1
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,12 @@ class Tree:
         for leaf in self.leaves():
             value = leaf.value
             nodes[value.node.all_input_nodes[0] if value.bare else value.node] = None
-        return list(nodes)
+        return list(nodes | dict.fromkeys(self.beside()))
+
+    def beside(self) -> list[fx.Node]:
+        """What carries read besides values of the region, each once."""
+        moves = [level.move for level in self.walk() if level.move is not None]
+        return list(dict.fromkeys(node for move in moves for node in move.beside))
 
     def maps(self) -> list[Tree]:
         """The levels that compute features from other features with a weight or a fixed matrix, bottom up."""

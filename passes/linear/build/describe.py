@@ -117,9 +117,6 @@ class Subject:
     def _inputs(self, ordered: Sequence[fx.Node]) -> list[fx.Node]:
         """What verification gives the region: its leaves, its weights, and sizes read from elsewhere."""
         given = self.tree.given()
-        moves = [level.move.node for level in self.tree.walk() if level.move is not None and level.move.rigid]
-        inner = set(self.tree.nodes())
-        given += [each for node in moves for each in node.all_input_nodes if each not in inner]
         inside = set(ordered)
         # A value that a norm inside reads may be computed inside as well, and is then no input of its own.
         given = [node for node in given if node not in inside]

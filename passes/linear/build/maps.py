@@ -10,7 +10,7 @@ from torch import fx
 
 from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
-from ...graph.shapes import expression, hint, is_row_major, memory_format
+from ...graph.shapes import expression, is_row_major, memory_format
 from ...graph.weights import Matrix, merged_name
 from ..algebra.compose import Composition
 from ..algebra.elements import Convolve
@@ -226,23 +226,11 @@ def convolved(emit: Emitter, target: Any, given: dict[str, Any]) -> fx.Node:
         value = val(given["input"])
         if not all(isinstance(expression(size), int) for size in value.shape[1:]):
             raise
-    schema = target._schema.arguments
-    args = tuple(given[argument.name] for argument in schema if argument.name in given)
-    with emit.fake_mode(), torch.no_grad():
-        example = torch.empty_strided(
-            [hint(value.shape[0], 2), *value.shape[1:]],
-            [hint(stride, 1) for stride in value.stride()],
-            dtype=value.dtype,
-            device=value.device,
-        )
-        found = target(*(example if arg is given["input"] else _value(arg) for arg in args))
+    args = tuple(given[a.name] for a in target._schema.arguments if a.name in given)
+    found = emit.example(target, args, {})
     wanted = memory_format(found) or torch.contiguous_format
     result = value.new_empty((value.shape[0], *found.shape[1:])).contiguous(memory_format=wanted)
     return emit.insert(target, args, {}, result)
-
-
-def _value(argument: Any) -> Any:
-    return val(argument) if isinstance(argument, fx.Node) else argument
 
 
 def pair_map(

@@ -8,7 +8,6 @@ from torch import fx
 
 from ...graph.effects import Effects
 from ...graph.nodes import val
-from ...graph.weights import is_view_of_leaf, leaves, name_of
 from ...refusal import Refusal
 from ...site import Context
 from ..read.obstacles import kept_or_changed, trained
@@ -42,9 +41,8 @@ def contraction_obstacle(
     if not val(nodes[-1]).dtype.is_floating_point:
         return Refusal("product_dtype", dtype=str(val(nodes[-1]).dtype).removeprefix("torch."))
     for weight in weights:
-        if weight not in fixed or not ("fold" in weight.meta or is_view_of_leaf(weight)):
-            names = ", ".join(name_of(leaf) for leaf in leaves([weight]))
-            return Refusal("parametrised_product", names=names)
+        if weight not in fixed:
+            return Refusal("run_time_product", weight=weight.name)
     problem = kept_or_changed(weights, facts, context)
     if problem:
         return problem

@@ -193,10 +193,11 @@ def _before(tree: Tree, staying: frozenset[fx.Node], costs: Costs) -> float:
 
 def _staying(tree: Tree, builder: Builder) -> frozenset[fx.Node]:
     """The nodes of a region that something outside of it reads, and all that they need."""
-    inside = set(tree.nodes())
+    inside, beside = set(tree.nodes()), set(tree.beside())
     staying: set[fx.Node] = set()
     for node in sorted(inside, reverse=True):
-        outside = any(user not in inside or user in staying for user in builder.counted[node])
+        outside = node in beside
+        outside = outside or any(user not in inside or user in staying for user in builder.counted[node])
         if node is not tree.value.node and outside:
             staying.add(node)
     return frozenset(staying)

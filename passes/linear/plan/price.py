@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from ...cost.machine import Machine
 from ...graph.arguments import is_operator
+from ...graph.shapes import expression
 from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
 from ..algebra.tree import Tree
-from ..algebra.values import Value
+from ..algebra.values import Value, size_at
 
 # What the scale and shift of a norm cost, as a part of an elementwise operation of their own.
 _OF_A_NORM = 0.1
@@ -73,6 +74,8 @@ class Costs:
         if move.view or aliases or not is_operator(node):
             return self.view()
         before, after = move.operand.rows(self.symbols), self.rows(level)
+        if expression(move.summed) != 1 and not move.rigid:  # a matrix from the other side
+            return self.linear(after, size_at(move.summed, self.symbols), width)
         if move.rigid:  # it costs the same wherever the maps go
             return self.machine.launch
         traffic = self.itemsize * (before + after) * width / self.machine.bandwidth

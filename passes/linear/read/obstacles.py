@@ -13,7 +13,7 @@ from ...graph.arguments import is_operator, packet
 from ...graph.effects import Effects
 from ...graph.nodes import source_line, val
 from ...graph.shapes import memory_format
-from ...graph.weights import leaves, name_of
+from ...graph.weights import expressions, is_leaf, is_view, leaves, name_of
 from ...refusal import Refusal
 from ...site import Context
 from ..algebra.tree import Tree
@@ -48,8 +48,9 @@ def trained(weights: Iterable[fx.Node]) -> str:
 
 
 def kept_or_changed(weights: Iterable[fx.Node], facts: Effects, context: Context) -> str:
-    """What is said of weights that are to be kept, or that the graph writes to; empty if there are none."""
-    for leaf in leaves(weights):
+    """What is said of weights, or expressions over weights, that must not be folded; empty if there are none."""
+    nodes = expressions(weights)
+    for leaf in filter(is_leaf, nodes):
         if context.keeps(name_of(leaf)):
             return Refusal("kept", weight=name_of(leaf))
         if reason := context.untraced.get(name_of(leaf)):
@@ -57,6 +58,13 @@ def kept_or_changed(weights: Iterable[fx.Node], facts: Effects, context: Context
         writer = facts.writer(leaf)
         if writer is not None:
             return Refusal("weight_changed", weight=name_of(leaf), operator=call(writer), at=_at(writer))
+    for node in nodes:
+        # What was computed may be written as well, through another view, before it is used.
+        writer = facts.writer(node)
+        if writer is not None:
+            return Refusal("expression_changed", value=node.name, operator=call(writer), at=_at(writer))
+        if node in facts.autocast and not (is_leaf(node) or is_view(node)):
+            return Refusal("autocast_weight", weight=name_of(node), operator=call(node))
     return ""
 
 

@@ -9,16 +9,28 @@ from ...graph.arguments import is_operator, named_arguments, packet
 from ...graph.effects import Effects, written_operands
 from ...graph.nodes import val
 from ...graph.shapes import same_sizes
-from ...graph.weights import is_view_of_leaf, leaves, name_of, weight_only_nodes
+from ...graph.weights import weight_only_nodes
+from ...refusal import Refusal
 from ...site import Context
-from ..algebra.elements import Apply, Convolve, Deviation, Element, Scale, Shift, feature_value, weights_of
-from ..algebra.readings import Joins, Maps, Reading, Stops
+from ..algebra.elements import (
+    Apply,
+    Convolve,
+    Deviation,
+    Element,
+    Scale,
+    Shift,
+    feature_value,
+    mixes,
+    weights_of,
+)
+from ..algebra.readings import Joins, Maps, Moves, Reading, Stops
 from ..algebra.values import Value, readable
 from .arithmetic import read_affine, read_batch_norm
-from .moves import is_idle_pad, is_idle_upsample, read_move
+from .moves import read_move
 from .norms import read_norm
 from .obstacles import call, kept_or_changed
 from .products import read_map
+from .resampling import is_idle_pad, is_idle_upsample
 from .selections import read_selection
 
 aten = torch.ops.aten
@@ -71,8 +83,29 @@ class Reader:
     def _map(self, node: fx.Node) -> tuple[Value, int, tuple[Element, ...]] | None:
         if node not in self._maps:
             tensor = is_operator(node) and isinstance(node.meta.get("val"), torch.Tensor)
-            self._maps[node] = read_map(node, self.fixed) if tensor else None
+            found = read_map(node, self.fixed) if tensor else None
+            self._maps[node] = None if found is not None and self._is_carry(node, found) else found
         return self._maps[node]
+
+    def _is_carry(self, node: fx.Node, found: tuple[Value, int, tuple[Element, ...]]) -> bool:
+        """Whether a product with a matrix that is computed at run time is better read as one from the other side."""
+        operand, axis, elements = found
+        if any(weight in self.fixed for element in elements[:1] for weight in weights_of(element)):
+            return False
+        move = read_move(node, axis)
+        # A map that cannot be merged, as its weight is no weight, is reported where there is nothing else to say.
+        return move is not None and (self._is_mapped(move.operand) or not self._is_mapped(operand))
+
+    def _is_mapped(self, value: Value) -> bool:
+        """Whether a value comes from a map of its features."""
+        reading = self.read(value)
+        if isinstance(reading, Maps) and any(map(mixes, reading.elements)):
+            return True
+        if isinstance(reading, Stops) and reading.is_map:
+            return True
+        if isinstance(reading, Maps | Moves | Stops):
+            return self._is_mapped(reading.operand)
+        return reading is not None and any(map(self._is_mapped, reading.operands))
 
     def _read(self, value: Value) -> Reading | None:
         node, axis = value.node, value.axis
@@ -100,9 +133,18 @@ class Reader:
             joined
             or read_selection(node, axis)
             or self._read_same(node, axis)
-            or read_move(node, axis)
+            or self._read_carry(node, axis)
             or self._read_stop(node, axis)
         )
+
+    def _read_carry(self, node: fx.Node, axis: int) -> Moves | Stops | None:
+        move = read_move(node, axis)
+        if move is None or move.view:
+            return move
+        if move.scales and not self._is_mapped(move.operand):
+            return None  # nothing is gained by going on
+        problem = self._numeric_problem(node, move.operand)
+        return Stops(node, move.operand, problem) if problem else move
 
     def _read_join(self, node: fx.Node, axis: int) -> Joins | Stops | None:
         if packet(node) is not aten.cat:
@@ -122,7 +164,7 @@ class Reader:
             operand = Value(given["input"], axis)
             if not given["train"] or given["p"] == 0:
                 return Maps(node, operand)
-            return Stops(node, operand, f"dropout with p={given['p']} is active in between")
+            return Stops(node, operand, Refusal("dropout", p=given["p"]))
         if is_idle_upsample(node) or is_idle_pad(node):
             return Maps(node, Value(node.all_input_nodes[0], axis))
         if packet(node) in _COPIES and node.all_input_nodes:
@@ -132,34 +174,22 @@ class Reader:
     def _read_stop(self, node: fx.Node, axis: int) -> Stops | None:
         if packet(node) in _AFFINE_IN_PLACE:
             operand = written_operands(node)[0]
-            return Stops(
-                node, Value(operand, axis), f"{call(node)} changes the value between the maps in place"
-            )
+            return Stops(node, Value(operand, axis), Refusal("in_place", operator=call(node)))
         if packet(node) in _NORMS:
             operand = node.all_input_nodes[0]
-            reason = f"{call(node)} between the maps is not a fixed linear map of the features"
-            return Stops(node, Value(operand, axis), reason)
+            return Stops(node, Value(operand, axis), Refusal("norm", operator=call(node)))
         if packet(node) is aten.detach:
             operand = node.all_input_nodes[0]
-            return Stops(node, Value(operand, axis), f"{call(node)} between the maps stops gradients")
+            return Stops(node, Value(operand, axis), Refusal("detached", operator=call(node)))
         return None
 
     def _map_problem(self, node: fx.Node, operand: Value, axis: int, elements: tuple[Element, ...]) -> str:
         weight = next(weights_of(each)[0] for each in elements if isinstance(each, Apply | Convolve))
         if weight not in self.fixed:
-            return (
-                f"the weight {weight.name!r} is computed at run time or is an input of the graph, "
-                "not a parameter, so there is nothing to fold"
-            )
-        if not is_view_of_leaf(weight):
-            names = ", ".join(name_of(leaf) for leaf in leaves([weight]))
-            return (
-                f"the weight is a parametrisation, computed by {call(weight)} from {names}; "
-                "remove it (torch.nn.utils.parametrize.remove_parametrizations) so that it can be merged"
-            )
+            return Refusal("run_time_weight", weight=weight.name)
         for element in elements:
             if isinstance(element, Shift) and not self._adds_features(node, axis, element):
-                return f"the term that {call(node)} adds is not a bias: it is not one weight a feature"
+                return Refusal("no_bias", operator=call(node))
         return self._problem(node, operand, elements, val(weight).dtype)
 
     def _adds_features(self, node: fx.Node, axis: int, element: Shift) -> bool:
@@ -185,21 +215,20 @@ class Reader:
             and each.value.variance not in self.fixed
             for each in elements
         ):
-            return f"the statistics of {call(node)} are not buffers of the model"
+            return Refusal("statistics", operator=call(node))
         return self._numeric_problem(node, operand, weight_dtype)
 
     def _numeric_problem(self, node: fx.Node, value: Value, weight_dtype: torch.dtype | None = None) -> str:
         operand, result = value.tensor.dtype, val(node).dtype
         if node in self.facts.autocast:
-            return (
-                f"{call(node)} runs under autocast ({_name(operand)} to {_name(result)}), where the dtype "
-                "of each product is chosen at run time"
-            )
+            return Refusal("autocast", operator=call(node), before=_name(operand), after=_name(result))
         if result != operand or weight_dtype not in (None, operand):
             weight = f" with a {_name(weight_dtype)} weight" if weight_dtype else ""
-            return f"{call(node)} turns {_name(operand)}{weight} into {_name(result)}"
+            return Refusal(
+                "converts", operator=call(node), before=_name(operand), weight=weight, after=_name(result)
+            )
         if operand not in FLOATING:
-            return f"{call(node)} computes in {_name(operand)}, not in a real floating-point dtype"
+            return Refusal("not_floating", operator=call(node), dtype=_name(operand))
         return ""
 
 
@@ -214,7 +243,7 @@ def _read_copy(node: fx.Node, operand: fx.Node, axis: int) -> Maps | Stops | Non
         return None
     value = Value(operand, axis)
     if before.dtype != after.dtype:
-        reason = f"the dtype changes from {_name(before.dtype)} to {_name(after.dtype)} between the maps"
+        reason = Refusal("dtype_changes", before=_name(before.dtype), after=_name(after.dtype))
         return Stops(node, value, reason)
     return Maps(node, value)
 

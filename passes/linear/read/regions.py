@@ -19,7 +19,7 @@ from .trees import Builder
 
 def users(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     """For every node, its users other than those that only read a size; for one that is split, those are the parts."""
-    found = {node: [user for user in node.users if not is_size(user)] for node in graph.nodes}
+    found = {node: [user for user in node.users if not is_size(user, node)] for node in graph.nodes}
     for node, readers in found.items():
         found[node] = [part for user in readers for part in (found[user] if _splits(user) else [user])]
     return found

@@ -12,7 +12,7 @@ from ...graph.arguments import named_arguments, packet
 from ...graph.nodes import val
 from ...graph.shapes import is_row_major
 from ..algebra.layout import permutation
-from ..algebra.readings import Moves
+from ..algebra.readings import Moves, Replay
 from ..algebra.values import Value, whole_axis
 
 aten = torch.ops.aten
@@ -31,19 +31,33 @@ PERMUTATIONS = (
 )
 
 
-def again(
-    node: fx.Node, name: str = "self", sizes: str | None = None, axis: int = 0
-) -> Callable[[Any, fx.Node, int], fx.Node]:
-    """Emit a node's call on another tensor; a list of sizes in it gets the width of that tensor at `axis`."""
+def again(node: fx.Node, axis: int, name: str = "self", sizes: str | None = None, **changed: Any) -> Replay:
+    """Emit a node's call on another tensor, with features of its width at `axis` of the result.
+
+    Args:
+        node: the node.
+        axis: the feature axis of its result.
+        name: the argument that the tensor becomes.
+        sizes: an argument that is a list of sizes, which gets the width at `axis`.
+        changed: other arguments to emit otherwise: for each a function of the emitter, the tensor and its width.
+    """
 
     def replay(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
         given = dict(named_arguments(node))
         given[name] = tensor
         if sizes is not None:
             given[sizes] = [*given[sizes][:axis], width, *given[sizes][axis + 1 :]]
-        return emit.call(node.target, given)
+        for argument, made in changed.items():
+            given[argument] = made(emit, tensor, width)
+        return emit.call_sized(node.target, given, resized(node, axis, width))
 
     return replay
+
+
+def resized(node: fx.Node, axis: int, width: int) -> list[Any]:
+    """The sizes of a node's value, with features of another width."""
+    shape = list(val(node).shape)
+    return [*shape[:axis], width, *shape[axis + 1 :]]
 
 
 def read_reshape(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -79,18 +93,15 @@ def read_reshape(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | Non
     return Moves(node, value, _reshaped(node, axis, node.target, lambda width: rest), True, True)
 
 
-def _reshaped(
-    node: fx.Node, axis: int, target: Any, arguments: Callable[[int], tuple[Any, ...]]
-) -> Callable[[Any, fx.Node, int], fx.Node]:
+def _reshaped(node: fx.Node, axis: int, target: Any, arguments: Callable[[int], tuple[Any, ...]]) -> Replay:
     """Emit a reshape of a tensor with features of another width at `axis` of the result."""
 
     def replay(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
         if not is_row_major(val(tensor)):
             return emit.call_as(target, (tensor, *arguments(width)), {})
         # Its value is known, and working it out could fix sizes that may vary.
-        sizes = list(val(node).shape)
-        sizes[axis] = width
-        return emit.insert(target, (tensor, *arguments(width)), {}, val(tensor).new_empty(sizes))
+        value = val(tensor).new_empty(resized(node, axis, width))
+        return emit.insert(target, (tensor, *arguments(width)), {}, value)
 
     return replay
 
@@ -100,4 +111,10 @@ def read_permutation(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves |
     source = given["self"]
     rank = val(source).dim()
     order = permutation(node, rank)
-    return None if order is None else Moves(node, Value(source, order[axis]), again(node), view=True)
+    return None if order is None else Moves(node, Value(source, order[axis]), again(node, axis), view=True)
+
+
+READERS = {
+    **dict.fromkeys(ORDERED_VIEWS, read_reshape),
+    **dict.fromkeys(PERMUTATIONS, read_permutation),
+}

@@ -1,0 +1,107 @@
+"""The pass `weight_expressions`: what a graph computes from weights alone is computed once, not at every call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import fx
+
+from .graph.arguments import is_operator
+from .graph.effects import Effects, effects, storage, storages
+from .graph.nodes import val
+from .graph.weights import expressions, is_leaf, leaves, owner, weight_only_nodes
+from .linear.read.obstacles import call, kept_or_changed, trained
+from .site import Context, Site, refused_site
+
+# A value may be so many times as large as the weights that it is computed from, or have so many entries.
+_GROWTH, _SMALL = 16, 2**16
+
+
+class WeightExpressions:
+    """Folds `weight_norm`, `exp(scale)`, dequantised weights and the like, where they are not part of a merged map.
+
+    The value is the one that the graph computes: every operation in its own dtype, in the same order.
+    """
+
+    name = "weight_expressions"
+    targets = ("weight_expression",)
+
+    def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
+        """Mark every expression of a graph as a fold and return the sites, folded and refused."""
+        graph = module.graph
+        facts = effects(graph)
+        returned: set[int] = set()
+        for node in graph.output_node().all_input_nodes:
+            returned |= storages(node)
+        sites = []
+        for node in _found(graph):
+            if storage(node) in returned:
+                continue  # the caller may write to it
+            sites.append(_visit(node, facts, context))
+        return sites
+
+
+WEIGHT_EXPRESSIONS = WeightExpressions()
+
+
+def _found(graph: fx.Graph) -> list[fx.Node]:
+    """The values computed from weights alone that something else reads, below the views that it reads them through."""
+    fixed = weight_only_nodes(graph)
+    folded: set[fx.Node] = set()  # computed once already
+    for node in reversed(list(graph.nodes)):
+        if "fold" in node.meta or (node.users and folded.issuperset(node.users)):
+            folded.add(node)
+    found: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        if node in fixed and node not in folded and any(user not in fixed for user in node.users):
+            while _shows(node):
+                node = node.all_input_nodes[0]
+            if not is_leaf(node) and node not in folded and _fits(node):
+                found[node] = None
+    return list(found)
+
+
+def _shows(node: fx.Node) -> bool:
+    """Whether a node only shows entries of its operand."""
+    if is_leaf(node) or len(node.all_input_nodes) != 1:
+        return False
+    returns = node.target._schema.returns if is_operator(node) else None  # type: ignore[union-attr]
+    return returns is None or any(result.alias_info is not None for result in returns)
+
+
+def _fits(node: fx.Node) -> bool:
+    """Whether a value is a real tensor of a fixed size that is not much larger than what it comes from."""
+    tensor = node.meta.get("val")
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or "fold" in node.meta:
+        return False
+    if tensor.layout != torch.strided or not all(isinstance(size, int) for size in tensor.shape):
+        return False
+    known = sum(val(leaf).numel() * val(leaf).itemsize for leaf in leaves([node]))
+    return tensor.numel() <= _SMALL or tensor.numel() * tensor.itemsize <= _GROWTH * known
+
+
+def _visit(node: fx.Node, facts: Effects, context: Context) -> Site:
+    read = leaves([node])
+    computed = sorted(each for each in expressions([node]) if not is_leaf(each))
+    site = refused_site(
+        WeightExpressions.name, "weight_expression", computed, [node], line=node, output=node, inputs=read
+    )
+    reason = (
+        context.denied.get(site.key, "")
+        or (trained(read) if context.grad else "")
+        or kept_or_changed([node], facts, context)
+    )
+    if reason:
+        return replace(site, reason=reason)
+    names = "+".join(dict.fromkeys(owner(leaf) for leaf in read))
+    node.meta["fold"] = f"{names}.{node.name}"
+    steps = ", ".join(dict.fromkeys(call(each) for each in computed if not _shows(each)))
+    return replace(
+        site,
+        status="rewritten",
+        reason=f"{steps} of weights alone: computed once",
+        params_after=val(node).numel(),
+        replacement=site.output,
+        bound=0.0,
+    )

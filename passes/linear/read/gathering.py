@@ -1,0 +1,190 @@
+"""Carries by indices: look-ups, gathers, and sums of what is sent to each place, as message passing writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from ...graph.arguments import named_arguments, packet
+from ...graph.nodes import val
+from ...graph.shapes import expression
+from ..algebra.readings import Moves
+from ..algebra.values import Value
+from .mixing import is_zero
+from .views import again, resized
+
+aten = torch.ops.aten
+_BASES = (aten.zeros, aten.new_zeros, aten.zeros_like, aten.full, aten.new_full, aten.full_like)
+_ADDING = ("sum", "add", "mean")
+
+
+def _base(node: fx.Node, axis: int, base: Any) -> dict[str, Any] | None:
+    """What emits the zeros that something is added to, for features of another width; None where it is no zeros."""
+    if not isinstance(base, fx.Node) or packet(base) not in _BASES or not is_zero(base):
+        return None
+    if val(base).dtype != val(node).dtype:
+        return None
+
+    def zeros(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
+        sizes = [width if place == axis else _size(emit, base, place) for place in range(val(node).dim())]
+        value = val(tensor).new_zeros(resized(node, axis, width))
+        return emit.insert(aten.new_zeros.default, (tensor, sizes), {}, value)
+
+    return {"self": zeros}
+
+
+def _size(emit: Any, base: fx.Node, place: int) -> Any:
+    """The size of zeros along an axis, as a number or a node that needs no zeros."""
+    size = expression(val(base).shape[place])
+    if isinstance(size, int):
+        return size
+    given = named_arguments(base)
+    if "size" in given:
+        return given["size"][place]
+    value = val(given["self"]).shape[place]
+    return emit.insert(aten.sym_size.int, (given["self"], place), {}, value)
+
+
+def _spread(index: Any, axis: int, node: fx.Node) -> Any | None:
+    """What emits indices that are the same for all features, for another width; None where they differ."""
+    if not isinstance(index, fx.Node) or axis >= val(index).dim():
+        return None
+    if expression(val(index).shape[axis]) != expression(val(node).shape[axis]):
+        return None
+    source = index
+    while (
+        packet(source) in (aten.expand, aten.expand_as, aten.repeat) and val(source).dim() == val(index).dim()
+    ):
+        inner = source.all_input_nodes[0]
+        others = [place for place in range(val(index).dim()) if place != axis]
+        if val(inner).dim() != val(index).dim() or any(
+            expression(val(inner).shape[place]) != expression(val(index).shape[place]) for place in others
+        ):
+            break
+        source = inner
+    if expression(val(source).shape[axis]) != 1:
+        return None
+
+    def spread(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
+        sizes = [width if place == axis else -1 for place in range(val(source).dim())]
+        return emit.call(aten.expand.default, {"self": source, "size": sizes})
+
+    spread.source = source  # type: ignore[attr-defined]
+    return spread
+
+
+def _gather(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
+    source, index = given["self"], given["index"]
+    spread = _spread(index, axis, node)
+    if spread is None or given["dim"] % val(source).dim() == axis or given.get("sparse_grad"):
+        return None
+    replay = again(node, axis, index=spread)
+    return Moves(node, Value(source, axis), replay, beside=(spread.source,))
+
+
+def _scatter(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
+    """`zeros.scatter_add(dim, index, value)`, and `scatter_reduce` with a sum or a mean."""
+    value, index = given["src"], given["index"]
+    base, spread = _base(node, axis, given["self"]), _spread(index, axis, node)
+    if base is None or spread is None or given.get("reduce", "sum") not in _ADDING:
+        return None
+    if not isinstance(value, fx.Node) or given["dim"] % val(value).dim() == axis:
+        return None
+    replay = again(node, axis, "src", index=spread, **base)
+    return Moves(node, Value(value, axis), replay, preserves=False, beside=(spread.source,))
+
+
+def _index_add(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
+    """`zeros.index_add(dim, index, value)`, and `index_reduce` with a mean."""
+    value, index = given["source"], given["index"]
+    base = _base(node, axis, given["self"])
+    if base is None or given.get("reduce", "sum") not in _ADDING or isinstance(given.get("alpha"), fx.Node):
+        return None
+    if not isinstance(value, fx.Node) or given["dim"] % val(node).dim() == axis:
+        return None
+    replay = again(node, axis, "source", **base)
+    return Moves(node, Value(value, axis), replay, preserves=False, beside=(index,))
+
+
+def _segments(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
+    """`segment_reduce` with a sum or a mean, along its first axis."""
+    value = given["data"]
+    if given["reduce"] not in _ADDING or given.get("axis", 0) != 0 or axis == 0:
+        return None
+    if given.get("initial") is not None:
+        return None
+    beside = tuple(each for each in map(given.get, ("lengths", "indices", "offsets")) if each is not None)
+    # The mean of no entries is NaN.
+    return Moves(node, Value(value, axis), again(node, axis, "data"), preserves=False, beside=beside)
+
+
+def _indexed(indices: Any) -> tuple[list[int], int, bool] | None:
+    """The axes that advanced indices are for, the rank of their result, and whether the axes lie side by side."""
+    places = [place for place, index in enumerate(indices) if index is not None]
+    tensors = [indices[place] for place in places]
+    if not places or any(val(each).dtype in (torch.bool, torch.uint8) for each in tensors):
+        return None
+    together = places == list(range(places[0], places[-1] + 1))
+    return places, max(val(each).dim() for each in tensors), together
+
+
+def _before_indexing(indices: Any, axis: int, rank: int) -> int | None:
+    """The axis of what is indexed, of `rank` axes, that an axis of the result is; None for one of the indices' own."""
+    found = _indexed(indices)
+    if found is None:
+        return None
+    places, own, together = found
+    start = places[0] if together else 0
+    if start <= axis < start + own:
+        return None
+    left = [place for place in range(rank) if place not in places]
+    return left[axis if axis < start else axis - own]
+
+
+def _index(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
+    source, indices = given["self"], given["indices"]
+    before = _before_indexing(indices, axis, val(source).dim())
+    if before is None:
+        return None
+    beside = tuple(index for index in indices if index is not None)
+    return Moves(node, Value(source, before), again(node, axis), beside=beside)
+
+
+def _index_put(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
+    """`zeros.index_put(indices, value, accumulate=True)`."""
+    value, indices = given["values"], given["indices"]
+    base, found = _base(node, axis, given["self"]), _indexed(indices)
+    if base is None or found is None or not given["accumulate"] or axis in found[0]:
+        return None
+    rank = val(node).dim() - len(found[0]) + found[1]
+    if val(value).dim() != rank:
+        return None
+    inside = [place for place in range(rank) if _before_indexing(indices, place, val(node).dim()) == axis]
+    if len(inside) != 1 or expression(val(value).shape[inside[0]]) != expression(val(node).shape[axis]):
+        return None
+    beside = tuple(index for index in indices if index is not None)
+    replay = again(node, axis, "values", **base)
+    return Moves(node, Value(value, inside[0]), replay, preserves=False, beside=beside)
+
+
+def _embedding(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
+    """Rows of a table that is computed at run time."""
+    table = given["weight"]
+    if axis != val(node).dim() - 1 or given.get("sparse"):
+        return None
+    return Moves(node, Value(table, 1), again(node, axis, "weight"), beside=(given["indices"],))
+
+
+READERS = {
+    aten.gather: _gather,
+    aten.scatter_add: _scatter,
+    aten.scatter_reduce: _scatter,
+    aten.index_add: _index_add,
+    aten.index_reduce: _index_add,
+    aten.segment_reduce: _segments,
+    aten.index: _index,
+    aten.index_put: _index_put,
+    aten.embedding: _embedding,
+}
