@@ -13,6 +13,7 @@ from torch import nn
 import stonefx
 from stonefx import passes
 from stonefx.passes.refusal import CODES, Refusal
+from stonefx.report.codes import page
 
 SOURCES = sorted(Path(passes.__file__).parent.rglob("*.py"))
 
@@ -72,3 +73,8 @@ def test_a_site_has_its_code_and_figures():
     assert (site.status, site.code) == ("refused", "no_faster")
     assert site.figures["after"] >= site.figures["before"] * 0.98
     assert f"{site.figures['after']:.3g} us" in site.reason
+
+
+def test_the_page_of_codes_is_up_to_date():
+    path = Path(__file__).parents[2] / "docs" / "refusals.md"
+    assert path.read_text() == page(), "run `python -m stonefx.report.codes > docs/refusals.md`"
