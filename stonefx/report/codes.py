@@ -11,7 +11,7 @@ from stonefx.passes.refusal import CODES
 _HEAD = """# Why a site was left as it is
 
 A refused site of a report has a code, `site.code`, and the figures of its sentence by name, `site.figures`; both are
-in the JSON of `report.to_json()`. `site.reason` is the sentence that is made from them, and `site.reason.cure` says what
+in the JSON of `report.to_json()`. `site.reason` is the sentence made from them, and `site.reason.cure` says what
 can be done about it, as this page does. This page is made by `python -m stonefx.report.codes`.
 """
 
