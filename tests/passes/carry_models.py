@@ -76,7 +76,7 @@ def add(h: torch.Tensor, m: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def scatter(h, source, target):
     messages = h.index_select(0, source)
     index = target.view(-1, 1).expand_as(messages)
-    return messages.new_zeros((h.size(0), messages.size(1))).scatter_add_(0, index, messages)
+    return messages.new_zeros((h.size(0), messages.size(1))).scatter_add(0, index, messages)
 
 
 def scatter_reduced(reduce: str, include_self: bool = True):
@@ -97,7 +97,7 @@ def normalised(h, source, target, weight):
 
 
 def mean_of_neighbours(h, source, target):
-    degree = torch.zeros(h.shape[0], device=h.device, dtype=h.dtype)
+    degree = h.new_zeros(h.shape[0])
     degree = degree.index_add(0, target, torch.ones_like(target, dtype=h.dtype)).clamp(min=1)
     return torch.zeros_like(h).index_add(0, target, h[source]) / degree.unsqueeze(-1)
 

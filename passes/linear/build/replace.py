@@ -14,6 +14,7 @@ from ...graph.effects import storage, written_operands
 from ...graph.nodes import val
 from ...graph.shapes import memory_format, same_sizes
 from ...graph import sizes
+from ..algebra.values import size_at
 from ..plan.decide import Decision
 from ...graph.emit import Emitter, Unrealizable
 from .nodes import Realizer
@@ -60,7 +61,8 @@ def _as_before(emit: Emitter, current: fx.Node, decision: Decision, given: Seque
     """The result in memory of its own, in the memory format that it had."""
     output = decision.tree.value.node
     value, before = val(current), val(output)
-    if not same_sizes(value.shape, before.shape):
+    # Every planned node has the sizes of the one that it stands for, whose formulas may be spelled differently.
+    if _examples(value) != _examples(before):
         raise Unrealizable(f"the shape {list(value.shape)} is not known to be {list(before.shape)}")
     wanted = memory_format(before) or torch.contiguous_format  # a part of something larger may come alone
     alone = storage(current) not in {storage(node) for node in given}
@@ -72,6 +74,10 @@ def _as_before(emit: Emitter, current: fx.Node, decision: Decision, given: Seque
             "the result would have to be copied into its memory format, which takes the gain away"
         )
     return emit.call(aten.clone.default, {"self": current, "memory_format": wanted})
+
+
+def _examples(value: torch.Tensor) -> list[int]:
+    return [size_at(size, None) for size in value.shape]
 
 
 def erase_dead(nodes: Iterable[fx.Node]) -> None:
