@@ -125,7 +125,7 @@ CARRIES: dict[str, Carry] = {
     "padding": Carry(lambda h: F.pad(h, (0, 0, 1, 2))),
     "bilinear": images(lambda h: F.interpolate(h, scale_factor=2, mode="bilinear")),
     "sampling on a grid": images(
-        lambda h, grid: F.grid_sample(h, grid, align_corners=False), lambda: torch.rand(2, 5, 5, 2) * 2 - 1
+        lambda h, grid: F.grid_sample(h, grid, align_corners=False), lambda: torch.rand(2, 5, 7, 2) * 2 - 1
     ),
     "pixel shuffle of other axes": Carry(
         lambda h: F.pixel_shuffle(h.permute(3, 0, 1, 2), 2).permute(1, 2, 3, 0), (4, 3, 3)

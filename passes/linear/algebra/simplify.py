@@ -78,10 +78,14 @@ def _drop(level: Tree) -> None:
     child.parent, child.place = parent, level.place
 
 
-def with_moves_first(tree: Tree) -> Tree | None:
+def with_moves_first(tree: Tree, narrow: bool = False) -> Tree | None:
     """The same region with every move that leaves fewer rows taken below the maps under it; None if none is.
 
     `mean(W x + b) = W mean(x) + b`: a map costs less behind a mean, a pooling or a selection than before it.
+
+    Args:
+        tree: the region.
+        narrow: take moves below maps also where they have narrower features there: `A (X W) = (A X) W`.
     """
     copy = _copy(tree)
     changed = False
@@ -89,7 +93,7 @@ def with_moves_first(tree: Tree) -> Tree | None:
     while again:
         again = False
         for level in copy.walk():
-            if _sinks(level):
+            if _sinks(level, narrow):
                 _swap(level)
                 changed = again = True
                 break
@@ -111,7 +115,7 @@ def _copy(tree: Tree) -> Tree:
     ).adopt()
 
 
-def _sinks(level: Tree) -> bool:
+def _sinks(level: Tree, narrow: bool) -> bool:
     move = level.move
     if move is None or move.view:
         return False
@@ -120,7 +124,8 @@ def _sinks(level: Tree) -> bool:
         return False
     if not move.preserves and any(isinstance(element, Shift) for element in child.elements):
         return False
-    return level.value.rows() < child.value.rows()
+    fewer = level.value.rows() < child.value.rows()
+    return fewer or (narrow and not move.rigid and child.children[0].width < child.width)
 
 
 def _swap(level: Tree) -> None:
