@@ -76,7 +76,7 @@ def add(h: torch.Tensor, m: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def scatter(h, source, target):
     messages = h.index_select(0, source)
     index = target.view(-1, 1).expand_as(messages)
-    return messages.new_zeros((h.size(0), messages.size(1))).scatter_add_(0, index, messages)
+    return messages.new_zeros((h.size(0), messages.size(1))).scatter_add(0, index, messages)
 
 
 def scatter_reduced(reduce: str, include_self: bool = True):
@@ -97,7 +97,7 @@ def normalised(h, source, target, weight):
 
 
 def mean_of_neighbours(h, source, target):
-    degree = torch.zeros(h.shape[0], device=h.device, dtype=h.dtype)
+    degree = h.new_zeros(h.shape[0])
     degree = degree.index_add(0, target, torch.ones_like(target, dtype=h.dtype)).clamp(min=1)
     return torch.zeros_like(h).index_add(0, target, h[source]) / degree.unsqueeze(-1)
 
@@ -125,7 +125,7 @@ CARRIES: dict[str, Carry] = {
     "padding": Carry(lambda h: F.pad(h, (0, 0, 1, 2))),
     "bilinear": images(lambda h: F.interpolate(h, scale_factor=2, mode="bilinear")),
     "sampling on a grid": images(
-        lambda h, grid: F.grid_sample(h, grid, align_corners=False), lambda: torch.rand(2, 5, 5, 2) * 2 - 1
+        lambda h, grid: F.grid_sample(h, grid, align_corners=False), lambda: torch.rand(2, 5, 7, 2) * 2 - 1
     ),
     "pixel shuffle of other axes": Carry(
         lambda h: F.pixel_shuffle(h.permute(3, 0, 1, 2), 2).permute(1, 2, 3, 0), (4, 3, 3)

@@ -80,17 +80,21 @@ def _drop(level: Tree) -> None:
     child.parent, child.place = parent, level.place
 
 
-def with_moves_first(tree: Tree) -> Tree | None:
+def with_moves_first(tree: Tree, narrow: bool = False) -> Tree | None:
     """The same region with every move that leaves fewer rows taken below the maps under it; None if none is.
 
     `mean(W x + b) = W mean(x) + b`: a map costs less behind a mean, a pooling or a selection than before it.
+
+    Args:
+        tree: the region.
+        narrow: take moves below maps also where they have narrower features there: `A (X W) = (A X) W`.
     """
-    if not any(map(_sinks, tree.walk())):
+    if not any(_sinks(level, narrow) for level in tree.walk()):
         return None
     copy = _copy(tree)
     # From the bottom: a move sinks through all maps below it before the next one above comes to them.
     for level in reversed(list(copy.walk())):
-        while _sinks(level):
+        while _sinks(level, narrow):
             _swap(level)
             level = level.children[0]
     return copy
@@ -104,7 +108,7 @@ def _copy(tree: Tree) -> Tree:
     return copies[tree]
 
 
-def _sinks(level: Tree) -> bool:
+def _sinks(level: Tree, narrow: bool) -> bool:
     move = level.move
     if move is None or move.view:
         return False
@@ -113,7 +117,8 @@ def _sinks(level: Tree) -> bool:
         return False
     if not move.preserves and any(map(shifts, child.elements)):
         return False
-    return level.value.rows() < child.value.rows()
+    fewer = level.value.rows() < child.value.rows()
+    return fewer or (narrow and not move.rigid and child.children[0].width < child.width)
 
 
 def _swap(level: Tree) -> None:

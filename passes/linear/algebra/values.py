@@ -72,7 +72,10 @@ def size_at(size: Any, symbols: int | None) -> int:
 @functools.lru_cache(maxsize=4096)
 def _with_symbols(formula: Any, symbols: int) -> int:
     """A formula's value with every symbol replaced by a number; sympy takes its time, and plans ask often."""
-    return max(1, int(formula.subs(dict.fromkeys(formula.free_symbols, symbols))))
+    try:
+        return max(1, int(formula.subs(dict.fromkeys(formula.free_symbols, symbols))))
+    except (ArithmeticError, TypeError):  # there is no such size where every symbol is that number
+        return 1
 
 
 def readable(node: Any, axis: int) -> bool:

@@ -42,14 +42,14 @@ def _by_feature(emit: Emitter, target: Any, node: fx.Node, other: fx.Node | floa
     """An elementwise call whose result is shaped as `node` is."""
     if is_row_major(val(node)):  # its value is known, and working it out could fix sizes that may vary
         return emit.insert(target, (node, other), {}, val(node).new_empty(val(node).shape))
-    return emit.call(target, {"self": node, "other": other})
+    return emit.call_sized(target, {"self": node, "other": other}, val(node).shape)
 
 
 def added(emit: Emitter, left: fx.Node, right: fx.Node) -> fx.Node:
     """The sum of two values of one shape."""
     if is_row_major(val(right)):
         return _by_feature(emit, aten.add.Tensor, left, right)
-    return emit.call(aten.add.Tensor, {"self": left, "other": right})
+    return emit.call_sized(aten.add.Tensor, {"self": left, "other": right}, val(left).shape)
 
 
 def _along(emit: Emitter, vector: fx.Node, held: Held, name: str) -> fx.Node:

@@ -16,6 +16,7 @@ from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import memory_format, same_sizes
 from ...refusal import Refusal
+from ..algebra.values import size_at
 from ..plan.decide import Decision
 from .nodes import Realizer
 
@@ -61,7 +62,8 @@ def _as_before(emit: Emitter, current: fx.Node, decision: Decision, given: Seque
     """The result in memory of its own, in the memory format that it had."""
     output = decision.tree.value.node
     value, before = val(current), val(output)
-    if not same_sizes(value.shape, before.shape):
+    # Every planned node has the sizes of the one that it stands for, whose formulas may be spelled differently.
+    if _examples(value) != _examples(before):
         raise Unrealizable(
             Refusal("unknown_shape", came=str(list(value.shape)), expected=str(list(before.shape)))
         )
@@ -73,6 +75,10 @@ def _as_before(emit: Emitter, current: fx.Node, decision: Decision, given: Seque
     if not decision.gains_despite(copy):
         raise Unrealizable(Refusal("copied"))
     return emit.call(aten.clone.default, {"self": current, "memory_format": wanted})
+
+
+def _examples(value: torch.Tensor) -> list[int]:
+    return [size_at(size, None) for size in value.shape]
 
 
 def erase_dead(nodes: Iterable[fx.Node]) -> None:

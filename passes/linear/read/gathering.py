@@ -69,7 +69,10 @@ def _spread(index: Any, axis: int, node: fx.Node) -> Any | None:
 
     def spread(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
         sizes = [width if place == axis else -1 for place in range(val(source).dim())]
-        return emit.call(aten.expand.default, {"self": source, "size": sizes})
+        shape, strides = list(val(source).shape), list(val(source).stride())
+        shape[axis], strides[axis] = width, 0
+        value = val(source).new_empty_strided(shape, strides)
+        return emit.insert(aten.expand.default, (source, sizes), {}, value)
 
     spread.source = source  # type: ignore[attr-defined]
     return spread

@@ -42,4 +42,4 @@ def emit_bare(emit: Any, value: Value) -> fx.Node:
     given["weight"] = None
     if "bias" in given:
         given["bias"] = None
-    return emit.call(value.node.target, given)
+    return emit.call_sized(value.node.target, given, val(value.node).shape)

@@ -107,6 +107,13 @@ class Reader:
             return self._is_mapped(reading.operand)
         return reading is not None and any(map(self._is_mapped, reading.operands))
 
+    def _is_carried(self, value: Value) -> bool:
+        """Whether a value comes from a carry that costs the less, the narrower its features are."""
+        reading = self.read(value)
+        while isinstance(reading, Moves) and reading.view:
+            reading = self.read(reading.operand)
+        return isinstance(reading, Moves) and bool(reading.beside)
+
     def _read(self, value: Value) -> Reading | None:
         node, axis = value.node, value.axis
         if node in self.fixed or node.op != "call_function":
@@ -141,7 +148,7 @@ class Reader:
         move = read_move(node, axis)
         if move is None or move.view:
             return move
-        if move.scales and not self._is_mapped(move.operand):
+        if move.scales and not self._is_mapped(move.operand) and not self._is_carried(move.operand):
             return None  # nothing is gained by going on
         problem = self._numeric_problem(node, move.operand)
         return Stops(node, move.operand, problem) if problem else move

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
-from ...graph.shapes import same_size
+from ...graph.shapes import expression, same_size
 from ...graph.sizes import is_size
 from ..algebra.elements import mixes
 from ..algebra.readings import Adds, Joins, Maps, Moves, Reading, Stops, operands
@@ -78,7 +78,8 @@ def _begins(reading: Reading | None) -> bool:
     if isinstance(reading, Maps):
         return bool(reading.elements)
     if isinstance(reading, Moves):
-        return not reading.view and reading.operand.rows() > Value(reading.node, _axis(reading)).rows()
+        fewer = reading.operand.rows() > Value(reading.node, _axis(reading)).rows()
+        return not reading.view and (fewer or expression(reading.summed) != 1)
     return isinstance(reading, Adds | Joins)
 
 
