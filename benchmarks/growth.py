@@ -1,8 +1,8 @@
 """How the time of `optimize` grows with the model: `stonefx bench growth --json out.json --plot growth.png`.
 
-Rows of maps, of residual blocks, dense blocks and recurrences are what planning is hardest for: all their maps belong to
-one region. BERT, LLaMA and ResNet are models of practice whose layers stand between activations. All are narrow, so that
-what is measured is the work on the graph, not on the weights.
+Rows of maps, of residual blocks, dense blocks and recurrences are what planning is hardest for: all their maps belong
+to one region. BERT, LLaMA and ResNet are models of practice whose layers stand between activations. All are narrow, so
+that what is measured is the work on the graph, not on the weights.
 """
 
 from __future__ import annotations

@@ -39,7 +39,10 @@ def split_folds(module: fx.GraphModule) -> FoldSplit:
     """
     graph = module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    roots = [node for node in graph.nodes if "fold" in node.meta]
+    marked = [node for node in graph.nodes if "fold" in node.meta]
+    within = _closure(marked)
+    # A fold that only other folds read is a step on the way to them, and not kept.
+    roots = [node for node in marked if not node.users or any(user not in within for user in node.users)]
     if not roots:
         return FoldSplit(None, [], list(range(len(placeholders))), [])
     needed = _closure(roots)

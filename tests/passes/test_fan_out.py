@@ -221,3 +221,22 @@ def test_a_layer_norm_gives_its_weights_away_where_that_pays():
     (norm,) = [node for node in module.graph.nodes if "layer_norm" in str(node.target)]
     assert norm.args[2] is None and norm.args[3] is None
     check(module, model, x)
+
+
+def test_folds_on_the_way_to_a_merged_map_are_not_kept():
+    """The scale is taken into each of three maps, which then become one: its weights alone are left."""
+
+    class Projections(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.rand(64) + 0.5)
+            self.maps = nn.ModuleList(nn.Linear(64, width, bias=False) for width in (64, 32, 32))
+
+        def forward(self, x):
+            scaled = torch.tanh(x) * self.scale
+            return sum(torch.relu(each(scaled)).sum() for each in self.maps)
+
+    model = Projections().eval()
+    fast = stonefx.optimize(model, torch.randn(4, 8, 64), machine="default")
+    assert {site.target for site in fast.report.rewritten()} >= {"linear_chain", "linear_fan_out"}
+    assert sum(value.numel() for value in fast.parameters()) == 64 * 128

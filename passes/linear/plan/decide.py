@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
 
 from ...graph.nodes import val
+from ..algebra.elements import Scale, Shift
 from ..algebra.simplify import with_moves_first
 from ..algebra.tree import Tree
 from ..algebra.values import Value
@@ -106,20 +107,42 @@ def decide_together(decisions: list[Decision], builder: Builder, costs: Callable
             continue
         tree = decisions[places[0]].tree
         value = next(leaf.value for leaf in tree.leaves() if leaf.value.node is node)
-        own = builder.build(value)
-        priced = costs(value)
-        saved = min(Planner(own, priced).plan().seconds, priced.as_it_stands(own))
-        others = [
-            _decide(builder.build(decisions[place].tree.value, {node}), builder, priced) for place in places
-        ]
-        before = saved + sum(decisions[place].seconds_after for place in places)
-        if any(other.worse_at is not None for other in others):
-            continue
-        if sum(other.seconds_after for other in others) < before * (1 - GAIN):
+        chosen = _anew(value, [decisions[place] for place in places], builder, costs(value))
+        if chosen is not None:
             taken.update(places)
-            for place, other in zip(places, others, strict=True):
-                share = decisions[place].seconds_before + saved / len(places)
-                decisions[place] = replace(other, seconds_before=share)
+            for place, other in zip(places, chosen, strict=True):
+                decisions[place] = other
+
+
+def _anew(value: Value, readers: Sequence[Decision], builder: Builder, costs: Costs) -> list[Decision] | None:
+    """The plans of all readers of a shared value that compute it anew, all of it or its scales and shifts alone.
+
+    None if they gain nothing by it.
+    """
+    best: list[Decision] | None = None
+    least = 1.0 - GAIN
+    below = _below_scales(builder.build(value))
+    for ends in ((), (below,)) if below is not None else ((),):
+        own = builder.build(value, ends=ends)
+        saved = min(Planner(own, costs).plan().seconds, costs.as_it_stands(own))
+        others = [
+            _decide(builder.build(each.tree.value, {value.node}, ends), builder, costs) for each in readers
+        ]
+        before = saved + sum(each.seconds_after for each in readers)
+        after = sum(each.seconds_after for each in others)
+        if after < before * least and all(each.worse_at is None for each in others):
+            least = after / before
+            shares = [each.seconds_before + saved / len(readers) for each in readers]
+            best = [replace(other, seconds_before=share) for other, share in zip(others, shares, strict=True)]
+    return best
+
+
+def _below_scales(tree: Tree) -> Value | None:
+    """What the scales and shifts at the top of a region are done to; None if that is all of it, or nothing."""
+    level = tree
+    while level.is_map and all(isinstance(element, Scale | Shift) for element in level.elements):
+        level = level.children[0]
+    return None if level is tree or level.is_leaf else level.value
 
 
 def _saving(node: fx.Node, chosen: Decision, other: Decision, builder: Builder, costs: Costs) -> float:

@@ -45,31 +45,31 @@ class Builder:
         self._dominators: dict[Value, tuple[Value | None, int]] = {}
         self._parts: dict[tuple[Value, frozenset[fx.Node]], Part | None] = {}
 
-    def build(self, value: Value, inlined: Collection[fx.Node] = ()) -> Tree:
-        """The tree of a value, down to values that are given or shared and not in `inlined`."""
-        return self._grow(value, frozenset(inlined))
+    def build(self, value: Value, inlined: Collection[fx.Node] = (), ends: Collection[Value] = ()) -> Tree:
+        """The tree of a value, down to values that are given, in `ends`, or shared and not in `inlined`."""
+        return self._grow(value, frozenset(inlined), ends)
 
     def shared(self, node: fx.Node) -> bool:
         """Whether something else reads a node's value too."""
         return len(self.counted[node]) > 1
 
     def _grow(
-        self, value: Value, inlined: frozenset[fx.Node], entry: Value | None = None, whole: bool = True
+        self, value: Value, inlined: frozenset[fx.Node], ends: Collection[Value], whole: bool = True
     ) -> Tree:
         """The tree of a value.
 
         Args:
             value: the value.
             inlined: shared values that do not end the tree.
-            entry: a value that ends it.
+            ends: values that end it.
             whole: the value itself may be the exit of a part.
         """
         frames = [self._frame(value, inlined, whole)]
         for frame in frames:  # grows while it is walked
             for operand, inside in self._below(frame, inlined):
                 taken = inside or not self.shared(operand.node) or operand.node in inlined
-                ends = operand == entry or not taken
-                child = _Frame(operand, None) if ends else self._frame(operand, inlined, True)
+                given = operand in ends or not taken
+                child = _Frame(operand, None) if given else self._frame(operand, inlined, True)
                 frame.children.append(child)
                 frames.append(child)
         built: dict[_Frame, Tree] = {}
@@ -115,9 +115,9 @@ class Builder:
         goes_on = reading is not None and not isinstance(reading, Stops)
         if not shared and not (goes_on and (closed or entry.node in inlined)):
             return None
-        trees = {value: self._grow(value, frozenset(), entry, whole=False)}
+        trees = {value: self._grow(value, frozenset(), (entry,), whole=False)}
         for each in shared:
-            trees[each] = self._grow(each, frozenset(), entry)
+            trees[each] = self._grow(each, frozenset(), (entry,))
         # What the trees in it no longer read belongs to none of them.
         read = {leaf.value for tree in trees.values() for leaf in tree.leaves()}
         kept = [tree for each, tree in trees.items() if each == value or each in read]
