@@ -6,6 +6,7 @@ from graphs import counts, folds, run, trace
 from torch import nn
 from torch.nn import functional as F
 
+import stonefx
 from stonefx.passes.cost.machine import Machine
 from stonefx.passes.linear import ATTENTION, LINEAR_CHAINS, LINEAR_FAN_OUT
 from stonefx.passes.normalize import NORMALIZE
