@@ -60,7 +60,9 @@ class Builder:
         scalars = [self._scalar(match.curvature, grad, "curvature")]
         scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
         target = getattr(torch.ops.stone, match.target).default
-        steps: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [(target, (*vectors, *scalars), dict(match.guards))]
+        steps: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+            (target, (*vectors, *scalars), dict(match.guards))
+        ]
         steps += [(step, (None, *args), {}) for step, args in self._reshaped()]
         if match.multiple != ONE:
             number = match.multiple.number
@@ -68,7 +70,9 @@ class Builder:
             steps.append((aten.mul.Tensor, (None, factor), {}))
         value: fx.Node | None = None
         for position, (step, args, kwargs) in enumerate(steps):
-            given = tuple(value if i == 0 and argument is None else argument for i, argument in enumerate(args))
+            given = tuple(
+                value if i == 0 and argument is None else argument for i, argument in enumerate(args)
+            )
             if position < len(steps) - 1:
                 value = self.insert(step, given, kwargs)
                 continue

@@ -19,8 +19,8 @@ def match_distance(algebra: Algebra, form: Form, x: int, y: int) -> Match | Near
     """Compare a number with the distances of two points of the ball, of Klein's ball and of the hyperboloid.
 
     With `Q = ||x - y||^2`, `A = 1 - c||x||^2`, `B = 1 - c||y||^2` and `D = A B + c Q`, that of the Poincaré ball is
-    `arcosh(1 + 2 c Q / (A B)) / s`, `2 asinh(sqrt(c Q / (A B))) / s` or `2 artanh(sqrt(c Q / D)) / s`; that of Klein's is
-    `arcosh((1 - c <x, y>) / sqrt(A B)) / s`; that of the hyperboloid over the space components x and y
+    `arcosh(1 + 2 c Q / (A B)) / s`, `2 asinh(sqrt(c Q / (A B))) / s` or `2 artanh(sqrt(c Q / D)) / s`; that of Klein's
+    is `arcosh((1 - c <x, y>) / sqrt(A B)) / s`; that of the hyperboloid over space components
     `arcosh(sqrt(1 + c||x||^2) sqrt(1 + c||y||^2) - c <x, y>) / s`.
     """
     if len(form) != 1:
@@ -65,12 +65,20 @@ class _Distances:
         """The first monomial in which an argument of both squares and the inner product differs from a distance's."""
         a = self.algebra
         needed = {a.single(each) for each in (self.xx, self.yy, self.xy)}
-        if not needed <= a.indices(argument) or a.kinds(argument) & {"tanh", "artanh", "acosh", "asinh", "log"}:
+        if not needed <= a.indices(argument) or a.kinds(argument) & {
+            "tanh",
+            "artanh",
+            "acosh",
+            "asinh",
+            "log",
+        }:
             return None
         c = next(self._curvatures(argument), ONE)
         target, expected, _ = next(self._expected(kind, c))
         try:
-            left, right = (dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument)))
+            left, right = (
+                dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument))
+            )
         except (TooLarge, ArithmeticError):
             return NearMiss(target, f"{kind} of {a.describe(argument)}, expected {a.describe(expected)}")
         for monomial in sorted(left.keys() | right.keys()):
@@ -161,7 +169,9 @@ class _Distances:
         """The square of a form, times every sum that either form's square is divided by."""
         a = self.algebra
         squares = [a.power(each, 2) if len(each) == 1 else each for each in (form, other)]
-        if any(len(each) == 1 for each in (form, other)) and not all(len(each) == 1 for each in (form, other)):
+        if any(len(each) == 1 for each in (form, other)) and not all(
+            len(each) == 1 for each in (form, other)
+        ):
             squares = [a.multiply(each, each) for each in (form, other)]
         divisors: dict[int, Fraction] = {}
         for square in squares:

@@ -20,6 +20,7 @@ from .rows.matching import Match, NearMiss
 
 PAIRED = {"poincare_dist": "poincare_cdist", "klein_dist": "klein_cdist", "lorentz_dist": "lorentz_cdist"}
 
+
 @dataclass(frozen=True)
 class Found:
     """A formula or a look-alike in the graph.
@@ -86,7 +87,10 @@ def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
     for node, value in evaluator.cone():
         try:
             outcome = match(evaluator.algebra, value.form, indices)
-            if isinstance(outcome, Match) and (outcome := _placed(outcome, value, vectors, evaluator)) is None:
+            if (
+                isinstance(outcome, Match)
+                and (outcome := _placed(outcome, value, vectors, evaluator)) is None
+            ):
                 continue
         except (TooLarge, ArithmeticError):
             continue

@@ -303,7 +303,9 @@ def _matvec(algebra: Algebra, form: Form, vectors: Sequence[int]) -> Match | Nea
         )
     if not algebra.equal(stretch.scale, shrink.scale):
         factor = quotient(algebra, stretch.scale, shrink.scale)
-        return NearMiss(target, f"the quotient of norms has the factor {algebra.describe(factor)}, expected 1")
+        return NearMiss(
+            target, f"the quotient of norms has the factor {algebra.describe(factor)}, expected 1"
+        )
     guards = _one_clamp(algebra, target, inside, outside, stretch, shrink)
     if isinstance(guards, NearMiss):
         return guards

@@ -68,8 +68,8 @@ class Price:
 
 
 # One thread of an AVX-512 CPU, torch 2.13, rows of 64. Eager: seconds of a call, of an entry that a call reads or
-# writes, and of what an operator computes for a row. Inductor: seconds that a call of an operator takes in its code, and
-# that the operator saves a row (of pairs: a pair) over the code that inductor fuses; forward, then with backward.
+# writes, and of what an operator computes for a row. Inductor: seconds that a call of an operator takes in its code,
+# and that the operator saves a row (of pairs: a pair) over the code that inductor fuses; forward, then with backward.
 EAGER_CALL, EAGER_ENTRY, EAGER_ROW = 2e-6, 2.5e-10, 1.5e-8
 OPERATOR_CALL = (1.7e-5, 4.5e-5)
 SAVED = {
@@ -97,16 +97,22 @@ def price(found: Found, inner: str, grad: bool) -> Price:
     match, region = found.outcome, found.region
     assert isinstance(match, Match)
     gives, root = FORMULAS[match.target].gives, region.root.meta["val"]
-    rows = elements(root) / (hint(root.shape[found.values[region.root].axes.index(ROW)], 1) if gives == "row" else 1)
+    rows = elements(root) / (
+        hint(root.shape[found.values[region.root].axes.index(ROW)], 1) if gives == "row" else 1
+    )
     extra = [o for o in match.operands if o.factor != ONE]
-    moved = sum(2 * elements(_value(found, o)) for o in extra) + (2 * elements(root) if match.multiple != ONE else 0)
+    moved = sum(2 * elements(_value(found, o)) for o in extra) + (
+        2 * elements(root) if match.multiple != ONE else 0
+    )
     if inner != "inductor":
         steps = len(extra) + (match.multiple != ONE)
         after = EAGER_CALL * (1.5 + steps) + EAGER_ENTRY * (moved + _traffic(region)) + EAGER_ROW * rows
         before = sum(EAGER_CALL + EAGER_ENTRY * _entries(node) for node in region.rows if _runs(node))
         return Price(after, before, int(rows))
     # A formula over pairs that is one in rows would write a row for each pair, where fused code writes none.
-    broadcast = gives == "row" and any(elements(v.meta["val"]) < elements(root) / 2 for v in region.vectors[:2])
+    broadcast = gives == "row" and any(
+        elements(v.meta["val"]) < elements(root) / 2 for v in region.vectors[:2]
+    )
     saved = SAVED.get(match.target, (0.0, 0.0))[grad]
     if root.device.type != "cpu" and gives == "number":
         saved = 0.0

@@ -79,7 +79,9 @@ def _shape(node: fx.Node) -> list[int]:
     return [example(size) for size in node.meta["val"].shape]
 
 
-def _rows(node: fx.Node, row: int, norms: Sequence[float], reach: float) -> Callable[[torch.Generator], torch.Tensor]:
+def _rows(
+    node: fx.Node, row: int, norms: Sequence[float], reach: float
+) -> Callable[[torch.Generator], torch.Tensor]:
     def make(generator: torch.Generator) -> torch.Tensor:
         shape = _shape(node)
         lengths = shape[:row] + shape[row + 1 :]

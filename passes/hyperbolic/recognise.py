@@ -39,7 +39,7 @@ class Hyperbolic:
         """Rewrite the graph in place and report every formula and every look-alike."""
         graph = module.graph
         facts = effects(graph)
-        found, kept_apart = simplify(find(graph, facts.position, _algebra(graph)))
+        found = simplify(find(graph, facts.position, _algebra(graph)))
         reasons = {item.region.root: _refusal(item, facts, context) for item in found}
         accepted = _closed(found, reasons)
         sites = []

@@ -35,7 +35,9 @@ def same_curvature(algebra: Algebra, left: Form, right: Form) -> bool:
     """Whether two curvatures are equal, up to an offset against zero."""
     difference = algebra.add(left, right, alpha=-1.0)
     number = difference.number
-    return algebra.equal(left, right) or (number is not None and abs(number) <= OFFSET and left.number is None)
+    return algebra.equal(left, right) or (
+        number is not None and abs(number) <= OFFSET and left.number is None
+    )
 
 
 def _curvatures(algebra: Algebra, outer: Match, inner: Match) -> str | None:
@@ -103,7 +105,7 @@ RULES = (
         "poincare_dist0",
         "mobius_add",
         _dist_of_sum,
-        "equal curvatures; a clamp of the norm below rounding: clamped at 1e-5, x and y nearer than that are 2e-5 apart",
+        "equal curvatures; a clamp of the norm below rounding: clamped at 1e-5, all nearer points are 2e-5 apart",
     ),
     Rule(
         "r (q x) = (r q) x",

@@ -13,24 +13,23 @@ from .rows.matching import Match
 from .rules import RULES
 
 
-def simplify(found: list[Found]) -> tuple[list[Found], dict[fx.Node, str]]:
-    """What is left when every rule that holds was applied, and why others were not, by root of the outer operator.
+def simplify(found: list[Found]) -> list[Found]:
+    """What is left when every rule that holds was applied.
 
     Args:
         found: the formulas of a graph, in order.
     """
     kept = {item.region.root: item for item in found}
-    refused: dict[fx.Node, str] = {}
     for item in found:
-        while (joined := _applied(kept[item.region.root], kept, refused)) is not None:
+        while (joined := _applied(kept[item.region.root], kept)) is not None:
             inner, new = joined
             kept[item.region.root] = new
             if not _needed(inner, kept):
                 del kept[inner.region.root]
-    return list(kept.values()), refused
+    return list(kept.values())
 
 
-def _applied(item: Found, kept: Mapping[fx.Node, Found], refused: dict[fx.Node, str]) -> tuple[Found, Found] | None:
+def _applied(item: Found, kept: Mapping[fx.Node, Found]) -> tuple[Found, Found] | None:
     outer = item.outcome
     if not isinstance(outer, Match) or len(outer.operands) != 1:
         return None
@@ -42,11 +41,7 @@ def _applied(item: Found, kept: Mapping[fx.Node, Found], refused: dict[fx.Node, 
         if (rule.outer, rule.inner) != (outer.target, inner.outcome.target):
             continue
         new = rule.apply(item.algebra, outer, inner.outcome)
-        if isinstance(new, str):
-            refused[item.region.root] = f"not {rule.name}: {new}"
-            continue
-        if not _alone(inner, item):
-            refused[item.region.root] = f"not {rule.name}: {node.name} is needed elsewhere"
+        if isinstance(new, str) or not _alone(inner, item):
             continue
         values = ChainMap(*_maps(item), *_maps(inner))
         region = item.region.joined(inner.region)
@@ -66,5 +61,7 @@ def _alone(inner: Found, outer: Found) -> bool:
 
 def _needed(inner: Found, kept: Mapping[fx.Node, Found]) -> bool:
     return any(
-        inner.region.root in item.region.vectors for item in kept.values() if item.region.root is not inner.region.root
+        inner.region.root in item.region.vectors
+        for item in kept.values()
+        if item.region.root is not inner.region.root
     )

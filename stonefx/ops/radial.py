@@ -5,8 +5,8 @@
     y = profile(min(u, limit)) / u * x
 
 Libraries that guard the norm in the argument of the profile and that in the denominator each in its own way have
-`separate`: then the argument is such a norm with the guards `argument_*`, the denominator `u` has the others, and `y` at
-the origin is what the quotient is there.
+`separate`: then the argument is such a norm with the guards `argument_*`, the denominator `u` has the others, and `y`
+at the origin is what the quotient is there.
 
 Gradients are those that autograd gives on this spelling: a clamp passes none outside its range, and the norm
 has subgradient 0 at 0. With no guard the map is smooth at the origin: its derivative there is the identity.

@@ -1,4 +1,4 @@
-"""What looks like a formula of hyperbolic geometry and is none, bugs of libraries among it, with the first difference."""
+"""What looks like a formula of hyperbolic geometry and is none, with the first difference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def squares(x: Tensor) -> Tensor:
     return x.pow(2).sum(-1, keepdim=True)
 
 
-# --- a Möbius sum with one of its constants changed ---------------------------------------------------------------------
+# --- a Möbius sum with one of its constants changed ---------------------------------------------------------
 PARTS = {
     "2<x, y> of x": 0,
     "||y||^2 of x": 1,
@@ -44,12 +44,16 @@ def _changed_sum(part: int, change: float):
 for (_part, _index), (_change, _factor) in itertools.product(PARTS.items(), CHANGES.items()):
     LOOK_ALIKES.append(
         LookAlike(
-            f"Möbius sum with {_change} {_part}", _changed_sum(_index, _factor), 2, "mobius_add", "expected|begins with"
+            f"Möbius sum with {_change} {_part}",
+            _changed_sum(_index, _factor),
+            2,
+            "mobius_add",
+            "expected|begins with",
         )
     )
 
 
-# --- an arcosh or asinh of the squares with one constant changed --------------------------------------------------------
+# --- an arcosh or asinh of the squares with one constant changed --------------------------------------------
 DISTANCE = {"||x - y||^2": 0, "||x||^2": 1, "||y||^2": 2, "1 of the argument": 3}
 
 
@@ -77,18 +81,30 @@ for (_part, _index), (_change, _factor) in itertools.product(DISTANCE.items(), C
     )
 
 
-# --- maps at the origin --------------------------------------------------------------------------------------------------
+# --- maps at the origin -------------------------------------------------------------------------------------
 PROFILES = {
     "squared": (lambda n: torch.tanh(n) ** 2 / n, "raised to the power 2"),
     "over the square": (lambda n: torch.tanh(n) / n**2, "the norm is raised to the power 2"),
     "over the root": (lambda n: torch.tanh(n) / n.sqrt(), "the norm is raised to the power 0.5"),
     "not divided": (lambda n: torch.tanh(n), "there is no norm"),
     "of the square": (lambda n: torch.tanh(n * n) / n, "the norm is raised to the power 2"),
-    "of a shifted norm": (lambda n: torch.tanh(n - 0.1) / n, "is added after the norm is scaled|not a scaled norm"),
-    "over a shifted norm": (lambda n: torch.tanh(n) / (n - 0.1), "is added after the norm is scaled|not a scaled norm"),
+    "of a shifted norm": (
+        lambda n: torch.tanh(n - 0.1) / n,
+        "is added after the norm is scaled|not a scaled norm",
+    ),
+    "over a shifted norm": (
+        lambda n: torch.tanh(n) / (n - 0.1),
+        "is added after the norm is scaled|not a scaled norm",
+    ),
     "over one more": (lambda n: torch.tanh(n) / (1 + n * n), "not a norm|not a scaled norm"),
-    "of a norm from above": (lambda n: torch.tanh(n) / n.clamp(1e-5, 2.0), "the norm is clamped from above at 2"),
-    "of a norm below zero": (lambda n: torch.tanh(n) / (n + n.clamp_min(0.5)), "not a norm|not a scaled norm"),
+    "of a norm from above": (
+        lambda n: torch.tanh(n) / n.clamp(1e-5, 2.0),
+        "the norm is clamped from above at 2",
+    ),
+    "of a norm below zero": (
+        lambda n: torch.tanh(n) / (n + n.clamp_min(0.5)),
+        "not a norm|not a scaled norm",
+    ),
     "of two limits": (lambda n: torch.tanh((n - 1).clamp(-1, 15)) / n, "the argument of tanh is clamped"),
 }
 for _name, (_profile, _reason) in PROFILES.items():
@@ -104,10 +120,16 @@ ARTANHS = {
     "over the square": (lambda n: torch.atanh(n) / n**2, "the norm is raised to the power 2"),
     "not divided": (lambda n: torch.atanh(n), "there is no norm"),
     "of the square": (lambda n: torch.atanh(n * n) / n, "the norm is raised to the power 2"),
-    "of logs of two norms": (lambda n: (torch.log(1 + n) - torch.log(1 - 0.5 * n)) / n, r"not those of artanh\(u\)"),
+    "of logs of two norms": (
+        lambda n: (torch.log(1 + n) - torch.log(1 - 0.5 * n)) / n,
+        r"not those of artanh\(u\)",
+    ),
     "of the logs' sum": (lambda n: (torch.log(1 + n) + torch.log(1 - n)) / n, r"not those of artanh\(u\)"),
     "of one log": (lambda n: torch.log(1 + n) / n, r"not those of artanh\(u\)"),
-    "of a norm from above": (lambda n: torch.atanh(n) / n.clamp(1e-5, 0.5), "the norm is clamped from above at 0.5"),
+    "of a norm from above": (
+        lambda n: torch.atanh(n) / n.clamp(1e-5, 0.5),
+        "the norm is clamped from above at 0.5",
+    ),
 }
 for _name, (_profile, _reason) in ARTANHS.items():
 
@@ -117,11 +139,14 @@ for _name, (_profile, _reason) in ARTANHS.items():
     LOOK_ALIKES.append(LookAlike(f"artanh {_name}", _of_artanh, 1, "logmap0", _reason))
 
 
-# --- norms that are no 2-norm --------------------------------------------------------------------------------------------
+# --- norms that are no 2-norm -------------------------------------------------------------------------------
 NORMS = {
     "1-norm": (lambda x: x.norm(p=1, dim=-1, keepdim=True), "norm with p = 1"),
     "3-norm": (lambda x: x.norm(p=3, dim=-1, keepdim=True), "norm with p = 3"),
-    "largest entry": (lambda x: torch.linalg.vector_norm(x, ord=float("inf"), dim=-1, keepdim=True), "p = inf"),
+    "largest entry": (
+        lambda x: torch.linalg.vector_norm(x, ord=float("inf"), dim=-1, keepdim=True),
+        "p = inf",
+    ),
     "norm of the matrix": (lambda x: torch.linalg.vector_norm(x), r"over dims \[-2, -1\]"),
 }
 for (_name, (_norm, _reason)), _target in itertools.product(NORMS.items(), ("expmap0", "logmap0")):
@@ -133,7 +158,7 @@ for (_name, (_norm, _reason)), _target in itertools.product(NORMS.items(), ("exp
     LOOK_ALIKES.append(LookAlike(f"{_target} of the {_name}", _of_norm, 1, _target, _reason))
 
 
-# --- scalar multiples and products ---------------------------------------------------------------------------------------
+# --- scalar multiples and products --------------------------------------------------------------------------
 @look_alike(1, "mobius_scalar_mul", "different curvature inside and outside")
 def scalar_mul_of_two_curvatures(x):
     return torch.tanh(0.3 * torch.atanh(0.5 * norm(x))) * x / norm(x)
@@ -171,7 +196,7 @@ def matvec_with_an_offset(m, x):
     return torch.tanh(norm(m) / norm(x) * torch.atanh(norm(x))) * m / (norm(m) + 1e-3)
 
 
-# --- numbers -------------------------------------------------------------------------------------------------------------
+# --- numbers ------------------------------------------------------------------------------------------------
 @look_alike(1, "poincare_dist0", "the norm is raised to the power 2")
 def dist0_of_the_square(x):
     return 2 * torch.atanh(squares(x).squeeze(-1))

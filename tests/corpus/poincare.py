@@ -217,7 +217,9 @@ def mobius_matvec_hgcn(mx, x, c):
     return torch.where((mx == 0).all(-1, keepdim=True), torch.zeros((), dtype=res.dtype), res)
 
 
-@case("geoopt", "mobius_scalar_mul", "point", min_norm=1e-15, atanh_limit=GEOOPT, tanh_limit=15.0, limited=True)
+@case(
+    "geoopt", "mobius_scalar_mul", "point", min_norm=1e-15, atanh_limit=GEOOPT, tanh_limit=15.0, limited=True
+)
 def mobius_scalar_mul(x, c):
     x_norm = x.norm(dim=-1, keepdim=True, p=2).clamp_min(1e-15)
     return geoopt_tan_k(0.3 * geoopt_artan_k(x_norm, c), c) * (x / x_norm)

@@ -44,7 +44,11 @@ def traced(case, dtype, kind):
 
 
 def held_guards(guards, dtype):
-    limits = {k: torch.tensor(v, dtype=torch.float64).to(dtype).item() for k, v in guards.items() if k == "atanh_limit"}
+    limits = {
+        k: torch.tensor(v, dtype=torch.float64).to(dtype).item()
+        for k, v in guards.items()
+        if k == "atanh_limit"
+    }
     return {**guards, **limits}
 
 
@@ -71,7 +75,9 @@ def test_recognised(case, dtype, kind):
         right = original.isfinite() & reference.isfinite()
         error, accepted = ((each - reference).abs() for each in (value, original))
         scale = torch.where(right, reference.abs(), 0.0).amax()
-        bound = 4 * torch.where(right, accepted, 0.0).amax() + BOUNDS[place] * torch.finfo(dtype).eps * (scale + 1e-20)
+        bound = 4 * torch.where(right, accepted, 0.0).amax() + BOUNDS[place] * torch.finfo(dtype).eps * (
+            scale + 1e-20
+        )
         # log(1 + u) - log(1 - u) is wrong by eps, arcosh by its root.
         bound = bound + 4 * torch.finfo(dtype).eps + case.loses * torch.finfo(dtype).eps ** 0.5
         assert (value.isfinite() | ~right).all(), place

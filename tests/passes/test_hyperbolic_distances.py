@@ -60,7 +60,9 @@ def by_dot_products(x, y, c):
 
 def klein(x, y, c):
     xy = (x * y).sum(-1, keepdim=True)
-    return (torch.acosh((1 - c * xy) / torch.sqrt((1 - c * squares(x)) * (1 - c * squares(y)))) / c**0.5).squeeze(-1)
+    return (
+        torch.acosh((1 - c * xy) / torch.sqrt((1 - c * squares(x)) * (1 - c * squares(y)))) / c**0.5
+    ).squeeze(-1)
 
 
 POINCARE = [by_sum, by_logs_of_a_clamped_norm, by_arcosh, by_logarithm, by_asinh, by_dot_products]
@@ -105,7 +107,9 @@ def test_spelling_becomes_one_operator(function, ball, place, kind):
     assert found.pop(name) == 1
     assert not found.keys() & {"sum", "linalg_vector_norm", "atanh", "acosh", "mm", "div"}, found
     assert Verifier({}).check(before, after, site) is None
-    weight = torch.randn(before(*inputs).shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weight = torch.randn(
+        before(*inputs).shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
     results = []
     for graph in (before, after):
         leaves = [value.clone().requires_grad_() for value in inputs]

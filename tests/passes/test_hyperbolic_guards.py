@@ -1,6 +1,6 @@
 """A guard may stand at any named scalar of a map: inside, in the denominator, under, on or behind the root, or nowhere.
 
-Every pair of guards, one in the argument of tanh or artanh and one in the denominator, is one operator with those guards.
+Every pair of guards, one in the argument of tanh or artanh and one in the denominator, is one operator with both.
 """
 
 import copy
@@ -55,7 +55,7 @@ def rows(dtype):
 
 
 def check(function, target, dtype):
-    """One operator; values and gradients are those of the spelling in float64, and equal to it in float32 to rounding."""
+    """One operator, whose values and gradients are those of the spelling in float64."""
     x = rows(dtype)
     before = trace(lambda _, x: function(x), x)
     after = copy.deepcopy(before)
@@ -109,7 +109,9 @@ FACTORS = [0.5, 2.0, 1.5 / 1.4, 1e-3, -0.5]
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-@pytest.mark.parametrize("guard", ["none", "clamp", "under the root", "behind the root", "maximum after scaling"])
+@pytest.mark.parametrize(
+    "guard", ["none", "clamp", "under the root", "behind the root", "maximum after scaling"]
+)
 @pytest.mark.parametrize("target", ["expmap0", "logmap0"])
 def test_multiples_are_matched_exactly(target, guard, factor):
     """`tanh(a n) / (b n) x` is the map of curvature `b^2` at `a / b x`."""

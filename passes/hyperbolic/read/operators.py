@@ -169,7 +169,9 @@ def _all_zero(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Val
     dim = given.get("dim")
     if index is None or evaluator.algebra.atoms[index].kind != "zero" or dim is None:
         raise NotRowwise(f"{node.target} of something else than entries that are zero")
-    over_row, axes = reduced(given["self"], value.axes, dimensions(given["self"], dim), bool(given.get("keepdim")))
+    over_row, axes = reduced(
+        given["self"], value.axes, dimensions(given["self"], dim), bool(given.get("keepdim"))
+    )
     if not over_row:
         raise NotRowwise("zeros along another dimension than the row")
     return Value(value.form, axes)

@@ -106,8 +106,6 @@ def row_dimension(axes: Axes) -> int | None:
     return axes.index(ROW) - len(axes) if ROW in axes else None
 
 
-
-
 VIEWS = {
     **dict.fromkeys(
         ("alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive", "to"), _identity

@@ -35,7 +35,9 @@ class Algebra:
     def index(self, kind: Kind, *parts: Any, nonnegative: bool = False) -> int:
         """Index of the atom with this kind and these parts, which is added where it is new."""
         # Equal forms have equally many terms.
-        alike = self._of_kind.setdefault((kind, len(first) if isinstance(first := parts[0], Form) else first), [])
+        alike = self._of_kind.setdefault(
+            (kind, len(first) if isinstance(first := parts[0], Form) else first), []
+        )
         for index in alike:
             if all(map(self._same, self.atoms[index].parts, parts)):
                 return index

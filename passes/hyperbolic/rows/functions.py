@@ -94,7 +94,9 @@ def _area(algebra: Algebra, form: Form) -> Form | None:
         inside, low, high = algebra.atoms[index].parts
         # z + sqrt(z^2 +- 1) is 1 or more for the z that a distance has.
         area = _area(algebra, inside) if high == INFINITY and 0 < low < 1 else None
-        positive = area is not None and all(algebra.nonnegative(algebra.atoms[i].parts[0]) for i in _arguments(area))
+        positive = area is not None and all(
+            algebra.nonnegative(algebra.atoms[i].parts[0]) for i in _arguments(area)
+        )
         return area if positive else None
     for monomial, coefficient in form:
         root = Form(((monomial, coefficient),))
@@ -102,7 +104,9 @@ def _area(algebra: Algebra, form: Form) -> Form | None:
         if not len(rest) or not any(e == Fraction(1, 2) for _, e in monomial):
             continue
         for sign, function in ((-1.0, acosh), (1.0, asinh)):
-            if algebra.equal(algebra.power(root, 2), algebra.add(algebra.multiply(rest, rest), ONE, alpha=sign)):
+            if algebra.equal(
+                algebra.power(root, 2), algebra.add(algebra.multiply(rest, rest), ONE, alpha=sign)
+            ):
                 return function(algebra, rest)
     return None
 
@@ -156,7 +160,9 @@ def above(algebra: Algebra, left: Form, right: Form) -> Form:
     """`left > right`, as a condition: 1 or 0 where the signs decide, and at equality nothing depends on it."""
     for sign, number in ((1.0, 1.0), (-1.0, 0.0)):
         difference = algebra.scale(algebra.add(left, right, alpha=-1.0), sign)
-        if not (algebra.kinds(difference) & {"vector", "inner", "foreign"}) and algebra.nonnegative(difference):
+        if not (algebra.kinds(difference) & {"vector", "inner", "foreign"}) and algebra.nonnegative(
+            difference
+        ):
             return constant(number)
     return algebra.atom("above", left, right)
 
@@ -178,7 +184,11 @@ def select(algebra: Algebra, condition: Form, chosen: Form, other: Form) -> Form
         left, right = atom.parts
         for high, low, then, default in ((left, right, chosen, other), (right, left, other, chosen)):
             # where(n > R, R / n y, y) is min(1, R / n) y.
-            if len(default) != 1 or len(then) != 1 or not (algebra.nonnegative(high) and algebra.nonnegative(low)):
+            if (
+                len(default) != 1
+                or len(then) != 1
+                or not (algebra.nonnegative(high) and algebra.nonnegative(low))
+            ):
                 continue
             ratio = quotient(algebra, low, high)
             if algebra.equal(algebra.multiply(default, ratio), then):

@@ -7,17 +7,16 @@ from dataclasses import replace
 
 from torch import fx
 
-from ...site import Site
 from ...graph.nodes import val
-from ..read.trees import Builder
+from ...graph.weights import leaves
+from ...site import Site, refused_site
 from ..algebra.elements import mixes, weights_of
-from ..read.reader import Reader
 from ..algebra.readings import Stops
-from ..read.regions import has_map
-from ...site import refused_site
 from ..algebra.tree import Tree
 from ..algebra.values import Value
-from ...graph.weights import leaves
+from ..read.reader import Reader
+from ..read.regions import has_map
+from ..read.trees import Builder
 
 _PASS = "linear_chains"
 

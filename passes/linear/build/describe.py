@@ -9,17 +9,16 @@ import torch
 from torch import fx
 
 from ...graph.arguments import packet
-from ...site import Site
 from ...graph.nodes import source_line, val
-from ..algebra.bound import merge_bound
-from ..plan.plan import Choice, TIE
-from ..plan.decide import Decision
-from ..read.convolutions import CONVOLUTIONS
-from ..algebra.elements import Convolve, Deviation, Scale, Shift
-from ..plan.flops import plan_flops, tree_flops
-from ...site import common_path
-from ..algebra.tree import Tree
 from ...graph.weights import leaves
+from ...site import Site, common_path
+from ..algebra.bound import merge_bound
+from ..algebra.elements import Convolve, Deviation, Scale, Shift
+from ..algebra.tree import Tree
+from ..plan.decide import Decision
+from ..plan.flops import plan_flops, tree_flops
+from ..plan.plan import TIE, Choice
+from ..read.convolutions import CONVOLUTIONS
 
 
 class Subject:

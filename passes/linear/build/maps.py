@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import expression, hint, is_row_major, memory_format
+from ...graph.weights import Matrix, merged_name
 from ..algebra.compose import Composition
 from ..algebra.elements import Convolve
-from ...graph.emit import Emitter, Unrealizable
-from ...graph.weights import Matrix, merged_name
 
 aten = torch.ops.aten
 Held = tuple[fx.Node, int]  # a tensor and its feature axis

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import fx
 
+from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import same_sizes
-from ..plan.plan import Choice
+from ...graph.weights import Matrix
 from ..algebra.compose import Composition
 from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
-from ...graph.emit import Emitter, Unrealizable
-from .maps import Held, added, elementwise_map, feature_map, pair_map
-from ..read.norms import emit_bare
 from ..algebra.paths import elements_between, path_between, single_source
 from ..algebra.sources import compose_source
 from ..algebra.tree import Tree
-from ...graph.weights import Matrix
+from ..plan.plan import Choice
+from ..read.norms import emit_bare
+from .maps import Held, added, elementwise_map, feature_map, pair_map
 
 aten = torch.ops.aten
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from ...graph import sizes
 from ...graph.arguments import is_operator
 from ...graph.effects import storage, written_operands
+from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import memory_format, same_sizes
-from ...graph import sizes
 from ..plan.decide import Decision
-from ...graph.emit import Emitter, Unrealizable
 from .nodes import Realizer
 
 aten = torch.ops.aten
