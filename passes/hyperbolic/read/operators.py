@@ -74,8 +74,8 @@ def _flushed(node: fx.Node, form: Form) -> Form:
 
 
 def _held(node: fx.Node, limit: float) -> float:
-    """A limit just below 1 as the node's dtype holds it: 1 - 1e-7 is 1 - 2**-23 in float32, and artanh is 1 % off."""
-    if not 0.5 < limit < 1:
+    """A limit near 1 as the node's dtype holds it: 1 - 1e-7 is 1 - 2**-23 in float32, where artanh is 1 % less."""
+    if limit == 1 or not 0.5 < limit < 2:
         return limit
     return float(torch.tensor(limit, dtype=torch.float64).to(tensor(node).dtype))
 
@@ -103,7 +103,7 @@ def _clamp(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
     _only_scalars(evaluator, value)
     low = evaluator.number(given.get("min", given.get("min_val")))
     high = evaluator.number(given.get("max", given.get("max_val")))
-    low = -functions.INFINITY if low is None else _flushed(node, constant(low)).number or 0.0
+    low = -functions.INFINITY if low is None else _held(node, _flushed(node, constant(low)).number or 0.0)
     high = functions.INFINITY if high is None else high
     return Value(functions.clamp(evaluator.algebra, value.form, low, _held(node, high)), value.axes)
 
