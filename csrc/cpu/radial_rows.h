@@ -25,35 +25,37 @@ struct RadialPointers {
 };
 
 // Not part of the loops over rows, whose own variables would keep them from becoming vector code.
-template <class Map>
+template <class Map, bool separate>
 STONE_FUNCTION void radial_value(RadialBlock& block, const RadialGuards& guards, double c, int r) {
-  block.factor[r] = radial_factor<Map>(block.squares[r], c, guards);
+  block.factor[r] = separate ? radial_factor_separate<Map>(block.squares[r], c, guards)
+                             : radial_factor<Map>(block.squares[r], c, guards);
 }
 
-template <class Map>
+template <class Map, bool separate>
 STONE_FUNCTION void radial_row(RadialBlock& block, const RadialGuards& guards, double c, int r) {
-  const RadialGradient g = radial_gradient<Map>(block.squares[r], block.inner[r], c, guards);
+  const RadialGradient g = separate ? radial_gradient_separate<Map>(block.squares[r], block.inner[r], c, guards)
+                                    : radial_gradient<Map>(block.squares[r], block.inner[r], c, guards);
   block.factor[r] = g.factor;
   block.along[r] = g.along;
   block.curvature[r] = g.curvature;
 }
 
 // With `shared` all rows have the curvature of the first.
-template <class Map, bool shared>
+template <class Map, bool shared, bool separate>
 inline void radial_values(RadialBlock& block, const RadialGuards& guards, int padded) {
   const double c = block.c[0];
 #pragma omp simd
   for (int r = 0; r < padded; ++r) {
-    radial_value<Map>(block, guards, shared ? c : block.c[r], r);
+    radial_value<Map, separate>(block, guards, shared ? c : block.c[r], r);
   }
 }
 
-template <class Map, bool shared>
+template <class Map, bool shared, bool separate>
 inline void radial_gradients(RadialBlock& block, const RadialGuards& guards, int padded) {
   const double c = block.c[0];
 #pragma omp simd
   for (int r = 0; r < padded; ++r) {
-    radial_row<Map>(block, guards, shared ? c : block.c[r], r);
+    radial_row<Map, separate>(block, guards, shared ? c : block.c[r], r);
   }
 }
 
@@ -65,7 +67,10 @@ void radial_forward(const RadialArguments& arguments, int64_t begin, int64_t end
   const RadialGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 2);
   const bool far = streams(end - begin, dim, sizeof(T));
-  const auto values = shares_number(arguments.map, 0) ? radial_values<Map, true> : radial_values<Map, false>;
+  const bool shared = shares_number(arguments.map, 0);
+  const auto values = guards.separate
+                          ? (shared ? radial_values<Map, true, true> : radial_values<Map, false, true>)
+                          : (shared ? radial_values<Map, true, false> : radial_values<Map, false, false>);
   RadialBlock block{};
   RadialPointers<T> rows;
   double* const to[] = {block.squares};
@@ -98,7 +103,10 @@ void radial_backward(const RadialArguments& arguments, int64_t begin, int64_t en
   const RadialGuards guards = arguments.guards;
   const int64_t step = block_rows(dim, sizeof(T), 3);
   const bool far = streams(end - begin, dim, sizeof(T));
-  const auto gradients = shares_number(arguments.map, 0) ? radial_gradients<Map, true> : radial_gradients<Map, false>;
+  const bool shared = shares_number(arguments.map, 0);
+  const auto gradients = guards.separate
+                             ? (shared ? radial_gradients<Map, true, true> : radial_gradients<Map, false, true>)
+                             : (shared ? radial_gradients<Map, true, false> : radial_gradients<Map, false, false>);
   RadialBlock block{};
   RadialPointers<T> rows;
   double* const to[] = {block.squares, block.inner};

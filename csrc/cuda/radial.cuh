@@ -52,7 +52,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       continue;
     }
     const double c = portable::curvature_at(arguments.c, portable::source_row(arguments.map, 0, row));
-    const C factor = static_cast<C>(portable::radial_factor<Map>(sums[0], c, arguments.guards));
+    const C factor = static_cast<C>(arguments.guards.separate
+                                        ? portable::radial_factor_separate<Map>(sums[0], c, arguments.guards)
+                                        : portable::radial_factor<Map>(sums[0], c, arguments.guards));
     auto scaled = [&](const P& p) {
       P result;
 #pragma unroll
@@ -118,7 +120,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       continue;
     }
     const double c = portable::curvature_at(arguments.c, portable::source_row(arguments.map, 0, row));
-    const portable::RadialGradient g = portable::radial_gradient<Map>(sums[0], sums[1], c, arguments.guards);
+    const portable::RadialGradient g =
+        arguments.guards.separate ? portable::radial_gradient_separate<Map>(sums[0], sums[1], c, arguments.guards)
+                                  : portable::radial_gradient<Map>(sums[0], sums[1], c, arguments.guards);
     if (group.lane == 0) {
       static_cast<C*>(arguments.grad_c)[row] = static_cast<C>(g.curvature);
     }

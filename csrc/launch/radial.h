@@ -27,13 +27,20 @@ inline void check_radial(const RadialNames& names, const Tensor& x, const Tensor
                                   {"min_norm", guards.min_norm},
                                   {"norm_offset", guards.norm_offset},
                                   {"min_scaled", guards.min_scaled},
+                                  {"argument_square_offset", guards.argument.square_offset},
+                                  {"argument_min_norm", guards.argument.min_norm},
+                                  {"argument_norm_offset", guards.argument.norm_offset},
+                                  {"argument_min_scaled", guards.argument.min_scaled},
                                   {names.limit, guards.limit}});
 }
 
 template <class Device, const RadialNames& names, RadialMap which>
 Tensor radial(Tensor x, Tensor c, double square_offset, double min_norm, double norm_offset, double min_scaled,
-              double limit, bool nan_at_zero) {
-  const RadialGuards guards{square_offset, min_norm, norm_offset, min_scaled, limit, nan_at_zero};
+              double limit, bool nan_at_zero, bool separate, double argument_square_offset, double argument_min_norm,
+              double argument_norm_offset, double argument_min_scaled) {
+  const RadialGuards guards{
+      square_offset, min_norm, norm_offset, min_scaled, limit, nan_at_zero, separate,
+      {argument_square_offset, argument_min_norm, argument_norm_offset, argument_min_scaled}};
   check_rows(names.operation, names.operand, x);
   const Sizes batch = batch_of(x);
   check_radial(names, x, c, batch, guards);
@@ -53,8 +60,12 @@ Tensor radial(Tensor x, Tensor c, double square_offset, double min_norm, double 
 
 template <class Device, const RadialNames& names, RadialMap which>
 std::tuple<Tensor, Tensor> radial_backward(Tensor grad, Tensor x, Tensor c, double square_offset, double min_norm,
-                                           double norm_offset, double min_scaled, double limit, bool nan_at_zero) {
-  const RadialGuards guards{square_offset, min_norm, norm_offset, min_scaled, limit, nan_at_zero};
+                                           double norm_offset, double min_scaled, double limit, bool nan_at_zero,
+                                           bool separate, double argument_square_offset, double argument_min_norm,
+                                           double argument_norm_offset, double argument_min_scaled) {
+  const RadialGuards guards{
+      square_offset, min_norm, norm_offset, min_scaled, limit, nan_at_zero, separate,
+      {argument_square_offset, argument_min_norm, argument_norm_offset, argument_min_scaled}};
   check_rows(names.operation, names.operand, x);
   const Sizes batch = batch_of(x);
   check_radial(names, x, c, batch, guards);

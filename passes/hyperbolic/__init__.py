@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .rewriting import HYPERBOLIC
+from .recognise import HYPERBOLIC
 
 __all__ = ["HYPERBOLIC"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 
-from .algebra import Algebra
-from .forms import ONE, ZERO, Form, Monomial, constant, join
-from .maps import Match, NearMiss
+from .rows.algebra import Algebra
+from .rows.forms import ONE, ZERO, Form, Monomial, constant, join
+from .rows.matching import Match, NearMiss, Operand
 
 TARGET = "mobius_add"
 
@@ -19,8 +18,7 @@ def match_addition(algebra: Algebra, form: Form, x: int, y: int) -> Match | Near
     """
     comparison = _Comparison(algebra, x, y)
     if comparison.takes_last_first(form):
-        outcome = _Comparison(algebra, y, x).compare(form)
-        return replace(outcome, order=(1, 0)) if isinstance(outcome, Match) else outcome
+        return _Comparison(algebra, y, x).compare(form)
     return comparison.compare(form)
 
 
@@ -65,7 +63,8 @@ class _Comparison:
         guards = self._guards(denominator, curvature, sign, scale)
         if isinstance(guards, str):
             return NearMiss(TARGET, guards)
-        return Match(TARGET, (sign_x, sign_y), curvature, guards, order=(0, 1))
+        operands = (Operand(self.x, constant(sign_x)), Operand(self.y, constant(sign_y)))
+        return Match(TARGET, operands, curvature, guards)
 
     def _fraction(self, form: Form) -> tuple[Form, int | None]:
         """The numerator, and the index of the atom that divides every term."""

@@ -1,4 +1,4 @@
-"""Inputs on which a rewritten map is compared with the original, and the error it may have there."""
+"""Inputs on which a rewritten formula is compared with the original, and the error it may have there."""
 
 from __future__ import annotations
 
@@ -10,44 +10,54 @@ from torch import fx
 from ..graph.evaluation import example
 from ..graph.nodes import is_weight
 from ..site import Probe
-from .algebra import Algebra
-from .forms import Form
-from .maps import Match
-from .region import Region
+from .find import Found, operand_nodes
+from .formulas import FORMULAS
+from .read.values import ROW
+from .rows.algebra import Algebra
+from .rows.forms import Form
+from .rows.matching import Match
 
 # Norms of the rows in units of 1 / sqrt(c), taken in turn. The points of the ball stop short of its boundary:
 # artanh amplifies the rounding of its argument by 1 / (2 (1 - u)), so 1 - 1e-3 costs 500 eps.
-TANGENT = (1.0, 1e-3, 0.0, 0.1, 4.0, 30.0)
-POINT = (0.5, 1e-3, 0.0, 0.1, 0.9, 0.999)
+NORMS = {
+    "tangent": (1.0, 1e-3, 0.0, 0.1, 4.0, 30.0),
+    "point": (0.5, 1e-3, 0.0, 0.1, 0.9, 0.999),
+    "second": (0.3, 0.1, 0.6, 0.0, 0.8, 0.5),
+    "any": (0.7, 2.0, 0.0, 0.2, 1.1, 0.01),
+}
 HALF_POINT = (0.5, 1e-2, 0.0, 0.1, 0.9, 0.75)
-SECOND = (0.3, 0.1, 0.6, 0.0, 0.8, 0.5)
 UNKNOWN = 0.1
 SAMPLED = 0.4
-BOUNDS = {"expmap0": 64.0, "logmap0": 1024.0, "mobius_add": 1024.0}
 
 
 def bound(match: Match, dtype: torch.dtype) -> float:
     """Relative error, row by row, that the operator may have on the probes against the formula in float64.
 
-    In float32 and float64: 64 eps for `expmap0` (a norm, a tanh, a quotient), 1024 eps for the other two at
+    In float32 and float64: 64 eps for a norm, a tanh and a quotient, 1024 eps for what holds artanh at
     `u <= 1 - 1e-3`. Half types compute in float32 and round once: 4 eps.
     """
     eps = torch.finfo(dtype).eps
-    return (4.0 if dtype.itemsize == 2 else BOUNDS[match.target]) * eps
+    return (4.0 if dtype.itemsize == 2 else FORMULAS[match.target].bound) * eps
 
 
-def probes(algebra: Algebra, match: Match, region: Region) -> Probe:
-    """A function that draws the inputs of a region that are not weights, in their order."""
+def probes(found: Found) -> Probe:
+    """A function that draws the inputs of a formula that are not weights, in their order."""
+    match, region = found.outcome, found.region
+    assert isinstance(match, Match)
     makers: list[Callable[[torch.Generator], torch.Tensor]] = []
     curvature = match.curvature.number
     if curvature is not None:
         reach = abs(curvature) ** -0.5
     else:
         reach = UNKNOWN if any(map(is_weight, region.scalars)) else SAMPLED
-    for position, node in enumerate(region.vectors):
-        makers.append(_rows(node, _norms(match, node, position), reach))
+    kinds = dict(zip(operand_nodes(match, found.algebra), FORMULAS[match.target].operands, strict=True))
+    factors = {node: abs(o.factor.number or 1.0) for node, o in zip(kinds, match.operands, strict=True)}
+    for node in region.vectors:
+        row = found.values[node].axes.index(ROW)
+        norms = _norms(match, kinds[node], node.meta["val"].dtype)
+        makers.append(_rows(node, row, norms, reach / factors[node]))
     for node in region.scalars:
-        makers.append(_scalar(node, _sign(algebra, match.curvature, node)))
+        makers.append(_scalar(node, _sign(found.algebra, match.curvature, node)))
     makers += [_filler(node) for node in region.others]
     free = [make for node, make in zip(region.inputs, makers, strict=True) if not is_weight(node)]
 
@@ -57,29 +67,30 @@ def probes(algebra: Algebra, match: Match, region: Region) -> Probe:
     return draw
 
 
-def _norms(match: Match, node: fx.Node, position: int) -> tuple[float, ...]:
-    dtype = node.meta["val"].dtype
-    if match.target == "expmap0":
-        norms = TANGENT
-    elif position:
-        norms = SECOND
-    else:
-        norms = HALF_POINT if dtype.itemsize == 2 else POINT
-    # An unguarded spelling gives 0 / 0 at zero, and so does the operator; there is nothing to measure.
-    return tuple(norm for norm in norms if norm or not match.guards.get("nan_at_zero"))
+def _norms(match: Match, kind: str, dtype: torch.dtype) -> tuple[float, ...]:
+    norms = HALF_POINT if kind == "point" and dtype.itemsize == 2 else NORMS[kind]
+    # An unguarded spelling gives 0 / 0 at zero, and so may the operator; there is nothing to measure.
+    quotient = match.target in ("mobius_matvec", "mobius_scalar_mul") and "min_norm" not in match.guards
+    unsure = match.guards.get("nan_at_zero") or match.guards.get("separate") or quotient
+    return tuple(norm for norm in norms if norm or not unsure)
 
 
 def _shape(node: fx.Node) -> list[int]:
     return [example(size) for size in node.meta["val"].shape]
 
 
-def _rows(node: fx.Node, norms: Sequence[float], reach: float) -> Callable[[torch.Generator], torch.Tensor]:
+def _rows(
+    node: fx.Node, row: int, norms: Sequence[float], reach: float
+) -> Callable[[torch.Generator], torch.Tensor]:
     def make(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randn(_shape(node), generator=generator, dtype=torch.float64)
+        shape = _shape(node)
+        lengths = shape[:row] + shape[row + 1 :]
+        rows = torch.randn([*lengths, shape[row]], generator=generator, dtype=torch.float64)
         rows = rows / rows.norm(dim=-1, keepdim=True)
         count = rows[..., 0].numel()
         turn = torch.tensor(norms, dtype=torch.float64).repeat(count // len(norms) + 1)[:count]
-        return (rows * (reach * turn).reshape(*rows.shape[:-1], 1)).to(node.meta["val"].dtype)
+        rows = rows * (reach * turn).reshape(*rows.shape[:-1], 1)
+        return rows.movedim(-1, row).contiguous().to(node.meta["val"].dtype)
 
     return make
 

@@ -1,79 +1,136 @@
-"""Finds the maps in a graph: every root that matches, and every look-alike with its first difference."""
+"""The pass `hyperbolic`: formulas of hyperbolic geometry, recognised by what they compute, become one operator each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
+import torch
 from torch import fx
 
-from .addition import match_addition
-from .algebra import Algebra
-from .candidates import Vectors, candidates
-from .evaluate import Evaluator
-from .forms import TooLarge
-from .maps import Match, NearMiss, match_map
-from .region import Region, region_of
-from .values import Value
+from ..graph.effects import Effects, effects
+from ..graph.nodes import module_path, source_line
+from ..site import Context, Site
+from .build import Builder, NoOperand
+from .find import Found, find
+from .formulas import FORMULAS
+from .price import flops_after, flops_before, price
+from .probes import bound, probes
+from .region import escaping, obstacle
+from .rows.algebra import Algebra
+from .rows.matching import Match
+from .simplify import simplify
+
+# Constants written in float32 agree to 1e-7 and no better; only a float64 graph can tell them apart.
+TOLERANCE, TOLERANCE_DOUBLE = 1e-7, 1e-9
 
 
-@dataclass(frozen=True)
-class Found:
-    """A map or a look-alike in the graph."""
+class Hyperbolic:
+    """Replaces every spelling of a formula of the table by `torch.ops.stone`'s operator.
 
-    outcome: Match | NearMiss
-    region: Region
-    evaluator: Evaluator
-
-
-def recognise(graph: fx.Graph, order: Mapping[fx.Node, int], tolerance: float) -> list[Found]:
-    """Every map and look-alike of a graph, in order; no two maps have the same root.
-
-    Args:
-        graph: a functional ATen graph with fake values.
-        order: the position of each node.
-        tolerance: relative difference up to which two constants are equal.
+    A site is recognised by row algebra: the value of a node is written as a sum of monomials in the row
+    vectors, their norms and inner products, row scalars, and tanh or artanh of such. Guards against
+    division by zero are part of the meaning and become attributes of the operator.
     """
-    maps: dict[fx.Node, Found] = {}
-    misses: dict[fx.Node, Found] = {}
-    for alternatives in candidates(graph):
-        for vectors in alternatives:
-            evaluator = Evaluator(Algebra(tolerance), vectors, order, maps)
-            found = list(_search(evaluator, vectors))
-            maps |= {item.region.root: item for item in found if isinstance(item.outcome, Match)}
-            near = [item for item in found if isinstance(item.outcome, NearMiss)]
-            misses = {item.region.root: item for item in near} | misses
-            if len(near) < len(found):
-                break
-    covered = {node for item in maps.values() for node in item.region.rows}
-    lone = [
-        item for root, item in misses.items() if root not in covered and not _leads_on(root, maps, misses)
-    ]
-    return sorted([*maps.values(), *lone], key=lambda item: order[item.region.root])
+
+    name = "hyperbolic"
+    targets = tuple(FORMULAS)
+
+    def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
+        """Rewrite the graph in place and report every formula and every look-alike."""
+        graph = module.graph
+        facts = effects(graph)
+        found = simplify(find(graph, facts.position, _algebra(graph)))
+        reasons = {item.region.root: _refusal(item, facts, context) for item in found}
+        accepted = _closed(found, reasons)
+        sites = []
+        for item in found:
+            site = _site(item, reasons[item.region.root])
+            if item in accepted:
+                _rewrite(item, site, context)
+            sites.append(site)
+        _erase(node for item in accepted for node in (*item.region.rows[:-1], *item.region.constants))
+        if accepted:
+            graph.lint()
+            module.recompile()
+        return sites
 
 
-def _leads_on(root: fx.Node, maps: Mapping[fx.Node, Found], misses: Mapping[fx.Node, Found]) -> bool:
-    """Whether a look-alike is only a step on the way to a map or to another look-alike."""
-    return any(user in maps or user in misses for user in root.users)
+def _algebra(graph: fx.Graph) -> Algebra:
+    values = (node.meta.get("val") for node in graph.nodes)
+    floats = {v.dtype for v in values if isinstance(v, torch.Tensor) and v.is_floating_point() and v.ndim}
+    if floats == {torch.float64}:
+        return Algebra(TOLERANCE_DOUBLE, torch.finfo(torch.float64).eps)
+    double = torch.float64 in floats
+    return Algebra(TOLERANCE, torch.finfo(torch.float64 if double else torch.float32).eps)
 
 
-def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
-    for node, value in evaluator.cone():
-        try:
-            outcome = _outcome(evaluator, vectors, value)
-        except (TooLarge, ArithmeticError):
-            continue
-        if outcome is None:
-            continue
-        yield Found(outcome, region_of(evaluator, node), evaluator)
-        if isinstance(outcome, Match):
-            evaluator.cut(node)
+def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
+    """Why a formula or a look-alike is not rewritten, as far as it alone can tell."""
+    if not isinstance(item.outcome, Match):
+        return item.outcome.reason
+    if item.outcome.target not in FORMULAS:
+        return "the operator takes the time of a point from its space components, and this formula as it is stored"
+    if (reason := obstacle(item.region, item.values, facts, context.grad)) is not None:
+        return reason
+    try:
+        Builder(item).check()
+    except NoOperand as error:
+        return str(error)
+    denied = context.denied.get(f"{item.outcome.target}:{item.region.root.name}")
+    return denied or price(item, context.inner, context.grad).refusal
 
 
-def _outcome(evaluator: Evaluator, vectors: Vectors, value: Value) -> Match | NearMiss | None:
-    if not len(value.form):  # zero, whatever the rows are
-        return None
-    indices = [evaluator.vectors[node] for node in vectors]
-    if len(indices) == 1:
-        return match_map(evaluator.algebra, value.form, indices[0])
-    return match_addition(evaluator.algebra, value.form, *indices)
+def _closed(found: list[Found], reasons: dict[fx.Node, str | None]) -> list[Found]:
+    """The formulas whose intermediates nothing needs but ones that are replaced too; sets the others' reasons."""
+    accepted = [item for item in found if reasons[item.region.root] is None]
+    while True:
+        replaced = {node for item in accepted for node in item.region.rows}
+        kept = []
+        for item in accepted:
+            if (reason := escaping(item.region, item.values, replaced)) is None:
+                kept.append(item)
+            reasons[item.region.root] = reason
+        if len(kept) == len(accepted):
+            return kept
+        accepted = kept
+
+
+def _site(item: Found, reason: str | None) -> Site:
+    root = item.region.root
+    is_map = isinstance(item.outcome, Match)
+    return Site(
+        pass_name=Hyperbolic.name,
+        target=item.outcome.target,
+        status="rewritten" if reason is None else ("refused" if is_map else "near miss"),
+        reason=reason or "",
+        module_path=module_path(root),
+        source=source_line(root),
+        nodes=tuple(node.name for node in item.region.rows),
+        guards=dict(item.outcome.guards) if isinstance(item.outcome, Match) else {},
+        flops_before=flops_before(item.region),
+        flops_after=flops_before(item.region),
+        output=root.name,
+    )
+
+
+def _rewrite(item: Found, site: Site, context: Context) -> None:
+    match, region = item.outcome, item.region
+    assert isinstance(match, Match)
+    dtype = region.root.meta["val"].dtype
+    Builder(item).build(context.grad)
+    site.inputs = tuple(node.name for node in region.inputs)
+    site.replacement = region.root.name
+    site.flops_after = flops_after(region, match.target)
+    site.probes = probes(item)
+    site.bound = bound(match, dtype)
+    site.error_norm = "row" if FORMULAS[match.target].gives == "row" else "tensor"
+
+
+def _erase(nodes: Iterable[fx.Node]) -> None:
+    """Erase the nodes that nothing needs any more, users first."""
+    for node in sorted(set(nodes), reverse=True):
+        if not node.users:
+            node.graph.erase_node(node)
+
+
+HYPERBOLIC = Hyperbolic()

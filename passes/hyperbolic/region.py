@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,9 @@ from torch import fx
 
 from ..graph.effects import Effects, written_operands
 from ..graph.nodes import source_line
-from ..graph.shapes import is_row_major, same_size, same_sizes
-from .evaluate import Evaluator, operator_name
+from ..graph.shapes import is_row_major, same_size
+from .read.evaluate import Evaluator, operator_name
+from .read.values import ROW, Axes, Value
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,20 @@ class Region:
     others: tuple[fx.Node, ...]
     rows: tuple[fx.Node, ...]
     constants: tuple[fx.Node, ...]
+
+    def joined(self, inner: Region) -> Region:
+        """This region and the one that computes its only row vector."""
+        rows = dict.fromkeys((*inner.rows, *self.rows))
+        constants = dict.fromkeys((*inner.constants, *self.constants))
+        scalars = dict.fromkeys((*inner.scalars, *self.scalars))
+        return Region(
+            root=self.root,
+            vectors=inner.vectors,
+            scalars=tuple(scalars),
+            others=tuple(dict.fromkeys((*inner.others, *self.others))),
+            rows=tuple(rows),
+            constants=tuple(node for node in constants if node not in rows),
+        )
 
     @property
     def inputs(self) -> tuple[fx.Node, ...]:
@@ -74,11 +89,11 @@ def region_of(evaluator: Evaluator, root: fx.Node) -> Region:
     )
 
 
-def obstacle(region: Region, facts: Effects, grad: bool) -> str | None:
+def obstacle(region: Region, values: Mapping[fx.Node, Value], facts: Effects, grad: bool) -> str | None:
     """Why replacing the region would change what the graph computes, None where it would not."""
     return (
-        _other_dtype(region, facts)
-        or _other_shape(region)
+        _other_dtype(region, values, facts)
+        or _other_shape(region, values)
         or _other_strides(region)
         or _mutated(region, facts)
         or (_gradient_stopped(region, facts) if grad else None)
@@ -89,11 +104,14 @@ def _tensors(nodes: Iterable[fx.Node]) -> list[fx.Node]:
     return [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
 
 
-def _other_dtype(region: Region, facts: Effects) -> str | None:
+def _other_dtype(region: Region, values: Mapping[fx.Node, Value], facts: Effects) -> str | None:
+    """Rows are of one dtype, and so is the result; numbers of a row may be of a wider one in between."""
     first = region.vectors[0].meta["val"]
     for node in _tensors((*region.vectors, *region.rows)):
         value = node.meta["val"]
-        if value.dtype != first.dtype:
+        number = node is not region.root and node in values and ROW not in values[node].axes
+        wider = number and (value.dtype in (torch.float64, torch.bool, torch.uint8))
+        if value.dtype != first.dtype and not wider:
             autocast = ", under autocast" if node in facts.autocast else ""
             return (
                 f"dtypes differ inside: {region.vectors[0].name} is {first.dtype}, "
@@ -104,27 +122,29 @@ def _other_dtype(region: Region, facts: Effects) -> str | None:
     return None
 
 
-def _other_shape(region: Region) -> str | None:
-    shape = region.root.meta["val"].shape
-    rank = len(shape)
-    matched = [False] * rank
-    for node in (*region.vectors, *region.scalars):
-        sizes = node.meta["val"].shape
-        vector = node in region.vectors
-        if len(sizes) > rank:
+def _other_shape(region: Region, values: Mapping[fx.Node, Value]) -> str | None:
+    """Every dimension of the result is one of a row vector, with its size."""
+    root = region.root
+    sizes: dict[object, list[object]] = {}
+    for node in region.vectors:
+        for label, size in zip(values[node].axes, node.meta["val"].shape, strict=True):
+            sizes.setdefault(label, []).append(size)
+    for label, size in zip(full_axes(values[root].axes, root), root.meta["val"].shape, strict=True):
+        known = [1] if label is None else sizes.get(label, [])
+        if not known or not all(same_size(size, other) for other in known):
+            if label == ROW:
+                node = region.vectors[-1]
+                return (
+                    f"broadcasting runs along the row: {node.name} has {list(node.meta['val'].shape)}, "
+                    f"the result {list(root.meta['val'].shape)}"
+                )
             return _shapes_text(region)
-        offset = rank - len(sizes)
-        for position, size in enumerate(sizes, offset):
-            same = same_size(size, shape[position])
-            last = position == rank - 1
-            if not same and not same_size(size, 1):
-                return _shapes_text(region)
-            if vector and last and not same:
-                return f"broadcasting runs along the row: {node.name} has {list(sizes)}, the result {list(shape)}"
-            matched[position] |= same and vector
-    if len(region.vectors) == 1 and not same_sizes(region.vectors[0].meta["val"].shape, shape):
-        return _shapes_text(region)
-    return None if all(matched) else _shapes_text(region)
+    return None
+
+
+def full_axes(axes: Axes, node: fx.Node) -> Axes:
+    """One label for each dimension of a node: a constant has none of its own."""
+    return (None,) * (node.meta["val"].ndim - len(axes)) + axes
 
 
 def _other_strides(region: Region) -> str | None:
@@ -174,12 +194,12 @@ def _gradient_stopped(region: Region, facts: Effects) -> str | None:
     return None
 
 
-def escaping(region: Region, evaluator: Evaluator, replaced: set[fx.Node]) -> str | None:
+def escaping(region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.Node]) -> str | None:
     """Which intermediate is needed outside of the regions that are replaced, None where none is."""
     for node in _tensors(region.rows[:-1]):
-        value = evaluator.values.get(node)
-        if value is not None and any(value == evaluator.values[v] for v in region.vectors):
-            continue
+        value = values.get(node)
+        if value is not None and any(value.form == values[v].form for v in region.vectors):
+            continue  # a view of an input, which stays
         for user in node.users:
             if user.op == "output":
                 return f"the intermediate {_named(node)} is returned"

@@ -99,7 +99,8 @@ def ball_distances(sides: Sides, guards: Guards = NO_GUARDS, squares: Tensor | N
     apart = squares != 0
     half = torch.where(apart, torch.asinh(torch.where(apart, q, 1.0).sqrt()), 0.0)
     if guards.atanh_limit < 1:
-        half = half.clamp_max(math.atanh(guards.atanh_limit))
+        # The odds are negative where one of the points is beyond the boundary.
+        half = torch.where(q < 0, math.inf, half).clamp_max(math.atanh(guards.atanh_limit))
     return 2 / sides.c.sqrt() * half
 
 
@@ -220,6 +221,7 @@ def ball_gradients(
     z = torch.where(apart, q, 1.0).sqrt()
     half = torch.where(apart, torch.asinh(z), 0.0)
     limit = guards.atanh_limit
+    half = torch.where(q < 0, math.inf, half) if limit < 1 else half
     within = half <= math.atanh(limit) if limit < 1 else torch.ones_like(apart)
     clamped = d < guards.min_denominator
     r = torch.where(apart & within, z * torch.sqrt(1 + q), 0.0) / d

@@ -38,7 +38,8 @@ def expmap0(
     `n = max(sqrt(||x||^2 + square_offset), min_norm) + norm_offset`, `u = max(sqrt(c) n, min_scaled)`,
     `y = tanh(min(u, tanh_limit)) / u * x` (Ganea et al. 2018, equation 8, with the guards that
     libraries add).
-    The map runs in the dtype it is given, under autocast too.
+    The map runs in the dtype it is given, under autocast too. `torch.ops.stone.expmap0` takes guards of the
+    argument that differ from those of the denominator (`separate`, `argument_*`); rewritten graphs have them.
 
     Args:
         x: tangent vectors, `[*batch, dim]`, float32, float64, bfloat16 or float16.

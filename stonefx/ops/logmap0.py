@@ -38,7 +38,8 @@ def logmap0(
     `n = max(sqrt(||y||^2 + square_offset), min_norm) + norm_offset`, `u = max(sqrt(c) n, min_scaled)`,
     `x = artanh(min(u, atanh_limit)) / u * y` (Ganea et al. 2018, equation 9, with the guards
     that libraries add).
-    The map runs in the dtype it is given, under autocast too.
+    The map runs in the dtype it is given, under autocast too. `torch.ops.stone.logmap0` takes guards of the
+    argument that differ from those of the denominator (`separate`, `argument_*`); rewritten graphs have them.
 
     Args:
         y: points, `[*batch, dim]`, float32, float64, bfloat16 or float16.

@@ -4,6 +4,10 @@
     u = max(sqrt(c) * n, min_scaled)
     y = profile(min(u, limit)) / u * x
 
+Libraries that guard the norm in the argument of the profile and that in the denominator each in its own way have
+`separate`: then the argument is such a norm with the guards `argument_*`, the denominator `u` has the others, and `y`
+at the origin is what the quotient is there.
+
 Gradients are those that autograd gives on this spelling: a clamp passes none outside its range, and the norm
 has subgradient 0 at 0. With no guard the map is smooth at the origin: its derivative there is the identity.
 """
@@ -34,13 +38,35 @@ class Guards:
     min_scaled: float = 0.0
     limit: float = NO_LIMIT
     nan_at_zero: bool = False
+    separate: bool = False
+    argument_square_offset: float = 0.0
+    argument_min_norm: float = 0.0
+    argument_norm_offset: float = 0.0
+    argument_min_scaled: float = 0.0
+
+    @property
+    def argument(self) -> Guards:
+        """The guards of the argument of the profile."""
+        if not self.separate:
+            return self
+        return Guards(
+            square_offset=self.argument_square_offset,
+            min_norm=self.argument_min_norm,
+            norm_offset=self.argument_norm_offset,
+            min_scaled=self.argument_min_scaled,
+        )
+
+
+_FLAGS = ("nan_at_zero", "separate")
 
 
 def arguments(operand: str, limit: str) -> str:
     """The schema of a radial map of `operand`, its limit named `limit`."""
     return (
         f"Tensor {operand}, Tensor c, *, float square_offset=0, float min_norm=0, float norm_offset=0, "
-        f"float min_scaled=0, float {limit}={NO_LIMIT:.0e}, bool nan_at_zero=False"
+        f"float min_scaled=0, float {limit}={NO_LIMIT:.0e}, bool nan_at_zero=False, bool separate=False, "
+        "float argument_square_offset=0, float argument_min_norm=0, float argument_norm_offset=0, "
+        "float argument_min_scaled=0"
     )
 
 
@@ -54,6 +80,9 @@ def factor(profile: Profile, x: Tensor, c: Tensor, guards: Guards) -> Tensor:
     dtype = batching.compute_dtype(x)
     curvature = c.to(device=x.device, dtype=dtype)
     _, _, _, u = _norms(x.to(dtype), curvature, guards)
+    if guards.separate:
+        argument = _norms(x.to(dtype), curvature, guards.argument)[-1]
+        return profile(_below(argument, guards.limit)) / u
     at_origin = _at_origin(u, curvature)
     safe = torch.where(at_origin, 1.0, u)
     return torch.where(at_origin, _origin(guards), profile(_below(safe, guards.limit)) / safe)
@@ -76,6 +105,8 @@ def derivatives(
     """The factor, its gradient for `x` as a multiple of `x`, and its derivative by `c`: `[*batch, 1]` each."""
     dtype = batching.compute_dtype(x)
     row, curvature = x.to(dtype), c.to(device=x.device, dtype=dtype)
+    if guards.separate:
+        return _separate_derivatives(profile, slope, row, curvature, guards)
     root, n0, n, u = _norms(row, curvature, guards)
     at_origin = _at_origin(u, curvature)
     safe = torch.where(at_origin, 1.0, u)
@@ -88,6 +119,25 @@ def derivatives(
     passes = (n0 >= guards.min_norm) & (n0 > 0)
     toward_row = torch.where(passes, derivative * root / torch.where(passes, n0, 1.0), 0.0)
     return value, toward_row, derivative * n / (2 * torch.where(at_origin, 1.0, root))
+
+
+def _separate_derivatives(
+    profile: Profile, slope: Profile, row: Tensor, c: Tensor, guards: Guards
+) -> tuple[Tensor, Tensor, Tensor]:
+    u, along_u, curvature_u = _norm_slopes(row, c, guards)
+    w, along_w, curvature_w = _norm_slopes(row, c, guards.argument)
+    value = profile(_below(w, guards.limit)) / u
+    rate = torch.where(w <= guards.limit, slope(_below(w, guards.limit)), 0.0)
+    return value, (rate * along_w - value * along_u) / u, (rate * curvature_w - value * curvature_u) / u
+
+
+def _norm_slopes(row: Tensor, c: Tensor, guards: Guards) -> tuple[Tensor, Tensor, Tensor]:
+    """A guarded norm, its gradient for the row as a multiple of the row, and its derivative by `c`."""
+    root, n0, n, u = _norms(row, c, guards)
+    free = root * n >= guards.min_scaled
+    passes = (n0 >= guards.min_norm) & (n0 > 0) & free
+    along = torch.where(passes, root / torch.where(passes, n0, 1.0), 0.0)
+    return u, along, torch.where(free, n / (2 * root), 0.0)
 
 
 def _norms(row: Tensor, c: Tensor, guards: Guards) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -125,7 +175,7 @@ def operator(name: str, operand: str, limit_name: str, profile: Profile, slope: 
 
     def read(options: dict[str, Any]) -> Guards:
         limit = options.get(limit_name, NO_LIMIT)
-        checks.options(name, **{k: v for k, v in options.items() if k != "nan_at_zero"})
+        checks.options(name, **{k: v for k, v in options.items() if k not in _FLAGS})
         known = {f.name for f in fields(Guards)} - {"limit"}
         return Guards(limit=min(limit, NO_LIMIT), **{k: v for k, v in options.items() if k in known})
 

@@ -74,18 +74,21 @@ def relative(got, expected):
 def spelled(name, guards):
     """The formula as a user writes it, for autograd to differentiate."""
 
-    def radial(x, c):
+    def guarded(x, c, prefix=""):
         n = x.norm(dim=-1, keepdim=True)
-        if "square_offset" in guards:
-            n = torch.sqrt((x * x).sum(-1, keepdim=True) + guards["square_offset"])
-        if "min_norm" in guards:
-            n = n.clamp(min=guards["min_norm"])
-        if "norm_offset" in guards:
-            n = n + guards["norm_offset"]
+        if f"{prefix}square_offset" in guards:
+            n = torch.sqrt((x * x).sum(-1, keepdim=True) + guards[f"{prefix}square_offset"])
+        if f"{prefix}min_norm" in guards:
+            n = n.clamp(min=guards[f"{prefix}min_norm"])
+        if f"{prefix}norm_offset" in guards:
+            n = n + guards[f"{prefix}norm_offset"]
         u = c.sqrt() * n
-        if "min_scaled" in guards:
-            u = u.clamp(min=guards["min_scaled"])
-        limited = u.clamp(max=guards[LIMIT[name]]) if LIMIT[name] in guards else u
+        return u.clamp(min=guards[f"{prefix}min_scaled"]) if f"{prefix}min_scaled" in guards else u
+
+    def radial(x, c):
+        u = guarded(x, c)
+        argument = guarded(x, c, "argument_") if guards.get("separate") else u
+        limited = argument.clamp(max=guards[LIMIT[name]]) if LIMIT[name] in guards else argument
         return (torch.tanh(limited) if name == "expmap0" else torch.atanh(limited)) / u * x
 
     def mobius(x, y, c):

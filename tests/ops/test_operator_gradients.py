@@ -70,6 +70,11 @@ RADIAL_GUARDS = [
     {"limit": 0.5},
     {"min_norm": 0.3, "norm_offset": 0.05, "min_scaled": 0.4, "limit": 0.6},
     {"square_offset": 0.1, "min_norm": 0.5, "limit": 0.45},
+    {"separate": True},
+    {"separate": True, "min_norm": 0.3},
+    {"separate": True, "argument_min_norm": 0.3, "limit": 0.5},
+    {"separate": True, "square_offset": 0.01, "argument_norm_offset": 0.05},
+    {"separate": True, "min_scaled": 0.4, "argument_square_offset": 0.1, "argument_min_scaled": 0.3},
 ]
 
 

@@ -56,6 +56,8 @@ def rewritten(graph, context=None):
 def same_guards(found, expected):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
+        if name == "atanh_limit":  # as float32 holds it
+            value = torch.tensor(value, dtype=torch.float32).item()
         assert found[name] == pytest.approx(value, rel=1e-9), name
 
 

@@ -63,7 +63,7 @@ def test_norm_shared_by_two_maps_is_no_obstacle():
 def test_norm_shared_with_a_look_alike_stays():
     def function(x):
         n = norm(x).clamp_min(1e-15)
-        return torch.tanh(n) * x / n, torch.tanh(2 * n) * x / n
+        return torch.tanh(n) * x / n, torch.tanh(2 * n) * x / n.square()
 
     graph = trace(lambda _, x: function(x), X)
     sites = HYPERBOLIC.run(graph, Context())
@@ -85,9 +85,19 @@ def test_view_of_the_input_may_be_shared():
 def test_cast_inside():
     def function(x):
         u = norm(x).clamp_min(1e-15)
-        return torch.atanh(u.double()).to(torch.float32) / u * x
+        return torch.atanh(u.bfloat16()).to(torch.float32) / u * x
 
     reason = refused(function, X, target="logmap0")
+    assert "dtypes differ inside" in reason
+    assert "torch.bfloat16" in reason
+
+
+def test_result_in_another_dtype():
+    def function(x):
+        n = norm(x).clamp_min(1e-15).double()
+        return torch.tanh(n) * x / n
+
+    reason = refused(function, X)
     assert "dtypes differ inside" in reason
     assert "torch.float64" in reason
 

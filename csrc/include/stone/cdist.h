@@ -65,6 +65,13 @@ STONE_FUNCTION C half_distance(C z, const PairScale<C>& scale) {
   return z > scale.largest ? scale.saturated : h;
 }
 
+// z of the odds z^2, which are negative where one point is beyond the boundary: u is above 1 there, and so above a limit.
+template <class C>
+STONE_FUNCTION C root_of_odds(C q, const PairScale<C>& scale) {
+  const C beyond = scale.saturated < infinity() ? C(4) * scale.largest * scale.largest : q;
+  return square_root(q < C(0) ? beyond : q);
+}
+
 // Squared distances of float32 below this lose digits to underflow, and above its inverse may overflow.
 constexpr float kSmallSquares = 1e-30f;
 
@@ -112,7 +119,7 @@ STONE_FUNCTION C squares_of_product(C x_squares, C y_squares, C product) {
 template <bool guarded, class C>
 STONE_FUNCTION C pair_distance(C squares, C weights, const PairScale<C>& scale) {
   const C q = guarded ? guarded_odds(denominator(squares, weights, scale)) : squares * weights;
-  return scale.length * half_distance(square_root(q), scale);
+  return scale.length * half_distance(root_of_odds(q, scale), scale);
 }
 
 // grad_x = sum over y of weight (x - y) + along x; `curvature` is the part of c at fixed points.
@@ -147,7 +154,7 @@ STONE_FUNCTION PairGradient<C> guarded_gradient(C grad, C squares, const PairSid
                                                 const PairScale<C>& scale) {
   const Denominator<C> d = denominator(squares, x.weight * y.weight, scale);
   const C q = guarded_odds(d);
-  const C z = square_root(q);
+  const C z = root_of_odds(q, scale);
   const bool within = !(z > scale.largest);
   const C r = within ? z * square_root(C(1) + (within ? q : C(1))) / d.sum : C(0);
   const C inverse = C(1) / (d.sum + d.extra);
@@ -171,7 +178,7 @@ STONE_FUNCTION PairGradient<C> pair_gradient(C grad, C squares, const PairSide<C
   }
   const C weights = x.weight * y.weight;
   const C q = squares * weights;
-  const C z = square_root(q);
+  const C z = root_of_odds(q, scale);
   const bool within = !(z > scale.largest);
   const C root = square_root(C(1) + (within ? q : C(1)));
   const C h = half_distance(z, scale);

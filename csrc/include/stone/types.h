@@ -22,7 +22,16 @@ struct Curvature {
   double value;
 };
 
-// The guards of expmap0 and logmap0; a limit of 1e308 never takes effect.
+// What keeps a norm from being zero.
+struct NormGuards {
+  double square_offset;
+  double min_norm;
+  double norm_offset;
+  double min_scaled;
+};
+
+// The guards of expmap0 and logmap0; a limit of 1e308 never takes effect. Where `separate` is set, the norm in the
+// argument of tanh or artanh has the guards `argument`, and that in the denominator the others.
 struct RadialGuards {
   double square_offset;
   double min_norm;
@@ -30,6 +39,8 @@ struct RadialGuards {
   double min_scaled;
   double limit;
   bool nan_at_zero;
+  bool separate = false;
+  NormGuards argument{};
 };
 
 struct MobiusGuards {

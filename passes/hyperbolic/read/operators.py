@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from . import functions
-from .forms import ONE, ZERO, Form, constant
-from .reductions import REDUCTIONS
-from .values import Layout, NotRowwise, Value, combine, tensor
+from ..rows import functions
+from ..rows.forms import ONE, ZERO, Form, constant
+from .reductions import REDUCTIONS, dimensions, reduced
+from .values import ROW, NotRowwise, Value, combine, tensor
 from .views import VIEWS
 
 if TYPE_CHECKING:
-    from .algebra import Algebra
+    from ..rows.algebra import Algebra
     from .evaluate import Evaluator
 
 Handler = Callable[["Evaluator", fx.Node, dict[str, Any]], Value]
@@ -30,7 +30,7 @@ def _unary(function: Callable[[Algebra, Form], Form], *, of_vectors: bool = Fals
         value = evaluator.value(given["self"])
         if not of_vectors:
             _only_scalars(evaluator, value)
-        return Value(function(evaluator.algebra, value.form), value.layout)
+        return Value(function(evaluator.algebra, value.form), value.axes)
 
     return handle
 
@@ -73,6 +73,13 @@ def _flushed(node: fx.Node, form: Form) -> Form:
     return form if torch.tensor(form.number, dtype=tensor(node).dtype).item() else ZERO
 
 
+def _held(node: fx.Node, limit: float) -> float:
+    """A limit near 1 as the node's dtype holds it: 1 - 1e-7 is 1 - 2**-23 in float32, where artanh is 1 % less."""
+    if limit == 1 or not 0.5 < limit < 2:
+        return limit
+    return float(torch.tensor(limit, dtype=torch.float64).to(tensor(node).dtype))
+
+
 def _rsub(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
     left, right = evaluator.value(given["other"]), evaluator.value(given["self"])
     alpha = evaluator.number(given["alpha"]) or 0.0
@@ -88,7 +95,7 @@ def _pow(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
         raise NotRowwise("an exponent that is no small fraction")
     if fraction.denominator != 1 or fraction < 0:
         _only_scalars(evaluator, base)
-    return Value(evaluator.algebra.power(base.form, fraction), base.layout)
+    return Value(evaluator.algebra.power(base.form, fraction), base.axes)
 
 
 def _clamp(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
@@ -96,9 +103,9 @@ def _clamp(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
     _only_scalars(evaluator, value)
     low = evaluator.number(given.get("min", given.get("min_val")))
     high = evaluator.number(given.get("max", given.get("max_val")))
-    low = -functions.INFINITY if low is None else _flushed(node, constant(low)).number or 0.0
+    low = -functions.INFINITY if low is None else _held(node, _flushed(node, constant(low)).number or 0.0)
     high = functions.INFINITY if high is None else high
-    return Value(functions.clamp(evaluator.algebra, value.form, low, high), value.layout)
+    return Value(functions.clamp(evaluator.algebra, value.form, low, _held(node, high)), value.axes)
 
 
 def _extremum(bound: str) -> Handler:
@@ -106,13 +113,14 @@ def _extremum(bound: str) -> Handler:
         if "other" not in given:
             raise NotRowwise(f"{node.target} reduces")
         left, right = evaluator.value(given["self"]), evaluator.value(given["other"])
-        layout = combine(left, right)
+        axes = combine(left, right)
         if left.form.number is not None:
             left, right = right, left
         if (number := _flushed(node, right.form).number) is None:
             raise NotRowwise("the larger or smaller of two values, neither of them a constant")
         _only_scalars(evaluator, left)
-        return Value(functions.clamp(evaluator.algebra, left.form, **{bound: number}), layout)
+        number = _held(node, number) if bound == "high" else number
+        return Value(functions.clamp(evaluator.algebra, left.form, **{bound: number}), axes)
 
     return handle
 
@@ -129,9 +137,52 @@ def _addcmul(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Valu
 def _filled(number: float | None) -> Handler:
     def handle(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
         fill = given.get("fill_value", given.get("s")) if number is None else number
-        return Value(constant(evaluator.number(fill) or 0.0), Layout.CONSTANT)
+        return Value(constant(evaluator.number(fill) or 0.0))
 
     return handle
+
+
+def _compare(turned: bool) -> Handler:
+    """`self > other`, or turned `self < other`; at equality what is chosen is the same."""
+
+    def handle(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+        left, right = evaluator.value(given["self"]), evaluator.value(given["other"])
+        _only_scalars(evaluator, left)
+        _only_scalars(evaluator, right)
+        pair = (right.form, left.form) if turned else (left.form, right.form)
+        return Value(functions.above(evaluator.algebra, *pair), combine(left, right))
+
+    return handle
+
+
+def _is_zero(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+    left, right = evaluator.value(given["self"]), evaluator.value(given["other"])
+    if right.form.number != 0 or not len(left.form):
+        raise NotRowwise("a comparison with something else than zero")
+    return Value(functions.zero(evaluator.algebra, left.form), left.axes)
+
+
+def _all_zero(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+    """All entries of a row are zero."""
+    value = evaluator.value(given["self"])
+    index = evaluator.algebra.single(value.form)
+    dim = given.get("dim")
+    if index is None or evaluator.algebra.atoms[index].kind != "zero" or dim is None:
+        raise NotRowwise(f"{node.target} of something else than entries that are zero")
+    over_row, axes = reduced(
+        given["self"], value.axes, dimensions(given["self"], dim), bool(given.get("keepdim"))
+    )
+    if not over_row:
+        raise NotRowwise("zeros along another dimension than the row")
+    return Value(value.form, axes)
+
+
+def _where(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
+    condition, chosen, other = (evaluator.value(given[name]) for name in ("condition", "self", "other"))
+    form = functions.select(evaluator.algebra, condition.form, chosen.form, other.form)
+    if form is None or ROW in condition.axes:
+        raise NotRowwise("a choice between values that is no formula of ours")
+    return Value(form, combine(condition, chosen, other))
 
 
 HANDLERS: dict[str, Handler] = {
@@ -149,6 +200,8 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("abs", "absolute"), _unary(functions.absolute)),
     "tanh": _unary(functions.tanh),
     **dict.fromkeys(("atanh", "arctanh"), _unary(functions.artanh)),
+    **dict.fromkeys(("acosh", "arccosh"), _unary(functions.acosh)),
+    **dict.fromkeys(("asinh", "arcsinh"), _unary(functions.asinh)),
     "log": _unary(functions.log),
     "log1p": _unary(lambda g, a: functions.log(g, g.add(ONE, a))),
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max", "hardtanh"), _clamp),
@@ -158,6 +211,11 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("full", "full_like", "new_full", "scalar_tensor"), _filled(None)),
     **dict.fromkeys(("ones", "ones_like", "new_ones"), _filled(1.0)),
     **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), _filled(0.0)),
+    **dict.fromkeys(("gt", "greater", "ge", "greater_equal"), _compare(turned=False)),
+    **dict.fromkeys(("lt", "less", "le", "less_equal"), _compare(turned=True)),
+    "eq": _is_zero,
+    **dict.fromkeys(("all", "prod"), _all_zero),
+    "where": _where,
     **REDUCTIONS,
     **VIEWS,
 }

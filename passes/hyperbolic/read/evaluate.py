@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
-from ..graph.arguments import is_operator, named_arguments
-from .algebra import Algebra
-from .forms import TooLarge, constant
+from ...graph.arguments import is_operator, named_arguments
+from ..rows.algebra import Algebra
+from ..rows.forms import TooLarge, constant
 from .operators import HANDLERS, NONNEGATIVE
-from .values import Layout, NotRowwise, Value, scalar_layout
+from .values import Axes, NotRowwise, Value, number_axes
 
 DEEPEST = 100
 LARGEST_CONE = 500
@@ -32,7 +32,7 @@ class Evaluator:
 
     Args:
         algebra: the table of atoms.
-        vectors: the nodes to take as row vectors; everything that is not computed from them row by row
+        vectors: the nodes to take as row vectors, with their axes; everything that is not computed from them row by row
             is a row scalar, where its shape is that of one, or opaque.
         order: position of every node of the graph.
         ends: nodes that are maps of their own already: nothing is seen through them.
@@ -41,7 +41,7 @@ class Evaluator:
     def __init__(
         self,
         algebra: Algebra,
-        vectors: Sequence[fx.Node],
+        vectors: Mapping[fx.Node, Axes],
         order: Mapping[fx.Node, int],
         ends: Iterable[fx.Node] = (),
     ) -> None:
@@ -49,7 +49,7 @@ class Evaluator:
         self.order = order
         self.vectors = {node: algebra.index("vector", node) for node in vectors}
         self.values: dict[fx.Node, Value] = {
-            node: Value(algebra.atom("vector", node), Layout.ROW) for node in vectors
+            node: Value(algebra.atom("vector", node), axes) for node, axes in vectors.items()
         }
         self.leaves: set[fx.Node] = set()
         self.opaque: dict[fx.Node, str] = {}
@@ -89,14 +89,14 @@ class Evaluator:
         if isinstance(argument, bool) or not isinstance(argument, fx.Node | int | float):
             raise NotRowwise(f"an argument of type {type(argument).__name__}")
         if not isinstance(argument, fx.Node):
-            return Value(constant(argument), Layout.CONSTANT)
+            return Value(constant(argument))
         if argument in self.values:
             return self.values[argument]
         if argument in self.opaque:
             raise NotRowwise(self.opaque[argument])
         if not isinstance(argument.meta.get("val"), torch.Tensor):
             raise NotRowwise("a size or another non-tensor that is not known")
-        if scalar_layout(argument.meta["val"]) is None:
+        if number_axes(argument.meta["val"]) is None:
             raise NotRowwise(f"{argument.name} is not computed from the rows alone")
         return self._evaluate(argument)
 
@@ -135,9 +135,9 @@ class Evaluator:
         tensor = node.meta.get("val")
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             return None
-        layout = scalar_layout(tensor)
-        if layout is None:
+        axes = number_axes(tensor)
+        if axes is None:
             return None
         self.leaves.add(node)
         nonnegative = operator_name(node) in NONNEGATIVE
-        return Value(self.algebra.atom("scalar", node, nonnegative=nonnegative), layout)
+        return Value(self.algebra.atom("scalar", node, nonnegative=nonnegative), axes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Literal
 
 from .algebra import Algebra
 from .forms import ONE, Form, constant, join
@@ -24,6 +25,8 @@ def clamp(algebra: Algebra, form: Form, low: float = -INFINITY, high: float = IN
     """`min(max(form, low), high)`; a bound that a non-negative form cannot reach is dropped."""
     if (number := form.number) is not None:
         return constant(min(max(number, low), high))
+    if low == high:
+        return constant(low)
     if low <= 0 and algebra.nonnegative(form):
         low = -INFINITY
     if low == -INFINITY and high == INFINITY:
@@ -44,16 +47,28 @@ def artanh(algebra: Algebra, form: Form) -> Form:
     return _odd(algebra, "artanh", form)
 
 
-def _odd(algebra: Algebra, kind: str, form: Form) -> Form:
+_VALUES = {"tanh": math.tanh, "artanh": math.atanh, "asinh": math.asinh}
+
+
+def _odd(algebra: Algebra, kind: Literal["tanh", "artanh", "asinh"], form: Form) -> Form:
     if form.number is not None:
-        value = math.tanh(form.number) if kind == "tanh" else math.atanh(form.number)
-        return constant(value)
+        return constant(_VALUES[kind](form.number))
     if form.terms[0][1] < 0:
         return algebra.scale(_odd(algebra, kind, algebra.scale(form, -1.0)), -1.0)
     nonnegative = algebra.nonnegative(form)
-    if kind == "tanh":
-        return algebra.atom("tanh", form, nonnegative=nonnegative)
-    return algebra.atom("artanh", form, nonnegative=nonnegative)
+    return algebra.atom(kind, form, nonnegative=nonnegative)
+
+
+def asinh(algebra: Algebra, form: Form) -> Form:
+    """`asinh(form)`; odd, so that the leading coefficient inside is positive."""
+    return _odd(algebra, "asinh", form)
+
+
+def acosh(algebra: Algebra, form: Form) -> Form:
+    """`arcosh(form)`."""
+    if form.number is not None:
+        return constant(math.acosh(form.number))
+    return algebra.atom("acosh", form, nonnegative=True)
 
 
 def log(algebra: Algebra, form: Form) -> Form:
@@ -69,7 +84,35 @@ def log(algebra: Algebra, form: Form) -> Form:
             numerator = Form(tuple(sorted((join(m, inverse), k) for m, k in form)))
             if (half := _half_difference(algebra, numerator, atom.parts[0])) is not None:
                 return algebra.scale(artanh(algebra, half), 2.0)
-    return algebra.atom("log", form)
+    return _area(algebra, form) or algebra.atom("log", form)
+
+
+def _area(algebra: Algebra, form: Form) -> Form | None:
+    """`log(z + sqrt(z^2 - 1))` is `arcosh(z)`, `log(z + sqrt(z^2 + 1))` is `asinh(z)`."""
+    index = algebra.single(form)
+    if index is not None and algebra.atoms[index].kind == "clamp":
+        inside, low, high = algebra.atoms[index].parts
+        # z + sqrt(z^2 +- 1) is 1 or more for the z that a distance has.
+        area = _area(algebra, inside) if high == INFINITY and 0 < low < 1 else None
+        positive = area is not None and all(
+            algebra.nonnegative(algebra.atoms[i].parts[0]) for i in _arguments(area)
+        )
+        return area if positive else None
+    for monomial, coefficient in form:
+        root = Form(((monomial, coefficient),))
+        rest = algebra.add(form, root, alpha=-1.0)
+        if not len(rest) or not any(e == Fraction(1, 2) for _, e in monomial):
+            continue
+        for sign, function in ((-1.0, acosh), (1.0, asinh)):
+            if algebra.equal(
+                algebra.power(root, 2), algebra.add(algebra.multiply(rest, rest), ONE, alpha=sign)
+            ):
+                return function(algebra, rest)
+    return None
+
+
+def _arguments(form: Form) -> list[int]:
+    return [index for monomial, _ in form for index, _ in monomial]
 
 
 def log_sum(algebra: Algebra, form: Form) -> Form:
@@ -111,3 +154,46 @@ def product(algebra: Algebra, left: Form, right: Form) -> Form:
 def quotient(algebra: Algebra, left: Form, right: Form) -> Form:
     """`left / right`."""
     return algebra.multiply(left, algebra.power(right, -1)) if right != ONE else left
+
+
+def above(algebra: Algebra, left: Form, right: Form) -> Form:
+    """`left > right`, as a condition: 1 or 0 where the signs decide, and at equality nothing depends on it."""
+    for sign, number in ((1.0, 1.0), (-1.0, 0.0)):
+        difference = algebra.scale(algebra.add(left, right, alpha=-1.0), sign)
+        if not (algebra.kinds(difference) & {"vector", "inner", "foreign"}) and algebra.nonnegative(
+            difference
+        ):
+            return constant(number)
+    return algebra.atom("above", left, right)
+
+
+def zero(algebra: Algebra, form: Form) -> Form:
+    """`form == 0`, as a condition."""
+    return algebra.atom("zero", form)
+
+
+def select(algebra: Algebra, condition: Form, chosen: Form, other: Form) -> Form | None:
+    """`where(condition, chosen, other)`, where that is a formula: a row shortened to a length, or a value at zero."""
+    if condition.number is not None:
+        return chosen if condition.number else other
+    index = algebra.single(condition)
+    if index is None:
+        return None
+    atom = algebra.atoms[index]
+    if atom.kind == "above":
+        left, right = atom.parts
+        for high, low, then, default in ((left, right, chosen, other), (right, left, other, chosen)):
+            # where(n > R, R / n y, y) is min(1, R / n) y.
+            if (
+                len(default) != 1
+                or len(then) != 1
+                or not (algebra.nonnegative(high) and algebra.nonnegative(low))
+            ):
+                continue
+            ratio = quotient(algebra, low, high)
+            if algebra.equal(algebra.multiply(default, ratio), then):
+                return algebra.multiply(default, clamp(algebra, ratio, high=1.0))
+        return None
+    if atom.kind == "zero" and len(other) == 1:
+        return algebra.multiply(other, algebra.atom("at_zero", atom.parts[0], chosen))
+    return None

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-Kind = Literal["vector", "scalar", "inner", "sum", "clamp", "abs", "tanh", "artanh", "log", "foreign"]
+Kind = Literal[
+    "vector", "scalar", "inner", "sum", "clamp", "abs", "tanh", "artanh", "acosh", "asinh", "log", "foreign",
+    "above", "zero", "at_zero",
+]  # fmt: skip
 Monomial = tuple[tuple[int, Fraction], ...]
 HALF = Fraction(1, 2)
 MOST_TERMS = 64

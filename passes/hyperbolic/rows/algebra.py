@@ -16,8 +16,9 @@ class Algebra:
 
     Args:
         tolerance: relative difference up to which two constants count as equal.
+        eps: the rounding of the graph's numbers; what changes a result by less than a hundredth of it changes nothing.
 
-    >>> from stonefx.passes.hyperbolic.forms import HALF
+    >>> from stonefx.passes.hyperbolic.rows.forms import HALF
     >>> algebra = Algebra()
     >>> x = algebra.atom("vector", "x")
     >>> norm = algebra.power(algebra.inner(x, x), HALF)
@@ -25,17 +26,24 @@ class Algebra:
     'x ||x||^-1'
     """
 
-    def __init__(self, tolerance: float = 1e-9) -> None:
+    def __init__(self, tolerance: float = 1e-9, eps: float = 2.0**-52) -> None:
         self.tolerance = tolerance
+        self.eps = eps
         self.atoms: list[Atom] = []
+        self._of_kind: dict[tuple[Kind, Any], list[int]] = {}
 
     def index(self, kind: Kind, *parts: Any, nonnegative: bool = False) -> int:
         """Index of the atom with this kind and these parts, which is added where it is new."""
-        for index, atom in enumerate(self.atoms):
-            if atom.kind == kind and all(map(self._same, atom.parts, parts)):
+        # Equal forms have equally many terms.
+        alike = self._of_kind.setdefault(
+            (kind, len(first) if isinstance(first := parts[0], Form) else first), []
+        )
+        for index in alike:
+            if all(map(self._same, self.atoms[index].parts, parts)):
                 return index
         self.atoms.append(Atom(kind, parts, nonnegative))
-        return len(self.atoms) - 1
+        alike.append(len(self.atoms) - 1)
+        return alike[-1]
 
     def atom(self, kind: Kind, *parts: Any, nonnegative: bool = False) -> Form:
         """The form that is one atom."""
@@ -132,9 +140,12 @@ class Algebra:
         return self.index("abs", Form(((((index, Fraction(1)),), 1.0),)), nonnegative=True)
 
     def _root_of_clamp(self, form: Form, exponent: Fraction) -> Form | None:
-        """`clamp_min(f, e) ** p = clamp_min(f ** p, e ** p)` for f >= 0, e > 0 and p > 0."""
-        if (single := self.single(form)) is None or exponent < 0:
+        """`clamp_min(f, e) ** p = clamp_min(f ** p, e ** p)` for f >= 0, e > 0 and p > 0; one over that for p < 0."""
+        if (single := self.single(form)) is None:
             return None
+        if exponent < 0:
+            root = self._root_of_clamp(form, -exponent)
+            return None if root is None else self.power(root, -1)
         if (atom := self.atoms[single]).kind != "clamp":
             return None
         inside, low, high = atom.parts

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from .algebra import Algebra
-from .forms import HALF, ONE, Form, Monomial
-from .functions import quotient
+from .rows.algebra import Algebra
+from .rows.forms import HALF, ONE, Form, Monomial
+from .rows.functions import quotient
 
 
 class NoRadius(ValueError):

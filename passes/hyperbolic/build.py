@@ -1,0 +1,224 @@
+"""From a match to nodes: operands brought to the operator's dimensions, the curvature, and the result's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..graph.nodes import is_weight
+from .find import Found, operand_nodes
+from .formulas import FORMULAS
+from .read.values import ROW, Axes, Label, NotRowwise, broadcast, number_axes
+from .region import full_axes
+from .rows.forms import HALF, ONE, Form, Monomial
+from .rows.matching import Match, Operand
+
+aten = torch.ops.aten
+KEPT = ("stack_trace", "nn_module_stack")
+
+
+class NoOperand(ValueError):
+    """A form is no value that a node of the graph holds or that a few new ones can compute."""
+
+
+class Builder:
+    """Makes the nodes of one formula, before its root.
+
+    Args:
+        found: the formula, whose outcome is a match.
+    """
+
+    def __init__(self, found: Found) -> None:
+        assert isinstance(found.outcome, Match)
+        self.match, self.region = found.outcome, found.region
+        self.values, self.algebra = found.values, found.algebra
+        self.formula = FORMULAS[self.match.target]
+        self.axes = full_axes(self.values[self.region.root].axes, self.region.root)
+        nodes = operand_nodes(self.match, self.algebra)
+        self.operands = list(zip(nodes, self.match.operands, strict=True))
+        if self.formula.gives == "pairs" and self._labels()[-1] not in self._held(1):
+            self.operands.reverse()  # the matrix has the second points along its rows; a distance has no direction
+
+    def check(self) -> None:
+        """Raise `NoOperand` where `build` could not make the nodes."""
+        for form in (self.match.curvature, *self.match.numbers):
+            self._check(form, self._numbers())
+        self._check(self.match.multiple, self.axes)
+        for node, operand in self.operands:
+            self._check(operand.factor, full_axes(self.values[node].axes, node))
+        for index in range(len(self.operands)):
+            self._place(index)
+
+    def build(self, grad: bool) -> None:
+        """Turn the root into the last of the new nodes, so that its name stays: another formula may read it."""
+        root, match = self.region.root, self.match
+        vectors = [self._vector(index) for index in range(len(self.operands))]
+        scalars = [self._scalar(match.curvature, grad, "curvature")]
+        scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
+        target = getattr(torch.ops.stone, match.target).default
+        steps: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+            (target, (*vectors, *scalars), dict(match.guards))
+        ]
+        steps += [(step, (None, *args), {}) for step, args in self._reshaped()]
+        if match.multiple != ONE:
+            number = match.multiple.number
+            factor = self._scalar(match.multiple, grad, "factor") if number is None else number
+            steps.append((aten.mul.Tensor, (None, factor), {}))
+        value: fx.Node | None = None
+        for position, (step, args, kwargs) in enumerate(steps):
+            given = tuple(
+                value if i == 0 and argument is None else argument for i, argument in enumerate(args)
+            )
+            if position < len(steps) - 1:
+                value = self.insert(step, given, kwargs)
+                continue
+            fake = root.meta["val"]
+            with fake.fake_mode, torch.no_grad():
+                result = fake.new_empty(fake.shape).requires_grad_(fake.requires_grad)
+            root.target, root.args, root.kwargs = step, given, kwargs
+            root.meta["val"] = result
+
+    def insert(self, target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> fx.Node:
+        """Add a call before the root, with its fake value."""
+        root = self.region.root
+        values, keywords = fx.node.map_arg((tuple(args), kwargs), lambda node: node.meta["val"])
+        with root.meta["val"].fake_mode:
+            value = target(*values, **keywords)
+        with root.graph.inserting_before(root):
+            node = root.graph.call_function(target, tuple(args), kwargs)
+        node.meta = {key: root.meta[key] for key in KEPT if key in root.meta} | {"val": value}
+        return node
+
+    def _labels(self) -> list[Label]:
+        """The dimensions of the operator's result without the row, those of size 1 included in a row's."""
+        if self.formula.gives == "row":
+            return [label for label in self.axes if label != ROW]
+        return [label for label in self.axes if label is not None]
+
+    def _held(self, index: int) -> set[Label]:
+        """The dimensions that an operand's rows have."""
+        return set(self.values[self.operands[index][0]].axes)
+
+    def _numbers(self) -> Axes:
+        """The dimensions of the rows, where a number of each row has none for the row itself."""
+        labels = self._labels()
+        return (*labels[:-2], None, None) if self.formula.gives == "pairs" else (*labels, None)
+
+    def _wanted(self, index: int) -> list[Label]:
+        labels = self._labels()
+        if self.formula.gives == "pairs":
+            apart = all((labels[i - 2] in self._held(j)) == (i == j) for i in range(2) for j in range(2))
+            if len(labels) < 2 or not apart:
+                raise NoOperand("the pairs are not along the last two dimensions")
+            return [*labels[:-2], labels[index - 2], ROW]
+        return [*labels, ROW]
+
+    def _place(self, index: int) -> tuple[list[int], list[int], list[int]]:
+        """Dimensions to drop, the order of the others, and where to put new ones of size 1."""
+        wanted = self._wanted(index)
+        node, _ = self.operands[index]
+        axes = list(self.values[node].axes)
+        short = wanted[len(wanted) - len(axes) :] if len(axes) <= len(wanted) else []
+        if short and all(a in (None, b) for a, b in zip(axes, short, strict=True)):
+            return [], list(range(len(axes))), []
+        drop = [i for i, label in enumerate(axes) if label is None]
+        held = [label for label in axes if label is not None]
+        if not set(held) <= set(wanted):
+            raise NoOperand("a dimension of the rows is none of the result")
+        order = [held.index(label) for label in wanted if label in held]
+        first = min(wanted.index(label) for label in held)
+        return drop, order, [i - first for i, label in enumerate(wanted) if i > first and label not in held]
+
+    def _vector(self, index: int) -> fx.Node:
+        """An operand in the operator's dimensions, times its factor."""
+        node, operand = self.operands[index]
+        drop, order, new = self._place(index)
+        if drop:
+            node = self.insert(aten.squeeze.dims, (node, drop), {})
+        if order != sorted(order):
+            node = self.insert(aten.permute.default, (node, order), {})
+        for dim in new:
+            node = self.insert(aten.unsqueeze.default, (node, dim), {})
+        return self._scaled(node, operand)
+
+    def _scaled(self, node: fx.Node, operand: Operand) -> fx.Node:
+        factor = operand.factor.number
+        if factor == 1:
+            return node
+        if factor == -1:
+            return self.insert(aten.neg.default, (node,), {})
+        if factor is None:
+            return self.insert(aten.mul.Tensor, (node, self._scalar(operand.factor, True, "factor")), {})
+        return self.insert(aten.mul.Tensor, (node, factor), {})
+
+    def _reshaped(self) -> list[tuple[Any, tuple[Any, ...]]]:
+        """What brings the operator's result to the root's dimensions."""
+        if self.formula.gives != "row":
+            return [(aten.unsqueeze.default, (dim,)) for dim, label in enumerate(self.axes) if label is None]
+        row = self.axes.index(ROW)
+        if row == len(self.axes) - 1:
+            return []
+        order = [*range(row), len(self.axes) - 1, *range(row, len(self.axes) - 1)]
+        return [(aten.permute.default, (order,)), (aten.contiguous.default, ())]
+
+    def _check(self, form: Form, axes: Axes) -> None:
+        if form.number is not None or self._holding(form, axes) or self._holding(self._root(form), axes):
+            return
+        if len(form) != 1 or any(self._atom(index, axes) is None for index, _ in form.terms[0][0]):
+            raise NoOperand(f"no tensor of the graph holds the curvature {self.algebra.describe(form)}")
+
+    def _scalar(self, form: Form, grad: bool, name: str) -> fx.Node:
+        """A node that holds a number of each row; a new one that only weights determine is marked as a fold."""
+        value = self.region.root.meta["val"]
+        if form.number is not None:
+            constant = self.insert(
+                aten.full.default, ([], form.number), {"dtype": torch.float64, "device": value.device}
+            )
+            constant.meta["fold"] = name
+            return constant
+        axes = self._numbers() if name == "curvature" or self.match.multiple != form else self.axes
+        if held := self._holding(form, axes):
+            return held
+        if root := self._holding(self._root(form), axes):
+            product = self.insert(aten.mul.Tensor, (root, root), {})
+        else:
+            product = self._product(*form.terms[0], axes)
+        trained = grad and any(node.meta["val"].requires_grad for node in self.region.scalars)
+        if all(map(is_weight, self.region.scalars)) and not trained:
+            product.meta["fold"] = name
+        return product
+
+    def _product(self, monomial: Monomial, coefficient: float, axes: Axes) -> fx.Node:
+        product: fx.Node | None = None
+        for index, exponent in monomial:
+            factor = self._atom(index, axes)
+            if exponent != 1:
+                factor = self.insert(aten.pow.Tensor_Scalar, (factor, float(exponent)), {})
+            product = factor if product is None else self.insert(aten.mul.Tensor, (product, factor), {})
+        assert product is not None
+        return product if coefficient == 1 else self.insert(aten.mul.Tensor, (product, coefficient), {})
+
+    def _root(self, form: Form) -> Form:
+        return self.algebra.power(form, HALF)
+
+    def _atom(self, index: int, axes: Axes) -> fx.Node | None:
+        return self._holding(Form(((((index, Fraction(1)),), 1.0),)), axes)
+
+    def _holding(self, form: Form, axes: Axes) -> fx.Node | None:
+        """The first row scalar of the region with this form, whose dimensions lie as the operator's do."""
+        for node in (*self.region.scalars, *self.region.constants):
+            value = self.values.get(node)
+            if value is None or not isinstance(node.meta.get("val"), torch.Tensor):
+                continue
+            if number_axes(node.meta["val"]) is None or not self.algebra.equal(value.form, form):
+                continue
+            try:
+                if broadcast(axes, value.axes) == axes:
+                    return node
+            except NotRowwise:
+                continue
+        return None

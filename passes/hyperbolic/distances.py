@@ -1,0 +1,185 @@
+"""Recognises distances that are spelled out as polynomials of the squares and the inner product of two rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from .rows.algebra import Algebra
+from .rows.forms import HALF, ONE, Form, TooLarge
+from .rows.functions import INFINITY
+from .rows.matching import Match, NearMiss, Operand
+
+# Coefficients that are multiplied out differ by the rounding of a few products of Python's floats.
+EXACT = 1e-10
+KINDS = ("acosh", "asinh", "artanh")
+
+
+def match_distance(algebra: Algebra, form: Form, x: int, y: int) -> Match | NearMiss | None:
+    """Compare a number with the distances of two points of the ball, of Klein's ball and of the hyperboloid.
+
+    With `Q = ||x - y||^2`, `A = 1 - c||x||^2`, `B = 1 - c||y||^2` and `D = A B + c Q`, that of the Poincaré ball is
+    `arcosh(1 + 2 c Q / (A B)) / s`, `2 asinh(sqrt(c Q / (A B))) / s` or `2 artanh(sqrt(c Q / D)) / s`; that of Klein's
+    is `arcosh((1 - c <x, y>) / sqrt(A B)) / s`; that of the hyperboloid over space components
+    `arcosh(sqrt(1 + c||x||^2) sqrt(1 + c||y||^2) - c <x, y>) / s`.
+    """
+    if len(form) != 1:
+        return None
+    ((monomial, coefficient),) = form.terms
+    functions = [(i, e) for i, e in monomial if algebra.atoms[i].kind in KINDS]
+    if len(functions) != 1 or functions[0][1] != 1:
+        return None
+    rest = Form(((tuple(f for f in monomial if f != functions[0]), coefficient),))
+    atom = algebra.atoms[functions[0][0]]
+    if algebra.kinds(rest) & {"vector", "inner", "foreign"}:
+        return None
+    return _Distances(algebra, x, y).match(atom.kind, atom.parts[0], rest)
+
+
+class _Distances:
+    def __init__(self, algebra: Algebra, x: int, y: int) -> None:
+        self.algebra, self.x, self.y = algebra, x, y
+        self.xx, self.yy = (algebra.atom("inner", i, i, nonnegative=True) for i in (x, y))
+        self.xy = algebra.atom("inner", *sorted((x, y)))
+
+    def match(self, kind: str, argument: Form, rest: Form) -> Match | NearMiss | None:
+        guards: dict[str, float | bool] = {}
+        argument, low, high = self._unclamped(argument)
+        if kind == "artanh" and high < INFINITY:
+            guards["atanh_limit"] = high
+        elif high < INFINITY:
+            return self._miss(f"the argument of {kind} is clamped from above at {high:g}")
+        # Below 1, or 0, an argument only comes by rounding: a clamp there changes nothing.
+        if low > (1.0 if kind == "acosh" else 0.0):
+            return self._miss(f"the argument of {kind} is clamped at {low:g}; the operator has no such guard")
+        for c in self._curvatures(argument):
+            for target, expected, halves in self._expected(kind, c):
+                if self._same(argument, expected):
+                    root = self.algebra.power(c, HALF)
+                    multiple = self.algebra.scale(self.algebra.multiply(rest, root), 1.0 / halves)
+                    operands = (Operand(self.x), Operand(self.y))
+                    return Match(target, operands, c, guards, multiple=multiple)
+        return self._near(kind, argument)
+
+    def _near(self, kind: str, argument: Form) -> NearMiss | None:
+        """The first monomial in which an argument of both squares and the inner product differs from a distance's."""
+        a = self.algebra
+        needed = {a.single(each) for each in (self.xx, self.yy, self.xy)}
+        if not needed <= a.indices(argument) or a.kinds(argument) & {
+            "tanh",
+            "artanh",
+            "acosh",
+            "asinh",
+            "log",
+        }:
+            return None
+        c = next(self._curvatures(argument), ONE)
+        target, expected, _ = next(self._expected(kind, c))
+        try:
+            left, right = (
+                dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument))
+            )
+        except (TooLarge, ArithmeticError):
+            return NearMiss(target, f"{kind} of {a.describe(argument)}, expected {a.describe(expected)}")
+        for monomial in sorted(left.keys() | right.keys()):
+            found, wanted = left.get(monomial, 0.0), right.get(monomial, 0.0)
+            if abs(found - wanted) > EXACT * max(abs(found), abs(wanted)):
+                name = a.describe(Form(((monomial, 1.0),)))
+                return NearMiss(
+                    target,
+                    f"the argument of {kind}, squared and multiplied out, has {found:g} times {name}, expected "
+                    f"{wanted:g} for c = {a.describe(c)}",
+                )
+        return None
+
+    @staticmethod
+    def _miss(reason: str) -> NearMiss:
+        return NearMiss("poincare_dist", reason)
+
+    def _unclamped(self, form: Form) -> tuple[Form, float, float]:
+        index = self.algebra.single(form)
+        if index is None or self.algebra.atoms[index].kind != "clamp":
+            return form, -INFINITY, INFINITY
+        inside, low, high = self.algebra.atoms[index].parts
+        return inside, low, high
+
+    def _curvatures(self, form: Form) -> Iterator[Form]:
+        """What `c` may be: what the squares and the inner product are multiplied by, in sums with a constant."""
+        found: list[Form] = []
+        for part in self._sums(form):
+            plain = next((k for m, k in part if not m), 0.0)
+            if not plain:
+                continue
+            for monomial, coefficient in part:
+                for atom, factor in ((self.xx, 1.0), (self.yy, 1.0), (self.xy, 1.0), (self.xy, 0.5)):
+                    index = self.algebra.single(atom)
+                    if (index, Fraction(1)) not in monomial:
+                        continue
+                    others = tuple(f for f in monomial if f != (index, Fraction(1)))
+                    c = Form(((others, abs(factor * coefficient / plain)),))
+                    if self.algebra.kinds(c) & {"vector", "inner", "foreign"}:
+                        continue
+                    if not any(self.algebra.equal(c, other) for other in found):
+                        found.append(c)
+        yield from found
+
+    def _sums(self, form: Form) -> Iterator[Form]:
+        yield form
+        for index in sorted(self.algebra.indices(form)):
+            atom = self.algebra.atoms[index]
+            if atom.kind in ("sum", "clamp"):
+                yield atom.parts[0]
+
+    def _expected(self, kind: str, c: Form) -> Iterator[tuple[str, Form, float]]:
+        """Each distance of this curvature as the argument of a function, and how many of it make the distance."""
+        a = self.algebra
+        product = a.multiply
+        apart = a.add(a.add(self.xx, self.yy), self.xy, alpha=-2.0)
+        gaps = [a.add(ONE, product(c, square), alpha=-1.0) for square in (self.xx, self.yy)]
+        both = product(*(a.power(gap, -1) for gap in gaps))
+        odds = product(product(c, apart), both)
+        if kind == "acosh":
+            yield "poincare_dist", a.add(ONE, a.scale(odds, 2.0)), 1.0
+            width = a.power(product(*gaps), -HALF)
+            yield "klein_dist", product(a.add(ONE, product(c, self.xy), alpha=-1.0), width), 1.0
+            times = [a.power(a.add(ONE, product(c, square)), HALF) for square in (self.xx, self.yy)]
+            yield "lorentz_dist", a.add(product(*times), product(c, self.xy), alpha=-1.0), 1.0
+        elif kind == "asinh":
+            yield "poincare_dist", a.power(odds, HALF), 2.0
+        else:
+            whole = a.add(product(*gaps), product(c, apart))
+            yield "poincare_dist", product(a.power(product(c, apart), HALF), a.power(whole, -HALF)), 2.0
+
+    def _same(self, found: Form, expected: Form) -> bool:
+        """Whether two forms are the same function: as they are, or else as quotients of polynomials."""
+        if self.algebra.equal(found, expected):
+            return True
+        try:
+            left, right = (dict(self._cleared(*pair)) for pair in ((found, expected), (expected, found)))
+        except (TooLarge, ArithmeticError):
+            return False
+        # An offset of 1e-8 is a guard against dividing by zero, so equal means equal to rounding.
+        largest = max(map(abs, right.values()), default=0.0)
+        return all(
+            abs(left.get(m, 0.0) - right.get(m, 0.0)) <= EXACT * max(abs(right.get(m, 0.0)), 1e-4 * largest)
+            for m in left.keys() | right.keys()
+        )
+
+    def _cleared(self, form: Form, other: Form) -> Form:
+        """The square of a form, times every sum that either form's square is divided by."""
+        a = self.algebra
+        squares = [a.power(each, 2) if len(each) == 1 else each for each in (form, other)]
+        if any(len(each) == 1 for each in (form, other)) and not all(
+            len(each) == 1 for each in (form, other)
+        ):
+            squares = [a.multiply(each, each) for each in (form, other)]
+        divisors: dict[int, Fraction] = {}
+        for square in squares:
+            for monomial, _ in square:
+                for index, exponent in monomial:
+                    if exponent < 0:
+                        divisors[index] = max(divisors.get(index, Fraction(0)), -exponent)
+        cleared = squares[0]
+        for index, exponent in sorted(divisors.items()):
+            cleared = a.multiply(cleared, Form(((((index, exponent),), 1.0),)))
+        return cleared

@@ -1,0 +1,145 @@
+"""Finds the formulas in a graph: every root that matches, and every look-alike with its first difference."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from torch import fx
+
+from .formulas import FORMULAS
+from .match import match
+from .read.candidates import Vectors, candidates
+from .read.evaluate import Evaluator
+from .read.values import ROW, Axes, Value
+from .region import Region, region_of
+from .rows.algebra import Algebra
+from .rows.forms import ONE, TooLarge
+from .rows.matching import Match, NearMiss
+
+PAIRED = {"poincare_dist": "poincare_cdist", "klein_dist": "klein_cdist", "lorentz_dist": "lorentz_cdist"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A formula or a look-alike in the graph.
+
+    Args:
+        outcome: what it is.
+        region: its nodes.
+        values: what the nodes of the region are to the row algebra.
+        algebra: the table of atoms, one for the whole graph.
+    """
+
+    outcome: Match | NearMiss
+    region: Region
+    values: Mapping[fx.Node, Value]
+    algebra: Algebra
+
+
+def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> list[Found]:
+    """Every formula and look-alike of a graph, in order; no two formulas have the same root.
+
+    Args:
+        graph: a functional ATen graph with fake values.
+        order: the position of each node.
+        algebra: the table of atoms.
+    """
+    maps: dict[fx.Node, Found] = {}
+    misses: dict[fx.Node, Found] = {}
+    for alternatives in candidates(graph):
+        for nearest in alternatives:
+            vectors = {node: _axes(node, axes, maps) for node, axes in nearest.items()}
+            evaluator = Evaluator(algebra, vectors, order, maps)
+            found = _settled(list(_search(evaluator, vectors)))
+            maps |= {item.region.root: item for item in found if isinstance(item.outcome, Match)}
+            near = [item for item in found if isinstance(item.outcome, NearMiss)]
+            misses = {item.region.root: item for item in near} | misses
+            if len(near) < len(found):
+                break
+    steps = {node for item in maps.values() for node in item.region.rows[:-1]}
+    maps = {root: item for root, item in maps.items() if root not in steps}
+    covered = {node for item in maps.values() for node in item.region.rows}
+    lone = [
+        item
+        for root, item in misses.items()
+        if root not in covered
+        and not _leads_on(root, maps, misses)
+        and not any(node in maps for node in item.region.rows)
+    ]
+    return sorted([*maps.values(), *lone], key=lambda item: order[item.region.root])
+
+
+def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
+    """Of a row that a formula gives, the dimensions are those that it was found to have."""
+    held = maps[node].values[node].axes if node in maps else axes
+    return held if [label == ROW for label in held] == [label == ROW for label in axes] else axes
+
+
+def _leads_on(root: fx.Node, maps: Mapping[fx.Node, Found], misses: Mapping[fx.Node, Found]) -> bool:
+    """Whether a look-alike is only a step on the way to a formula or to another look-alike."""
+    return any(user in maps or user in misses for user in root.users)
+
+
+def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
+    indices = [evaluator.vectors[node] for node in vectors]
+    for node, value in evaluator.cone():
+        try:
+            outcome = match(evaluator.algebra, value.form, indices)
+            if (
+                isinstance(outcome, Match)
+                and (outcome := _placed(outcome, value, vectors, evaluator)) is None
+            ):
+                continue
+        except (TooLarge, ArithmeticError):
+            continue
+        if outcome is None:
+            continue
+        values = ChainMap({node: value}, evaluator.values)
+        yield Found(outcome, region_of(evaluator, node), values, evaluator.algebra)
+        # A number may be a step on the way to a row: 2 artanh(n) is a distance, and in logmap0.
+        if isinstance(outcome, Match) and is_exact(outcome) and ROW in value.axes:
+            evaluator.cut(node)
+
+
+def is_exact(outcome: Match) -> bool:
+    """Whether the form is the operator's own and no multiple of it."""
+    return outcome.multiple == ONE and all(abs(o.factor.number or 0.0) == 1 for o in outcome.operands)
+
+
+def _settled(found: list[Found]) -> list[Found]:
+    """Of formulas one inside of the other a row rather than a number, else an exact one, else the first."""
+    matches = [item for item in found if isinstance(item.outcome, Match)]
+    matches.sort(key=lambda item: (ROW not in item.values[item.region.root].axes, not is_exact(item.outcome)))  # type: ignore[arg-type]
+    kept: list[Found] = []
+    for item in matches:
+        root, rows = item.region.root, item.region.rows
+        if not any(root in other.region.rows or other.region.root in rows for other in kept):
+            kept.append(item)
+    chosen = {item.region.root for item in kept}
+    return [item for item in found if isinstance(item.outcome, NearMiss) or item.region.root in chosen]
+
+
+def _placed(outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator) -> Match | None:
+    """The match where the result has the axes that the operator gives: over pairs it becomes that of pairs."""
+    gives = "number" if outcome.target in PAIRED else FORMULAS[outcome.target].gives
+    if (gives == "row") != (ROW in value.axes):
+        return None
+    if gives == "row" or len(outcome.operands) < 2:
+        return outcome
+    return paired(outcome, evaluator.values, evaluator.algebra)
+
+
+def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) -> Match:
+    """A distance whose points have a dimension each of their own is one of all pairs."""
+    axes = [values[node].axes for node in operand_nodes(outcome, algebra)]
+    labels = [{label for label in each if label is not None and label != ROW} for each in axes]
+    if labels[0] - labels[1] and labels[1] - labels[0] and outcome.target in PAIRED:
+        return replace(outcome, target=PAIRED[outcome.target])
+    return outcome
+
+
+def operand_nodes(outcome: Match, algebra: Algebra) -> list[fx.Node]:
+    """The nodes behind the operands."""
+    return [algebra.atoms[operand.vector].parts[0] for operand in outcome.operands]

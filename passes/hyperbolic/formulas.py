@@ -1,0 +1,151 @@
+"""The table: every formula that is recognised, with its operands, what it gives, its guard slots, bound and cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# The guards of a norm, in the order in which they act: `max(sqrt(c) (max(sqrt(||x||^2 + a), b) + d), e)`.
+NORM = ("square_offset", "min_norm", "norm_offset", "min_scaled")
+RADIAL = (*NORM, "nan_at_zero", "separate", *(f"argument_{name}" for name in NORM))
+SUM = ("min_denominator", "denominator_offset")
+STRETCH = ("min_norm", "atanh_limit", "tanh_limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Formula:
+    """One row of the table.
+
+    Args:
+        target: the operator, and what reports call the site.
+        text: the formula, with `n = ||x||` and `s = sqrt(c)`; norms, arguments and denominators are guarded in slots.
+        operands: what each row vector is: "tangent", a vector at the origin; "point", a point of the ball; "second", a
+            further point; "any", any row.
+        gives: a row, a number a row, or a number for each pair of rows.
+        slots: the guards that the operator takes.
+        bound: error against float64, in units of eps, on probes that stop short of the boundary.
+        per_entry, per_row: floating-point operations of the operator for each entry and row.
+    """
+
+    target: str
+    text: str
+    operands: tuple[Literal["tangent", "point", "second", "any"], ...]
+    gives: Literal["row", "number", "pairs"] = "row"
+    slots: tuple[str, ...] = ()
+    bound: float = 1024.0
+    per_entry: int = 2
+    per_row: int = 3
+
+
+FORMULAS = {
+    formula.target: formula
+    for formula in (
+        Formula(
+            target="expmap0",
+            text="tanh(s n) / (s n) x",
+            operands=("tangent",),
+            slots=(*RADIAL, "tanh_limit"),
+            bound=64.0,
+        ),
+        Formula(
+            target="logmap0",
+            text="artanh(s n) / (s n) x",
+            operands=("point",),
+            slots=(*RADIAL, "atanh_limit"),
+        ),
+        Formula(
+            target="mobius_scalar_mul",
+            text="tanh(r artanh(s n)) / (s n) x",
+            operands=("point",),
+            slots=STRETCH,
+            per_row=8,
+        ),
+        Formula(
+            target="mobius_matvec",
+            text="tanh(||m|| / n artanh(s n)) / (s ||m||) m",
+            operands=("any", "point"),
+            slots=STRETCH,
+            per_entry=3,
+            per_row=8,
+        ),
+        Formula(
+            target="mobius_add",
+            text="((1 + 2c<x, y> + c||y||^2) x + (1 - c||x||^2) y) / (1 + 2c<x, y> + c^2||x||^2||y||^2)",
+            operands=("point", "second"),
+            slots=SUM,
+            per_entry=6,
+            per_row=12,
+        ),
+        Formula(
+            target="project",
+            text="x where n <= (1 - eps) / s, else (1 - eps) / s x / n",
+            operands=("any",),
+            slots=("eps", "curvature_offset", "min_norm"),
+            bound=64.0,
+        ),
+        Formula(
+            target="poincare_dist0",
+            text="2 / s artanh(s n)",
+            operands=("point",),
+            gives="number",
+            slots=("min_norm", "atanh_limit"),
+            per_entry=1,
+            per_row=8,
+        ),
+        Formula(
+            target="poincare_dist",
+            text="2 / s artanh(s ||-x + y||), with Möbius addition",
+            operands=("point", "second"),
+            gives="number",
+            slots=(*SUM, "atanh_limit"),
+            per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="poincare_cdist",
+            text="2 / s artanh(s ||-x + y||) of all pairs, with Möbius addition",
+            operands=("point", "second"),
+            gives="pairs",
+            slots=(*SUM, "atanh_limit"),
+            per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="conformal_factor",
+            text="2 / (1 - c||x||^2)",
+            operands=("point",),
+            gives="number",
+            slots=("min_gap",),
+            per_entry=1,
+            per_row=3,
+        ),
+        Formula(
+            target="klein_dist",
+            text="arcosh((1 - c<x, y>) / sqrt((1 - c||x||^2) (1 - c||y||^2))) / s",
+            operands=("point", "second"),
+            gives="number",
+            per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="klein_cdist",
+            text="arcosh((1 - c<x, y>) / sqrt((1 - c||x||^2) (1 - c||y||^2))) / s of all pairs",
+            operands=("point", "second"),
+            gives="pairs",
+            per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="poincare_to_klein",
+            text="2 / (1 + c||x||^2) x",
+            operands=("point",),
+            bound=64.0,
+        ),
+        Formula(
+            target="klein_to_poincare",
+            text="x / (1 + sqrt(1 - c||x||^2))",
+            operands=("point",),
+            slots=("min_gap",),
+        ),
+    )
+}

@@ -1,0 +1,153 @@
+"""Whether a formula is worth an operator: what it costs as it is, and what as one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import fx
+
+from ..graph.shapes import hint
+from .find import Found
+from .formulas import FORMULAS
+from .read.evaluate import operator_name
+from .read.values import ROW
+from .read.views import VIEWS
+from .region import Region
+from .rows.forms import ONE
+from .rows.matching import Match, Operand
+
+
+def elements(value: torch.Tensor) -> int:
+    """How many entries a fake tensor has at its hints."""
+    return prod(hint(size, 1) for size in value.shape)
+
+
+def flops_before(region: Region) -> int:
+    """One operation for each entry that a node reads or writes, whichever is more."""
+    total = 0
+    for node in region.rows:
+        read = [a.meta["val"] for a in node.all_input_nodes if isinstance(a.meta.get("val"), torch.Tensor)]
+        if isinstance(node.meta.get("val"), torch.Tensor):
+            total += max(map(elements, [node.meta["val"], *read]))
+    return total
+
+
+def flops_after(region: Region, target: str) -> int:
+    """What the fused operator computes."""
+    formula, value = FORMULAS[target], region.root.meta["val"]
+    width = hint(region.vectors[0].meta["val"].shape[-1], 1)
+    rows = elements(value[..., :1]) if formula.gives == "row" else elements(value)
+    return formula.per_entry * rows * width + formula.per_row * rows
+
+
+@dataclass(frozen=True)
+class Price:
+    """Seconds that an operator costs, with what brings operands and result into place, and that it saves.
+
+    Args:
+        cost: of the operator; under a compiler that fuses, of the cut through its code.
+        saving: of the formula; under a compiler that fuses, as far as the operator is faster than its code.
+        rows: how many rows, or pairs, there are at the example's sizes.
+    """
+
+    cost: float
+    saving: float
+    rows: int
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the formula stays as it is, None where the operator is no slower."""
+        if self.cost <= self.saving:
+            return None
+        return (
+            f"an operator would cost {self.cost * 1e6:.0f} us and save {self.saving * 1e6:.0f} us of what the formula "
+            f"takes where it is, at {self.rows} rows"
+        )
+
+
+# One thread of an AVX-512 CPU, torch 2.13, rows of 64. Eager: seconds of a call, of an entry that a call reads or
+# writes, and of what an operator computes for a row. Inductor: seconds that a call of an operator takes in its code,
+# and that the operator saves a row (of pairs: a pair) over the code that inductor fuses; forward, then with backward.
+EAGER_CALL, EAGER_ENTRY, EAGER_ROW = 2e-6, 2.5e-10, 1.5e-8
+OPERATOR_CALL = (1.7e-5, 4.5e-5)
+SAVED = {
+    "expmap0": (6e-9, 1.8e-8),
+    "logmap0": (6.2e-8, 2.05e-7),
+    "mobius_add": (-1.2e-8, 3.4e-8),
+    "mobius_matvec": (-1.1e-8, 8.5e-8),
+    "mobius_scalar_mul": (-1.2e-8, 1e-8),
+    "project": (-2e-9, -4e-8),
+    "poincare_dist": (5e-9, 1.1e-7),
+    "poincare_dist0": (-6e-9, -3.5e-8),
+    "poincare_cdist": (2e-8, 1e-7),
+    "klein_cdist": (2e-8, 1e-7),
+}
+
+
+def price(found: Found, inner: str, grad: bool) -> Price:
+    """What a formula costs as it is, and as an operator.
+
+    Args:
+        found: the formula, whose outcome is a match.
+        inner: what will run the graph: "eager", "aot_eager" or "inductor".
+        grad: whether gradients are wanted.
+    """
+    match, region = found.outcome, found.region
+    assert isinstance(match, Match)
+    gives, root = FORMULAS[match.target].gives, region.root.meta["val"]
+    rows = elements(root) / (
+        hint(root.shape[found.values[region.root].axes.index(ROW)], 1) if gives == "row" else 1
+    )
+    extra = [o for o in match.operands if o.factor != ONE]
+    moved = sum(2 * elements(_value(found, o)) for o in extra) + (
+        2 * elements(root) if match.multiple != ONE else 0
+    )
+    if inner != "inductor":
+        steps = len(extra) + (match.multiple != ONE)
+        after = EAGER_CALL * (1.5 + steps) + EAGER_ENTRY * (moved + _traffic(region)) + EAGER_ROW * rows
+        before = sum(EAGER_CALL + EAGER_ENTRY * _entries(node) for node in region.rows if _runs(node))
+        return Price(after, before, int(rows))
+    # A formula over pairs that is one in rows would write a row for each pair, where fused code writes none.
+    broadcast = gives == "row" and any(
+        elements(v.meta["val"]) < elements(root) / 2 for v in region.vectors[:2]
+    )
+    saved = SAVED.get(match.target, (0.0, 0.0))[grad]
+    if root.device.type != "cpu" and gives == "number":
+        saved = 0.0
+    if gives == "row" and (_only_measured(region.root) or (broadcast and len(region.vectors) > 1)):
+        saved = min(saved, 0.0)
+    call = OPERATOR_CALL[grad] + EAGER_ENTRY * moved
+    return Price(call + max(-rows * saved, 0.0), max(rows * saved, 0.0), int(rows))
+
+
+def _value(found: Found, operand: Operand) -> torch.Tensor:
+    return found.algebra.atoms[operand.vector].parts[0].meta["val"]
+
+
+def _runs(node: fx.Node) -> bool:
+    """Whether a node computes something in eager mode, and is not a view."""
+    name = operator_name(node)
+    return isinstance(node.meta.get("val"), torch.Tensor) and (name not in VIEWS or name in COPIES)
+
+
+def _entries(node: fx.Node) -> int:
+    read = [a.meta["val"] for a in node.all_input_nodes if isinstance(a.meta.get("val"), torch.Tensor)]
+    return sum(map(elements, [node.meta["val"], *read]))
+
+
+def _traffic(region: Region) -> int:
+    """The entries that an operator reads and writes."""
+    return sum(elements(node.meta["val"]) for node in (*region.vectors, region.root))
+
+
+def _only_measured(root: fx.Node) -> bool:
+    """Whether a row is read by norms and inner products alone, and never written by fused code."""
+    users = [u for user in root.users for u in (user.users if operator_name(user) in SQUARES else (user,))]
+    return bool(users) and all(operator_name(user) in REDUCED for user in users)
+
+
+COPIES = frozenset({"clone", "contiguous", "to", "_to_copy", "type_as"})
+SQUARES = frozenset({"mul", "square", "pow"})
+REDUCED = frozenset({"linalg_vector_norm", "norm", "linalg_norm", "sum", "linalg_vecdot"})

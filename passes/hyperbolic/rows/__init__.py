@@ -1,0 +1,1 @@
+"""The algebra of rows: forms, their arithmetic, and functions of them; torch is not needed here."""
