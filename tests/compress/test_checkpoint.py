@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from stonefx.compress import _splits, checkpoint, compress, search, statistics
+from stonefx.compress import _splits, checkpoint, compress, measuring, statistics
 from stonefx.compress.checkpoint import Running, Store
+from stonefx.compress.metric import Metric
 from stonefx.compress.settings import Settings
 
 
@@ -44,9 +45,9 @@ def run(folder: Path, kill: str = "", at: int = 0) -> tuple[dict[str, int], dict
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "SECONDS", 0.0)
-        patch.setattr(search, "decompose", counted("decompose", search.decompose))
+        patch.setattr(measuring, "decompose", counted("decompose", measuring.decompose))
         patch.setattr(statistics.Pass, "_back", counted("batches", statistics.Pass._back))
-        patch.setattr(search.Metric, "__call__", counted("scores", search.Metric.__call__))
+        patch.setattr(Metric, "__call__", counted("scores", Metric.__call__))
         small, stats = call(folder)
     return counts, stats.ranks, small.state_dict()
 
@@ -166,7 +167,7 @@ def test_interrupt_says_how_to_go_on_and_leaves_nothing_half_written(
     assert all(torch.equal(value, before[name]) for name, value in original.state_dict().items())
     monkeypatch.setattr(checkpoint.tensorfile, "write", write)
     _, stats = call(tmp_path, model=original)
-    monkeypatch.setattr(search, "decompose", None)
+    monkeypatch.setattr(measuring, "decompose", None)
     assert call(tmp_path, model=original)[1].ranks == stats.ranks
 
     def interrupted(*args, **kwargs):
