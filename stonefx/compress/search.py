@@ -129,17 +129,8 @@ class Search:
             self._clock().fill(found.every)
         if quantise:
             samples = max(sum(b.samples for b in task.data.calibrate), 1)
-            int8.weigh(
-                task.model,
-                found.singles,
-                found.blocks,
-                task.views,
-                {task.views[n].path: known.positions / samples for n, known in self.found.measured.items()},
-                task.data.calibrate,
-                seed=task.settings.seed + 2,
-                description=task.description("losses of int8"),
-                **task.probing(),
-            )
+            rows = {task.views[n].path: known.positions / samples for n, known in self.found.measured.items()}
+            int8.weigh(task, found.singles, found.blocks, rows)
         self.planner = Planner(task, found, self.timing)
 
     def _clock(self) -> latency.Timing:

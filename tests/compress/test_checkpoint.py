@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from stonefx.compress import _splits, checkpoint, compress, measuring, statistics
+from stonefx.compress import _splits, checkpoint, compress, int8, losses, measuring, statistics
 from stonefx.compress.checkpoint import Running, Store
 from stonefx.compress.metric import Metric
 from stonefx.compress.settings import Settings
@@ -217,3 +217,34 @@ def test_memory_that_does_not_suffice_is_said_beforehand(tmp_path: Path) -> None
         call(tmp_path, memory=20_000)
     with pytest.raises(ValueError, match="memory: expected a number of bytes, got 0"):
         call(tmp_path, memory=0)
+
+
+def test_losses_of_rounding_are_kept_by_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchao")
+    read = []
+    sampled = losses.sampled
+
+    def counted(model, directions, changes, *args, **kwargs):
+        read.append(len(changes))
+        return sampled(model, directions, changes, *args, **kwargs)
+
+    monkeypatch.setattr(losses, "sampled", counted)
+    # Room for one change at a time.
+    monkeypatch.setattr(int8, "MEMORY", 1)
+    expected = call(None, forms=("pair", "int8"))[1]
+    alone, read[:] = list(read), []
+    assert alone.count(1) > 4 and max(alone) == 1
+    _, stats = call(tmp_path, forms=("pair", "int8"))
+    assert read == alone and stats.ranks == expected.ranks
+    records = sorted(tmp_path.glob("int8-*.safetensors"))
+    assert len(records) == alone.count(1)
+    # A run that was stopped in between: what is there is not read again.
+    for score in tmp_path.glob("score-*"):
+        score.unlink()
+    records[0].unlink()
+    read.clear()
+    _, stats = call(tmp_path, forms=("pair", "int8"))
+    assert read == [1]
+    assert [(r.path, r.form, r.rank, r.predicted) for r in stats.layers] == [
+        (r.path, r.form, r.rank, pytest.approx(r.predicted)) for r in expected.layers
+    ]
