@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from stonefx.benchmarks.machine import machine_facts
-from stonefx.compress import choose, layers
+from stonefx.compress import choose
 from stonefx.compress.choose import Plan
 from stonefx.compress.data import Splits, read
 from stonefx.compress.options import Option
@@ -76,33 +76,35 @@ class Shared:
         """Prepared, with all forms."""
         search = Search(self.model, copy.deepcopy(self.model).eval(), self.settings, self.splits)
         if self.keep is not None and self.keep.exists():
-            search.stats.seconds.update(_restore(search, self.keep))
-        known = len(search.tails)
+            search.task.stats.seconds.update(_restore(search, self.keep))
+        known = len(search.found.tails)
         search.prepare()
-        self.seconds.update(search.stats.seconds)
-        if self.keep is not None and len(search.tails) > known:
+        self.seconds.update(search.task.stats.seconds)
+        if self.keep is not None and len(search.found.tails) > known:
             _save(search, self.keep)
         return search
 
     @cached_property
     def views(self) -> dict[str, View]:
         """The first view of each layer that was called."""
-        return {view.path: self.search.views[n] for n, view in self._numbered()}
+        return {view.path: self.search.task.views[n] for n, view in self._numbered()}
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
         """Of `views`."""
-        return {view.path: self.search.measured[n] for n, view in self._numbered()}
+        return {view.path: self.search.found.measured[n] for n, view in self._numbered()}
 
     @cached_property
     def two_sided(self) -> dict[str, Spectrum]:
         """Spectra of `views` in the metric of inputs and gradients."""
-        return {view.path: self.search.spectra[n] for n, view in self._numbered()}
+        return {view.path: self.search.found.spectra[n] for n, view in self._numbered()}
 
     @cached_property
     def dense(self) -> dict[str, Option]:
         """The option to stay as it is, by path."""
-        return {c.paths[0]: c.dense for c in self.search.singles}
+        found = self.search.candidates
+        assert found is not None
+        return {c.paths[0]: c.dense for c in found.singles}
 
     @property
     def bytes(self) -> int:
@@ -117,7 +119,9 @@ class Shared:
         """The plan of stonefx for a ratio, and the search that can apply it."""
         search = self.search.again(sampled=sampled, forms=forms)
         price = self.bytes
-        return search, choose.plan(search.singles, search.blocks, ratio, lambda o: o.bytes / price)
+        found = search.candidates
+        assert found is not None
+        return search, choose.plan(found.singles, found.blocks, ratio, lambda o: o.bytes / price)
 
     @contextmanager
     def with_modules(self, modules: Mapping[str, nn.Module]) -> Iterator[nn.Module]:
@@ -126,16 +130,16 @@ class Shared:
         kept = {path: model.get_submodule(path) for path in modules}
         try:
             for path, module in modules.items():
-                layers.replace(model, path, module, self.search.layers.shared)
+                self.search.task.replace(path, module)
             yield model
         finally:
             for path, module in kept.items():
-                layers.replace(model, path, module, self.search.layers.shared)
+                self.search.task.replace(path, module)
 
     def _numbered(self) -> list[tuple[int, View]]:
         first: dict[str, tuple[int, View]] = {}
-        for number, view in enumerate(self.search.views):
-            if number in self.search.spectra:
+        for number, view in enumerate(self.search.task.views):
+            if number in self.search.found.spectra:
                 first.setdefault(view.path, (number, view))
         return list(first.values())
 
@@ -143,10 +147,10 @@ class Shared:
 def _save(search: Search, path: Path) -> None:
     """What a search has made, as tensors; of use only with the code and the data that made it."""
     state = {
-        "measured": {n: (s.inputs, s.gradients, s.positions) for n, s in search.measured.items()},
-        "spectra": {n: tuple(vars(s).values()) for n, s in search.spectra.items()},
-        "tails": search.tails,
-        "seconds": search.stats.seconds,
+        "measured": {n: (s.inputs, s.gradients, s.positions) for n, s in search.found.measured.items()},
+        "spectra": {n: tuple(vars(s).values()) for n, s in search.found.spectra.items()},
+        "tails": search.found.tails,
+        "seconds": search.task.stats.seconds,
     }
     part = path.with_name(path.name + ".part")
     torch.save(state, part)
@@ -155,9 +159,9 @@ def _save(search: Search, path: Path) -> None:
 
 def _restore(search: Search, path: Path) -> dict[str, float]:
     state = torch.load(path, weights_only=True)
-    search.measured = {n: Statistics(*parts) for n, parts in state["measured"].items()}
-    search.spectra.update({n: Spectrum(*parts) for n, parts in state["spectra"].items()})
-    search.tails = state["tails"]
+    search.found.measured = {n: Statistics(*parts) for n, parts in state["measured"].items()}
+    search.found.spectra.update({n: Spectrum(*parts) for n, parts in state["spectra"].items()})
+    search.found.tails = state["tails"]
     return dict(state["seconds"])
 
 

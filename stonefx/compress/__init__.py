@@ -16,9 +16,10 @@ from . import estimate, latency, processes, streaming
 from .checkpoint import Store, fingerprint
 from .metric import Metric, main_result
 from .saving import plain
-from .search import Search, stored_bytes
+from .search import Search
 from .settings import DEFAULT_FORMS, Settings
 from .stats import CompressionStats, LayerRow, Point
+from .stored import stored_bytes
 from .transformers_folder import save_transformers
 
 __all__ = [

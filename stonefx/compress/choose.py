@@ -132,7 +132,6 @@ class Table:
         self, picked: dict[tuple[str, ...], int], budget: float, least: float = 0.0
     ) -> dict[tuple[str, ...], Option]:
         """The options with what the budget leaves spent on those that save most loss for it."""
-        """The options with what the budget leaves spent on those that save most loss for it."""
         room = budget - self.cost(picked)
         best = {k: self._gain(k, i, room, least) for k, i in picked.items()}
         while best:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Block, Reduction
+from .eigen import eigenvectors
 from .linear import LinearView
 from .losses import Directions
 from .lossless import like
@@ -303,8 +304,7 @@ def _projections(covariance: Tensor, sensitivity: Tensor) -> tuple[Tensor, Tenso
     d = covariance.shape[-1]
     mean = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-300)
     root = cholesky(covariance + RIDGE * mean * torch.eye(d, dtype=torch.float64, device=covariance.device))
-    values, v = torch.linalg.eigh(root.mT @ sensitivity @ root)
-    values, v = values.flip(-1).clamp_min(0), v.flip(-1)
+    values, v = eigenvectors(root.mT @ sensitivity @ root)
     # V^T R^-1 as the solution of B R = V^T.
     return root @ v, torch.linalg.solve_triangular(root, v.mT, upper=False, left=False), values
 

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import losses
+from . import losses, processes
+from .checkpoint import digest
 from .data import Batch
 from .linear import LinearView
 from .options import Candidate, Option
+from .task import Task
 from .views import Form, View, computes_as
 
 KINDS = ("int8", "int8 dynamic")
@@ -33,7 +35,11 @@ PIECE = 8
 """Samples of one batch of these."""
 
 MEMORY = 1 << 29
-"""Bytes of intermediate results that one reading keeps."""
+"""Bytes of intermediate results and of matrices that one reading keeps."""
+
+_Key = tuple[str, str, int | None]
+"""Path, kind and rank; None: dense."""
+_Make = Callable[[], Mapping[str, nn.Module]]
 
 RANKS = 3
 """Ranks at which the rounding of a pair is measured; between them it is interpolated."""
@@ -133,46 +139,42 @@ def add(
 
 
 def weigh(
-    model: nn.Module,
-    singles: Sequence[Candidate],
-    blocks: Sequence[Candidate],
-    views: Sequence[View],
-    positions_of: Mapping[str, float],
-    batches: Sequence[Batch],
-    **how: Any,
+    task: Task, singles: Sequence[Candidate], blocks: Sequence[Candidate], positions_of: Mapping[str, float]
 ) -> None:
     """Add to the losses of options under int8 what rounding costs, sampled like the losses of ranks.
 
+    Layers are read in groups that keep within `MEMORY`, each a record of its own.
+
     Args:
-        model: the layers' model.
+        task: whose layers they are.
         singles, blocks: candidates that `add` was given; what was refused since then is not measured.
-        views: of all layers.
         positions_of: rows that a layer is given a sample, by path.
-        batches: to calibrate on; some of them are used.
-        how: further arguments of `losses.sampled`.
     """
-    by_path = _linear_views(views)
-    changes: dict[tuple[str, str, int | None], tuple[View, Tensor]] = {}
-    of_blocks = {path for block in blocks for path in block.paths if any(_kind(o) for o in block.options)}
-    for candidate in singles:
-        path = candidate.paths[0]
-        if path not in by_path:
-            continue
-        for kind in KINDS:
-            ranks = sorted(o.size for o in candidate.options if _is(o, "pair", kind) and o.size is not None)
-            wanted: set[int | None] = (
-                {ranks[round((len(ranks) - 1) * i / (RANKS - 1))] for i in range(RANKS)} if ranks else set()
-            )
-            if any(_is(o, "dense", kind) for o in candidate.options) or path in of_blocks:
-                wanted.add(None)
-            for rank in sorted(wanted, key=lambda r: -1 if r is None else r):
-                option = next((o for o in candidate.options if _kind(o) == kind and o.size == rank), None)
-                build = _dense(by_path[path]) if rank is None else option.build.base  # type: ignore[union-attr]
-                changes[path, kind, rank] = _change(by_path[path], plain(build()[path]), kind)
-    found: dict[tuple[str, str, int | None], float] = {}
-    few = _few(batches)
-    for part in _parts(changes, positions_of):
-        found.update(losses.sampled(model, {}, part, few, **how)[1])
+    by_path = _linear_views(task.views)
+    found: dict[_Key, float] = {}
+    few = _few(task.data.calibrate)
+    for makers in _groups(_wanted(singles, blocks, by_path), by_path, positions_of):
+        name = f"int8-{digest(repr(list(makers)))}"
+        record = task.store.get(name) if all(processes.gathered(name in task.store)) else None
+        if record is None:
+            changes = {
+                key: _change(by_path[key[0]], plain(make()[key[0]]), key[1]) for key, make in makers.items()
+            }
+            whole = losses.sampled(
+                task.model,
+                {},
+                changes,
+                few,
+                seed=task.settings.seed + 2,
+                description=task.description("losses of int8"),
+                running=task.running(name),
+                **task.probing(),
+            )[1]
+            values = [whole[key] for key in makers]
+            task.put(name, {}, {"losses": values})
+        else:
+            values = record.values["losses"]
+        found.update(zip(makers, values, strict=True))
     for candidate in singles:
         path = candidate.paths[0]
         for i, option in enumerate(candidate.options):
@@ -187,6 +189,30 @@ def weigh(
                 # That of all units: fewer of them round no worse.
                 total = math.fsum(found.get((path, under, None), 0.0) for path in block.paths)
                 block.options[i] = replace(option, loss=option.loss + total)
+
+
+def _wanted(
+    singles: Sequence[Candidate], blocks: Sequence[Candidate], by_path: Mapping[str, View]
+) -> dict[_Key, _Make]:
+    """What is to be measured, and how it is made before it is rounded."""
+    wanted: dict[_Key, _Make] = {}
+    of_blocks = {path for block in blocks for path in block.paths if any(_kind(o) for o in block.options)}
+    for candidate in singles:
+        path = candidate.paths[0]
+        if path not in by_path:
+            continue
+        for kind in KINDS:
+            if any(_is(o, "dense", kind) for o in candidate.options) or path in of_blocks:
+                wanted[path, kind, None] = _dense(by_path[path])
+            pairs = {o.size: o for o in candidate.options if _is(o, "pair", kind)}
+            ranks = sorted(size for size in pairs if size is not None)
+            for i in (
+                sorted({round((len(ranks) - 1) * i / (RANKS - 1)) for i in range(RANKS)}) if ranks else ()
+            ):
+                option = pairs[ranks[i]]
+                assert isinstance(option.build, _Build)
+                wanted[path, kind, ranks[i]] = option.build.base
+    return wanted
 
 
 # Options ---------------------------------------------------------------------------------------------------------
@@ -349,20 +375,22 @@ def _few(batches: Sequence[Batch]) -> list[Batch]:
     return few
 
 
-def _parts(
-    changes: Mapping[Any, tuple[View, Tensor]], positions_of: Mapping[str, float]
-) -> list[dict[Any, Any]]:
-    """Changes by the reading that measures them, so that each keeps within `MEMORY`."""
-    parts: list[dict[Any, Any]] = []
+def _groups(
+    wanted: Mapping[_Key, _Make], by_path: Mapping[str, View], positions_of: Mapping[str, float]
+) -> list[dict[_Key, _Make]]:
+    """What is wanted by the reading that measures it."""
+    groups: list[dict[_Key, _Make]] = []
     used = math.inf
-    for key, (view, matrix) in changes.items():
-        size = PIECE * positions_of.get(view.path, 1.0) * matrix.shape[1] * 4
+    for key, make in wanted.items():
+        view = by_path[key[0]]
+        # Products of one piece in float32, and a matrix for the inputs and one for those rounded, in float64.
+        size = view.rows * (4 * PIECE * positions_of.get(view.path, 1.0) + 16 * view.columns)
         if used + size > MEMORY:
-            parts.append({})
+            groups.append({})
             used = 0.0
-        parts[-1][key] = (view, matrix)
+        groups[-1][key] = make
         used += size
-    return parts
+    return groups
 
 
 def _rounding(points: Sequence[tuple[int | None, float]], size: int | None) -> float:

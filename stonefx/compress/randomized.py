@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from .eigen import eigenvalues, eigenvectors
 
 LEAST_SIZE = 512
 """Smaller matrices are decomposed whole: that takes less than a second."""
 SHARE = 4
 """Random subspaces pay where the rank is at most this part of the full one."""
-APPLICATIONS = 3
+APPLICATIONS = 2
 """Of the product to the random subspace; each takes the errors of the squared singular values down by their ratio."""
-PROBES = 10
-"""Vectors that bound what lies outside the subspace; the bound holds with probability `1 - 10 ** -PROBES`."""
-POWER = 12
-"""Of the remainder whose size the vectors probe; its root tightens the bound."""
+PROBES = 16
+"""Vectors that bound what lies outside the subspace."""
+DOUBT = 1e-10
+"""The probability that the bound does not hold, at most."""
+STEPS = 8
+"""Of Lanczos' iteration from each of these vectors; more of them tighten the bound."""
 SINGLE_FROM = 1024
-"""From this size on products that only choose the subspace, and the total, are taken in float32."""
+"""From this size on products are taken in float32, and sums of them in float64."""
 
 
 def pays(full: int, rank: int) -> bool:
@@ -53,10 +56,8 @@ def top(
     `B` the rest `(1 - U U^T) S (1 - U U^T)`.
 
     - The loss of the map `a a^T G W` of rank r *is* `1/2 (tr S - theta_1 - ... - theta_r)`: nothing is estimated. Of
-      matrices of `SINGLE_FROM` and more the trace is summed from float32 products and is good to about six digits of
-      itself.
-    - `|B| <= s`, where s is from `PROBES` Gaussian vectors through the `POWER`-th power of B (Halko, Martinsson and
-      Tropp 2011, lemma 4.1), with probability `1 - 10 ** -PROBES`.
+      matrices of `SINGLE_FROM` and more these are float32 products and good to about six digits of the trace.
+    - `|B| <= s` with probability `1 - DOUBT`, see `_rest`.
     - The i-th eigenvalue of S is at most that of the block diagonal, `max(theta_i, s)`, and
       `2 |E|^2 / (eta + sqrt(eta^2 + 4 |E|^2))` with the gap `eta = max(theta_i - s, 0)` (Li and Li 2005). The sum of
       the first r is also at most that of the block diagonal and the r largest singular values of E (Fan 1949), and
@@ -93,47 +94,41 @@ def _top(
     w: Tensor, c: Tensor | None, g: Tensor | None, rank: int, least: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     fast = torch.float32 if min(w.shape) >= SINGLE_FROM else torch.float64
-    scale, w_fast = _scaled(w, fast)
-    c_scale, c_fast = (1.0, None) if c is None else _scaled(c, fast)
-    g_scale, g_fast = (1.0, None) if g is None else _scaled(g, fast)
-    wc = w_fast if c_fast is None else _right(w_fast, c_fast)
-    gw = w_fast if g_fast is None else g_fast @ w_fast
+    scale, w = _scaled(w, fast)
+    c_scale, c = (1.0, None) if c is None else _scaled(c, fast)
+    g_scale, g = (1.0, None) if g is None else _scaled(g, fast)
+    # All below is in units in which entries are small, and `unit` takes squares back.
     unit = scale**2 * c_scale * g_scale
-    total = unit * _inner(wc, gw)
-
-    def apply(x: Tensor) -> Tensor:
-        """`W C W^T G x`, in units in which its entries are small."""
-        return wc @ (gw.mT @ x)
-
+    wc = w if c is None else _right(w, c)
+    gw = w if g is None else g @ w
+    total = _inner(wc, gw)
     columns = rank + oversampling(rank)
-    a = torch.randn(w.shape[0], columns, generator=generator, dtype=torch.float64).to(w.device)
-    a = a.to(fast)
+    a = torch.randn(w.shape[0], columns, generator=generator, dtype=torch.float64).to(w)
     for _ in range(APPLICATIONS):
-        # Only its span counts here; it becomes orthonormal, in float64, below.
-        a = torch.linalg.qr(apply(a)).Q
-    a = a.double()
-    ga = a if g is None else g @ a
+        # Only its span counts, which the lower factor has; it becomes orthonormal below.
+        a = _lower(wc @ (gw.mT @ a))
+    a = _orthonormal(a.double())
     # Orthonormal under G, and then along the eigenvectors of the Rayleigh quotient.
-    root = torch.linalg.cholesky(a.mT @ ga)
-    a, ga = (torch.linalg.solve_triangular(root, x.mT, upper=False).mT for x in (a, ga))
-    b = ga.mT @ w
+    ga = a
+    if g is not None:
+        ga = (g @ a.to(fast)).double()
+        root = torch.linalg.cholesky(a.mT @ ga)
+        a, ga = (torch.linalg.solve_triangular(root, x.mT, upper=False).mT for x in (a, ga))
+    b = ga.to(fast).mT @ w
     bc = b if c is None else _right(b, c)
-    theta, turn = torch.linalg.eigh(bc @ b.mT)
-    theta, turn = theta.flip(-1).clamp_min(0), turn.flip(-1)
-    a, ga, b, bc = a @ turn, ga @ turn, turn.mT @ b, turn.mT @ bc
+    theta, turn = eigenvectors(bc.double() @ b.double().mT)
+    a, ga, b = a @ turn, ga @ turn, turn.mT @ b.double()
 
-    b_scale, b_fast = _scaled(bc, fast)
-    residual = scale * b_scale * (w_fast @ b_fast.mT).double() - a * theta
-    weighted = residual
-    if g_fast is not None:
-        r_scale, r_fast = _scaled(residual, fast)
-        weighted = g_scale * r_scale * (g_fast @ r_fast).double()
-    singular = torch.linalg.eigvalsh(residual.mT @ weighted).flip(-1).clamp_min(0).sqrt()
-    s = unit * _rest(apply, a, ga, g, least, generator)
+    residual = (w @ (turn.mT.to(fast) @ bc).mT).double() - a * theta
+    weighted = residual if g is None else (g @ residual.to(fast)).double()
+    singular = eigenvalues(residual.mT @ weighted).sqrt()
+    s = _rest(w, c, gw, g, a, ga, least / g_scale, generator)
     captured = torch.cat([theta.new_zeros(1), theta[:rank].cumsum(0)])
     most = _most(theta, singular, s, rank).clamp_max(total)
-    tails = 0.5 * (total - captured).clamp_min(0)
-    excess = torch.minimum(0.5 * (most - captured).clamp_min(0), tails)
+    tails = 0.5 * unit * (total - captured).clamp_min(0)
+    excess = torch.minimum(0.5 * unit * (most - captured).clamp_min(0), tails)
+    # `a` is orthonormal under the scaled G: what is returned is so under G itself.
+    a, ga, b = a / g_scale**0.5, ga * g_scale**0.5, b * (scale * g_scale**0.5)
     return a[:, :rank].contiguous(), b[:rank], ga[:, :rank].mT.contiguous(), tails, excess
 
 
@@ -150,39 +145,106 @@ def _most(theta: Tensor, singular: Tensor, s: float, rank: int) -> Tensor:
 
 
 def _rest(
-    apply: Callable[[Tensor], Tensor],
+    w: Tensor,
+    c: Tensor | None,
+    gw: Tensor,
+    g: Tensor | None,
     a: Tensor,
     ga: Tensor,
-    g: Tensor | None,
     least: float,
     generator: torch.Generator,
 ) -> float:
-    """A bound of the greatest eigenvalue outside the subspace, in the units of `apply`.
+    """What the greatest eigenvalue of the rest B is at most, with probability `1 - DOUBT`.
 
-    Vectors that are Gaussian in the coordinates `a` have in those of S the covariance `L^T L`, which is at least the
-    least eigenvalue of G; by its root the bound grows before the `POWER`-th root is taken.
+    Lanczos' iteration from `PROBES` Gaussian vectors `x` in the coordinates `a`, side by side, each `STEPS` long. If
+    its greatest Ritz value lies below `mu = (1 - e) lambda`, with lambda the greatest eigenvalue of B and v its
+    eigenvector, then every polynomial p of degree `STEPS - 1` has
+    `(v, x)^2 p(lambda)^2 (lambda - mu) < sum (v_i, x)^2 p(lambda_i)^2 (mu - lambda_i) <= mu |x|^2 max_[0, mu] p^2`;
+    with the Chebyshev polynomial T of `[0, mu]` therefore `(v, x)^2 < |x|^2 (1 - e) / (e T((1 + e) / (1 - e))^2)`
+    (as Kuczynski and Wozniakowski 1992). But `(v, x)` is Gaussian with a variance of at least the least eigenvalue of G,
+    and all vectors have to meet it at once. So lambda is at most the greatest Ritz value of all over `1 - e`.
     """
-    x = torch.randn(len(a), PROBES, generator=generator, dtype=torch.float64).to(a.device)
-    x = x - a @ (ga.mT @ x)
-    logarithm = 0.0
-    for _ in range(POWER):
-        x = apply(x.to(torch.float64 if len(a) < SINGLE_FROM else torch.float32)).double()
-        x = x - a @ (ga.mT @ x)
-        size = x.norm().item()
-        if not size > 0:
-            return 0.0
-        logarithm += math.log(size)
-        x = x / size
-    norms = (x * (x if g is None else g @ x)).sum(0).clamp_min(0).sqrt()
+    rows, probes = len(a), PROBES
+    trace = float(rows) if g is None else g.diagonal().double().sum().item()
     least = 1.0 if g is None else least
-    factor = 10 * math.sqrt(2 / math.pi) / math.sqrt(least)
-    largest = norms.max().item()
-    return math.exp((logarithm + math.log(factor * largest)) / POWER) if largest > 0 else 0.0
+    x = torch.randn(rows, probes, generator=generator, dtype=torch.float64).to(a)
+    x = x - a @ (ga.mT @ x)
+    size = _norm(x, g)
+    # Twice what is expected: hardly ever reached, and the bound is used only below it.
+    radius = math.sqrt(2 * trace)
+    if not bool((size <= radius).all()) or least <= 0:
+        return math.inf
+    x, previous = x / size.clamp_min(torch.finfo(x.dtype).tiny), torch.zeros_like(x)
+    diagonal, beside, beta = [], [], torch.zeros_like(size)
+    for step in range(STEPS):
+        # In the coordinates `a`: B x, and its products with x under G by what is on the way to it.
+        z = gw.mT @ x.to(gw)
+        cz = z if c is None else _right(z.mT, c).mT
+        y = (w @ cz).double()
+        y = y - a @ (ga.mT @ y)
+        alpha = (z.double() * cz.double()).sum(0)
+        diagonal.append(alpha)
+        if step + 1 == STEPS:
+            break
+        y = y - x * alpha - previous * beta
+        beta = _norm(y, g)
+        beside.append(beta)
+        previous, x = x, y / beta.clamp_min(torch.finfo(y.dtype).tiny)
+    ritz = torch.diag_embed(torch.stack(diagonal, 1))
+    if beside:
+        off = torch.diag_embed(torch.stack(beside, 1), 1)
+        ritz = ritz + off + off.mT
+    greatest = eigenvalues(ritz).max().item()
+    return greatest / (1 - _slack(radius / math.sqrt(least)))
+
+
+def _slack(ratio: float) -> float:
+    """The least e of `_rest`, where `ratio` is that of a vector's greatest norm to the deviation along v."""
+    each = DOUBT ** (1 / PROBES)
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        e = (low + high) / 2
+        chebyshev = math.cosh((STEPS - 1) * math.acosh((1 + e) / (1 - e)))
+        doubt = math.sqrt(2 / math.pi) * ratio * math.sqrt((1 - e) / e) / chebyshev
+        low, high = (e, high) if doubt > each else (low, e)
+    return min(high, 1 - 1e-12)
+
+
+def _norm(x: Tensor, g: Tensor | None) -> Tensor:
+    """Of each column, under G."""
+    gx = x if g is None else (g @ x.to(g)).double()
+    return (x * gx).sum(0).clamp_min(0).sqrt()
+
+
+def _lower(y: Tensor) -> Tensor:
+    """A well-conditioned matrix of the same columns' span, by elimination with pivots: cheaper than QR."""
+    factors, pivots, _ = torch.linalg.lu_factor_ex(y)
+    order = list(range(len(y)))
+    for i, j in enumerate(pivots.tolist()):
+        order[i], order[j - 1] = order[j - 1], order[i]
+    lower = factors.tril(-1)
+    lower.diagonal().fill_(1.0)
+    found = torch.empty_like(lower)
+    found[torch.tensor(order, device=y.device)] = lower
+    return found
+
+
+def _orthonormal(a: Tensor) -> Tensor:
+    """Columns of the same span, orthonormal: by their products, which takes less time than QR, where those allow it."""
+    root, failed = torch.linalg.cholesky_ex(a.mT @ a)
+    if bool(failed):
+        return torch.linalg.qr(a).Q
+    return torch.linalg.solve_triangular(root, a.mT, upper=False).mT
 
 
 def _scaled(value: Tensor, dtype: torch.dtype) -> tuple[float, Tensor]:
-    """A tensor over its greatest entry, so that products neither overflow nor vanish in float32."""
-    scale = value.abs().max().item() or 1.0
+    """A tensor over about its greatest entry, so that products neither overflow nor vanish in float32."""
+    low, high = value.aminmax()
+    largest = max(high.item(), -low.item())
+    # A power of two rounds nothing.
+    scale = 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
+    if 2.0**-10 <= scale <= 2.0**10:
+        return 1.0, value.to(dtype)
     return scale, (value / scale).to(dtype)
 
 
@@ -191,7 +253,8 @@ def _right(w: Tensor, c: Tensor) -> Tensor:
 
 
 def _inner(a: Tensor, b: Tensor) -> float:
-    """The sum of products of entries, float64, a few rows at a time."""
+    """The sum of products of entries: of rows in their dtype, of these in float64."""
     return math.fsum(
-        (x.double() * y.double()).sum().item() for x, y in zip(a.split(256), b.split(256), strict=True)
+        torch.linalg.vecdot(x, y).double().sum().item()
+        for x, y in zip(a.split(256), b.split(256), strict=True)
     )

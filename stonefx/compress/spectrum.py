@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import processes, randomized
 from .checkpoint import Store
+from .eigen import eigenvectors
 from .statistics import Statistics
 
 DAMPING = 0.01
@@ -95,13 +96,11 @@ def decompose(
     rows, columns = matrix.shape[1:]
     if rows <= columns:
         spread = whitened if inputs is None else times(whitened, inputs)
-        values, u = torch.linalg.eigh(spread @ whitened.mT)
-        values, u = values.flip(-1).clamp_min(0), u.flip(-1)
+        values, u = eigenvectors(spread @ whitened.mT)
     else:
         # The thin side: eigenvalues of K^T M^T M K, where K K^T = C.
         thin = whitened if inputs is None else _times_root(whitened, inputs)
-        values, v = torch.linalg.eigh(thin.mT @ thin)
-        values, v = values.flip(-1).clamp_min(0), v.flip(-1)
+        values, v = eigenvectors(thin.mT @ thin)
         # By QR and not by division with singular values, so that it stays orthonormal where they are tiny.
         u = torch.linalg.qr(thin @ v).Q
     ends = values.new_zeros(len(values), 1)

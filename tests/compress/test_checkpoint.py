@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from stonefx.compress import _splits, checkpoint, compress, search, statistics
+from stonefx.compress import _splits, checkpoint, compress, int8, losses, measuring, statistics
 from stonefx.compress.checkpoint import Running, Store
+from stonefx.compress.metric import Metric
 from stonefx.compress.settings import Settings
 
 
@@ -44,9 +45,9 @@ def run(folder: Path, kill: str = "", at: int = 0) -> tuple[dict[str, int], dict
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "SECONDS", 0.0)
-        patch.setattr(search, "decompose", counted("decompose", search.decompose))
+        patch.setattr(measuring, "decompose", counted("decompose", measuring.decompose))
         patch.setattr(statistics.Pass, "_back", counted("batches", statistics.Pass._back))
-        patch.setattr(search.Metric, "__call__", counted("scores", search.Metric.__call__))
+        patch.setattr(Metric, "__call__", counted("scores", Metric.__call__))
         small, stats = call(folder)
     return counts, stats.ranks, small.state_dict()
 
@@ -166,7 +167,7 @@ def test_interrupt_says_how_to_go_on_and_leaves_nothing_half_written(
     assert all(torch.equal(value, before[name]) for name, value in original.state_dict().items())
     monkeypatch.setattr(checkpoint.tensorfile, "write", write)
     _, stats = call(tmp_path, model=original)
-    monkeypatch.setattr(search, "decompose", None)
+    monkeypatch.setattr(measuring, "decompose", None)
     assert call(tmp_path, model=original)[1].ranks == stats.ranks
 
     def interrupted(*args, **kwargs):
@@ -216,3 +217,34 @@ def test_memory_that_does_not_suffice_is_said_beforehand(tmp_path: Path) -> None
         call(tmp_path, memory=20_000)
     with pytest.raises(ValueError, match="memory: expected a number of bytes, got 0"):
         call(tmp_path, memory=0)
+
+
+def test_losses_of_rounding_are_kept_by_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchao")
+    read = []
+    sampled = losses.sampled
+
+    def counted(model, directions, changes, *args, **kwargs):
+        read.append(len(changes))
+        return sampled(model, directions, changes, *args, **kwargs)
+
+    monkeypatch.setattr(losses, "sampled", counted)
+    # Room for one change at a time.
+    monkeypatch.setattr(int8, "MEMORY", 1)
+    expected = call(None, forms=("pair", "int8"))[1]
+    alone, read[:] = list(read), []
+    assert alone.count(1) > 4 and max(alone) == 1
+    _, stats = call(tmp_path, forms=("pair", "int8"))
+    assert read == alone and stats.ranks == expected.ranks
+    records = sorted(tmp_path.glob("int8-*.safetensors"))
+    assert len(records) == alone.count(1)
+    # A run that was stopped in between: what is there is not read again.
+    for score in tmp_path.glob("score-*"):
+        score.unlink()
+    records[0].unlink()
+    read.clear()
+    _, stats = call(tmp_path, forms=("pair", "int8"))
+    assert read == [1]
+    assert [(r.path, r.form, r.rank, r.predicted) for r in stats.layers] == [
+        (r.path, r.form, r.rank, pytest.approx(r.predicted)) for r in expected.layers
+    ]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from stonefx.compress.confirming import Judge
 from stonefx.compress.data import Splits, read
 from stonefx.compress.metric import Metric
 from stonefx.compress.search import Search
@@ -29,9 +30,8 @@ def test_the_smaller_plan_is_tested_where_the_safer_one_holds(limit, expected):
     judge = Metric(metric, model)
     judge.original_score(parts[2])
     dense = False
-    search.plan, search.safer = search._planned(0.2), search._planned(0.6)
-    plans = {"smallest": search.plan.chosen, "safer": search.safer.chosen}
-    search._confirm(judge)
-    assert search.stats.reached is (expected != "lossless")
-    dense_plan = {c.paths: c.dense for c in search.singles}
-    assert search.plan.chosen == plans.get(expected, dense_plan)
+    smallest, safer = (search.planner.planned(budget) for budget in (0.2, 0.6))
+    plans = {"smallest": smallest, "safer": safer, "lossless": search.candidates.dense()}
+    plan = Judge(search.task, search.candidates, judge).confirm(smallest, safer)
+    assert search.task.stats.reached is (expected != "lossless")
+    assert plan.chosen == plans[expected].chosen

@@ -10,7 +10,7 @@ import stonefx
 from stonefx.compress import int8
 from stonefx.compress.linear import LinearView
 from stonefx.compress.options import Candidate, Option
-from stonefx.compress.search import stored_bytes
+from stonefx.compress.stored import stored_bytes
 
 pytest.importorskip("torchao")
 

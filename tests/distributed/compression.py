@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from stonefx.compress import compress, processes, search
+from stonefx.compress import compress, measuring, processes
 
 
 def model() -> nn.Module:
@@ -41,19 +41,19 @@ def maps(small: nn.Module) -> list[torch.Tensor]:
 def same(settings: dict, **shared):
     expected, stats = alone(**settings)
     counts = [0]
-    decompose = search.decompose
+    decompose = measuring.decompose
 
     def counted(*args):
         counts[0] += 1
         return decompose(*args)
 
-    search.decompose = counted
+    measuring.decompose = counted
     try:
         found, stats_of_both = compress(
             model(), data(), probes=1, evaluations=3, progress=False, cost="bytes", **settings, **shared
         )
     finally:
-        search.decompose = decompose
+        measuring.decompose = decompose
     # Each did its part.
     assert counts[0] in (2, 3), counts
     assert stats_of_both.ranks == stats.ranks

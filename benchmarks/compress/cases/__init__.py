@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from stonefx.benchmarks.compress.cases.decomposition import decomposition_rows
 from stonefx.benchmarks.compress.cases.digits import digits_rows
 from stonefx.benchmarks.compress.cases.floor import floor_rows
 from stonefx.benchmarks.compress.cases.minilm import ablation_rows, minilm_rows
@@ -23,4 +24,5 @@ CASES: dict[str, Callable[[Wanted], Iterator[Row]]] = {
     "speed": speed_rows,
     "pitch": pitch_rows,
     "efficientnet": efficientnet_rows,
+    "decomposition": decomposition_rows,
 }

@@ -305,7 +305,7 @@ def ablation_rows(wanted: Wanted) -> Iterator[Row]:
             "4 exact losses": lambda s, r=ratio: modules_of(work.planned(r, ("pair",))[1]),
             "5 PIFA": lambda s, r=ratio: modules_of(work.planned(r, ("pair", "pifa"))[1]),
         }
-        if any(block.name == "width" for block, _ in work.search.reductions):
+        if any(block.name == "width" for block, _ in work.search.found.reductions):
             steps["6 width"] = lambda s, r=ratio: modules_of(work.planned(r, ("pair", "pifa", "width"))[1])
         before: numpy.ndarray | None = None
         for label, make in steps.items():

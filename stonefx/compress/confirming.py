@@ -1,0 +1,119 @@
+"""What plans keep of the accuracy: on the selection split, and then confirmed on data that chose nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from . import choose
+from .candidates import Candidates
+from .data import Batch
+from .metric import Metric, lower_bound, samples_needed
+from .stats import Point
+from .task import Task
+
+
+class Judge:
+    """Scores plans by the user's metric.
+
+    Args:
+        task: whose plans they are.
+        candidates: what plans were chosen from.
+        metric: made by default, with the results of the original.
+    """
+
+    def __init__(self, task: Task, candidates: Candidates, metric: Metric | None = None) -> None:
+        self.task = task
+        self.candidates = candidates
+        self.metric = metric or Metric(task.settings.metric, task.original, task.settings.output)
+
+    def evaluate(self, plan: choose.Plan) -> Point:
+        """A plan on the selection split; it joins the curve."""
+        description = self.task.description(f"evaluation {len(self.task.stats.curve) + 1}")
+        point = self._scored("select", plan, self.task.data.select, description)
+        self.task.stats.curve.append(point)
+        return point
+
+    def confirm(self, plan: choose.Plan, safer: choose.Plan | None = None) -> choose.Plan:
+        """The floor on the confirmation split: the plan that holds it; where none does nothing is replaced.
+
+        Of two plans the safer is tested first, and the smaller only where that one holds: tests in an order that was
+        fixed before, each with the full confidence, are all right together with that confidence (Maurer, Hothorn and
+        Lehmacher 1995).
+        """
+        settings, stats = self.task.settings, self.task.stats
+        floor = settings.min_accuracy
+        point = self._confirmed(plan if safer is None else safer)
+        if safer is not None and point.lower >= floor:
+            smaller = self._confirmed(plan)
+            if smaller.lower >= floor:
+                point = smaller
+            else:
+                plan = safer
+        stats.accuracy_preserved, stats.accuracy_lower = point.accuracy, point.lower
+        if not self.metric.uses_splits:
+            stats.notes.append(
+                "the metric has data of its own, which also chose; pass a metric(model, batches) to have the floor "
+                "confirmed on data that chose nothing"
+            )
+        if settings.max_seconds is not None:
+            return plan
+        if settings.max_ratio is not None:
+            stats.reached = point.ratio <= settings.max_ratio
+            return plan
+        # Exact merging alone was verified in float64: it holds any floor, though rounding may show in the score.
+        lossless_alone = all(option.form == "dense" for option in plan.chosen.values())
+        stats.reached = lossless_alone or point.lower >= floor
+        if stats.reached:
+            return plan
+        stats.notes.append(self._failed(point))
+        stats.accuracy_preserved = stats.accuracy_lower = 1.0
+        return self.candidates.dense()
+
+    def _failed(self, point: Point) -> str:
+        settings = self.task.settings
+        note = (
+            f"the floor of {settings.min_accuracy:g} could not be confirmed: {point.accuracy:.4f} on "
+            f"{sum(b.samples for b in self.task.data.confirm)} samples, at least {point.lower:.4f} with "
+            f"{settings.confidence:.0%} confidence; the lossless model is returned"
+        )
+        if settings.metric == "top1":
+            needed = samples_needed(settings.min_accuracy, settings.confidence)
+            note += f" (a share of agreement needs {needed} samples)"
+        return note
+
+    def _confirmed(self, plan: choose.Plan) -> Point:
+        return self._scored("confirm", plan, self.task.data.confirm, self.task.description("confirmation"))
+
+    def _scored(
+        self, name: str, plan: choose.Plan, batches: Sequence[Batch], description: str | None
+    ) -> Point:
+        settings, batches = self.task.settings, list(batches)
+        with ExitStack() as stack:
+            # The plan is put in place only where its score is not known.
+            score = self.task.store.score(
+                name,
+                _key(plan),
+                lambda: self.metric(stack.enter_context(self.task.applied(plan)), batches, description),
+            )
+        original = self.metric.original_score(batches)
+        lower = lower_bound(score, original, settings.min_accuracy, settings.confidence, settings.seed)
+        return Point(
+            ratio=sum(o.bytes for o in plan.chosen.values()) / max(self.candidates.bytes_before(), 1),
+            seconds=_seconds(plan),
+            accuracy=score.value / original.value if original.value else math.nan,
+            lower=lower,
+        )
+
+
+def _key(plan: choose.Plan) -> list[Any]:
+    """A plan as plain values."""
+    return sorted([list(paths), option.form, option.size or 0] for paths, option in plan.chosen.items())
+
+
+def _seconds(plan: choose.Plan) -> float | None:
+    seconds = [option.seconds for option in plan.chosen.values()]
+    known = [s for s in seconds if s is not None]
+    return math.fsum(known) if known and len(known) == len(seconds) else None

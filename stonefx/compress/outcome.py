@@ -1,0 +1,119 @@
+"""What comes out: the plan's replacements in the model, and what became of each layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from . import choose, layers
+from .candidates import Candidates
+from .latency import Ratio
+from .options import Option
+from .stats import LayerRow
+from .stored import stored_bytes
+from .task import Task
+
+
+def put(
+    task: Task, plan: choose.Plan, candidates: Candidates | None, emitted: dict[tuple[str, ...], Ratio]
+) -> None:
+    """Replace the layers for good and fill the statistics.
+
+    Args:
+        task: its model is changed.
+        plan: the choice.
+        candidates: what it was chosen from; None where there was no choice.
+        emitted: seconds by the paths of what was timed again.
+    """
+    stats, model = task.stats, task.model
+    rows = {path: _row(task, path) for path in task.layers.views}
+    before = sum(row.bytes_before for row in rows.values())
+    whole = stored_bytes(task.original, recurse=True)
+    refused = [_row(task, path) for path in task.layers.refused if path not in rows]
+    for paths, option in plan.chosen.items():
+        for path in paths:
+            if path in rows:
+                rows[path] = _chosen(rows[path], option, paths, candidates, emitted)
+    stats.energy_preserved = 1.0 if candidates is None else _energy(task, plan, candidates)
+    for option in plan.chosen.values():
+        for path, module in task.built(option).items():
+            task.replace(path, module)
+    after = 0
+    for path, row in rows.items():
+        size = stored_bytes(model.get_submodule(path), recurse=True)
+        after += size
+        stats.layers.append(replace(row, bytes_after=size))
+        if row.rank is not None:
+            stats.ranks[path] = row.rank
+    for path, place in task.exact.into.items():
+        size = task.exact.bytes_before[path]
+        before += size
+        stats.layers.append(
+            LayerRow(
+                path=path,
+                shape=_shape(task.original.get_submodule(path)),
+                form="merged",
+                bytes_before=size,
+                reason=f"merged into {place} without a loss",
+            )
+        )
+    stats.layers += refused
+    stats.compression_ratio = after / before if before else 1.0
+    stats.model_ratio = stored_bytes(model, recurse=True) / max(whole, 1)
+    stats.samples = {} if task.splits is None else task.splits.samples()
+    stats.curve.sort(key=lambda p: p.ratio)
+
+
+def _energy(task: Task, plan: choose.Plan, candidates: Candidates) -> float:
+    """The share of the squared singular values that the plan keeps, in the metric of truncation."""
+    kept = total = 0.0
+    for paths, option in plan.chosen.items():
+        if len(paths) > 1 or option.size is None:
+            continue
+        found = [n for n, v in enumerate(task.views) if v.path == paths[0] and n in candidates.spectra]
+        # The form's name tells where the layer is cut.
+        cut = [n for n in found if option.form.split("+")[0].endswith(f" {task.views[n].name}")]
+        number = next(iter(cut or found), None)
+        if number is not None:
+            tails = candidates.spectra[number].tails
+            kept += (tails[0] - tails[min(option.size, len(tails) - 1)]).item()
+            total += tails[0].item()
+    return kept / total if total else 1.0
+
+
+def _row(task: Task, path: str) -> LayerRow:
+    found = layers.get(task.model, path)
+    size = stored_bytes(found) if isinstance(found, nn.Module) else found.numel() * found.element_size()
+    return LayerRow(
+        path=path,
+        shape=_shape(found),
+        bytes_before=task.exact.bytes_before.get(path, size),
+        bytes_after=size,
+        reason=task.layers.refused.get(path, ""),
+    )
+
+
+def _chosen(
+    row: LayerRow,
+    option: Option,
+    paths: tuple[str, ...],
+    candidates: Candidates | None,
+    emitted: dict[tuple[str, ...], Ratio],
+) -> LayerRow:
+    if option.form == "dense":
+        assert candidates is not None
+        candidate = next(c for c in candidates.singles if c.paths == paths)
+        reason = row.reason or candidate.reason() or "dense is best at this cost"
+        return replace(row, reason=reason, seconds_before=option.seconds, seconds_after=option.seconds)
+    ratio = emitted.get(paths)
+    row = replace(row, form=option.form, rank=option.size, predicted=option.loss)
+    if ratio is None or len(paths) > 1:
+        return row
+    return replace(row, seconds_before=ratio.dense, seconds_after=ratio.dense * ratio.median)
+
+
+def _shape(layer: nn.Module | Tensor) -> str:
+    held = [layer] if isinstance(layer, Tensor) else layer.parameters(recurse=False)
+    weight = max(held, key=lambda p: p.numel(), default=None)
+    return "" if weight is None else "x".join(map(str, weight.shape))

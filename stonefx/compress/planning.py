@@ -1,0 +1,191 @@
+"""Plans for a budget, a floor or a time, none of whose layers is slower than it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from . import choose, latency
+from .candidates import Candidates
+from .options import Option
+from .stats import Point
+from .task import Task
+
+SAFER = 1.1
+"""What a plan costs at least, as a multiple of the smallest, that is confirmed before it."""
+WORTH = 0.1
+"""Where a floor is asked for, what is filled in must be worth this share of what the last step down saved."""
+
+
+class Planner:
+    """Chooses among the options of a task.
+
+    Args:
+        task: what was asked for.
+        candidates: what is chosen from.
+        timing: of layers and of calls; None where nothing is timed.
+
+    Attributes:
+        emitted: seconds of what was timed again and stayed, by paths.
+    """
+
+    def __init__(self, task: Task, candidates: Candidates, timing: latency.Timing | None) -> None:
+        self.task = task
+        self.candidates = candidates
+        self.timing = timing
+        self.emitted: dict[tuple[str, ...], latency.Ratio] = {}
+        self._table: choose.Table | None = None
+
+    def planned(self, budget: float) -> choose.Plan:
+        """The plan of least loss for a share of what all layers cost as they are."""
+        # A share of one is never missed by rounding.
+        worth = 0.0 if self.task.settings.max_ratio is not None else WORTH
+        found = self.candidates
+        if self._table is None or self._table.sizes != [len(c.options) for c in found.every]:
+            self._table = choose.Table(found.singles, found.blocks, self.price())
+        return self._table.plan(budget * (1 + 1e-9), worth)
+
+    def price(self) -> Callable[[Option], float]:
+        """A share of what all layers cost as they are: of bytes, of seconds, or the mean of the two."""
+        settings = self.task.settings
+        size, seconds = self.candidates.bytes, self._dense_seconds()
+        weight = {"bytes": 0.0, "seconds": 1.0, "both": 0.5}[settings.cost]
+        if settings.max_ratio is not None or seconds == 0:
+            weight = 0.0
+        elif settings.max_seconds is not None:
+            weight = 1.0
+        return lambda option: (
+            (1 - weight) * option.bytes / max(size, 1) + weight * (option.seconds or 0.0) / (seconds or 1.0)
+        )
+
+    def _dense_seconds(self) -> float:
+        return math.fsum(c.dense.seconds or 0.0 for c in self.candidates.singles)
+
+    # What is asked for -----------------------------------------------------------------------------------------
+
+    def within_ratio(self, ratio: float) -> choose.Plan:
+        """The plan of least loss that takes at most this share of the bytes."""
+        wanted = ratio * self.candidates.bytes_before() / max(self.candidates.bytes, 1)
+        return self._faster(lambda: self.planned(wanted))
+
+    def within_seconds(self, most: float) -> choose.Plan:
+        """The plan of least loss with which a call takes at most so long, measured as a whole."""
+        return self._faster(lambda: self._within_seconds(most))
+
+    def _within_seconds(self, most: float) -> choose.Plan:
+        assert self.timing is not None
+        # A little less than allowed: no two readings of a clock are the same.
+        wanted = 0.95 * most
+        layers = self._dense_seconds()
+        # What layers take is counted by what each takes alone; the rest of the model stays.
+        rest = max(self.timing.call_seconds([self.task.model])[0] - layers, 0.0)
+        allowed = wanted - rest
+        for _ in range(3):
+            plan = self.planned(max(allowed, 0.0) / layers if layers else 1.0)
+            with self.task.applied(plan):
+                taken = self.timing.call_seconds([self.task.model])[0]
+            if taken <= wanted or allowed <= 0:
+                break
+            allowed -= taken - wanted
+        return plan
+
+    def smallest(self, evaluate: Callable[[choose.Plan], Point]) -> tuple[choose.Plan, choose.Plan | None]:
+        """The cheapest plan whose score holds the floor, in a few evaluations, and a safer one where there is any."""
+        settings = self.task.settings
+        lossless = self.planned(1.0)
+        good, bad = lossless, self.planned(0.0)
+        held: list[choose.Plan] = []
+        floor = settings.min_accuracy
+        remaining = settings.evaluations
+        point = evaluate(bad)
+        remaining -= 1
+        if point.lower >= floor:
+            return self.without_slower(bad), None
+        # Losses predict how far the score falls, up to a factor that each evaluation corrects.
+        factor = max(1 - point.accuracy, 1e-12) / max(bad.loss, 1e-300)
+        while remaining and good.cost - bad.cost > 0.004 * lossless.cost:
+            guess = self._of_loss((1 - floor) / factor, bad.cost, good.cost)
+            width = good.cost - bad.cost
+            tried = self._between(bad, good, min(max(guess, bad.cost + 0.1 * width), good.cost - 0.1 * width))
+            if tried is None:
+                break
+            point = evaluate(tried)
+            remaining -= 1
+            if point.lower >= floor:
+                good = tried
+                held.append(tried)
+            else:
+                bad = tried
+            if tried.loss > 0:
+                factor = max(1 - point.lower, 1e-12) / tried.loss
+        # One that is confirmed first, for where luck on the selection split made the smallest too small.
+        safer = next((p for p in reversed(held) if p.cost >= SAFER * good.cost), None)
+        # Layers that go back to what they were lose nothing.
+        good = self.without_slower(good)
+        return good, None if safer is None else self.without_slower(safer)
+
+    def _between(self, bad: choose.Plan, good: choose.Plan, guess: float) -> choose.Plan | None:
+        """Another plan between two, near a cost; None where there seems to be none."""
+        low, high = bad.cost, good.cost
+        for _ in range(12):
+            plan = self.planned(guess)
+            if plan.chosen != bad.chosen and bad.cost < plan.cost < good.cost:
+                return plan
+            low, high = (guess, high) if plan.cost <= bad.cost else (low, guess)
+            guess = (low + high) / 2
+        return None
+
+    def _of_loss(self, loss: float, low: float, high: float) -> float:
+        """The cost of the cheapest plan whose expected loss is at most this."""
+        for _ in range(12):
+            middle = (low + high) / 2
+            if self.planned(middle).loss > loss:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    # None slower -----------------------------------------------------------------------------------------------
+
+    def _faster(self, planned: Callable[[], choose.Plan]) -> choose.Plan:
+        """A plan none of whose layers is slower, where others make up for those that go back."""
+        for _ in range(3):
+            plan = planned()
+            kept = self.without_slower(plan)
+            if kept.chosen == plan.chosen:
+                break
+            slower = {paths: o for paths, o in plan.chosen.items() if kept.chosen.get(paths) is not o}
+            for candidate in self.candidates.every:
+                if candidate.paths in slower:
+                    form = slower[candidate.paths].form
+                    candidate.options = [o for o in candidate.options if o.form != form or o.size is None]
+        return kept
+
+    def without_slower(self, plan: choose.Plan) -> choose.Plan:
+        """Each layer of a plan timed again beside its dense one; what is slower after all goes back."""
+        if self.timing is None:
+            return plan
+        chosen: dict[tuple[str, ...], Option] = {}
+        singles = {c.paths[0]: c for c in self.candidates.singles}
+        for paths, option in plan.chosen.items():
+            modules = option.build()
+            ratios = self.timing.compare(paths, modules) if modules else []
+            slow = next((ratio for ratio in ratios if ratio.median >= 1), None)
+            if slow is None:
+                chosen[paths] = option
+                if ratios:
+                    self.emitted[paths] = ratios[0]
+                continue
+            for path in paths:
+                if path in singles:
+                    single = singles[path]
+                    chosen[single.paths] = single.dense
+                    single.refused[option.form] = (
+                        f"slower when it was timed again: {slow.median:.2f} of dense"
+                    )
+        return self.of(chosen)
+
+    def of(self, chosen: dict[tuple[str, ...], Option]) -> choose.Plan:
+        """A choice with what it costs and loses."""
+        loss = sum(option.loss for option in chosen.values())
+        return choose.Plan(chosen, sum(map(self.price(), chosen.values())), loss)
