@@ -23,7 +23,7 @@ def test_the_smaller_plan_is_tested_where_the_safer_one_holds(limit, expected):
         return torch.full((sum(b.samples for b in batches),), 1.0 if large or dense else 0.0)
 
     dense = True
-    parts = [read(list(torch.randn(40, 24).split(10)), model) for _ in range(3)]
+    parts = [read(list(torch.randn(80, 24).split(20)), model) for _ in range(3)]
     settings = Settings(metric=metric, cost="bytes", forms=("pair",), progress=False)
     search = Search(model, copy.deepcopy(model), settings, Splits(*parts))
     search.prepare()
