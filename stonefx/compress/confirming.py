@@ -36,22 +36,24 @@ class Judge:
         self.task.stats.curve.append(point)
         return point
 
-    def confirm(self, plan: choose.Plan, safer: choose.Plan | None = None) -> choose.Plan:
+    def confirm(self, plan: choose.Plan, safer: Sequence[choose.Plan] = ()) -> choose.Plan:
         """The floor on the confirmation split: the plan that holds it; where none does nothing is replaced.
 
-        Of two plans the safer is tested first, and the smaller only where that one holds: tests in an order that was
+        Safer plans are tested first, and each next one only where that before it holds: tests in an order that was
         fixed before, each with the full confidence, are all right together with that confidence (Maurer, Hothorn and
         Lehmacher 1995).
         """
         settings, stats = self.task.settings, self.task.stats
         floor = settings.min_accuracy
-        point = self._confirmed(plan if safer is None else safer)
-        if safer is not None and point.lower >= floor:
-            smaller = self._confirmed(plan)
-            if smaller.lower >= floor:
-                point = smaller
-            else:
-                plan = safer
+        first, *smaller = (*safer, plan)
+        plan, point = first, self._confirmed(first)
+        for tried in smaller:
+            if point.lower < floor:
+                break
+            found = self._confirmed(tried)
+            if found.lower < floor:
+                break
+            plan, point = tried, found
         stats.accuracy_preserved, stats.accuracy_lower = point.accuracy, point.lower
         if not self.metric.uses_splits:
             stats.notes.append(

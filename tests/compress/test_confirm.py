@@ -1,4 +1,4 @@
-"""The floor on data that chose nothing: two plans in a fixed order."""
+"""The floor on data that chose nothing: plans in a fixed order."""
 
 import copy
 
@@ -13,8 +13,10 @@ from stonefx.compress.search import Search
 from stonefx.compress.settings import Settings
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(0, "smallest"), (500, "safer"), (10**9, "lossless")])
-def test_the_smaller_plan_is_tested_where_the_safer_one_holds(limit, expected):
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(0, "smallest"), (500, "safer"), (800, "safest"), (10**9, "lossless")]
+)
+def test_a_smaller_plan_is_tested_where_the_safer_ones_hold(limit, expected):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 24)).eval()
 
@@ -30,8 +32,8 @@ def test_the_smaller_plan_is_tested_where_the_safer_one_holds(limit, expected):
     judge = Metric(metric, model)
     judge.original_score(parts[2])
     dense = False
-    smallest, safer = (search.planner.planned(budget) for budget in (0.2, 0.6))
-    plans = {"smallest": smallest, "safer": safer, "lossless": search.candidates.dense()}
-    plan = Judge(search.task, search.candidates, judge).confirm(smallest, safer)
+    smallest, safer, safest = (search.planner.planned(budget) for budget in (0.2, 0.6, 0.9))
+    plans = {"smallest": smallest, "safer": safer, "safest": safest, "lossless": search.candidates.dense()}
+    plan = Judge(search.task, search.candidates, judge).confirm(smallest, [safest, safer])
     assert search.task.stats.reached is (expected != "lossless")
     assert plan.chosen == plans[expected].chosen
