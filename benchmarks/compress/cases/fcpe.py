@@ -54,7 +54,7 @@ def loaded() -> tuple[nn.Module, dict[str, Any]]:
 
 
 def voices(count: int, seed: int, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Spectrograms `[clips, frames, mels]` of harmonic tones that glide and waver, with noise, and their pitches in Hz."""
+    """Spectrograms `[clips, frames, mels]` of noisy harmonic tones that glide and waver, and their pitches in Hz."""
     rate, hop = settings["mel"]["sr"], settings["mel"]["hop_size"]
     generator = torch.Generator().manual_seed(seed)
     uniform = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
@@ -83,9 +83,9 @@ def spectrogram(wave: Tensor, settings: dict[str, Any]) -> Tensor:
         )
     )  # fmt: skip
     before = (settings["win_size"] - hop) // 2
-    padded = functional.pad(
-        wave[:, None], (before, (settings["win_size"] - hop + 1) // 2), mode="reflect"
-    )[:, 0]
+    padded = functional.pad(wave[:, None], (before, (settings["win_size"] - hop + 1) // 2), mode="reflect")[
+        :, 0
+    ]
     spectrum = torch.stft(
         padded, size, hop, window=torch.hann_window(settings["win_size"]), center=False, return_complex=True
     )
@@ -99,15 +99,15 @@ def in_tune(model: nn.Module, batches: Any) -> Tensor:
         for batch in batches:
             strengths = batch.call(model)
             cents = _local_mean(strengths)
-            found.append(
-                ((cents - 1200 * torch.log2(batch.labels / 10)).abs() <= CENTS).double().mean(1)
-            )
+            found.append(((cents - 1200 * torch.log2(batch.labels / 10)).abs() <= CENTS).double().mean(1))
     return torch.cat(found)
 
 
 def _local_mean(strengths: Tensor) -> Tensor:
     """The pitch in cents above 10 Hz: the mean of the nine pitches around the strongest, by strength."""
-    table = torch.linspace(*(1200 * torch.log2(torch.tensor([32.7, 1975.5]) / 10)).tolist(), strengths.shape[-1])
+    table = torch.linspace(
+        *(1200 * torch.log2(torch.tensor([32.7, 1975.5]) / 10)).tolist(), strengths.shape[-1]
+    )
     near = (strengths.argmax(-1, keepdim=True) + torch.arange(-4, 5)).clamp(0, strengths.shape[-1] - 1)
     weight = strengths.gather(-1, near)
     return (table[near] * weight).sum(-1) / weight.sum(-1)
