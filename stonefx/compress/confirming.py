@@ -10,9 +10,13 @@ from typing import Any
 from . import choose
 from .candidates import Candidates
 from .data import Batch
-from .metric import Metric, lower_bound, samples_needed
+from .metric import Metric, flawless, lower_bound, samples_needed
 from .stats import Point
 from .task import Task
+
+EVEN = 0.5
+"""Confidence on the selection split where it has too few samples to show the floor: what it chooses is confirmed on
+others anyway."""
 
 
 class Judge:
@@ -28,6 +32,8 @@ class Judge:
         self.task = task
         self.candidates = candidates
         self.metric = metric or Metric(task.settings.metric, task.original, task.settings.output)
+        self.of_shares = False
+        """Whether samples were right or wrong when it scored last."""
 
     def evaluate(self, plan: choose.Plan) -> Point:
         """A plan on the selection split; it joins the curve."""
@@ -76,14 +82,15 @@ class Judge:
 
     def _failed(self, point: Point) -> str:
         settings = self.task.settings
+        count = sum(b.samples for b in self.task.data.confirm)
         note = (
             f"the floor of {settings.min_accuracy:g} could not be confirmed: {point.accuracy:.4f} on "
-            f"{sum(b.samples for b in self.task.data.confirm)} samples, at least {point.lower:.4f} with "
+            f"{count} samples, at least {point.lower:.4f} with "
             f"{settings.confidence:.0%} confidence; the lossless model is returned"
         )
-        if settings.metric == "top1":
+        if self.of_shares:
             needed = samples_needed(settings.min_accuracy, settings.confidence)
-            note += f" (a share of agreement needs {needed} samples)"
+            note += f" (a share of agreement needs {needed} samples, and more where some change)"
         return note
 
     def _confirmed(self, plan: choose.Plan) -> Point:
@@ -100,8 +107,12 @@ class Judge:
                 _key(plan),
                 lambda: self.metric(stack.enter_context(self.task.applied(plan)), batches, description),
             )
+        self.of_shares = score.of_two
         original = self.metric.original_score(batches)
-        lower = lower_bound(score, original, settings.min_accuracy, settings.confidence, settings.seed)
+        confidence = settings.confidence
+        if name == "select" and flawless(score, original, confidence) < settings.min_accuracy:
+            confidence = EVEN
+        lower = lower_bound(score, original, settings.min_accuracy, confidence, settings.seed)
         return Point(
             ratio=sum(o.bytes for o in plan.chosen.values()) / max(self.candidates.bytes_before(), 1),
             seconds=_seconds(plan),

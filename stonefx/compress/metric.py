@@ -33,6 +33,11 @@ class Score:
     value: float
     samples: Tensor | None = None
 
+    @property
+    def of_two(self) -> bool:
+        """Whether each sample is known, and right or wrong."""
+        return self.samples is not None and bool(((self.samples == 0) | (self.samples == 1)).all())
+
 
 def main_result(output: Any) -> Tensor:
     """The tensor that stands for a model's result: its logits, else its first floating-point tensor.
@@ -212,18 +217,23 @@ def lower_bound(score: Score, original: Score, floor: float, confidence: float, 
         return score.value / original.value if original.value else math.nan
     samples, before = score.samples, original.samples
     if before is not None and len(before) == len(samples):
-        if _of_two(samples) and _of_two(before):
+        if score.of_two and original.of_two:
             lost, gained = int((before > samples).sum()), int((before < samples).sum())
             return agreement.kept(lost, gained, int(before.sum()), len(samples), confidence)
         # Paired: how far each sample is above its share of the floor. The bound of the mean, as a ratio.
         return floor + _bootstrap(samples - floor * before, confidence, seed) / original.value
-    if _of_two(samples):
+    if score.of_two:
         return agreement.share(int(samples.sum()), len(samples), confidence) / original.value
     return _bootstrap(samples, confidence, seed) / original.value
 
 
-def _of_two(samples: Tensor) -> bool:
-    return bool(((samples == 0) | (samples == 1)).all())
+def flawless(score: Score, original: Score, confidence: float) -> float:
+    """What `lower_bound` would say of a score by which nothing changed, over as many samples."""
+    if not score.of_two or original.value == 0:
+        return 1.0
+    assert score.samples is not None
+    same = original if original.samples is not None else Score(1.0, torch.ones_like(score.samples))
+    return lower_bound(same, original, 1.0, confidence, 0)
 
 
 def samples_needed(floor: float, confidence: float) -> int:

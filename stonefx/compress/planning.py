@@ -136,7 +136,10 @@ class Planner:
             near = [plan for plan in held if multiple <= plan.cost / good.cost < most]
             # The last one that held is the nearest.
             plan = near[-1] if near else self.planned(multiple * good.cost)
-            if good.cost < plan.cost and plan.loss < good.loss and (not found or plan.cost < found[-1].cost):
+            # To replace nothing needs no confirmation.
+            replaces = any(option.form != "dense" for option in plan.chosen.values())
+            between = good.cost < plan.cost < (found[-1].cost if found else math.inf)
+            if replaces and between and plan.loss < good.loss:
                 found.append(plan)
         return found
 

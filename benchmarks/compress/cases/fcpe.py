@@ -17,8 +17,8 @@ from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import commit
 from stonefx.compress import compress
 
-CLIPS = {"calibrate": 96, "select": 96, "confirm": 192, "test": 192}
-SECONDS = 0.64
+CLIPS = {"calibrate": 96, "select": 240, "confirm": 720, "test": 480}
+SECONDS = 0.32
 BATCH = 8
 FLOORS = (0.995, 0.99)
 CENTS = 50.0
