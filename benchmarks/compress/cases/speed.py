@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,6 @@ from stonefx.benchmarks.compress.work import Shared, commit, kept
 from stonefx.machine import clock
 
 RATIO = 0.6
-POSITIONS = (1, 256)
 PREFILL = 256
 LAYER_SECONDS, MODEL_SECONDS = 0.5, 20.0
 ROUNDS = 41
@@ -45,6 +44,7 @@ def speed_rows(wanted: Wanted) -> Iterator[Row]:
         lambda: smollm.loaded()[0],
         lambda: smollm.shared()[0],
         {"prefill": _prefill, "decode": _decode},
+        ((4, 256), (1, 1)),
     )
 
 
@@ -97,7 +97,9 @@ def _model(
     load: Callable[[], nn.Module],
     work: Callable[[], Shared],
     kinds: Mapping[str, Work],
+    shapes: Sequence[tuple[int, int]],
 ) -> Iterator[Row]:
+    """`shapes`: samples and positions that layers are called with, in the data or in use."""
     layers, whole = f"{name}, layers", {r: f"{name}, whole model, {r}" for r in RUNNERS}
     if not any(wanted(arm, f"{RATIO:g}") for arm in (layers, *whole.values())):
         return
@@ -112,9 +114,9 @@ def _model(
     )
     if wanted(layers, f"{RATIO:g}"):
         metrics: dict[str, float] = {"layers changed": len(small.changed)}
-        for positions in POSITIONS:
-            found = sorted(_layers(dense, small.model, small.changed, positions))
-            at = f"at {positions} position{'s' if positions > 1 else ''}"
+        for shape in shapes:
+            found = sorted(_layers(dense, small.model, small.changed, shape))
+            at = f"at {shape[0]} x {shape[1]}"
             if found:
                 metrics[f"distinct, {at}"] = len(found)
                 metrics[f"least, {at}"] = found[0]
@@ -135,7 +137,7 @@ def _model(
         yield replace(base, arm=whole[runner], metrics=metrics)
 
 
-def _layers(dense: nn.Module, small: nn.Module, paths: list[str], positions: int) -> Iterator[float]:
+def _layers(dense: nn.Module, small: nn.Module, paths: list[str], shape: tuple[int, int]) -> Iterator[float]:
     """Speed-up of each distinct layer."""
     seen = set()
     for path in paths:
@@ -146,7 +148,7 @@ def _layers(dense: nn.Module, small: nn.Module, paths: list[str], positions: int
         seen.add(sizes)
         # A layer that reads fewer units is given fewer.
         width = after.in_features if isinstance(after, nn.Linear) else before.in_features
-        inputs = [torch.randn(1, positions, w) for w in (before.in_features, width)]
+        inputs = [torch.randn(*shape, w) for w in (before.in_features, width)]
         with torch.no_grad():
             calls = [partial(layer, x) for layer, x in zip((before, after), inputs, strict=True)]
             yield _cold(calls, LAYER_SECONDS)
