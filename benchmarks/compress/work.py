@@ -168,7 +168,8 @@ def _save(search: Search, path: Path) -> None:
 
 
 def _restore(search: Search, path: Path) -> dict[str, float]:
-    state = torch.load(path, weights_only=True)
+    # Gigabytes, which memory need not hold all at once.
+    state = torch.load(path, weights_only=True, mmap=True)
     search.found.measured = {n: Statistics(*parts) for n, parts in state["measured"].items()}
     search.found.spectra.update({n: Spectrum(*parts) for n, parts in state["spectra"].items()})
     search.found.tails = state["tails"]
