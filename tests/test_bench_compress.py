@@ -332,6 +332,17 @@ def test_fewer_units_and_low_rank_are_timed_beside_the_layer_they_replace():
     assert len(found) == 3 and all(ratio > 0 for ratio in found)
 
 
+def test_speed_has_a_row_for_layers_and_one_for_each_runner(monkeypatch):
+    assert list(speed.speed_rows(lambda *arm: False)) == []
+    monkeypatch.setattr(speed, "RUNNERS", {"eager": (speed.eager, speed.eager)})
+    monkeypatch.setattr(speed, "MODEL_SECONDS", 0.01)
+    own, x = shared(), torch.ones(2, 12)
+    kinds = {"all": lambda model, change: lambda: change(model, {})(x)}
+    found = list(speed._model("tiny", lambda *arm: True, lambda: own.model, lambda: own, kinds, [(2, 1)]))
+    assert [row.arm for row in found] == ["tiny, layers", "tiny, whole model, eager"]
+    assert found[1].metrics["all"] > 0 and found[0].ratio is not None
+
+
 def test_what_compress_makes_holds_its_ratio_with_int8():
     pytest.importorskip("torchao")
     shared_work = shared()

@@ -37,6 +37,7 @@ def speed_rows(wanted: Wanted) -> Iterator[Row]:
         lambda: minilm.shared()[0].model,
         lambda: minilm.shared()[0],
         {"256 tokens": _encode},
+        ((16, 256),),
     )
     yield from _model(
         "smollm",
