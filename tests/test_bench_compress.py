@@ -8,7 +8,8 @@ from torch import nn
 
 from stonefx.__main__ import main
 from stonefx.benchmarks.compress import cases, intervals, packages, peers, rows, run, texts, work
-from stonefx.benchmarks.compress.cases import digits, floor, pitch, smollm
+from stonefx.benchmarks.compress.cases import digits, fcpe, floor, pitch, smollm, speed
+from stonefx.compress.data import Batch
 from stonefx.compress.linear import LinearView
 from stonefx.compress.options import Option
 from stonefx.compress.statistics import Statistics
@@ -311,5 +312,45 @@ def test_the_pitch_tracker_takes_frames_of_tones():
     assert ((harmonic - harmonic.round()).abs() < 0.2).all() and (harmonic.round() >= 1).all()
 
 
+def test_a_voice_is_in_tune_within_half_a_semitone():
+    lowest, highest = (1200 * numpy.log2(hertz / 10) for hertz in (32.7, 1975.5))
+    cents = torch.linspace(lowest + 300, highest - 300, 40)[None]
+    table = torch.linspace(lowest, highest, 360)
+    strengths = torch.exp(-(table - cents[..., None]).square() / 1250)
+    for off, share in ((0.0, 1.0), (40.0, 1.0), (60.0, 0.0)):
+        labels = 10 * 2 ** ((cents + off) / 1200)
+        batch = Batch((strengths,), {}, 1, labels=labels)
+        assert fcpe.in_tune(nn.Identity(), [batch]).tolist() == [share]
+
+
+def test_fewer_units_and_low_rank_are_timed_beside_the_layer_they_replace():
+    dense = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64), nn.Linear(64, 64)).eval()
+    small = nn.Sequential(
+        nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 64), nn.Sequential(nn.Linear(64, 4), nn.Linear(4, 64))
+    ).eval()
+    found = list(speed._layers(dense, small, ["0", "2", "3"], (1, 5)))
+    assert len(found) == 3 and all(ratio > 0 for ratio in found)
+
+
+def test_speed_has_a_row_for_layers_and_one_for_each_runner(monkeypatch):
+    assert list(speed.speed_rows(lambda *arm: False)) == []
+    monkeypatch.setattr(speed, "RUNNERS", {"eager": (speed.eager, speed.eager)})
+    monkeypatch.setattr(speed, "MODEL_SECONDS", 0.01)
+    own, x = shared(), torch.ones(2, 12)
+    kinds = {"all": lambda model, change: lambda: change(model, {})(x)}
+    found = list(speed._model("tiny", lambda *arm: True, lambda: own.model, lambda: own, kinds, [(2, 1)]))
+    assert [row.arm for row in found] == ["tiny, layers", "tiny, whole model, eager"]
+    assert found[1].metrics["all"] > 0 and found[0].ratio is not None
+
+
+def test_what_compress_makes_holds_its_ratio_with_int8():
+    pytest.importorskip("torchao")
+    shared_work = shared()
+    modules, stats = shared_work.compressed(forms=("pair", "width", "int8"), max_ratio=0.4)
+    assert stats.reached
+    assert work.stored(modules) == pytest.approx(stats.compression_ratio * shared_work.bytes)
+    assert work.stored(modules) <= 0.4 * shared_work.bytes
+
+
 def test_every_case_has_a_function():
-    assert set(cases.CASES) >= {"chain", "digits", "minilm", "smollm", "floor", "ablation", "pitch"}
+    assert set(cases.CASES) >= {"chain", "digits", "minilm", "smollm", "floor", "ablation", "pitch", "fcpe"}

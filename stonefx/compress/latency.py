@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..machine import clock
 from ..machine.host import is_busy
 from .data import Batch, device_of, mapped
 from .options import Candidate, Option
+from .stored import stored_bytes
 
 SIZES = 5
 """Ranks at which a form is measured; between them the ratio to dense is interpolated."""
@@ -31,6 +33,10 @@ LIMIT = 60.0
 
 MOST = 0.4
 """Seconds of one comparison."""
+
+CACHES = 1 << 25
+"""Bytes that are written before a layer is called with one position, so that its weights come from memory, as they do
+between the other layers of a model that is larger."""
 
 _known: dict[Any, Ratio] = {}
 
@@ -65,6 +71,16 @@ class _Call:
     def key(self) -> str:
         return repr(mapped((self.args, dict(self.kwargs)), _name))
 
+    def of_one_position(self) -> _Call:
+        """The same for the last of several positions alone, of one sample; unchanged where there are none."""
+
+        def last(value: Tensor) -> Tensor:
+            if not value.is_floating_point() or value.dim() < 3:
+                return value
+            return value[(slice(1),) * (value.dim() - 1)]
+
+        return _Call(*mapped((self.args, dict(self.kwargs)), last))
+
     def size(self) -> int:
         sizes: list[int] = [0]
         mapped((self.args, dict(self.kwargs)), lambda t: sizes.append(t.numel()))
@@ -95,7 +111,7 @@ class Timing:
         model: whose layers are timed; called on `batches` once, to see their shapes.
         paths: of the layers.
         batches: of the user's sizes; the first is the one that seconds are reported for, and an option must be faster
-            than dense in all.
+            than dense in all. A model that generates is called with one position at a time as well.
         progress: whether to show a bar.
 
     What was measured is kept for this process, by layer, form, rank, shapes and number of threads: a second search of
@@ -110,6 +126,18 @@ class Timing:
         self.progress = progress
         self.batches = list(batches)
         self.calls = [_recorded(model, paths, batch) for batch in self.batches]
+        self.steps: int | None = None
+        """Which of the calls is that of one position."""
+        if _generates(model):
+            self.steps = len(self.calls)
+            self.calls.append(
+                {
+                    path: (_step(model.get_submodule(path), call), n)
+                    for path, (call, n) in self.calls[0].items()
+                }
+            )
+        large = self.device.type == "cpu" and stored_bytes(model, recurse=True) > CACHES
+        self._others = torch.zeros(CACHES // 4) if large and self.steps is not None else None
         self.spent = 0.0
         self.notes: list[str] = []
         self.dense: dict[str, float] = {}
@@ -182,7 +210,12 @@ class Timing:
             layers.append(
                 (repr(layer), None if weight is None else weight.dtype, call and (call[0].key(), call[1]))
             )
-        return tuple(layers), form, size, str(self.device), torch.get_num_threads()
+        return tuple(layers), form, size, str(self.device), torch.get_num_threads(), self._between(i) is None
+
+    def _between(self, i: int) -> Callable[[], object] | None:
+        """What takes the layers' weights out of the caches."""
+        others = self._others if i == self.steps else None
+        return None if others is None else partial(others.add_, 1.0)
 
     def _compared(self, modules: Mapping[str, nn.Module], i: int, seconds: float) -> Ratio | None:
         start = time.perf_counter()
@@ -190,7 +223,7 @@ class Timing:
         try:
             with torch.no_grad():
                 arms = [self._arm(which, i) for which in (old, modules)]
-                rounds = clock.interleaved(arms, self.device, seconds=seconds)
+                rounds = clock.interleaved(arms, self.device, seconds=seconds, between=self._between(i))
         except (RuntimeError, TypeError, ValueError) as error:
             # Its arguments are not those that were recorded: it is called by a layer that changes with it.
             self.notes.append(
@@ -274,6 +307,18 @@ class Timing:
         if len(candidate.paths) == 1:
             self.dense[candidate.paths[0]] = seconds
         return seconds
+
+
+def _generates(model: nn.Module) -> bool:
+    """Whether it is a model of transformers that makes one token after the other."""
+    can = getattr(model, "can_generate", None)
+    return callable(can) and can() is True
+
+
+def _step(layer: nn.Module, call: _Call) -> _Call:
+    """How a layer is called for one more position."""
+    whole = isinstance(layer, (nn.modules.conv._ConvNd, nn.RNNBase))
+    return call if whole else call.of_one_position()
 
 
 def typical(batches: Sequence[Batch]) -> tuple[Batch, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from . import processes
+from . import agreement, processes
 from .data import Batch
 
 RESAMPLES = 2000
@@ -32,6 +32,11 @@ class Score:
 
     value: float
     samples: Tensor | None = None
+
+    @property
+    def of_two(self) -> bool:
+        """Whether each sample is known, and right or wrong."""
+        return self.samples is not None and bool(((self.samples == 0) | (self.samples == 1)).all())
 
 
 def main_result(output: Any) -> Tensor:
@@ -204,19 +209,31 @@ class Metric:
 def lower_bound(score: Score, original: Score, floor: float, confidence: float, seed: int) -> float:
     """What `score / original` is at least, with the given confidence; the plain ratio where no spread is known.
 
-    Shares of agreement, whose samples are all 0 or 1, have the exact binomial bound of Clopper and Pearson (1934),
-    since a bootstrap of a hundred agreements knows no doubt. Everything else has the studentised bootstrap over
-    samples (Efron and Tibshirani 1993, section 12.5).
+    Samples that are all 0 or 1 have exact bounds (`agreement`), since a bootstrap of a hundred agreements knows no
+    doubt, and one of a few that changed knows too much. Everything else has the studentised bootstrap over samples
+    (Efron and Tibshirani 1993, section 12.5).
     """
     if score.samples is None or len(score.samples) < 2 or original.value == 0:
         return score.value / original.value if original.value else math.nan
-    samples = score.samples
-    if original.samples is not None and len(original.samples) == len(samples):
+    samples, before = score.samples, original.samples
+    if before is not None and len(before) == len(samples):
+        if score.of_two and original.of_two:
+            lost, gained = int((before > samples).sum()), int((before < samples).sum())
+            return agreement.kept(lost, gained, int(before.sum()), len(samples), confidence)
         # Paired: how far each sample is above its share of the floor. The bound of the mean, as a ratio.
-        return floor + _bootstrap(samples - floor * original.samples, confidence, seed) / original.value
-    if bool(((samples == 0) | (samples == 1)).all()):
-        return _clopper_pearson(int(samples.sum()), len(samples), confidence) / original.value
+        return floor + _bootstrap(samples - floor * before, confidence, seed) / original.value
+    if score.of_two:
+        return agreement.share(int(samples.sum()), len(samples), confidence) / original.value
     return _bootstrap(samples, confidence, seed) / original.value
+
+
+def flawless(score: Score, original: Score, confidence: float) -> float:
+    """What `lower_bound` would say of a score by which nothing changed, over as many samples."""
+    if not score.of_two or original.value == 0:
+        return 1.0
+    assert score.samples is not None
+    same = original if original.samples is not None else Score(1.0, torch.ones_like(score.samples))
+    return lower_bound(same, original, 1.0, confidence, 0)
 
 
 def samples_needed(floor: float, confidence: float) -> int:
@@ -240,31 +257,6 @@ def _bootstrap(values: Tensor, confidence: float, seed: int) -> float:
     errors = errors.clamp_min(deviation.item() * 1e-3 / math.sqrt(n))
     studentised = (drawn.mean(1) - mean) / errors
     return (mean - studentised.quantile(confidence) * deviation / math.sqrt(n)).item()
-
-
-def _clopper_pearson(hits: int, n: int, confidence: float) -> float:
-    if hits == 0:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        # The chance of as many hits or more; the bound is where it is 1 - confidence.
-        tail = (
-            math.fsum(
-                math.exp(
-                    math.lgamma(n + 1)
-                    - math.lgamma(k + 1)
-                    - math.lgamma(n - k + 1)
-                    + k * math.log(p)
-                    + (n - k) * math.log1p(-p)
-                )
-                for k in range(hits, n + 1)
-            )
-            if 0 < p < 1
-            else float(p >= 1)
-        )
-        low, high = (p, high) if tail < 1 - confidence else (low, p)
-    return low
 
 
 def _required(metric: Callable[..., Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from . import choose, latency
 from .candidates import Candidates
@@ -11,8 +11,8 @@ from .options import Option
 from .stats import Point
 from .task import Task
 
-SAFER = 1.1
-"""What a plan costs at least, as a multiple of the smallest, that is confirmed before it."""
+SAFER = (2.5, 1.5, 1.1)
+"""What plans cost at least, as multiples of the smallest, that are confirmed before it, in this order."""
 WORTH = 0.1
 """Where a floor is asked for, what is filled in must be worth this share of what the last step down saved."""
 
@@ -89,18 +89,20 @@ class Planner:
             allowed -= taken - wanted
         return plan
 
-    def smallest(self, evaluate: Callable[[choose.Plan], Point]) -> tuple[choose.Plan, choose.Plan | None]:
-        """The cheapest plan whose score holds the floor, in a few evaluations, and a safer one where there is any."""
+    def smallest(self, evaluate: Callable[[choose.Plan], Point]) -> tuple[choose.Plan, list[choose.Plan]]:
+        """The cheapest plan whose score holds the floor, in a few evaluations, and safer ones, the safest first."""
         settings = self.task.settings
         lossless = self.planned(1.0)
         good, bad = lossless, self.planned(0.0)
         held: list[choose.Plan] = []
         floor = settings.min_accuracy
-        remaining = settings.evaluations
+        # Each plan that is confirmed is an evaluation too.
+        multiples = SAFER[len(SAFER) - min(len(SAFER), settings.evaluations // 4) :]
+        remaining = settings.evaluations - len(multiples)
         point = evaluate(bad)
         remaining -= 1
         if point.lower >= floor:
-            return self.without_slower(bad), None
+            return self.without_slower(bad), []
         # Losses predict how far the score falls, up to a factor that each evaluation corrects.
         factor = max(1 - point.accuracy, 1e-12) / max(bad.loss, 1e-300)
         while remaining and good.cost - bad.cost > 0.004 * lossless.cost:
@@ -118,11 +120,28 @@ class Planner:
                 bad = tried
             if tried.loss > 0:
                 factor = max(1 - point.lower, 1e-12) / tried.loss
-        # One that is confirmed first, for where luck on the selection split made the smallest too small.
-        safer = next((p for p in reversed(held) if p.cost >= SAFER * good.cost), None)
         # Layers that go back to what they were lose nothing.
-        good = self.without_slower(good)
-        return good, None if safer is None else self.without_slower(safer)
+        smallest = self.without_slower(good)
+        return smallest, [self.without_slower(plan) for plan in self._safer(good, held, multiples)]
+
+    def _safer(
+        self, good: choose.Plan, held: Sequence[choose.Plan], multiples: Sequence[float]
+    ) -> list[choose.Plan]:
+        """Plans for where luck on the selection split made the smallest too small: of those that held the floor there,
+        or where none is near of those that are expected to lose less.
+        """
+        found: list[choose.Plan] = []
+        for place, multiple in enumerate(multiples):
+            most = multiples[place - 1] if place else math.inf
+            near = [plan for plan in held if multiple <= plan.cost / good.cost < most]
+            # The last one that held is the nearest.
+            plan = near[-1] if near else self.planned(multiple * good.cost)
+            # To replace nothing needs no confirmation.
+            replaces = any(option.form != "dense" for option in plan.chosen.values())
+            between = good.cost < plan.cost < (found[-1].cost if found else math.inf)
+            if replaces and between and plan.loss < good.loss:
+                found.append(plan)
+        return found
 
     def _between(self, bad: choose.Plan, good: choose.Plan, guess: float) -> choose.Plan | None:
         """Another plan between two, near a cost; None where there seems to be none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -149,7 +149,7 @@ class Search:
         assert self.planner is not None
         task, settings, planner = self.task, self.task.settings, self.planner
         judge = Judge(task, self._candidates())
-        safer = None
+        safer: Sequence[choose.Plan] = ()
         if settings.max_ratio is not None:
             self.plan = planner.within_ratio(settings.max_ratio)
             judge.evaluate(self.plan)
@@ -192,7 +192,7 @@ class Search:
             )
         task.stats.notes += done.notes
 
-    def _confirm(self, judge: Judge, safer: choose.Plan | None = None) -> None:
+    def _confirm(self, judge: Judge, safer: Sequence[choose.Plan] = ()) -> None:
         self.plan = judge.confirm(self.plan, safer)
 
     def _by_energy(self) -> None:

@@ -43,6 +43,7 @@ def interleaved(
     seconds: float = 0.3,
     rounds: int = 15,
     least: int = 5,
+    between: Callable[[], object] | None = None,
 ) -> list[list[float]]:
     """Seconds of some calls by round, each call once a round and in turn, so that a slow moment falls on all alike.
 
@@ -52,6 +53,7 @@ def interleaved(
         seconds: from when on no further round is begun, once there are `least`.
         rounds: at most.
         least: at least.
+        between: runs before each call and is not timed; a sample is then a single call.
 
     >>> len(interleaved([lambda: 1, lambda: 2], torch.device("cpu"), seconds=0.0, least=2))
     2
@@ -59,6 +61,8 @@ def interleaved(
     clock = clock_of(device)
 
     def run(call: Callable[[], object], count: int) -> float:
+        if between is not None:
+            between()
         start = clock()
         for _ in range(count):
             call()
@@ -71,7 +75,7 @@ def interleaved(
     for call in calls:
         run(call, 1)
         once.append(run(call, 1))
-    count = max(1, int(_LEAST_SECONDS / max(min(once), 1e-7)))
+    count = max(1, int(_LEAST_SECONDS / max(min(once), 1e-7))) if between is None else 1
     taken: list[list[float]] = []
     while len(taken) < rounds and (len(taken) < least or clock() - begun < seconds):
         # Every other round in the opposite order: what runs second finds the caches of the first.

@@ -220,6 +220,56 @@ def test_ranks_by_energy_are_timed_too(counted):
     assert any("nothing was timed" in note for note in stats.notes)
 
 
+class Generates(nn.Module):
+    def __init__(self, generates=True):
+        super().__init__()
+        self.generates = generates
+        self.convolution = nn.Conv1d(64, 64, 3, padding=1)
+        self.layer = nn.Linear(64, 64)
+
+    def can_generate(self):
+        return self.generates
+
+    def forward(self, x):
+        return self.layer(self.convolution(x.mT).mT)
+
+
+@pytest.mark.parametrize("generates", (True, False))
+def test_a_model_that_generates_is_timed_at_one_position_too(counted, generates):
+    batch = Batch((torch.randn(3, 5, 64),), {}, 3)
+    timing = latency.Timing(Generates(generates), ["layer", "convolution"], [batch])
+    shapes = [{path: list(call.args[0].shape) for path, (call, _) in calls.items()} for calls in timing.calls]
+    whole = {"layer": [3, 5, 64], "convolution": [3, 64, 5]}
+    assert shapes == [whole, {**whole, "layer": [1, 1, 64]}][: 1 + generates]
+    options = candidate("layer")
+    timing.fill([options])
+    assert any(option.form == "pair" and option.seconds for option in options.options)
+    # A layer of this size is read from the caches.
+    assert timing._between(1) is None
+
+
+def test_weights_of_a_large_model_come_from_memory_at_one_position(counted, monkeypatch):
+    monkeypatch.setattr(latency, "CACHES", 1 << 12)
+    batch = Batch((torch.randn(3, 5, 64),), {}, 3)
+    timing = latency.Timing(Generates(), ["layer"], [batch])
+    ratio, step = timing.compare(["layer"], {"layer": pair(8)})
+    assert ratio.median < 1 and step.median < 1
+    assert timing._others.min() > 0
+    assert timing._between(0) is None
+
+
+def test_what_runs_between_calls_is_not_timed(counted):
+    def between():
+        counted.now += 5.0
+
+    layer, x = nn.Linear(64, 64), torch.ones(2, 64)
+    rounds = clock.interleaved(
+        [lambda: layer(x)] * 2, torch.device("cpu"), seconds=1.0, rounds=3, between=between
+    )
+    assert rounds
+    assert all(0 < second < 1 for times in rounds for second in times)
+
+
 def test_a_clock_in_turn():
     calls = []
     times = clock.interleaved(

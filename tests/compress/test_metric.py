@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stonefx.compress.data import Batch
-from stonefx.compress.metric import METRICS, Metric, Score, lower_bound, main_result, samples_needed
+from stonefx.compress.metric import METRICS, Metric, Score, flawless, lower_bound, main_result, samples_needed
 
 
 def test_cosine_is_the_mean_over_unmasked_positions():
@@ -119,3 +119,16 @@ def test_paired_scores_bound_the_share_that_is_kept():
 def test_what_is_no_metric_is_refused(metric, error):
     with pytest.raises(error, match=r"metric: expected"):
         Metric(metric, nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("right", (300, 280))
+def test_no_score_of_right_and_wrong_is_above_the_flawless_one(right):
+    samples = torch.tensor([1.0] * right + [0.0] * (300 - right), dtype=torch.float64)
+    original = Score(samples.mean().item(), samples)
+    best = flawless(original, original, 0.95)
+    assert 0.98 < best < 0.995
+    worse = samples.clone()
+    worse[0] = 0
+    assert lower_bound(Score(worse.mean().item(), worse), original, 0.99, 0.95, 0) < best
+    assert flawless(Score(0.9, samples - 0.1), original, 0.95) == 1.0
+    assert flawless(Score(1.0, samples), Score(1.0), 0.95) == pytest.approx(0.05 ** (1 / 300), abs=1e-6)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from stonefx.benchmarks.compress.cases.decomposition import decomposition_rows
 from stonefx.benchmarks.compress.cases.digits import digits_rows
+from stonefx.benchmarks.compress.cases.fcpe import fcpe_rows
 from stonefx.benchmarks.compress.cases.floor import floor_rows
 from stonefx.benchmarks.compress.cases.minilm import ablation_rows, minilm_rows
 from stonefx.benchmarks.compress.cases.pitch import efficientnet_rows, pitch_rows
@@ -23,6 +24,7 @@ CASES: dict[str, Callable[[Wanted], Iterator[Row]]] = {
     "smollm": smollm_rows,
     "speed": speed_rows,
     "pitch": pitch_rows,
+    "fcpe": fcpe_rows,
     "efficientnet": efficientnet_rows,
     "decomposition": decomposition_rows,
 }

@@ -197,6 +197,12 @@ def minilm_rows(wanted: Wanted) -> Iterator[Row]:
                 "0.2",
                 lambda s, inputs=inputs, forms=forms: _int8(work, forms, inputs),
             )
+    yield from rows.of(
+        "stonefx pair, width, int8",
+        "0.2",
+        lambda s: work.compressed(forms=("pair", "width", "int8"), max_ratio=0.2)[0],
+        "by the search of compress itself, with its own int8",
+    )
     yield from peer_rows(rows, RATIOS)
 
 
@@ -293,42 +299,52 @@ def ablation_rows(wanted: Wanted) -> Iterator[Row]:
     """One step at a time, from the same share everywhere to all that stonefx does; each beside the step before."""
     rows = _Rows("ablation", wanted)
     work = rows.shared
-    for ratio in RATIOS:
-        steps: dict[str, Callable[[dict[str, float]], dict[str, nn.Module]]] = {
-            "1 input covariance, uniform": lambda s, r=ratio: modules_of(
-                peers.uniform(work.views, work.spectra(peers.whitened), work.dense, r)
-            ),
-            "2 two-sided": lambda s, r=ratio: modules_of(
-                peers.uniform(work.views, work.two_sided, work.dense, r)
-            ),
-            "3 allocation": lambda s, r=ratio: modules_of(work.planned(r, ("pair",), False)[1]),
-            "4 exact losses": lambda s, r=ratio: modules_of(work.planned(r, ("pair",))[1]),
-            "5 PIFA": lambda s, r=ratio: modules_of(work.planned(r, ("pair", "pifa"))[1]),
-        }
-        if any(block.name == "width" for block, _ in work.search.found.reductions):
-            steps["6 width"] = lambda s, r=ratio: modules_of(work.planned(r, ("pair", "pifa", "width"))[1])
-        before: numpy.ndarray | None = None
-        for label, make in steps.items():
-            if not any(wanted(other, f"{ratio:g}") for other in steps):
-                break
-            seconds: dict[str, float] = {}
-            with clock(seconds, "choose and build"):
-                modules = make(seconds)
-            got = stored(whole(modules, work.search.model, list(work.dense))) / work.bytes
-            with work.with_modules(modules) as model:
-                metrics, intervals, cosines = rows.test.score(model)
-            if before is not None:
-                gains = cosines - before
-                metrics["gain"] = float(gains.mean())
-                intervals["gain"] = interval(lambda d, g=gains: float(g[d].mean()), len(gains))
-            before = cosines
-            if wanted(label, f"{ratio:g}"):
-                yield replace(
-                    rows.base,
-                    arm=label,
-                    asked=f"{ratio:g}",
-                    ratio=got,
-                    metrics=metrics,
-                    intervals=intervals,
-                    seconds=seconds | work.seconds,
-                )
+    # The smallest first, where the steps tell most.
+    for ratio in reversed(RATIOS):
+        yield from _ladder(rows, work, ratio)
+
+
+def _ladder(rows: _Rows, work: Shared, ratio: float) -> Iterator[Row]:
+    def planned(*forms: str, sampled: bool = True) -> Callable[[], dict[str, nn.Module]]:
+        return lambda: modules_of(work.planned(ratio, forms, sampled)[1])
+
+    steps: dict[str, Callable[[], dict[str, nn.Module]]] = {
+        "1 input covariance, uniform": lambda: modules_of(
+            peers.uniform(work.views, work.spectra(peers.whitened), work.dense, ratio)
+        ),
+        "2 two-sided": lambda: modules_of(peers.uniform(work.views, work.two_sided, work.dense, ratio)),
+        "3 allocation": planned("pair", sampled=False),
+        "4 exact losses": planned("pair"),
+        "5 PIFA": planned("pair", "pifa"),
+        "6 width": planned("pair", "pifa", "width"),
+        "7 refinement": lambda: work.compressed(
+            forms=("pair", "pifa", "width"), max_ratio=ratio, refine=True
+        )[0],
+        "8 int8": planned("pair", "pifa", "width", "int8"),
+    }
+    if not any(rows.wanted(label, f"{ratio:g}") for label in steps):
+        return
+    before: numpy.ndarray | None = None
+    for label, make in steps.items():
+        seconds: dict[str, float] = {}
+        with clock(seconds, "choose and build"):
+            modules = make()
+        got = stored(whole(modules, work.search.model, list(work.dense))) / work.bytes
+        with work.with_modules(modules) as model:
+            metrics, intervals, cosines = rows.test.score(model)
+        if before is not None:
+            gains = cosines - before
+            metrics["gain"] = float(gains.mean())
+            intervals["gain"] = interval(lambda d, g=gains: float(g[d].mean()), len(gains))
+        before = cosines
+        if rows.wanted(label, f"{ratio:g}"):
+            yield replace(
+                rows.base,
+                arm=label,
+                asked=f"{ratio:g}",
+                ratio=got,
+                metrics=metrics,
+                intervals=intervals,
+                seconds=seconds | work.seconds,
+                note="int8 without refinement: its weights are not trained" if label == "8 int8" else "",
+            )

@@ -14,7 +14,7 @@ from stonefx.benchmarks.compress.work import commit
 from stonefx.compress import compress
 
 RATE, FRAME, BINS = 16_000, 1024, 360
-FRAMES = {"calibrate": 400, "select": 400, "confirm": 600, "test": 600}
+FRAMES = {"calibrate": 400, "select": 800, "confirm": 2000, "test": 2000}
 FLOORS = (0.995, 0.99)
 
 

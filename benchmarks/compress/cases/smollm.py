@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy
@@ -83,7 +83,12 @@ class Texts:
 
     def __init__(self, model: nn.Module, wikipedia: list[Tensor], lee: list[Tensor]) -> None:
         self.parts = {"wikipedia": wikipedia, "lee": lee}
-        self.dense = {name: losses(model, parts) for name, parts in self.parts.items()}
+        self.model = model
+
+    @cached_property
+    def dense(self) -> dict[str, numpy.ndarray]:
+        """What the model as it was says of them."""
+        return {name: losses(self.model, parts) for name, parts in self.parts.items()}
 
     def score(self, model: nn.Module) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
         """Perplexities over those of the dense model, with intervals over pieces, and themselves."""
