@@ -264,7 +264,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         else:
             capture.constants[node.name] = value
             node.meta["weight"] = constant_name(source_name(node))
-    object.__setattr__(capture, "notes", tuple(_notes(model, capture)))
+    object.__setattr__(capture, "notes", (*_notes(model, capture), *recording.notes))
     weights = dict(names)
     for copy, value in zip(recording.copies, recording.inputs, strict=True):
         if id(value) in names:
