@@ -1,9 +1,22 @@
 """Existing hyperbolic code reached: geoopt and HypLL traced whole, and run on stonefx's operators."""
 
-from .chosen import LIBRARIES, chosen, libraries
-from .dynamo import Tracing, notes, register
+import sys
+from typing import Any
 
-__all__ = ["LIBRARIES", "chosen", "libraries", "notes"]
+from torch import nn
+
+from .chosen import LIBRARIES, chosen, libraries, own_branches
+from .dynamo import Tracing, notes, register, replaces_functions
+
+__all__ = ["LIBRARIES", "chosen", "copied", "libraries", "notes", "own_branches", "replaces_functions"]
+
+
+def copied(model: nn.Module, memo: dict[int, Any]) -> None:
+    """Put copies into a memo of `copy.deepcopy` for those tensors of a model that it cannot copy."""
+    if "hypll" in sys.modules:
+        from .hypll.tracing import copy_parameters
+
+        copy_parameters(model, memo)
 
 
 def _geoopt() -> Tracing:

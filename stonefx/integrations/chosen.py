@@ -10,6 +10,7 @@ from typing import Any
 LIBRARIES = ("geoopt", "hypll")
 
 _CHOSEN: ContextVar[tuple[str, ...]] = ContextVar("_CHOSEN", default=())
+_DECIDED: ContextVar[bool] = ContextVar("_DECIDED", default=False)
 
 
 def libraries(names: Iterable[str]) -> tuple[str, ...]:
@@ -30,6 +31,26 @@ def chosen(names: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         _CHOSEN.reset(token)
+
+
+def chosen_libraries() -> tuple[str, ...]:
+    """What the innermost `chosen` said."""
+    return _CHOSEN.get()
+
+
+@contextmanager
+def own_branches() -> Iterator[None]:
+    """Functions of the libraries are traced as they are in this block, which decides their branches by itself."""
+    token = _DECIDED.set(True)
+    try:
+        yield
+    finally:
+        _DECIDED.reset(token)
+
+
+def branches_decided() -> bool:
+    """Whether this is inside of `own_branches`."""
+    return _DECIDED.get()
 
 
 def traced_for(backend: Any) -> tuple[str, ...]:

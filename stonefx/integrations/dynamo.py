@@ -19,7 +19,7 @@ from torch._dynamo.symbolic_convert import InstructionTranslator
 from torch._dynamo.variables.base import VariableTracker
 from torch._dynamo.variables.builder import VariableBuilder
 
-from .chosen import traced_for
+from .chosen import branches_decided, chosen_libraries, traced_for
 
 _USED = "_stonefx_integrations"
 
@@ -88,8 +88,13 @@ def _note(builder: VariableBuilder, library: str, name: str) -> None:
     getattr(output, _USED).setdefault(library, set()).add(name)
 
 
+def replaces_functions() -> bool:
+    """Whether some function of the chosen libraries would be traced in another form."""
+    return any(tracing.functions for tracing in imported(chosen_libraries()))
+
+
 def _function(builder: VariableBuilder, value: Any) -> VariableTracker:
-    for tracing in _wanted(builder):
+    for tracing in () if branches_decided() else _wanted(builder):
         made = tracing.functions.get(value)
         if made is not None:
             builder.install_guards(GuardBuilder.ID_MATCH)

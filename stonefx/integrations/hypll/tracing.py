@@ -6,7 +6,12 @@ torch, which Dynamo needs of a tensor. Its data is the parameter in its attribut
 
 from __future__ import annotations
 
+import copy
 from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
 
 import hypll.tensors
 
@@ -24,3 +29,18 @@ def tracing() -> Tracing:
     if not left and fingerprint(kind.__init__) != _INIT:
         left = (f"hypll: ManifoldParameter is traced as it is: its source is not that of HypLL {VERSIONS[0]}",)
     return Tracing("hypll", objects=frozenset(() if left else (kind,)), left=left)
+
+
+def copy_parameters(model: nn.Module, memo: dict[int, Any]) -> None:
+    """Put a copy of each manifold parameter into a memo of `copy.deepcopy`, which cannot make one."""
+    for parameter in model.parameters():
+        if type(parameter) is hypll.tensors.ManifoldParameter and id(parameter) not in memo:
+            data = parameter.tensor
+            with torch.no_grad():
+                inner = nn.Parameter(data.clone(memory_format=torch.preserve_format), data.requires_grad)
+            inner.grad = None if data.grad is None else data.grad.clone()
+            memo[id(data)] = inner
+            memo[id(parameter)] = hypll.tensors.ManifoldParameter(
+                inner, copy.deepcopy(parameter.manifold, memo), parameter.man_dim
+            )
+            memo.setdefault(id(memo), []).append(parameter)  # as deepcopy does, so that the id stays the parameter's
