@@ -5,10 +5,12 @@ from typing import Any
 
 from torch import nn
 
+from .accelerating import accelerate
 from .chosen import LIBRARIES, chosen, libraries, own_branches
 from .dynamo import Tracing, notes, register, replaces_functions
+from .rebinding import Acceleration
 
-__all__ = ["LIBRARIES", "chosen", "copied", "libraries", "notes", "own_branches", "replaces_functions"]
+__all__ = ["LIBRARIES", "Acceleration", "accelerate", "chosen", "copied", "libraries", "notes", "own_branches", "replaces_functions"]
 
 
 def copied(model: nn.Module, memo: dict[int, Any]) -> None:

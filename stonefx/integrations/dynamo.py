@@ -20,6 +20,7 @@ from torch._dynamo.variables.base import VariableTracker
 from torch._dynamo.variables.builder import VariableBuilder
 
 from .chosen import branches_decided, chosen_libraries, traced_for
+from .rebinding import accelerated
 
 _USED = "_stonefx_integrations"
 
@@ -74,7 +75,7 @@ def notes(names: Iterable[str]) -> list[str]:
         f"{library}: traced in a form that fits one graph: {', '.join(sorted(names))}"
         for library, names in used.items()
     ]
-    return lines + [line for tracing in imported(names) for line in tracing.left]
+    return accelerated() + lines + [line for tracing in imported(names) for line in tracing.left]
 
 
 def _wanted(builder: VariableBuilder) -> list[Tracing]:

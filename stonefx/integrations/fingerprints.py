@@ -33,7 +33,8 @@ def fingerprint(function: Any) -> str | None:
 
 
 def python_of(function: Any) -> types.FunctionType | None:
-    """The Python function that a scripted one was made of, or the function itself."""
+    """The Python function that a scripted one was made of or that a dispatcher calls, or the function itself."""
+    function = getattr(function, "stonefx_original", function)
     if isinstance(function, torch.jit.ScriptFunction):
         function = getattr(function, "_torchdynamo_inline", None)
     return function if isinstance(function, types.FunctionType) else None
