@@ -35,12 +35,21 @@ def copy_parameters(model: nn.Module, memo: dict[int, Any]) -> None:
     """Put a copy of each manifold parameter into a memo of `copy.deepcopy`, which cannot make one."""
     for parameter in model.parameters():
         if type(parameter) is hypll.tensors.ManifoldParameter and id(parameter) not in memo:
-            data = parameter.tensor
-            with torch.no_grad():
-                inner = nn.Parameter(data.clone(memory_format=torch.preserve_format), data.requires_grad)
-            inner.grad = None if data.grad is None else data.grad.clone()
-            memo[id(data)] = inner
-            memo[id(parameter)] = hypll.tensors.ManifoldParameter(
-                inner, copy.deepcopy(parameter.manifold, memo), parameter.man_dim
-            )
+            deepcopied(parameter, memo)
             memo.setdefault(id(memo), []).append(parameter)  # as deepcopy does, so that the id stays the parameter's
+
+
+def deepcopied(parameter: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a manifold parameter, with its manifold; what `copy.deepcopy` should give."""
+    if id(parameter) in memo:
+        return memo[id(parameter)]
+    data = parameter.tensor
+    if id(data) not in memo:
+        with torch.no_grad():
+            inner = nn.Parameter(data.clone(memory_format=torch.preserve_format), data.requires_grad)
+        inner.grad = None if data.grad is None else data.grad.clone()
+        memo[id(data)] = inner
+    manifold = copy.deepcopy(parameter.manifold, memo)
+    made = hypll.tensors.ManifoldParameter(memo[id(data)], manifold, parameter.man_dim)
+    memo[id(parameter)] = made
+    return made
