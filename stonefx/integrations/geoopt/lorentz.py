@@ -33,7 +33,8 @@ def _covers(dim: int, k: Any, *points: Tensor) -> bool:
 
 
 def _c(k: Tensor) -> Tensor:
-    return k.reciprocal().reshape(())
+    # In float64: the points may be, where the parameter is float32.
+    return k.double().reciprocal().reshape(())
 
 
 def _kept(result: Tensor, keepdim: bool) -> Tensor:
