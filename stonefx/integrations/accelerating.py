@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .chosen import LIBRARIES
-from .rebinding import Acceleration, start
+from .rebinding import Acceleration
 
 BOUNDS = ("library", "stonefx")
 
@@ -43,11 +43,11 @@ def accelerate(
         ValueError: an unknown library, function or bound.
         ImportError: the library is not installed.
 
-    >>> with accelerate("geoopt", "dist") as changed:
+    >>> with accelerate("geoopt", "logmap") as changed:
     ...     print(changed)
     library    function    runs on
-    ---------  ----------  -------------
-    geoopt     dist        poincare_dist
+    ---------  ----------  ---------
+    geoopt     logmap      logmap
     """
     _one_of("library", library, LIBRARIES)
     _one_of("bounds", bounds, BOUNDS)
@@ -69,7 +69,7 @@ def accelerate(
             RuntimeWarning,
             2,
         )
-    return start(library, [pair for pair in pairs if pair[0].name in names], left)
+    return Acceleration(library, [pair for pair in pairs if pair[0].name in names], left)
 
 
 def _pairs(library: str, bounds: str, lorentz: bool) -> tuple[list[Any], dict[str, str]]:

@@ -10,7 +10,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tabulate import tabulate
@@ -108,35 +108,48 @@ def _rebind(original: Callable[..., Any], dispatcher: Callable[..., Any]) -> Non
 _ACTIVE: list[Acceleration] = []
 
 
-@dataclass(eq=False)
 class Acceleration:
     """Functions of a library that run on stonefx's operators, until `undo`; a context manager, and a table in print.
 
     Args:
         library: its name.
-        functions: what was rebound -> the operator that it runs on.
-        left: what was left alone -> why.
+        replacements: what to rebind, with what answers instead.
+        left: what is left alone -> why.
     """
 
-    library: str
-    functions: Mapping[str, str]
-    left: Mapping[str, str]
-    _slots: list[Slot] = field(default_factory=list, repr=False)
+    def __init__(
+        self, library: str, replacements: Iterable[tuple[Target, Callable[..., Any]]], left: Mapping[str, str]
+    ) -> None:
+        pairs = list(replacements)
+        self.library = library
+        self.functions = {target.name: target.operator for target, _ in pairs}
+        self.left = dict(left)
+        self._slots = [(slot(target), run) for target, run in pairs]
+        self.start()
+
+    def start(self) -> None:
+        """Have the operators answer, again after `undo`; where they do, nothing."""
+        with _lock:
+            if self not in _ACTIVE:
+                for each, run in self._slots:
+                    each.ask(self, run)
+                _ACTIVE.append(self)
 
     def undo(self) -> None:
         """Have the library's own code run again, unless another acceleration is on; again is nothing."""
         with _lock:
             if self in _ACTIVE:
                 _ACTIVE.remove(self)
-                for each in self._slots:
+                for each, _ in self._slots:
                     each.release(self)
 
     @property
     def active(self) -> bool:
-        """Whether it has not been undone."""
+        """Whether it is on."""
         return self in _ACTIVE
 
     def __enter__(self) -> Acceleration:
+        self.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -146,23 +159,6 @@ class Acceleration:
         rows = [(self.library, name, operator) for name, operator in self.functions.items()]
         rows += [(self.library, name, f"left alone: {why}") for name, why in self.left.items()]
         return str(tabulate(rows, headers=("library", "function", "runs on")))
-
-
-def start(
-    library: str,
-    replacements: Iterable[tuple[Target, Callable[..., Any]]],
-    left: Mapping[str, str],
-) -> Acceleration:
-    """Let the replacements answer from now on, all at once."""
-    pairs = list(replacements)
-    with _lock:
-        made = Acceleration(library, {target.name: target.operator for target, _ in pairs}, dict(left))
-        for target, run in pairs:
-            each = slot(target)
-            each.ask(made, run)
-            made._slots.append(each)
-        _ACTIVE.append(made)
-    return made
 
 
 def accelerated() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -180,6 +181,24 @@ def test_midpoints_with_shared_points_are_a_product():
         with stonefx.accelerate("geoopt"):
             found = ball_math.weighted_midpoint(x[None], weights, k=k, reducedim=[-2], **options)
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("bounds", ["library", "stonefx"])
+def test_distances_of_all_pairs_are_a_matrix(bounds):
+    x, y, _, k = regime("inside")
+    x, y = x.requires_grad_(), y[:5]
+    weight = torch.linspace(-1, 1, 45).double().view(9, 5)
+    found = []
+    for accelerated in (False, True):
+        with contextlib.ExitStack() as stack:
+            if accelerated:
+                stack.enter_context(stonefx.accelerate("geoopt", bounds=bounds))
+            for other in (y, y[None]):
+                matrix = ball_math.dist(x[:, None], other, k=k)
+                found.append((matrix, *torch.autograd.grad((matrix * weight).sum(), x)))
+    for matrix, gradient in found[1:]:
+        torch.testing.assert_close(matrix, found[0][0], rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-10, atol=1e-11)
 
 
 def test_the_hyperboloid_is_for_those_who_ask():

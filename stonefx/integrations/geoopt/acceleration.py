@@ -33,7 +33,7 @@ BALL = {
     "mobius_scalar_mul": ("mobius_scalar_mul", "1caa74cbb64f6b17"),
     "mobius_matvec": ("mobius_matvec", "b0551326d6272593"),
     "mobius_pointwise_mul": ("mobius_matvec", "3f4f82677bfabb78"),
-    "dist": ("poincare_dist", "0697729b246433f4"),
+    "dist": ("poincare_dist, poincare_cdist", "0697729b246433f4"),
     "dist0": ("poincare_dist0", "da2af48c8a12bdd9"),
     "geodesic": ("mobius_add, mobius_scalar_mul", "68ebed5021c47842"),
     "expmap": ("expmap", "5b1216441dbdc01f"),
@@ -59,7 +59,7 @@ LORENTZ = {
     "parallel_transport": ("lorentz_transport", "d84c84bd7a078ff8"),
 }
 METHODS = {
-    "dist": ("poincare_dist", "dc0f2e163e5b66f3"),
+    "dist": ("poincare_dist, poincare_cdist", "dc0f2e163e5b66f3"),
     "dist0": ("poincare_dist0", "e23efb331c6798c0"),
     "lambda_x": ("conformal_factor", "2166f0a046838dff"),
     "inner": ("conformal_factor", "aeb5ff584e420469"),
@@ -77,7 +77,7 @@ METHODS = {
     "logmap0": ("logmap0", "7d42b2175f6d4f38"),
     "dist2plane": ("poincare_hyperplanes", "dca9afb91711b7af"),
     "weighted_midpoint": ("conformal_factor, mobius_scalar_mul", "0189f5f52cbd4e4c"),
-    "dist2": ("poincare_dist", "7e7697751051d9e4"),
+    "dist2": ("poincare_dist, poincare_cdist", "7e7697751051d9e4"),
     "projx": ("project", "ec2312710179e0c3"),
     "retr": ("project", "1daa0db8996cba7c"),
     "retr_transp": ("project, poincare_transport", "08ed558b5d7fe2fa"),

@@ -21,6 +21,7 @@ from ..operands import fits, is_compiling, is_matrix, is_number, multiplies
 from .guards import BOUNDS, MARGIN, Guards
 
 _ADD = Caller("mobius_add")
+_CDIST = Caller("poincare_cdist")
 _DIST = Caller("poincare_dist")
 _DIST0 = Caller("poincare_dist0")
 _EXPMAP = Caller("expmap")
@@ -95,7 +96,12 @@ class Ball:
         return _MATVEC(w * x, x, c, **self.guards[x.dtype]["mobius_matvec"])
 
     def dist(self, x: Tensor, y: Tensor, c: Tensor, keepdim: bool = False) -> Tensor:
-        return _kept(_DIST(x, y, c, **self.guards[x.dtype]["dist"]), keepdim)
+        guards = self.guards[x.dtype]["dist"]
+        if c.dim() == 0 and (x.dim() == 3 or y.dim() == 3) and (pair := all_pairs(x, y)) is not None:
+            gap = guards.get("min_gap", 0.0)
+            limits = {name: value for name, value in guards.items() if name != "min_gap"}
+            return _kept(_CDIST(*pair, c, min_alpha=gap, **limits), keepdim)
+        return _kept(_DIST(x, y, c, **guards), keepdim)
 
     def dist0(self, x: Tensor, c: Tensor, keepdim: bool = False) -> Tensor:
         return _kept(_DIST0(x, c, **self.guards[x.dtype]["dist0"]), keepdim)
@@ -167,6 +173,15 @@ def _weighted_sum(rows: Tensor, w: Tensor, along: Sequence[int]) -> Tensor:
 
 def _kept(result: Tensor, keepdim: bool) -> Tensor:
     return result.unsqueeze(-1) if keepdim else result
+
+
+def all_pairs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """`[n, dim]` and `[m, dim]` of a call over all pairs, `[n, 1, dim]` against `[1, m, dim]` or `[m, dim]`."""
+    if x.dim() != 3 or x.shape[1] != 1 or x.shape[0] == 1:
+        return None
+    if y.dim() == 3 and y.shape[0] == 1:
+        return x.squeeze(1), y.squeeze(0)
+    return (x.squeeze(1), y) if y.dim() == 2 else None
 
 
 def planes(x: Tensor, p: Tensor, a: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor] | None:
