@@ -14,10 +14,10 @@ import argparse
 import time
 from collections.abc import Callable
 
+import geoopt
 import torch
 from torch import Tensor, nn
 
-import geoopt
 import stonefx
 
 
@@ -47,7 +47,9 @@ class TreeEmbedding(nn.Module):
     def __init__(self, nodes: int, dim: int) -> None:
         super().__init__()
         self.ball = geoopt.PoincareBall(1.0)
-        self.points = geoopt.ManifoldParameter(self.ball.random_normal(nodes, dim, std=0.1), manifold=self.ball)
+        self.points = geoopt.ManifoldParameter(
+            self.ball.random_normal(nodes, dim, std=0.1), manifold=self.ball
+        )
 
     def forward(self) -> Tensor:
         """`[nodes, nodes]`."""
@@ -90,7 +92,9 @@ def mean_average_precision(distances: Tensor, adjacent: Tensor) -> float:
     return ((precision * found).sum(-1) / found.sum(-1)).mean().item()
 
 
-def run(depth: int, dim: int, steps: int, compiled: bool, seed: int = 0) -> dict[str, tuple[list[float], float, float]]:
+def run(
+    depth: int, dim: int, steps: int, compiled: bool, seed: int = 0
+) -> dict[str, tuple[list[float], float, float]]:
     """Losses, seconds a step and precision, by what the program ran on."""
     adjacent = tree(depth)
     results = {}

@@ -259,8 +259,9 @@ def bench(
 ) -> None:
     """Time against eager, inductor and by hand.
 
-    The suites are chain, hyperbolic, ops, regions and zoo, and compress, which runs by itself. Without a name chain and
-    hyperbolic run; the others need packages of the extra `bench`, zoo takes most of an hour, and compress several.
+    The suites are chain, hyperbolic, integrations, ops, regions and zoo, and compress, which runs by itself. Without
+    a name chain and hyperbolic run; the others need packages of the extra `bench`, zoo takes most of an hour, and
+    compress several.
     """
     if "compress" in suites:
         if suites != ("compress",) or device != "cpu" or seconds is not None:

@@ -12,8 +12,8 @@ from torch import fx
 
 from .capture import CaptureError, from_dynamo
 from .freezing import bind_weights, freed_with, lift_weights, made_modules
-from .integrations import notes as integration_notes
 from .inner import compile_inner, compile_later, static_fake
+from .integrations import notes as integration_notes
 from .memory import unseen_writers
 from .options import Options
 from .passes.hoist import FoldSplit, evaluate_folds, split_folds

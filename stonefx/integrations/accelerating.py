@@ -52,7 +52,9 @@ def accelerate(
     _one_of("library", library, LIBRARIES)
     _one_of("bounds", bounds, BOUNDS)
     if library == "hypll" and (bounds != "library" or lorentz):
-        raise ValueError("accelerate: bounds and lorentz are for geoopt; HypLL has one ball with guards of its own")
+        raise ValueError(
+            "accelerate: bounds and lorentz are for geoopt; HypLL has one ball with guards of its own"
+        )
     try:
         importlib.import_module(library)
     except ImportError as error:

@@ -65,5 +65,9 @@ def is_matrix(m: object, x: Tensor) -> bool:
     if not isinstance(m, Tensor) or (not is_compiling() and type(m) not in _TYPES):
         return False
     return (
-        m.dim() == 2 and m.dtype == x.dtype and m.shape[1] == x.shape[-1] and m.device == x.device and multiplies(x)
+        m.dim() == 2
+        and m.dtype == x.dtype
+        and m.shape[1] == x.shape[-1]
+        and m.device == x.device
+        and multiplies(x)
     )

@@ -86,6 +86,8 @@ def _dispatcher(original: Callable[..., Any], slot: Slot) -> Callable[..., Any]:
                 return result
         return original(*args, **kwargs)
 
+    # Code of its own, by which compilers keep what they compiled: one for all would soon be too often compiled.
+    dispatch.__code__ = dispatch.__code__.replace(co_name=original.__name__)
     dispatch.stonefx_original = original  # type: ignore[attr-defined]
     return dispatch
 
@@ -166,4 +168,7 @@ def accelerated() -> list[str]:
     found: dict[str, dict[str, None]] = {}
     for each in list(_ACTIVE):
         found.setdefault(each.library, {}).update(dict.fromkeys(each.functions))
-    return [f"{library}: accelerated, on stonefx's operators: {', '.join(names)}" for library, names in found.items()]
+    return [
+        f"{library}: accelerated, on stonefx's operators: {', '.join(names)}"
+        for library, names in found.items()
+    ]

@@ -79,12 +79,14 @@ def distances_to_planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha
         c: curvature, a floating tensor with one element; it is not inspected.
         min_alpha: the least `1 - c||x||^2`; 0 is no guard.
 
-    >>> distances_to_planes(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), torch.tensor([[3.0, 0.0]]), torch.tensor(1.0))
+    >>> normal = torch.tensor([[3.0, 0.0]])
+    >>> distances_to_planes(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), normal, torch.tensor(1.0))
     tensor([[1.0986]])
     """
     planes = _planes(x, p, a, c)
     scale = planes.root.reciprocal().expand(p.shape[0])
     return _compute(x, planes.normals, planes.offset, scale, c.reshape(()), min_alpha)
+
 
 def _hnnpp(x: Tensor, z: Tensor, r: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
     name = "hnnpp_mlr"

@@ -138,7 +138,16 @@ def record(
     if decisions.taken:
         _remove_unused(graphs[0].graph)
     return Recording(
-        graphs[0], *runs[0], variables, result, sizes, questions, decisions, gradients, recorder.attributes, tuple(recorder.notes)
+        graphs[0],
+        *runs[0],
+        variables,
+        result,
+        sizes,
+        questions,
+        decisions,
+        gradients,
+        recorder.attributes,
+        tuple(recorder.notes),
     )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
-
 from geoopt.manifolds.stereographic import math as ball
+from torch import Tensor
 
 Call = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -61,5 +60,7 @@ def rows(dtype: torch.dtype, k: Tensor, radius: float = 0.7, seed: int = 0) -> I
     for share in (radius, radius, None):
         row = torch.randn(9, 5, generator=generator, dtype=torch.float64)
         if share is not None:
-            row = share * row / row.norm(dim=-1, keepdim=True) * torch.rand(9, 1, generator=generator).double()
+            row = (
+                share * row / row.norm(dim=-1, keepdim=True) * torch.rand(9, 1, generator=generator).double()
+            )
         yield (row * scale).to(dtype) if share is not None else (0.3 * row).to(dtype)

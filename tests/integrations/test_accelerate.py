@@ -25,7 +25,9 @@ def nothing_left_on():
 
 
 def points(dtype=torch.float32):
-    return torch.linspace(-0.3, 0.4, 12, dtype=dtype).view(3, 4), torch.linspace(0.2, -0.1, 12, dtype=dtype).view(3, 4)
+    return torch.linspace(-0.3, 0.4, 12, dtype=dtype).view(3, 4), torch.linspace(
+        0.2, -0.1, 12, dtype=dtype
+    ).view(3, 4)
 
 
 def calls(monkeypatch):
@@ -177,7 +179,9 @@ def test_another_version_is_left_alone(monkeypatch, library):
     module = __import__(f"stonefx.integrations.{library}.acceleration", fromlist=["VERSIONS"])
     monkeypatch.setattr(module, "VERSIONS", ("0.0.1",))
     with (
-        pytest.warns(RuntimeWarning, match=f"of {library} are left alone: {library} .* is left alone: known is 0.0.1"),
+        pytest.warns(
+            RuntimeWarning, match=f"of {library} are left alone: {library} .* is left alone: known is 0.0.1"
+        ),
         stonefx.accelerate(library) as changed,
     ):
         assert not changed.functions

@@ -14,11 +14,11 @@ from stonefx.integrations.hypll import acceleration, tracing
 
 pytest.importorskip("hypll", exc_type=ImportError)
 
-import hypll.nn as hnn  # noqa: E402
-from hypll.manifolds.poincare_ball import Curvature, PoincareBall  # noqa: E402
-from hypll.manifolds.poincare_ball.math import diffgeom, linalg  # noqa: E402
-from hypll.optim import RiemannianAdam  # noqa: E402
-from hypll.tensors import ManifoldParameter, TangentTensor  # noqa: E402
+import hypll.nn as hnn
+from hypll.manifolds.poincare_ball import Curvature, PoincareBall
+from hypll.manifolds.poincare_ball.math import diffgeom, linalg
+from hypll.optim import RiemannianAdam
+from hypll.tensors import ManifoldParameter, TangentTensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::stonefx.StonefxWarning")
 
@@ -66,7 +66,10 @@ class Embedded(nn.Module):
 
 
 CASES = {
-    "convolutional": (Convolutional, lambda: torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))),
+    "convolutional": (
+        Convolutional,
+        lambda: torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)),
+    ),
     "embedded": (Embedded, lambda: torch.tensor([1, 5, 9, 2])),
 }
 
@@ -125,6 +128,18 @@ def test_optimized_layers_train_as_the_original(case):
     assert losses[0][-1] < losses[0][0]
 
 
+def test_manifold_tensors_are_arguments_of_compiled_models():
+    ball = PoincareBall(Curvature(1.0))
+    model = nn.Sequential(hnn.HLinear(6, 4, ball), hnn.HReLU(ball))
+    x = ball.expmap(TangentTensor(torch.linspace(-1, 1, 18).view(3, 6), manifold=ball))
+    compiled = torch.compile(model, backend="stone", fullgraph=True, options={"inner": "eager"})
+    result = compiled(x)
+    torch.testing.assert_close(result.tensor, model(x).tensor, rtol=1e-5, atol=1e-6)
+    assert result.manifold is ball and result.man_dim == 1
+    with pytest.raises(stonefx.CaptureError, match=r"is a ManifoldTensor(.|\n)*manifolds apart by identity"):
+        stonefx.optimize(model, (x,))
+
+
 def test_another_source_is_left_alone_and_said(monkeypatch):
     monkeypatch.setattr(tracing, "_INIT", "another")
     monkeypatch.setattr(dynamo, "_MADE", {})
@@ -151,8 +166,12 @@ CALLS = {
     "dist": lambda x, y, v, c, dim: diffgeom.dist(x, y, c, dim, keepdim=True),
     "inner": lambda x, y, v, c, dim: diffgeom.inner(x, y, v, c, dim, keepdim=True),
     "euc_to_tangent": lambda x, y, v, c, dim: diffgeom.euc_to_tangent(x, v, c, dim),
-    "poincare_hyperplane_dists": lambda x, y, v, c, dim: linalg.poincare_hyperplane_dists(x, Z.to(x), R.to(x), c, dim),
-    "poincare_fully_connected": lambda x, y, v, c, dim: linalg.poincare_fully_connected(x, Z.to(x), None, c, dim),
+    "poincare_hyperplane_dists": lambda x, y, v, c, dim: linalg.poincare_hyperplane_dists(
+        x, Z.to(x), R.to(x), c, dim
+    ),
+    "poincare_fully_connected": lambda x, y, v, c, dim: linalg.poincare_fully_connected(
+        x, Z.to(x), None, c, dim
+    ),
 }
 
 
@@ -220,4 +239,8 @@ def test_manifold_parameters_are_copied_while_it_is_on():
 def test_every_name_is_documented_by_a_test():
     tested = {*CALLS, "cdist", "PoincareBall.fully_connected", "ManifoldParameter.__deepcopy__"}
     with stonefx.accelerate("hypll") as changed:
-        assert set(changed.functions) == tested == {*acceleration.FUNCTIONS, *list(tested - set(CALLS) - {"cdist"})}
+        assert (
+            set(changed.functions)
+            == tested
+            == {*acceleration.FUNCTIONS, *list(tested - set(CALLS) - {"cdist"})}
+        )

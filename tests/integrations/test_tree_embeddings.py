@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("geoopt", exc_type=ImportError)
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
-import tree_embeddings as example  # noqa: E402
+import tree_embeddings as example
 
 
 def test_losses_are_those_of_geoopt():

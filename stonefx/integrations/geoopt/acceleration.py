@@ -119,7 +119,11 @@ def _candidates(bounds: str, with_lorentz: bool) -> Iterator[tuple[Target, Calla
     run = methods.methods(bounds)
     for name, (operator, expected) in METHODS.items():
         source = getattr(Stereographic, name)
-        yield Target(f"PoincareBall.{name}", PoincareBall, name, _inherited(name), source, operator), run[name], expected
+        yield (
+            Target(f"PoincareBall.{name}", PoincareBall, name, _inherited(name), source, operator),
+            run[name],
+            expected,
+        )
 
 
 def _inherited(name: str) -> Callable[..., Any]:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from geoopt.manifolds.stereographic import math as stereographic
 from torch import Tensor
 from torch.nn.functional import linear
-
-from geoopt.manifolds.stereographic import math as stereographic
 
 from stonefx.ops.calling import Caller
 from stonefx.ops.poincare_mlr import distances_to_planes
@@ -55,47 +54,59 @@ class Ball:
 
     Args:
         bounds: "library" for geoopt's guards, "stonefx" for stonefx's own.
-        projected: geoopt's projection behind each map that gives points.
+        tables: guards by dtype, in the place of these.
     """
 
     def __init__(self, bounds: str, tables: dict[torch.dtype, Guards] | None = None) -> None:
         self.guards = tables or {dtype: BOUNDS[bounds](dtype) for dtype in MARGIN}
 
     def project(self, x: Tensor, c: Tensor, eps: float = -1) -> Tensor:
+        """Rows shortened to what geoopt's margin, or `eps`, leaves to the boundary."""
         margin = MARGIN[x.dtype] if eps < 0 else float(eps)
         return _PROJECT(x, c, eps=margin, curvature_offset=1e-15, min_norm=1e-15)
 
     def lambda_x(self, x: Tensor, c: Tensor, keepdim: bool = False) -> Tensor:
+        """The conformal factor of each point."""
         return _kept(_FACTOR(x, c, **self.guards[x.dtype]["conformal_factor"]), keepdim)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor, c: Tensor, keepdim: bool = False) -> Tensor:
+        """The product of two tangent vectors of each point."""
         return self.lambda_x(x, c, keepdim) ** 2 * (u * v).sum(dim=-1, keepdim=keepdim)
 
     def norm(self, x: Tensor, u: Tensor, c: Tensor, keepdim: bool = False) -> Tensor:
+        """The length of a tangent vector of each point."""
         return self.lambda_x(x, c, keepdim) * u.norm(dim=-1, keepdim=keepdim, p=2)
 
     def egrad2rgrad(self, x: Tensor, grad: Tensor, c: Tensor) -> Tensor:
+        """The Riemannian gradient."""
         return grad / self.lambda_x(x, c, True) ** 2
 
     def transp0(self, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
+        """A tangent vector of the origin, transported to `y`."""
         return v * (2 / self.lambda_x(y, c, True))
 
     def transp0back(self, x: Tensor, v: Tensor, c: Tensor) -> Tensor:
+        """A tangent vector of `x`, transported to the origin."""
         return v * (self.lambda_x(x, c, True) / 2)
 
     def mobius_add(self, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+        """`x (+) y`."""
         return _ADD(x, y, c, **self.guards[x.dtype]["mobius_add"])
 
     def mobius_scalar_mul(self, r: Tensor, x: Tensor, c: Tensor) -> Tensor:
+        """`r (x) x`."""
         return _SCALAR_MUL(x, c, r, **self.guards[x.dtype]["mobius_scalar_mul"])
 
     def mobius_matvec(self, m: Tensor, x: Tensor, c: Tensor) -> Tensor:
+        """`m (x) x` for one matrix `[out, dim]`."""
         return _MATVEC(linear(x, m), x, c, **self.guards[x.dtype]["mobius_matvec"])
 
     def mobius_pointwise_mul(self, w: Tensor, x: Tensor, c: Tensor) -> Tensor:
+        """`diag(w) (x) x`."""
         return _MATVEC(w * x, x, c, **self.guards[x.dtype]["mobius_matvec"])
 
     def dist(self, x: Tensor, y: Tensor, c: Tensor, keepdim: bool = False) -> Tensor:
+        """The distance; a matrix of them where the points broadcast so."""
         guards = self.guards[x.dtype]["dist"]
         if c.dim() == 0 and (x.dim() == 3 or y.dim() == 3) and (pair := all_pairs(x, y)) is not None:
             gap = guards.get("min_gap", 0.0)
@@ -104,24 +115,31 @@ class Ball:
         return _kept(_DIST(x, y, c, **guards), keepdim)
 
     def dist0(self, x: Tensor, c: Tensor, keepdim: bool = False) -> Tensor:
+        """The distance of the origin."""
         return _kept(_DIST0(x, c, **self.guards[x.dtype]["dist0"]), keepdim)
 
     def geodesic(self, t: Tensor, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+        """The point at time `t`, in geoopt's three steps, each with its guards."""
         return self.mobius_add(x, self.mobius_scalar_mul(t, self.mobius_add(-x, y, c), c), c)
 
     def expmap(self, x: Tensor, u: Tensor, c: Tensor) -> Tensor:
+        """The point that `u` leads to from `x`."""
         return _EXPMAP(x, u, c, **self.guards[x.dtype]["expmap"])
 
     def expmap0(self, u: Tensor, c: Tensor) -> Tensor:
+        """The point that `u` leads to from the origin."""
         return _EXPMAP0(u, c, **self.guards[u.dtype]["expmap0"])
 
     def logmap(self, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+        """The vector that leads from `x` to `y`."""
         return _LOGMAP(x, y, c, **self.guards[x.dtype]["logmap"])
 
     def logmap0(self, y: Tensor, c: Tensor) -> Tensor:
+        """The vector that leads from the origin to `y`."""
         return _LOGMAP0(y, c, **self.guards[y.dtype]["logmap0"])
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor, c: Tensor) -> Tensor:
+        """A tangent vector of `x`, transported to `y`."""
         return _TRANSPORT(x, y, v, c, **self.guards[x.dtype]["transport"])
 
     def dist2plane(
@@ -220,7 +238,9 @@ def functions(ball: Ball) -> dict[str, Callable[..., Any]]:
         return ball.project(x, -k, eps) if fits(dim, x) and is_negative(k, x) else NotImplemented
 
     def lambda_x(x: Tensor, *, k: Tensor, keepdim: bool = False, dim: int = -1) -> Any:
-        return ball.lambda_x(x, -k, keepdim) if fits(dim, x) and is_negative(k, x, keepdim) else NotImplemented
+        return (
+            ball.lambda_x(x, -k, keepdim) if fits(dim, x) and is_negative(k, x, keepdim) else NotImplemented
+        )
 
     def inner(x: Tensor, u: Tensor, v: Tensor, *, k: Tensor, keepdim: bool = False, dim: int = -1) -> Any:
         # Without `keepdim` geoopt multiplies each row's factor with every row's product.

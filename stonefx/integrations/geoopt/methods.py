@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 from geoopt.manifolds.stereographic.manifold import PoincareBall, PoincareBallExact
+from torch import Tensor
 
 from ..operands import fits, is_compiling, is_matrix, is_number
 from . import guards
@@ -179,4 +178,8 @@ def methods(bounds: str) -> dict[str, Callable[..., Any]]:
         mean = plain.project(mean, c) if project else mean
         return dropped(mean, along, keepdim)
 
-    return {name: value for name, value in locals().items() if callable(value) and name not in ("of", "plain", "within")}
+    return {
+        name: value
+        for name, value in locals().items()
+        if callable(value) and name not in ("of", "plain", "within")
+    }

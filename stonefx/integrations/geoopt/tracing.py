@@ -10,11 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import geoopt
+import torch
 from geoopt.manifolds.stereographic import math as stereographic
+from torch import Tensor
 
 from stonefx.integrations.dynamo import Tracing
 from stonefx.integrations.fingerprints import fingerprint, unknown_version
@@ -125,10 +124,8 @@ def weighted_midpoint(
         reducedim = list(range(xs.dim()))
         reducedim.pop(dim)
     gamma = stereographic._lambda_x(xs, k=k, dim=dim, keepdim=True)
-    if weights is None:
-        weights = torch.ones((), dtype=xs.dtype, device=xs.device)
-    else:
-        weights = weights.unsqueeze(dim)
+    one = torch.ones((), dtype=xs.dtype, device=xs.device)
+    weights = one if weights is None else weights.unsqueeze(dim)
     if posweight:
         negative = weights.lt(0)
         xs = torch.where(negative, antipode(xs, k, dim=dim), xs)

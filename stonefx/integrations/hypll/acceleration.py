@@ -62,7 +62,11 @@ def _candidates() -> Iterator[tuple[Target, Callable[..., Any], str]]:
         yield Target(name, module, name, original, original, operator), run[name], expected
     operator, expected = FULLY_CONNECTED
     original = original_of(PoincareBall.fully_connected)
-    target = Target("PoincareBall.fully_connected", PoincareBall, "fully_connected", original, original, operator)
+    target = Target(
+        "PoincareBall.fully_connected", PoincareBall, "fully_connected", original, original, operator
+    )
     yield target, ball.fully_connected, expected
-    target = Target("ManifoldParameter.__deepcopy__", ManifoldParameter, "__deepcopy__", DEEPCOPY, DEEPCOPY, "copies")
+    target = Target(
+        "ManifoldParameter.__deepcopy__", ManifoldParameter, "__deepcopy__", DEEPCOPY, DEEPCOPY, "copies"
+    )
     yield target, deepcopied, ""

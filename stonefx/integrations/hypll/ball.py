@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from hypll.tensors import ManifoldTensor
+from torch import Tensor
 
 from stonefx.ops import hnnpp_linear, hnnpp_mlr
 from stonefx.ops.calling import Caller
@@ -125,15 +124,11 @@ def functions() -> dict[str, Callable[..., Any]]:
             return NotImplemented
         return _CDIST(x, y, c, min_denominator=_TINY)
 
-    def poincare_hyperplane_dists(
-        x: Tensor, z: Tensor, r: Tensor | None, c: Tensor, dim: int = -1
-    ) -> Any:
+    def poincare_hyperplane_dists(x: Tensor, z: Tensor, r: Tensor | None, c: Tensor, dim: int = -1) -> Any:
         rows = _layer_operands(x, z, r, c, dim)
         return NotImplemented if rows is None else _back(hnnpp_mlr(*rows, c), dim)
 
-    def poincare_fully_connected(
-        x: Tensor, z: Tensor, bias: Tensor | None, c: Tensor, dim: int = -1
-    ) -> Any:
+    def poincare_fully_connected(x: Tensor, z: Tensor, bias: Tensor | None, c: Tensor, dim: int = -1) -> Any:
         rows = _layer_operands(x, z, bias, c, dim)
         return NotImplemented if rows is None else _back(hnnpp_linear(*rows, c), dim)
 
@@ -161,6 +156,11 @@ def _layer_operands(
     if rows is None or not _covers(c, *rows) or not is_matrix(z.mT, rows[0]) or not multiplies(x):
         return None
     offset = z.new_zeros(z.shape[1]) if bias is None else bias
-    if offset.shape != z.shape[1:] or not fits(-1, offset) or offset.dtype != x.dtype or offset.device != x.device:
+    if (
+        offset.shape != z.shape[1:]
+        or not fits(-1, offset)
+        or offset.dtype != x.dtype
+        or offset.device != x.device
+    ):
         return None
     return rows[0], z, offset

@@ -10,10 +10,9 @@ import copy
 from importlib.metadata import version
 from typing import Any
 
+import hypll.tensors
 import torch
 from torch import nn
-
-import hypll.tensors
 
 from stonefx.integrations.dynamo import Tracing
 from stonefx.integrations.fingerprints import fingerprint, unknown_version
@@ -27,7 +26,9 @@ def tracing() -> Tracing:
     left = unknown_version("hypll", version("hypll"), VERSIONS)
     kind = hypll.tensors.ManifoldParameter
     if not left and fingerprint(kind.__init__) != _INIT:
-        left = (f"hypll: ManifoldParameter is traced as it is: its source is not that of HypLL {VERSIONS[0]}",)
+        left = (
+            f"hypll: ManifoldParameter is traced as it is: its source is not that of HypLL {VERSIONS[0]}",
+        )
     return Tracing("hypll", objects=frozenset(() if left else (kind,)), left=left)
 
 
@@ -36,7 +37,9 @@ def copy_parameters(model: nn.Module, memo: dict[int, Any]) -> None:
     for parameter in model.parameters():
         if type(parameter) is hypll.tensors.ManifoldParameter and id(parameter) not in memo:
             deepcopied(parameter, memo)
-            memo.setdefault(id(memo), []).append(parameter)  # as deepcopy does, so that the id stays the parameter's
+            memo.setdefault(id(memo), []).append(
+                parameter
+            )  # as deepcopy does, so that the id stays the parameter's
 
 
 def deepcopied(parameter: Any, memo: dict[int, Any]) -> Any:
