@@ -112,7 +112,7 @@ def _object(builder: VariableBuilder, value: Any) -> VariableTracker:
     return builder.wrap_tensor(value)
 
 
-_table = VariableBuilder._type_dispatch
+_table: Any = VariableBuilder._type_dispatch
 _wrap_function = VariableBuilder.wrap_jit_function
 
 

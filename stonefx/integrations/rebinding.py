@@ -87,9 +87,10 @@ def _dispatcher(original: Callable[..., Any], slot: Slot) -> Callable[..., Any]:
         return original(*args, **kwargs)
 
     # Code of its own, by which compilers keep what they compiled: one for all would soon be too often compiled.
-    dispatch.__code__ = dispatch.__code__.replace(co_name=original.__name__)
-    dispatch.stonefx_original = original  # type: ignore[attr-defined]
-    return dispatch
+    made: Any = dispatch
+    made.__code__ = made.__code__.replace(co_name=original.__name__)
+    made.stonefx_original = original
+    return made
 
 
 def original_of(function: Any) -> Any:
