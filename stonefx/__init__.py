@@ -4,6 +4,7 @@ from . import geometry, nn, ops
 from .backend import last_report, reports
 from .capture import CaptureError
 from .compress import CompressionStats, compress
+from .integrations import accelerate
 from .ops import butterfly
 from .optimize import explain, optimize
 from .options import Options
@@ -25,6 +26,7 @@ __all__ = [
     "RequiredRewriteMissing",
     "RewriteError",
     "StonefxWarning",
+    "accelerate",
     "butterfly",
     "compress",
     "explain",

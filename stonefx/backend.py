@@ -13,6 +13,7 @@ from torch import fx
 from .capture import CaptureError, from_dynamo
 from .freezing import bind_weights, freed_with, lift_weights, made_modules
 from .inner import compile_inner, compile_later, static_fake
+from .integrations import notes as integration_notes
 from .memory import unseen_writers
 from .options import Options
 from .passes.hoist import FoldSplit, evaluate_folds, split_folds
@@ -113,6 +114,17 @@ def stone(
         return _compile_original(gm, example_inputs, chosen, mode, error, warning)
 
 
+def _integrations(passed: Mapping[str, Any]) -> tuple[str, ...]:
+    """The libraries whose code is to reach the graphs of a `torch.compile` with these keyword arguments."""
+    try:
+        return Options.parse(passed.get("options")).integrations
+    except (TypeError, ValueError):
+        return ()  # `stone` says so
+
+
+stone.integrations = _integrations  # type: ignore[attr-defined]
+
+
 def _compile_original(
     gm: fx.GraphModule,
     inputs: Sequence[Any],
@@ -175,7 +187,7 @@ def _compile(
     report = rewrite_reported(
         module, values, options, grad=wants_gradients(module, inputs), untraced=untraced, door=door
     )
-    report.notes += _left_alone(module)
+    report.notes += integration_notes(options.integrations) + _left_alone(module)
     reported(report)
     split = split_folds(module)
     kept = [inputs[index] for index in split.kept]

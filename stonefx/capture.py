@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .integrations import own_branches, replaces_functions
 from .tracing.arguments import Path, Weight, bind, check_leaves, walk_arguments
 from .tracing.attempts import attempts, batch_size, signature_of
 from .tracing.checks import Checks, TensorCheck, make_checks
@@ -154,6 +155,13 @@ def from_module(
     check_leaves(arguments)
     with without_own_hooks(model):
         batch = batch_size(arguments) if dynamic else None
+        if replaces_functions():
+            # A branch on a weight that the capture can decide itself leaves a simpler graph than both its sides.
+            try:
+                with own_branches():
+                    return _capture_call(model, args, kwargs, signature, batch, recurrent)
+            except CaptureError:
+                pass
         return _capture_call(model, args, kwargs, signature, batch, recurrent)
 
 
@@ -264,7 +272,7 @@ def _capture(model: nn.Module, recording: Recording, signature: inspect.Signatur
         else:
             capture.constants[node.name] = value
             node.meta["weight"] = constant_name(source_name(node))
-    object.__setattr__(capture, "notes", tuple(_notes(model, capture)))
+    object.__setattr__(capture, "notes", (*_notes(model, capture), *recording.notes))
     weights = dict(names)
     for copy, value in zip(recording.copies, recording.inputs, strict=True):
         if id(value) in names:

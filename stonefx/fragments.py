@@ -37,6 +37,7 @@ class Fragments:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.integrations = options.integrations
         self.reports: list[Report] = []
         self.left: list[str] = []
         self.failure: RewriteError | None = None

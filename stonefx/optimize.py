@@ -13,6 +13,7 @@ from torch import nn
 
 from .capture import Capture, CaptureError, capturable_submodules, from_module
 from .fragments import Fragments, saved
+from .integrations import chosen
 from .optimized import (
     LazyModule,
     OptimizedModule,
@@ -57,6 +58,7 @@ def optimize(
     machine: Machine | str = "measured",
     release: bool = True,
     inplace: bool = False,
+    integrations: str | Iterable[str] = "all",
 ) -> nn.Module:
     """Return a faster model of the same meaning, over its own copy of the weights.
 
@@ -90,6 +92,8 @@ def optimize(
         release: free the weights that were folded away; False keeps the whole original beside the fast path.
         inplace: take the model over instead of copying it: the result is `model` itself, and no more memory is needed
             than for one fold. After an error in the last step, which makes the folds, the model is incomplete.
+        integrations: "all", or names of libraries (geoopt, hypll) whose code is made to reach the graph while it is
+            traced; () for none.
 
     Raises:
         TypeError: `model` is no `nn.Module`, or an option has the wrong type.
@@ -106,6 +110,7 @@ def optimize(
     options = Options.parse(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
         | {"on_error": on_error, "keep": keep, "machine": machine, "release": release, "inplace": inplace}
+        | {"integrations": integrations}
     )
     model = _checked(model)
     source, borrowed = model, None
@@ -145,7 +150,11 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     """
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
-    borrowed = Borrowed(_checked(model))
+    with chosen(options.integrations):
+        return _explained(Borrowed(_checked(model)), args, kwargs, options)
+
+
+def _explained(borrowed: Borrowed, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Report:
     source = borrowed.model
     try:
         with as_capture_errors(type(source).__name__):
@@ -185,7 +194,17 @@ def optimize_owned(
         options: see `Options`.
         borrowed: where the weights of `source` are still those of another model.
     """
-    result: OptimizedModule | PartlyOptimizedModule
+    with chosen(options.integrations):
+        result = _optimized(source, (args, kwargs), options, borrowed)
+    check_required(result.report, options.require)
+    warn_if_nothing(result.report)
+    return result
+
+
+def _optimized(
+    source: nn.Module, example: Arguments, options: Options, borrowed: Borrowed | None
+) -> OptimizedModule | PartlyOptimizedModule:
+    args, kwargs = example
     # Optimizing takes weights away from its model, so a failure on the way must find another one to return.
     spare = Borrowed(source) if options.on_error == "eager" else None
     try:
@@ -201,18 +220,14 @@ def optimize_owned(
                 borrowed.own()
             if own := model_error(source, args, kwargs):
                 raise own from None
-            result = _optimize_parts(source, (args, kwargs), options, error)
-        else:
-            result = _optimize_captured(source, capture, options, (args, kwargs), borrowed)
+            return _optimize_parts(source, example, options, error)
+        return _optimize_captured(source, capture, options, example, borrowed)
     except Exception as error:
         if spare is None:
             raise
         if borrowed is not None:
             spare.own()
         return _original(spare.model, options, error)
-    check_required(result.report, options.require)
-    warn_if_nothing(result.report)
-    return result
 
 
 def _original(model: nn.Module, options: Options, error: Exception) -> PartlyOptimizedModule:

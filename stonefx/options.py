@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from .integrations import LIBRARIES, libraries
 from .passes.cost.machine import Machine
 from .passes.pipeline import PIPELINE, TARGETS
 
@@ -33,6 +34,8 @@ class Options:
             folder), "default", or a `stonefx.Machine`.
         release: free the weights that were folded away (`optimize` only).
         inplace: take the model over instead of copying it (`optimize` only).
+        integrations: "all", or names of libraries (geoopt, hypll) whose code is made to reach the graph while it is
+            traced; () for none.
 
     Raises:
         TypeError: an unknown option (the message names the nearest known one), or a value of the wrong type.
@@ -43,8 +46,8 @@ class Options:
     >>> Options.parse({"iner": "eager"})
     Traceback (most recent call last):
     ...
-    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, inplace, keep, \
-machine, on_error, passes, release, require, verify
+    TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, inplace, \
+integrations, keep, machine, on_error, passes, release, require, verify
     """
 
     inner: Inner = "inductor"
@@ -57,6 +60,7 @@ machine, on_error, passes, release, require, verify
     machine: Machine | Literal["measured", "default"] = "measured"
     release: bool = True
     inplace: bool = False
+    integrations: tuple[str, ...] = ("all",)
 
     def __post_init__(self) -> None:
         names = _names("passes", self.passes)
@@ -65,6 +69,8 @@ machine, on_error, passes, release, require, verify
         object.__setattr__(self, "keep", _names("keep", self.keep))
         _each_of("passes", self.passes, PIPELINE)
         _each_of("require", self.require, TARGETS)
+        object.__setattr__(self, "integrations", libraries(_names("integrations", self.integrations)))
+        _each_of("integrations", self.integrations, LIBRARIES)
         _one_of("inner", self.inner, INNERS)
         _one_of("on_error", self.on_error, ON_ERROR)
         if not isinstance(self.machine, Machine):

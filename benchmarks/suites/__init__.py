@@ -8,6 +8,7 @@ from stonefx.benchmarks.case import Case, CaseResult, Planned
 from stonefx.benchmarks.ops.table import ops_table
 from stonefx.benchmarks.suites.chain import chain_cases
 from stonefx.benchmarks.suites.hyperbolic import hyperbolic_cases
+from stonefx.benchmarks.suites.integrations import integration_cases
 from stonefx.benchmarks.suites.ops import ops_cases
 from stonefx.benchmarks.suites.regions import region_cases
 from stonefx.benchmarks.suites.zoo import zoo_cases
@@ -16,10 +17,11 @@ from stonefx.benchmarks.zoo_table import zoo_table
 SUITES: dict[str, Callable[[str], Iterator[Case] | Iterator[Planned]]] = {
     "chain": chain_cases,
     "hyperbolic": hyperbolic_cases,
+    "integrations": integration_cases,
     "ops": ops_cases,
     "regions": region_cases,
     "zoo": zoo_cases,
 }
 # Run only when they are named: they take most of an hour, or need packages that stonefx does not.
-LONG = frozenset({"ops", "regions", "zoo"})
+LONG = frozenset({"integrations", "ops", "regions", "zoo"})
 TABLES: dict[str, Callable[[Sequence[CaseResult]], str]] = {"ops": ops_table, "zoo": zoo_table}

@@ -6,6 +6,8 @@ hyperplane cancels from the formula, so no `[*batch, classes, dim]` temporary is
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,22 @@ def _mlr(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) 
             f"{checks.shape(x)}, {checks.shape(p)} and {checks.shape(a)}; p has a point and a a normal a class"
         )
     checks.curvature(name, c, (), x.device)
+    planes = _planes(x, p, a, c)
+    scale = 2 * planes.length / (planes.alpha * planes.root)
+    return _compute(x, planes.normals, planes.offset, scale, c, min_alpha)
+
+
+class _Planes(NamedTuple):
+    """Hyperplanes through points of the ball, as `poincare_hyperplanes` has them, in the dtype that it computes in."""
+
+    normals: Tensor
+    offset: Tensor
+    length: Tensor
+    alpha: Tensor
+    root: Tensor
+
+
+def _planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor) -> _Planes:
     point, normal = _wide(p, a)
     k = c.to(device=x.device, dtype=point.dtype).reshape(())
     alpha = 1 - k * point.square().sum(-1)
@@ -46,7 +64,28 @@ def _mlr(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) 
     inner = (point * normal).sum(-1)
     common = 2 * k.sqrt() / (length * alpha)
     normals = common[:, None] * (alpha[:, None] * normal + (2 * k * inner)[:, None] * point)
-    return _compute(x, normals.t(), common * inner, 2 * length / (alpha * k.sqrt()), c, min_alpha)
+    return _Planes(normals.t(), common * inner, length, alpha, k.sqrt())
+
+
+def distances_to_planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
+    """Signed distances of points of the ball to hyperplanes through `p` with normals `a`, as one matrix product.
+
+    `asinh(2 sqrt(c) <-p + x, a> / (||a|| (1 - c||-p + x||^2))) / sqrt(c)` with Möbius addition: the logits of
+    `poincare_mlr` over `lambda_p ||a||`.
+
+    Args:
+        x: points, `[*batch, dim]`.
+        p, a: a point of the ball and a normal for each hyperplane, `[planes, dim]`, the dtype of `x`.
+        c: curvature, a floating tensor with one element; it is not inspected.
+        min_alpha: the least `1 - c||x||^2`; 0 is no guard.
+
+    >>> normal = torch.tensor([[3.0, 0.0]])
+    >>> distances_to_planes(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), normal, torch.tensor(1.0))
+    tensor([[1.0986]])
+    """
+    planes = _planes(x, p, a, c)
+    scale = planes.root.reciprocal().expand(p.shape[0])
+    return _compute(x, planes.normals, planes.offset, scale, c.reshape(()), min_alpha)
 
 
 def _hnnpp(x: Tensor, z: Tensor, r: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:

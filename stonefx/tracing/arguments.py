@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 
+from stonefx.integrations import unusable
+
 from .errors import Uncapturable, capture_error
 
 Step = tuple[Literal["item", "attr"], Any]
@@ -141,6 +143,10 @@ def check_leaves(arguments: Mapping[str, Any]) -> None:
                     f"the argument `{path}` is a {type(value).__name__}, a tensor subclass",
                     "Pass plain tensors.",
                 )
+        elif reason := unusable(value):
+            raise capture_error(
+                f"the argument `{path}` is a {type(value).__name__}", f"{reason}.", kind=Uncapturable
+            )
         elif children(value) is None and not is_constant(value):
             raise capture_error(
                 f"the argument `{path}` is a {type(value).__name__}, which capture cannot look into",

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from stonefx.integrations import copied
+
 from .arguments import Path, walk
 from .errors import CaptureError, capture_error
 
@@ -51,6 +53,7 @@ class Borrowed:
                     alias = nn.Parameter(tensor.data, tensor.requires_grad)
                     memo[id(tensor)] = alias
                     self.lent[id(alias)] = alias
+                copied(model, memo)
                 self.model: nn.Module = copy.deepcopy(model, memo)
                 _rebind(self.model, memo)
             except Exception as error:
@@ -187,6 +190,7 @@ def reachable_tensors(model: nn.Module) -> set[int]:
         seen.add(id(value))
         if isinstance(value, torch.Tensor):
             found.add(id(value))
+            left.append(vars(value))  # a tensor of a library may hold its data in an attribute
         elif isinstance(value, dict):
             left += value.values()
         elif isinstance(value, (list, tuple, set, frozenset)):

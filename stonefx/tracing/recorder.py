@@ -14,6 +14,9 @@ import torch
 from torch import fx, nn
 from torch._ops import OpOverload
 
+from stonefx.integrations import LIBRARIES
+from stonefx.integrations import notes as integration_notes
+
 from .arguments import Path, walk
 from .attributes import attributes_read
 from .copies import copied, has_batch, resized
@@ -50,6 +53,7 @@ class Recording:
         decisions: values of the model's own tensors that it branched on.
         gradients: the gradient mode that it ran in.
         attributes: of the model that the recording read, see `attributes_read`.
+        notes: for the report: what of a library was traced in a form of its own.
     """
 
     module: fx.GraphModule
@@ -63,6 +67,7 @@ class Recording:
     decisions: Decisions
     gradients: bool
     attributes: frozenset[tuple[str, str]]
+    notes: tuple[str, ...]
 
 
 def record(
@@ -133,7 +138,16 @@ def record(
     if decisions.taken:
         _remove_unused(graphs[0].graph)
     return Recording(
-        graphs[0], *runs[0], variables, result, sizes, questions, decisions, gradients, recorder.attributes
+        graphs[0],
+        *runs[0],
+        variables,
+        result,
+        sizes,
+        questions,
+        decisions,
+        gradients,
+        recorder.attributes,
+        tuple(recorder.notes),
     )
 
 
@@ -172,12 +186,14 @@ class _Recorder:
         self.inline_checkpoints = inline_checkpoints
         self.substitutes: Substitutes = {}
         self.attributes: frozenset[tuple[str, str]] = frozenset()
+        self.notes: list[str] = []
         self.graphs: list[fx.GraphModule] = []
         self.runs: list[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = []
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         graph = from_dynamo(gm, example_inputs, inline_checkpoints=self.inline_checkpoints)
         self.graphs.append(graph)
+        self.notes = integration_notes(LIBRARIES)
         self.attributes |= attributes_read("model")
         written = written_placeholders(graph.graph)
         # Batch norm writes to its buffers without saying so in its schema, hence a copy of every buffer.

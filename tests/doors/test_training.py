@@ -56,7 +56,9 @@ def test_gradients_are_eagers_to_rounding(inner: str, digits: tuple[torch.Tensor
     exact_model = copy.deepcopy(model).double()
     exact = gradients(exact_model, exact_model, pixels.double(), labels)
     eager = gradients(model, model, pixels, labels)
-    found = [(site.target, site.status) for site in stonefx.last_report().sites if site.pass_name == "hyperbolic"]
+    found = [
+        (site.target, site.status) for site in stonefx.last_report().sites if site.pass_name == "hyperbolic"
+    ]
     # In code that inductor fuses, the call of an operator costs more than 64 rows save.
     status = "refused" if inner == "inductor" else "rewritten"
     assert sorted(found) == [(name, status) for name in ("expmap0", "expmap0", "logmap0", "mobius_add")]
