@@ -260,8 +260,8 @@ def bench(
     """Time against eager, inductor and by hand.
 
     The suites are chain, hyperbolic, integrations, ops, regions and zoo, and compress and growth, which run by
-    themselves. Without a name chain and hyperbolic run; the others need packages of the extra `bench`. zoo takes most of
-    an hour, compress several hours.
+    themselves. Without a name chain and hyperbolic run; the others need packages of the extra `bench`. zoo takes
+    most of an hour, compress several hours.
     """
     if "growth" in suites:
         if suites != ("growth",) or device != "cpu" or seconds is not None or resume or keep is not None:

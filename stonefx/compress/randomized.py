@@ -161,8 +161,8 @@ def _rest(
     eigenvector, then every polynomial p of degree `STEPS - 1` has
     `(v, x)^2 p(lambda)^2 (lambda - mu) < sum (v_i, x)^2 p(lambda_i)^2 (mu - lambda_i) <= mu |x|^2 max_[0, mu] p^2`;
     with the Chebyshev polynomial T of `[0, mu]` therefore `(v, x)^2 < |x|^2 (1 - e) / (e T((1 + e) / (1 - e))^2)`
-    (as Kuczynski and Wozniakowski 1992). But `(v, x)` is Gaussian with a variance of at least the least eigenvalue of G,
-    and all vectors have to meet it at once. So lambda is at most the greatest Ritz value of all over `1 - e`.
+    (as Kuczynski and Wozniakowski 1992). But `(v, x)` is Gaussian with a variance of at least the least eigenvalue of
+    G, and all vectors have to meet it at once. So lambda is at most the greatest Ritz value of all over `1 - e`.
     """
     rows, probes = len(a), PROBES
     trace = float(rows) if g is None else g.diagonal().double().sum().item()

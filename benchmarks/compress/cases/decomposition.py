@@ -1,4 +1,4 @@
-"""The first 256 components of a matrix of 4096 x 4096: seconds, the error over the least, and what of it is certified."""
+"""The first 256 components of a matrix of 4096 x 4096: seconds, the error over the least, and the certificate."""
 
 from __future__ import annotations
 
