@@ -181,7 +181,8 @@ def _optimized(model: nn.Module, example: Any, verify: bool) -> tuple[float, flo
         total, wall = time.process_time() - start, time.perf_counter() - wall
     # The report has seconds of the clock; other programs on the cores lengthen both alike.
     busy = total / wall
-    passes = busy * sum(fast.report.seconds.values())
+    report: stonefx.Report = fast.report  # type: ignore[assignment]
+    passes = busy * sum(report.seconds.values())
     return total, passes, sum(value.numel() for value in fast.parameters())
 
 
@@ -215,7 +216,8 @@ def exponents(results: Iterable[Growth]) -> dict[tuple[str, int], float]:
     >>> exponents([one, Growth("BERT", 8, 4.0, 0.5, 0.25, 0, 0)])
     {('BERT', 8): 2.0}
     """
-    found, last = {}, {}
+    found: dict[tuple[str, int], float] = {}
+    last: dict[str, Growth] = {}
     for one in results:
         before = last.get(one.case)
         if before is not None:
@@ -249,7 +251,7 @@ def table(results: Iterable[Growth]) -> str:
     )
 
 
-def document(results: Iterable[Growth], load: float) -> dict[str, Any]:
+def document(results: Iterable[Growth], load: float | None) -> dict[str, Any]:
     """Everything measured in JSON's own types."""
     return {
         "schema": 1,
