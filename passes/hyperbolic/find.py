@@ -12,10 +12,10 @@ from .formulas import FORMULAS
 from .match import match
 from .read.candidates import Vectors, candidates
 from .read.evaluate import Evaluator
-from .read.values import ROW, Axes, Value
+from .read.values import ROW, Axes, Value, number_axes
 from .region import Region, region_of
 from .rows.algebra import Algebra
-from .rows.forms import ONE, TooLarge
+from .rows.forms import ONE, Form, TooLarge
 from .rows.matching import Match, NearMiss
 
 PAIRED = {"poincare_dist": "poincare_cdist", "klein_dist": "klein_cdist", "lorentz_dist": "lorentz_cdist"}
@@ -64,9 +64,7 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> lis
     lone = [
         item
         for root, item in misses.items()
-        if root not in covered
-        and not _leads_on(root, maps, misses)
-        and not any(node in maps for node in item.region.rows)
+        if root not in covered and not _leads_on(root, maps, misses) and not _beside(item, maps)
     ]
     return sorted([*maps.values(), *lone], key=lambda item: order[item.region.root])
 
@@ -75,6 +73,12 @@ def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
     """Of a row that a formula gives, the dimensions are those that it was found to have."""
     held = maps[node].values[node].axes if node in maps else axes
     return held if [label == ROW for label in held] == [label == ROW for label in axes] else axes
+
+
+def _beside(item: Found, maps: Mapping[fx.Node, Found]) -> bool:
+    """Whether a look-alike of one row holds a formula of that row and of others."""
+    inner = (maps[node].region.vectors for node in item.region.rows if node in maps)
+    return any(not set(vectors) <= set(item.region.vectors) for vectors in inner)
 
 
 def _leads_on(root: fx.Node, maps: Mapping[fx.Node, Found], misses: Mapping[fx.Node, Found]) -> bool:
@@ -126,9 +130,23 @@ def _placed(outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator
     gives = "number" if outcome.target in PAIRED else FORMULAS[outcome.target].gives
     if (gives == "row") != (ROW in value.axes):
         return None
+    if not _is_constant(outcome.multiple, evaluator.algebra):
+        return None
     if gives == "row" or len(outcome.operands) < 2:
         return outcome
     return paired(outcome, evaluator.values, evaluator.algebra)
+
+
+def _is_constant(multiple: Form, algebra: Algebra) -> bool:
+    """Whether a factor is the same for all rows: one of each row would make every scaled norm a map of its own."""
+    held = [
+        algebra.atoms[index].parts[0]
+        for index in algebra.indices(multiple)
+        if algebra.atoms[index].kind == "scalar"
+    ]
+    return all(
+        axes is not None and not any(axes) for axes in (number_axes(node.meta["val"]) for node in held)
+    )
 
 
 def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) -> Match:

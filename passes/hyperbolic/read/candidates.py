@@ -21,7 +21,9 @@ MATRIX_PRODUCTS = {"matmul": ("self", "other"), "mm": ("self", "mat2"), "bmm": (
 # What every distance ends with: only then may a product of matrices be one of all pairs of rows.
 LOGARITHMS = frozenset({"acosh", "arccosh", "asinh", "arcsinh", "atanh", "arctanh", "log", "log1p"})
 # What stands between a norm and its use.
-GUARDS = frozenset({"clamp", "clamp_min", "clip", "sqrt", "add", "maximum", "unsqueeze", "to", "_to_copy"})
+GUARDS = frozenset(
+    {"mul", "clamp", "clamp_min", "clip", "sqrt", "add", "maximum", "unsqueeze", "to", "_to_copy"}
+)
 MOST_ALTERNATIVES = 3
 
 Vectors = dict[fx.Node, Axes]
