@@ -66,7 +66,10 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> lis
         for root, item in misses.items()
         if root not in covered and not _leads_on(root, maps, misses) and not _beside(item, maps)
     ]
-    return sorted([*maps.values(), *lone], key=lambda item: order[item.region.root])
+    # A multiple of a distance inside of a look-alike is a step of it.
+    steps = {node for item in lone for node in item.region.rows}
+    kept = [item for root, item in maps.items() if root not in steps or is_exact(item.outcome)]  # type: ignore[arg-type]
+    return sorted([*kept, *lone], key=lambda item: order[item.region.root])
 
 
 def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
