@@ -94,9 +94,12 @@ def _vectors(operands: tuple[_Operand, ...]) -> Vectors:
 
 
 def _based(operand: _Operand) -> tuple[fx.Node, Axes]:
-    """An operand's node and axes, seen before dimensions of size 1 were added: its norm may be taken there."""
+    """An operand's node and axes, before dimensions of size 1 were added, where its norm may be taken, and a sign."""
     node, axes = operand.node, operand.axes()
-    while operator_name(node) == "unsqueeze":
+    while (name := operator_name(node)) in ("unsqueeze", "neg", "negative"):
+        if name != "unsqueeze":
+            node = node.args[0]  # type: ignore[assignment]
+            continue
         dim = named_arguments(node)["dim"] % len(axes)
         if axes[dim] is not None:
             break
