@@ -11,7 +11,7 @@ from torch import fx
 from .formulas import FORMULAS
 from .match import match
 from .read.candidates import Vectors, candidates
-from .read.evaluate import Evaluator
+from .read.evaluate import Evaluator, operator_name
 from .read.values import ROW, Axes, Value, number_axes
 from .region import Region, region_of
 from .rows.algebra import Algebra
@@ -106,8 +106,14 @@ def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
         values = ChainMap({node: value}, evaluator.values)
         yield Found(outcome, region_of(evaluator, node), values, evaluator.algebra)
         # A number may be a step on the way to a row: 2 artanh(n) is a distance, and in logmap0.
-        if isinstance(outcome, Match) and is_exact(outcome) and ROW in value.axes:
+        if isinstance(outcome, Match) and is_exact(outcome) and ROW in value.axes and not _chosen(node):
             evaluator.cut(node)
+
+
+def _chosen(node: fx.Node) -> bool:
+    """Whether a choice follows, as that of zero where the row is zero: it is part of the formula."""
+    users = list(node.users)
+    return len(users) == 1 and operator_name(users[0]) == "where"
 
 
 def is_exact(outcome: Match) -> bool:
@@ -118,7 +124,7 @@ def is_exact(outcome: Match) -> bool:
 def _settled(found: list[Found]) -> list[Found]:
     """Of formulas one inside of the other a row rather than a number, else an exact one, else the first."""
     matches = [item for item in found if isinstance(item.outcome, Match)]
-    matches.sort(key=lambda item: (ROW not in item.values[item.region.root].axes, not is_exact(item.outcome)))  # type: ignore[arg-type]
+    matches.sort(key=_rank)
     kept: list[Found] = []
     for item in matches:
         root, rows = item.region.root, item.region.rows
@@ -126,6 +132,13 @@ def _settled(found: list[Found]) -> list[Found]:
             kept.append(item)
     chosen = {item.region.root for item in kept}
     return [item for item in found if isinstance(item.outcome, NearMiss) or item.region.root in chosen]
+
+
+def _rank(item: Found) -> tuple[bool, bool, int]:
+    """A row first, then what is exact; of these the last, with the choice at zero, and of multiples the first."""
+    assert isinstance(item.outcome, Match)
+    exact, size = is_exact(item.outcome), len(item.region.rows)
+    return ROW not in item.values[item.region.root].axes, not exact, -size if exact else size
 
 
 def _placed(outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator) -> Match | None:

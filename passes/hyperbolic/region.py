@@ -110,7 +110,8 @@ def _other_dtype(region: Region, values: Mapping[fx.Node, Value], facts: Effects
     for node in _tensors((*region.vectors, *region.rows)):
         value = node.meta["val"]
         number = node is not region.root and node in values and ROW not in values[node].axes
-        wider = number and (value.dtype in (torch.float64, torch.bool, torch.uint8))
+        condition = node is not region.root and value.dtype in (torch.bool, torch.uint8)
+        wider = condition or (number and value.dtype == torch.float64)
         if value.dtype != first.dtype and not wider:
             autocast = ", under autocast" if node in facts.autocast else ""
             return (
