@@ -63,7 +63,9 @@ class Builder:
         steps: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
             (target, (*vectors, *scalars), dict(match.guards))
         ]
-        steps += [(step, (None, *args), {}) for step, args in self._reshaped()]
+        for step, args in self._reshaped():
+            dense = {"memory_format": torch.contiguous_format} if step is aten.clone.default else {}
+            steps.append((step, (None, *args), dense))
         if match.multiple != ONE:
             number = match.multiple.number
             factor = self._scalar(match.multiple, grad, "factor") if number is None else number
@@ -163,7 +165,7 @@ class Builder:
         if row == len(self.axes) - 1:
             return []
         order = [*range(row), len(self.axes) - 1, *range(row, len(self.axes) - 1)]
-        return [(aten.permute.default, (order,)), (aten.contiguous.default, ())]
+        return [(aten.permute.default, (order,)), (aten.clone.default, ())]
 
     def _check(self, form: Form, axes: Axes) -> None:
         if form.number is not None or self._holding(form, axes) or self._holding(self._root(form), axes):

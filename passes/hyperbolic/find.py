@@ -11,11 +11,11 @@ from torch import fx
 from .formulas import FORMULAS
 from .match import match
 from .read.candidates import Vectors, candidates
-from .read.evaluate import Evaluator
-from .read.values import ROW, Axes, Value
+from .read.evaluate import Evaluator, operator_name
+from .read.values import ROW, Axes, Value, number_axes
 from .region import Region, region_of
 from .rows.algebra import Algebra
-from .rows.forms import ONE, TooLarge
+from .rows.forms import ONE, Form, TooLarge
 from .rows.matching import Match, NearMiss
 
 PAIRED = {"poincare_dist": "poincare_cdist", "klein_dist": "klein_cdist", "lorentz_dist": "lorentz_cdist"}
@@ -64,17 +64,24 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> lis
     lone = [
         item
         for root, item in misses.items()
-        if root not in covered
-        and not _leads_on(root, maps, misses)
-        and not any(node in maps for node in item.region.rows)
+        if root not in covered and not _leads_on(root, maps, misses) and not _beside(item, maps)
     ]
-    return sorted([*maps.values(), *lone], key=lambda item: order[item.region.root])
+    # A multiple of a distance inside of a look-alike is a step of it.
+    steps = {node for item in lone for node in item.region.rows}
+    kept = [item for root, item in maps.items() if root not in steps or is_exact(item.outcome)]  # type: ignore[arg-type]
+    return sorted([*kept, *lone], key=lambda item: order[item.region.root])
 
 
 def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
     """Of a row that a formula gives, the dimensions are those that it was found to have."""
     held = maps[node].values[node].axes if node in maps else axes
     return held if [label == ROW for label in held] == [label == ROW for label in axes] else axes
+
+
+def _beside(item: Found, maps: Mapping[fx.Node, Found]) -> bool:
+    """Whether a look-alike of one row holds a formula of that row and of others."""
+    inner = (maps[node].region.vectors for node in item.region.rows if node in maps)
+    return any(not set(vectors) <= set(item.region.vectors) for vectors in inner)
 
 
 def _leads_on(root: fx.Node, maps: Mapping[fx.Node, Found], misses: Mapping[fx.Node, Found]) -> bool:
@@ -99,8 +106,14 @@ def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
         values = ChainMap({node: value}, evaluator.values)
         yield Found(outcome, region_of(evaluator, node), values, evaluator.algebra)
         # A number may be a step on the way to a row: 2 artanh(n) is a distance, and in logmap0.
-        if isinstance(outcome, Match) and is_exact(outcome) and ROW in value.axes:
+        if isinstance(outcome, Match) and is_exact(outcome) and ROW in value.axes and not _chosen(node):
             evaluator.cut(node)
+
+
+def _chosen(node: fx.Node) -> bool:
+    """Whether a choice follows, as that of zero where the row is zero: it is part of the formula."""
+    users = list(node.users)
+    return len(users) == 1 and operator_name(users[0]) == "where"
 
 
 def is_exact(outcome: Match) -> bool:
@@ -111,7 +124,7 @@ def is_exact(outcome: Match) -> bool:
 def _settled(found: list[Found]) -> list[Found]:
     """Of formulas one inside of the other a row rather than a number, else an exact one, else the first."""
     matches = [item for item in found if isinstance(item.outcome, Match)]
-    matches.sort(key=lambda item: (ROW not in item.values[item.region.root].axes, not is_exact(item.outcome)))  # type: ignore[arg-type]
+    matches.sort(key=_rank)
     kept: list[Found] = []
     for item in matches:
         root, rows = item.region.root, item.region.rows
@@ -121,14 +134,35 @@ def _settled(found: list[Found]) -> list[Found]:
     return [item for item in found if isinstance(item.outcome, NearMiss) or item.region.root in chosen]
 
 
+def _rank(item: Found) -> tuple[bool, bool, int]:
+    """A row first, then what is exact; of these the last, with the choice at zero, and of multiples the first."""
+    assert isinstance(item.outcome, Match)
+    exact, size = is_exact(item.outcome), len(item.region.rows)
+    return ROW not in item.values[item.region.root].axes, not exact, -size if exact else size
+
+
 def _placed(outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator) -> Match | None:
     """The match where the result has the axes that the operator gives: over pairs it becomes that of pairs."""
     gives = "number" if outcome.target in PAIRED else FORMULAS[outcome.target].gives
     if (gives == "row") != (ROW in value.axes):
         return None
+    if not _is_constant(outcome.multiple, evaluator.algebra):
+        return None
     if gives == "row" or len(outcome.operands) < 2:
         return outcome
     return paired(outcome, evaluator.values, evaluator.algebra)
+
+
+def _is_constant(multiple: Form, algebra: Algebra) -> bool:
+    """Whether a factor is the same for all rows: one of each row would make every scaled norm a map of its own."""
+    held = [
+        algebra.atoms[index].parts[0]
+        for index in algebra.indices(multiple)
+        if algebra.atoms[index].kind == "scalar"
+    ]
+    return all(
+        axes is not None and not any(axes) for axes in (number_axes(node.meta["val"]) for node in held)
+    )
 
 
 def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) -> Match:

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from ..graph.shapes import hint
+from ..refusal import Refusal
 from .find import Found
 from .formulas import FORMULAS
 from .read.evaluate import operator_name
@@ -57,14 +58,11 @@ class Price:
     rows: int
 
     @property
-    def refusal(self) -> str | None:
+    def refusal(self) -> Refusal | None:
         """Why the formula stays as it is, None where the operator is no slower."""
         if self.cost <= self.saving:
             return None
-        return (
-            f"an operator would cost {self.cost * 1e6:.0f} us and save {self.saving * 1e6:.0f} us of what the formula "
-            f"takes where it is, at {self.rows} rows"
-        )
+        return Refusal("operator_no_faster", cost=self.cost * 1e6, saving=self.saving * 1e6, rows=self.rows)
 
 
 # One thread of an AVX-512 CPU, torch 2.13, rows of 64. Eager: seconds of a call, of an entry that a call reads or

@@ -33,7 +33,7 @@ class Hyperbolic:
     """
 
     name = "hyperbolic"
-    targets = tuple(FORMULAS)
+    targets = (*FORMULAS, "lorentz_dist", "lorentz_cdist")
 
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Rewrite the graph in place and report every formula and every look-alike."""
@@ -69,7 +69,7 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
     if not isinstance(item.outcome, Match):
         return item.outcome.reason
     if item.outcome.target not in FORMULAS:
-        return "the operator takes the time of a point from its space components, and this formula as it is stored"
+        return "a distance of the hyperboloid over space components alone; the operator takes points with their time"
     if (reason := obstacle(item.region, item.values, facts, context.grad)) is not None:
         return reason
     try:

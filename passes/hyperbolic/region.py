@@ -110,7 +110,8 @@ def _other_dtype(region: Region, values: Mapping[fx.Node, Value], facts: Effects
     for node in _tensors((*region.vectors, *region.rows)):
         value = node.meta["val"]
         number = node is not region.root and node in values and ROW not in values[node].axes
-        wider = number and (value.dtype in (torch.float64, torch.bool, torch.uint8))
+        condition = node is not region.root and value.dtype in (torch.bool, torch.uint8)
+        wider = condition or (number and value.dtype == torch.float64)
         if value.dtype != first.dtype and not wider:
             autocast = ", under autocast" if node in facts.autocast else ""
             return (
@@ -198,14 +199,19 @@ def escaping(region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.N
     """Which intermediate is needed outside of the regions that are replaced, None where none is."""
     for node in _tensors(region.rows[:-1]):
         value = values.get(node)
-        if value is not None and any(value.form == values[v].form for v in region.vectors):
-            continue  # a view of an input, which stays
+        if value is not None and any(_same_but_sign(value, values[v]) for v in region.vectors):
+            continue  # a view of an input, or its negative, which stays
         for user in node.users:
             if user.op == "output":
                 return f"the intermediate {_named(node)} is returned"
             if user not in replaced and isinstance(user.meta.get("val"), torch.Tensor | tuple | list):
                 return f"the intermediate {_named(node)} is also used by {_named(user)}"
     return None
+
+
+def _same_but_sign(left: Value, right: Value) -> bool:
+    (mine, theirs) = (dict(value.form) for value in (left, right))
+    return mine.keys() == theirs.keys() and all(abs(k) == abs(theirs[m]) for m, k in mine.items())
 
 
 def _named(node: fx.Node) -> str:

@@ -93,6 +93,9 @@ def _scaled_twice(algebra: Algebra, outer: Match, inner: Match) -> Match | str:
         return "the inner map is scaled"
     if guard := next((name for name in (*outer.guards, *inner.guards) if name.endswith("_limit")), None):
         return f"{guard} may act between the two"
+    low = float(outer.guards.get("min_norm", 0.0))
+    if 12 * low * low > algebra.eps / 16:
+        return f"the norm between the two is clamped at {low:g}"
     operand = _times(inner.operands[0], algebra, outer.operands[0].factor.number or 1.0)
     number = algebra.multiply(outer.numbers[0], inner.numbers[0])
     guards = {k: v for k, v in inner.guards.items() if k == "min_norm"}

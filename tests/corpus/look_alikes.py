@@ -42,6 +42,8 @@ def _changed_sum(part: int, change: float):
 
 
 for (_part, _index), (_change, _factor) in itertools.product(PARTS.items(), CHANGES.items()):
+    if _part == "1 below" and _factor > 1:  # that is an offset of the denominator, a guard
+        continue
     LOOK_ALIKES.append(
         LookAlike(
             f"Möbius sum with {_change} {_part}",
@@ -96,7 +98,7 @@ PROFILES = {
         lambda n: torch.tanh(n) / (n - 0.1),
         "is added after the norm is scaled|not a scaled norm",
     ),
-    "over one more": (lambda n: torch.tanh(n) / (1 + n * n), "not a norm|not a scaled norm"),
+    "over one more": (lambda n: torch.tanh(n) / (1 + n * n), "the norm is raised to the power 2"),
     "of a norm from above": (
         lambda n: torch.tanh(n) / n.clamp(1e-5, 2.0),
         "the norm is clamped from above at 2",

@@ -35,7 +35,9 @@ GUARDED = {
     "clamp of the scaled square": lambda x, c: torch.sqrt((c * square(x)).clamp(min=SMALL**2)),
     "under the root": lambda x, c: c**0.5 * torch.sqrt(square(x) + SMALL**2),
     "behind the root": lambda x, c: c**0.5 * (square(x).sqrt() + SMALL),
-    "maximum after scaling": lambda x, c: torch.maximum(c**0.5 * norm(x), torch.tensor(SMALL, dtype=x.dtype)),
+    "maximum after scaling": lambda x, c: torch.maximum(
+        c**0.5 * norm(x), torch.full((), SMALL, dtype=x.dtype)
+    ),
     "maximum": lambda x, c: norm(x).maximum(torch.full((), SMALL, dtype=x.dtype)) * c**0.5,
     "clamp and offset": lambda x, c: c**0.5 * (norm(x).clamp_min(SMALL) + SMALL),
 }

@@ -21,7 +21,9 @@ MATRIX_PRODUCTS = {"matmul": ("self", "other"), "mm": ("self", "mat2"), "bmm": (
 # What every distance ends with: only then may a product of matrices be one of all pairs of rows.
 LOGARITHMS = frozenset({"acosh", "arccosh", "asinh", "arcsinh", "atanh", "arctanh", "log", "log1p"})
 # What stands between a norm and its use.
-GUARDS = frozenset({"clamp", "clamp_min", "clip", "sqrt", "add", "maximum", "unsqueeze", "to", "_to_copy"})
+GUARDS = frozenset(
+    {"mul", "clamp", "clamp_min", "clip", "sqrt", "add", "maximum", "unsqueeze", "to", "_to_copy"}
+)
 MOST_ALTERNATIVES = 3
 
 Vectors = dict[fx.Node, Axes]
@@ -92,9 +94,12 @@ def _vectors(operands: tuple[_Operand, ...]) -> Vectors:
 
 
 def _based(operand: _Operand) -> tuple[fx.Node, Axes]:
-    """An operand's node and axes, seen before dimensions of size 1 were added: its norm may be taken there."""
+    """An operand's node and axes, before dimensions of size 1 were added, where its norm may be taken, and a sign."""
     node, axes = operand.node, operand.axes()
-    while operator_name(node) == "unsqueeze":
+    while (name := operator_name(node)) in ("unsqueeze", "neg", "negative"):
+        if name != "unsqueeze":
+            node = node.args[0]  # type: ignore[assignment]
+            continue
         dim = named_arguments(node)["dim"] % len(axes)
         if axes[dim] is not None:
             break
