@@ -227,9 +227,7 @@ class Timing:
                 rounds = clock.interleaved(arms, self.device, seconds=seconds, between=self._between(i))
         except (RuntimeError, TypeError, ValueError) as error:
             # Its arguments are not those that were recorded: it is called by a layer that changes with it.
-            self.notes.append(
-                f"{', '.join(modules)} could not be timed by itself: {first_line(error)}"
-            )
+            self.notes.append(f"{', '.join(modules)} could not be timed by itself: {first_line(error)}")
             return None
         finally:
             self.spent += time.perf_counter() - start
