@@ -205,7 +205,7 @@ def _capture_call(
 
 def _fixed(capture: Capture, reason: CaptureError) -> Capture:
     """A capture of the example's sizes alone, with a note that says why."""
-    why = str(reason).splitlines()[0]
+    why = (str(reason).splitlines() or [type(reason).__name__])[0]
     return replace(capture, notes=(*capture.notes, f"every call must have the sizes of the example: {why}"))
 
 

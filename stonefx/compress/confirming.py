@@ -96,10 +96,8 @@ class Judge:
     def _confirmed(self, plan: choose.Plan) -> Point:
         return self._scored("confirm", plan, self.task.data.confirm, self.task.description("confirmation"))
 
-    def _scored(
-        self, name: str, plan: choose.Plan, batches: Sequence[Batch], description: str | None
-    ) -> Point:
-        settings, batches = self.task.settings, list(batches)
+    def _scored(self, name: str, plan: choose.Plan, batches: list[Batch], description: str | None) -> Point:
+        settings = self.task.settings
         with ExitStack() as stack:
             # The plan is put in place only where its score is not known.
             score = self.task.store.score(

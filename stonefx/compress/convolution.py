@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..nn import PifaLinear
 from .convolution_pair import ConvolutionPair, convolution
+from .convolution_pifa import PifaConvolution
 from .linear import bias_of
 from .standing import standing_in
 from .taps import kept, per_axis, placed, scattered, windows
@@ -124,7 +126,8 @@ class ConvolutionView(View):
 
     def forms(self) -> Mapping[str, Form]:
         """See `View`."""
-        return {"pair": _Pair(self)}
+        one_tap = self.name == "linear" and self.groups == 1 and not self.transposed
+        return {"pair": _Pair(self), "pifa": _Pifa(self)} if one_tap else {"pair": _Pair(self)}
 
     def joints(self, views: Sequence[View]) -> Sequence[Joint]:
         """See `View`."""
@@ -194,6 +197,26 @@ class _Pair(Form):
 
     def build(self, a: Tensor, b: Tensor) -> nn.Module:
         return standing_in(ConvolutionPair(*self.view.factors(a, b)), self.view.layer)
+
+
+@dataclass(frozen=True)
+class _Pifa(Form):
+    view: ConvolutionView
+
+    def numbers(self, rank: int) -> int:
+        return rank * (self.view.rows + self.view.columns - rank)
+
+    def index_bytes(self, rank: int) -> int:
+        return 4 * self.view.rows
+
+    def build(self, a: Tensor, b: Tensor) -> nn.Module:
+        layer, every = self.view.layer, tuple(range(self.view.axes))
+        parts = PifaLinear.from_factors(a[0], b[0])
+        taps = [1] * self.view.axes
+        pivot = convolution(layer, parts.pivot.detach().reshape(1, *parts.pivot.shape, *taps), every)
+        rest = parts.interpolation.detach()
+        others = convolution(layer, rest.reshape(1, *rest.shape, *taps), ()) if len(rest) else None
+        return standing_in(PifaConvolution(pivot, others, parts.index, bias_of(layer)), layer)
 
 
 @dataclass(frozen=True)

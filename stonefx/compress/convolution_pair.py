@@ -57,7 +57,7 @@ class ConvolutionPair(nn.Sequential):
             merged: Tensor = (whole if transposed else whole.transpose(1, 2)).flatten(0, 1)
             return merged
 
-        return deferred(tuple(shape), parts[0].weight, compute)
+        return deferred(tuple(shape), parts[0].weight, compute, self)
 
     @property
     def bias(self) -> Any:

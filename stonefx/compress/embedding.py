@@ -61,7 +61,7 @@ class EmbeddingPair(nn.Sequential):
         """The table that these stand for; see `DeferredWeight`."""
         table, wider = self
         shape = (table.num_embeddings, wider.out_features)
-        return deferred(shape, wider.weight, lambda: table.weight @ wider.weight.t())  # type: ignore[arg-type, operator]
+        return deferred(shape, wider.weight, lambda: table.weight @ wider.weight.t(), self)  # type: ignore[arg-type, operator]
 
 
 @dataclass(frozen=True)

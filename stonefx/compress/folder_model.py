@@ -37,6 +37,21 @@ class Int8Linear(nn.Module):
         return nn.functional.linear(x, weight, self.bias)
 
 
+class Factors(nn.Sequential):
+    """Layers that stand for one whose weight the model asks for its dtype, device and shape; it has no values."""
+
+    def __init__(self, shape: list) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """NaN, in the place of each value."""
+        tensors = (*self.parameters(), *self.buffers())
+        like = next(t for t in tensors if t.is_floating_point())
+        return torch.full((), torch.nan, dtype=like.dtype, device=like.device).expand(self.shape)
+
+
 class Graph(nn.Module):
     """A layer whose forward is written out below."""
 
@@ -58,7 +73,7 @@ def build(layer: dict) -> nn.Module:
     """A layer from its description."""
     kind, arguments = layer["class"], dict(layer["arguments"])
     if kind == "Sequential":
-        made: nn.Module = nn.Sequential()
+        made: nn.Module = Factors(layer["weight"]) if "weight" in layer else nn.Sequential()
         for name, child in arguments.items():
             made.add_module(name, build(child))
         return made
@@ -96,4 +111,6 @@ def put(model: nn.Module, layers: dict) -> None:
     """Put the described layers where they belong."""
     for path, layer in layers.items():
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, build(layer))
+        same = layer["class"] == "Same"
+        made = model.get_submodule(layer["arguments"]["path"]) if same else build(layer)
+        setattr(model.get_submodule(parent), name, made)

@@ -16,6 +16,7 @@ from .losses import Directions
 from .lossless import like
 from .options import rank_grid
 from .spectrum import cholesky
+from .standing import Factors, standing_in, traced
 from .statistics import Statistics
 from .views import positions
 
@@ -37,18 +38,21 @@ class HeadLinear(nn.Module):
     def __init__(self, weight: Tensor, heads: int, requires_grad: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.groups, self.rows, self.columns = weight.shape
         self.weight = nn.Parameter(weight.contiguous(), requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         """The heads' results side by side."""
-        groups, _, features = self.weight.shape
-        x = x.unflatten(-1, (groups, self.heads // groups, features))
+        x = x.unflatten(-1, (self.groups, self.heads // self.groups, self.columns))
         return torch.einsum("...gnj,gij->...gni", x, self.weight).flatten(-3)
+
+    def plain(self) -> nn.Module:
+        """The same map in torch alone."""
+        return traced(self)
 
     def extra_repr(self) -> str:
         """Sizes, as other layers show them."""
-        groups, rows, columns = self.weight.shape
-        return f"{columns} to {rows} in each of {self.heads} heads, {groups} groups"
+        return f"{self.columns} to {self.rows} in each of {self.heads} heads, {self.groups} groups"
 
 
 class Scatter(nn.Module):
@@ -71,7 +75,13 @@ class Scatter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The features among zeros."""
-        return x.new_zeros(*x.shape[:-1], self.size).index_copy(-1, self.places.long(), x)
+        # A sum of tuples, since sizes cannot be counted while this is traced.
+        shape = x.shape[:-1] + (self.size,)  # noqa: RUF005
+        return x.new_zeros(shape).index_copy(-1, self.places.long(), x)
+
+    def plain(self) -> nn.Module:
+        """The same map in torch alone."""
+        return traced(self)
 
     def extra_repr(self) -> str:
         """Sizes, as other layers show them."""
@@ -180,8 +190,8 @@ class ValuesReduced(Reduction):
         project = HeadLinear(basis.mT.to(last.device, last.dtype), block.heads, last.requires_grad)
         out_bias = None if output.bias is None else output.bias.detach()
         return {
-            block.paths[0]: nn.Sequential(like(value_, weight, bias), expand).eval(),
-            block.paths[1]: nn.Sequential(project, like(output, narrow, out_bias)).eval(),
+            block.paths[0]: standing_in(Factors(like(value_, weight, bias), expand), value_).eval(),
+            block.paths[1]: standing_in(Factors(project, like(output, narrow, out_bias)), output).eval(),
         }
 
 
@@ -222,7 +232,9 @@ class _Compared(Reduction):
             starts = torch.arange(heads, device=places.device)[:, None] * block.features
             index = (places.repeat_interleave(repeat, 0) + starts).flatten().to(layer.weight.device)
             scatter = Scatter(index, heads * block.features)
-            built[block.paths[number]] = nn.Sequential(like(layer, weight, bias), scatter).eval()
+            built[block.paths[number]] = standing_in(
+                Factors(like(layer, weight, bias), scatter), layer
+            ).eval()
         return built
 
 

@@ -22,6 +22,7 @@ from .checkpoint import digest
 from .data import Batch
 from .linear import LinearView
 from .options import Candidate, Option
+from .standing import Factors, WeightOfMap, answering
 from .task import Task
 from .views import Form, View, computes_as
 
@@ -83,6 +84,9 @@ def quantised(module: nn.Module, kind: str = KINDS[0]) -> nn.Module:
     for layer in holder.modules():
         # The way in which torchao has a layer print itself cannot be pickled.
         layer.__dict__.pop("extra_repr", None)
+    if isinstance(module, WeightOfMap):
+        # Code that reads the weight of the layer that it replaces reads it here too.
+        return answering(Factors(*holder[0]), module)
     return holder[0]
 
 

@@ -21,6 +21,7 @@ from ..machine.host import is_busy
 from .data import Batch, device_of, mapped
 from .options import Candidate, Option
 from .stored import stored_bytes
+from .structure import first_line
 
 SIZES = 5
 """Ranks at which a form is measured; between them the ratio to dense is interpolated."""
@@ -226,9 +227,7 @@ class Timing:
                 rounds = clock.interleaved(arms, self.device, seconds=seconds, between=self._between(i))
         except (RuntimeError, TypeError, ValueError) as error:
             # Its arguments are not those that were recorded: it is called by a layer that changes with it.
-            self.notes.append(
-                f"{', '.join(modules)} could not be timed by itself: {str(error).splitlines()[0]}"
-            )
+            self.notes.append(f"{', '.join(modules)} could not be timed by itself: {first_line(error)}")
             return None
         finally:
             self.spent += time.perf_counter() - start

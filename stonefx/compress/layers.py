@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import Tensor, nn
+from torch import nn
 
-from . import convolution, embedding, linear, others, recurrent
+from . import convolution, embedding, linear, others, padding, recurrent
 from .views import View, layer_weights
 
 READERS: tuple[Callable[[str, nn.Module], Sequence[View] | str | None], ...] = (
@@ -123,27 +123,7 @@ def replace(model: nn.Module, path: str, module: nn.Module, shared: dict[str, li
         for i in range(len(steps) + 1):
             above = model.get_submodule(".".join(steps[:i]))
             if isinstance(above, nn.TransformerEncoder):
-                _nest(above)
-
-
-def _nest(encoder: nn.TransformerEncoder) -> None:
-    """No nested tensors of padded sequences where a layer is no plain one: few layers take them.
-
-    What is given for padding is then what it is in training, and not zero.
-    """
-    plain = all(
-        type(linear) is nn.Linear
-        and type(linear.weight) is nn.Parameter
-        and type(linear.weight.data) is Tensor
-        for layer in encoder.layers
-        if isinstance(layer, nn.TransformerEncoderLayer)
-        for linear in (layer.linear1, layer.linear2)
-    )
-    state = vars(encoder)
-    if not plain and state.get("use_nested_tensor"):
-        state.update(use_nested_tensor=False, _used_nested_tensor=True)
-    elif plain and state.pop("_used_nested_tensor", False):
-        state["use_nested_tensor"] = True
+                padding.follow(above)
 
 
 def _check_patterns(patterns: Sequence[str], paths: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
-from .standing import standing_in
+from .standing import standing_in, traced
 from .views import Form, View, computes_as, layer_weights, may_differ, positions
 
 KINDS = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
@@ -109,8 +109,27 @@ class RecurrentPair(nn.Module):
     def forward(self, input: Any, hx: Any = None) -> Any:
         """What the layer gives for `input`, a tensor or packed sequence, from the state `hx` on."""
         if isinstance(input, PackedSequence):
+            if not torch.compiler.is_compiling():
+                self.__dict__["packed"] = True
             return self.recurrent(input._replace(data=self.projection(input.data)), hx)
         return self.recurrent(self.projection(input), hx)
+
+    def plain(self) -> nn.Module:
+        """The same layers in torch alone; they take tensors.
+
+        Raises:
+            TypeError: it was given packed sequences.
+        """
+        if vars(self).get("packed"):
+            raise TypeError(
+                "it is given packed sequences, which no layers of torch in a row take; save the model where stonefx is "
+                "installed: torch.save(model, path), or leave it out with layers="
+            )
+        made = traced(self)
+        recurrent: Any = made.recurrent
+        if isinstance(recurrent, nn.RNNBase):
+            made.__dict__["flatten_parameters"] = recurrent.flatten_parameters
+        return made
 
     def flatten_parameters(self) -> None:
         """As of the recurrent layer."""

@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from . import choose, energy, int8, latency, lossless, outcome, refine
+from . import choose, energy, int8, latency, lossless, outcome, refine, structure
 from .candidates import Candidates
 from .checkpoint import Store
 from .confirming import Judge
@@ -218,6 +219,13 @@ class Search:
     def _finish(self) -> None:
         emitted = {} if self.planner is None else self.planner.emitted
         outcome.put(self.task, self.plan, self.candidates, emitted)
+        task = self.task
+        if task.splits is not None and task.weights is None and self.plan.chosen:
+            # What the model reads of the new layers' weights, and gives them, shows itself in a call; see `saving`.
+            call = structure.example(task.model, task.data.calibrate[0])
+            assert call is not None
+            with torch.no_grad():
+                call.call(task.model)
 
 
 def _same(modules: Mapping[str, nn.Module]) -> Mapping[str, nn.Module]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 
 class DeferredWeight(Tensor):
@@ -59,18 +60,45 @@ def _values(value: Any) -> Any:
     return value
 
 
-def deferred(shape: tuple[int, ...], like: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+def deferred(
+    shape: tuple[int, ...], like: Tensor, compute: Callable[[], Tensor], reader: nn.Module | None = None
+) -> Tensor:
     """`compute()`, at once where a program is being traced, else when its values are needed.
+
+    Args:
+        shape: of the weight.
+        like: a tensor of its dtype and device.
+        compute: the values.
+        reader: the module whose weight it is; it remembers that it was asked for, see `read`.
 
     >>> deferred((2, 3), torch.ones(1), lambda: torch.full((2, 3), 4.0)).sum()
     tensor(24.)
     """
     if torch.compiler.is_compiling():
         return compute()
+    if reader is not None:
+        vars(reader).setdefault(_READ, "facts")
+        compute = partial(_noted, reader, compute)
     with torch.no_grad():
-        made = like.new_empty(()).expand(shape).as_subclass(DeferredWeight)
+        # Of a quantised weight too, which makes none like itself.
+        empty = torch.empty((), dtype=like.dtype, device=like.device)
+        made = empty.expand(shape).as_subclass(DeferredWeight)
     made.compute = compute
     return made
+
+
+_READ = "_weight_read"
+
+
+def _noted(reader: nn.Module, compute: Callable[[], Tensor]) -> Tensor:
+    vars(reader)[_READ] = "values"
+    return compute()
+
+
+def read(module: nn.Module) -> str | None:
+    """What the model has asked of a module's weight so far: "facts" as its dtype, "values", or None."""
+    found: str | None = vars(module).get(_READ)
+    return found
 
 
 class WeightOfMap(nn.Module):
@@ -90,7 +118,20 @@ class WeightOfMap(nn.Module):
             matrix = self(points) - self(torch.zeros_like(points[:1]))
             return matrix if self.transposed else matrix.t()
 
-        return deferred((columns, rows) if self.transposed else (rows, columns), first, compute)
+        return deferred((columns, rows) if self.transposed else (rows, columns), first, compute, self)
+
+
+class Factors(WeightOfMap, nn.Sequential):
+    """Layers in a row that stand for one linear layer."""
+
+    @property
+    def bias(self) -> Any:
+        """Of the layer that these stand for."""
+        return getattr(self[-1], "bias", None)
+
+    def plain(self) -> nn.Sequential:
+        """The same layers in a row, which torch has; see `saving.plain`."""
+        return nn.Sequential(*self).train(self.training)
 
 
 def standing_in(module: nn.Module, layer: nn.Module) -> nn.Module:
@@ -99,10 +140,26 @@ def standing_in(module: nn.Module, layer: nn.Module) -> nn.Module:
     Models read `layer.stride` or `layer.in_features` of their parts.
     """
     weight = next(p for p in layer.parameters() if p.dim() > 1)
+    answering(module, layer)
+    return module.to(weight.device, weight.dtype).train(layer.training).requires_grad_(weight.requires_grad)
+
+
+def answering(module: nn.Module, layer: nn.Module) -> nn.Module:
+    """`module` with the plain attributes of `layer`."""
     for name, value in vars(layer).items():
         hidden = name.startswith("_") or name == "training" or hasattr(type(module), name)
         if not hidden and not isinstance(value, (Tensor, nn.Module)):
             module.__dict__.setdefault(name, value)
     if isinstance(module, WeightOfMap):
         module.transposed = hasattr(layer, "nf")
-    return module.to(weight.device, weight.dtype).train(layer.training).requires_grad_(weight.requires_grad)
+    return module
+
+
+def traced(module: nn.Module) -> fx.GraphModule:
+    """A module whose forward is operators of torch, as one of torch: its parameters, attributes and mode."""
+    graph = fx.Tracer().trace(module)
+    for node in graph.nodes:
+        # Annotations are names here, which a saved graph cannot import.
+        node.type = None
+    made = fx.GraphModule(module, graph, "Plain")
+    return answering(made, module).train(module.training)  # type: ignore[return-value]

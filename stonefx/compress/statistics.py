@@ -23,9 +23,8 @@ ROWS = 8192
 BLOCK = 128
 """Covariances of twice so many features and more are worked out in blocks, as half of them is known by symmetry."""
 
-UNSEEN = 0.1
-"""Share of indices that the data does not show, all alike: without it rows of an embedding that were never picked
-would count for nothing, and a rank as small as the number of those that were would seem to lose nothing."""
+MOST_UNSEEN = 0.5
+"""Share of an embedding's indices at most that is taken to be of such as the data does not show."""
 
 
 @dataclass
@@ -34,7 +33,7 @@ class Statistics:
 
     Attributes:
         inputs: `E[x x^T]` over positions, `[groups, columns, columns]`; of a view with indices how often each column
-            is picked, `[groups, columns]`.
+            is picked, `[groups, columns]`, see `shares`.
         gradients: `E[g g^T]`, summed over the positions of a sample, `[groups, rows, rows]`; None without gradients.
         positions: how many there were in all.
     """
@@ -46,7 +45,7 @@ class Statistics:
 
 @dataclass
 class Sums:
-    """Running sums, of covariances the lower triangles; those of several processes add up."""
+    """Running sums, of covariances the lower triangles, of indices what `picked` counts; those of processes add up."""
 
     inputs: dict[int, Tensor] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
@@ -61,8 +60,8 @@ class Sums:
         return {n: self.of(n, keys, inputs) for n in numbers if keys.get(n, n) in self.inputs}
 
     def _inputs(self, key: int) -> Tensor:
-        found = symmetric(self.inputs[key]) / max(self.positions[key], 1)
-        return found if found.dim() == 3 else (found + UNSEEN / found.shape[1]) / (1 + UNSEEN)
+        found = self.inputs[key]
+        return shares(*found) if found.dim() == 2 else symmetric(found) / max(self.positions[key], 1)
 
     def of(
         self, number: int, keys: Mapping[int, int], inputs: Mapping[int, Tensor] | None = None
@@ -363,12 +362,13 @@ def _sums(
         assert reading.batch is not None
         rows = aligned(rows, reading.batch.samples)
         mask = reading.mask_of(rows.shape[:2])
-        if mask is not None:
-            rows = rows[mask.to(rows.device)][None]
-        rows_flat = rows.reshape(-1, *rows.shape[2:])
+        counted = rows if mask is None else rows[mask.to(rows.device)][None]
+        rows_flat = counted.reshape(-1, *counted.shape[2:])
         sums.positions[number] = sums.positions.get(number, 0) + rows_flat.shape[0]
         if view.indexed:
-            counts = torch.bincount(rows_flat.flatten(), minlength=view.columns).double()[None]
+            samples = torch.arange(rows.shape[0], device=rows.device)[:, None].expand(rows.shape[:2])
+            own = samples.flatten() if mask is None else samples[mask.to(rows.device)]
+            counts = picked(rows_flat.flatten(), own, view.columns)
             sums.inputs[number] = sums.inputs[number] + counts if number in sums.inputs else counts
         else:
             add_gram(sums.inputs, number, rows_flat)
@@ -424,6 +424,42 @@ def add_gram(
             total[:, start:, start:end].add_(product, alpha=unit**-2)
 
 
+def picked(indices: Tensor, samples: Tensor, columns: int) -> Tensor:
+    """How often each column is picked, and in how many samples: `[2, columns]`, float64.
+
+    Args:
+        indices: `[positions]`.
+        samples: `[positions]`, the sample of each.
+        columns: how many there are.
+
+    >>> picked(torch.tensor([0, 0, 2, 0]), torch.tensor([0, 0, 0, 1]), 4)
+    tensor([[3., 0., 1., 0.],
+            [2., 0., 1., 0.]], dtype=torch.float64)
+    """
+    once = torch.unique(samples * columns + indices) % columns
+    return torch.stack([torch.bincount(i, minlength=columns) for i in (indices, once)]).double()
+
+
+def shares(counts: Tensor, samples: Tensor) -> Tensor:
+    """How often each column is picked on data like that seen, `[1, columns]`.
+
+    Columns that were never picked share the part of the positions whose column no other sample picks: that of a new
+    sample which no sample before has, by leaving out one sample after the other (Good 1953, over samples and not
+    positions, since a rare word comes several times in its document). Without it a rank as small as the number of
+    columns that were picked would seem to lose nothing.
+
+    Args:
+        counts, samples: as `picked` counts them.
+    """
+    total = counts.sum()
+    known = counts / total.clamp_min(1)
+    unseen = counts == 0
+    if not bool(unseen.any()):
+        return known[None]
+    mass = ((counts[samples == 1].sum() + 1) / (total + 1)).clamp_max(MOST_UNSEEN)
+    return torch.where(unseen, mass / unseen.sum(), known * (1 - mass))[None]
+
+
 def gram(rows: Tensor) -> Tensor:
     """`sum_i x_i x_i^T`: `[positions, groups, features]` to `[groups, features, features]`, float64."""
     sums: dict[int, Tensor] = {}
@@ -432,9 +468,7 @@ def gram(rows: Tensor) -> Tensor:
 
 
 def symmetric(lower: Tensor) -> Tensor:
-    """The covariance whose lower triangle is given; counts of columns as they are."""
-    if lower.dim() == 2:
-        return lower
+    """The covariance whose lower triangle is given."""
     return lower.tril() + lower.tril(-1).mT
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from stonefx.capture import Capture, CaptureError, capturable_submodules, from_module
+from stonefx.capture import Capture, capturable_submodules, from_module
 from stonefx.passes.graph.nodes import module_path
 
 from .data import Batch, device_of
@@ -122,6 +122,16 @@ def value(node: Any) -> Tensor:
     return found
 
 
+def first_line(error: Exception) -> str:
+    """Of what an error says; its type where it says nothing.
+
+    >>> first_line(ValueError("so\\nand so")), first_line(NotImplementedError())
+    ('so', 'NotImplementedError')
+    """
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _captures(model: nn.Module, batch: Batch, notes: list[str]) -> Iterator[tuple[str, Capture]]:
     kwargs = without_cache(model, batch).kwargs
     reasons = []
@@ -129,10 +139,8 @@ def _captures(model: nn.Module, batch: Batch, notes: list[str]) -> Iterator[tupl
         try:
             yield prefix, from_module(whole, batch.args, kwargs, dynamic=False)
             return
-        except CaptureError as error:
-            reasons.append(str(error).splitlines()[0])
         except Exception as error:
-            reasons.append(f"{type(error).__name__}: {error}".splitlines()[0])
+            reasons.append(first_line(error))
     try:
         parts, _ = capturable_submodules(model, batch.args, kwargs, dynamic=False)
     except Exception as error:

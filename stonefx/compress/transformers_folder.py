@@ -59,7 +59,17 @@ def save_transformers(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     with torch.device("meta"):
         original = base(copy.deepcopy(config))
     graphs: list[str] = []
-    layers = {path: _description(module, path, graphs) for path, module in _changed(original, stored)}
+    layers: dict[str, Any] = {}
+    first: dict[nn.Module, str] = {}
+    for path, module in list(_changed(original, stored)):
+        if module in first:
+            # One module in two places, which is stored once.
+            layers[path] = {"class": "Same", "arguments": {"path": first[module]}}
+            parent, _, name = path.rpartition(".")
+            setattr(stored.get_submodule(parent), name, nn.Identity())
+        else:
+            layers[path] = _description(module, path, graphs)
+            first[module] = path
     for path, module in list(stored.named_modules()):
         if _is_int8(module):
             parent, _, name = path.rpartition(".")
@@ -112,7 +122,9 @@ def _description(module: nn.Module, path: str, graphs: list[str]) -> dict[str, A
         return {"class": "Int8Linear", "arguments": arguments}
     if type(module) is nn.Sequential:
         children = {name: _description(child, path, graphs) for name, child in module.named_children()}
-        return {"class": "Sequential", "arguments": children}
+        found = {"class": "Sequential", "arguments": children}
+        weight = module._buffers.get("weight")
+        return found if weight is None else {**found, "weight": list(weight.shape)}
     if isinstance(module, fx.GraphModule):
         return {"class": "Graph", "arguments": _graph(module, path, graphs)}
     if kind == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils":
@@ -197,6 +209,10 @@ def _code(base: type, name: str, graphs: list[str]) -> str:
         f"class {name}({base.__name__}):\n"
         "    def __init__(self, config, *args, **kwargs):\n"
         "        super().__init__(config, *args, **kwargs)\n"
-        "        put(self, config.compression)"
+        "        put(self, config.compression)\n\n"
+        "    def _tie_or_clone_weights(self, output_embeddings, input_embeddings):\n"
+        "        # One module in two places is tied as it is.\n"
+        "        if output_embeddings is not input_embeddings:\n"
+        "            super()._tie_or_clone_weights(output_embeddings, input_embeddings)"
     )
     return "\n\n\n".join(parts) + "\n"

@@ -66,3 +66,20 @@ def test_a_selection_split_that_is_too_small_still_chooses(count, reached):
     assert stats.reached is reached
     assert (0.5 <= stats.model_ratio < 0.7) is reached
     assert any("needs 59 samples" in note for note in stats.notes) is not reached
+
+
+def test_the_original_is_measured_once_a_split():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 24)).eval()
+    before = sum(p.numel() for p in model.parameters())
+    asked = []
+
+    def metric(model, batches):
+        if sum(p.numel() for p in model.parameters()) == before:
+            asked.append(id(batches))
+        return torch.ones(sum(b.samples for b in batches))
+
+    parts = [read(list(torch.randn(40, 24).split(10)), model) for _ in range(3)]
+    settings = Settings(metric=metric, cost="bytes", forms=("pair",), progress=False)
+    Search(model, copy.deepcopy(model), settings, Splits(*parts)).run()
+    assert sorted(asked) == sorted(map(id, parts[1:]))

@@ -157,3 +157,27 @@ def test_the_search_takes_tucker_where_it_is_smallest() -> None:
     assert (row.form, row.rank) == ("tucker 4", 4)
     assert row.bytes_after == 4 * (24 * 4 + 9 * 16 + 4 * 24 + 24)
     torch.testing.assert_close(small(data[0]), model(data[0]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("settings", [{}, {"stride": 2}, {"padding": 1}, {"bias": False}])
+@pytest.mark.parametrize(("given", "made"), [(8, 6), (5, 9)])
+def test_one_tap_as_pivot_channels_is_the_pair_of_the_same_rank(axes, settings, given, made):
+    torch.manual_seed(0)
+    layer = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1](given, made, 1, **settings).double()
+    view = read("layer", layer)[0]
+    x = torch.randn(2, given, *[4] * axes, dtype=torch.float64)
+    for rank in range(1, view.full_rank):
+        factors = decompose(view.matrix(), None).factors(rank)
+        pair, pifa = (view.forms()[name].build(*factors) for name in ("pair", "pifa"))
+        for module in (pifa, pifa.plain()):
+            torch.testing.assert_close(module(x), pair(x))
+        torch.testing.assert_close(pifa(x[0]), pair(x)[0])
+        torch.testing.assert_close(pifa.weight + 0, pair.weight + 0)
+        numbers = sum(p.numel() for name, p in pifa.named_parameters() if name != "bias")
+        assert numbers == view.forms()["pifa"].numbers(rank) <= view.forms()["pair"].numbers(rank)
+
+
+def test_other_convolutions_are_not_stored_as_pivot_channels():
+    for layer in (nn.Conv2d(8, 8, 1, groups=2), nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 1)):
+        assert all("pifa" not in view.forms() for view in read("layer", layer))

@@ -113,6 +113,143 @@ def test_a_stonefx_file_of_a_compressed_model(tmp_path):
     assert differs(stonefx.load(file)(x), small(x)) < 1e-5
 
 
+class Recurrent(nn.Module):
+    def __init__(self, kind=nn.LSTM, packed=False):
+        super().__init__()
+        self.packed = packed
+        self.inner = kind(48, 32, batch_first=True)
+
+    def forward(self, x):
+        self.inner.flatten_parameters()
+        if self.packed:
+            x = nn.utils.rnn.pack_padded_sequence(x, torch.full((len(x),), x.shape[1]), batch_first=True)
+            return nn.utils.rnn.pad_packed_sequence(self.inner(x)[0], batch_first=True)[0]
+        return self.inner(x)[0]
+
+
+def of_sequences(model, **options):
+    torch.manual_seed(0)
+    data = [torch.randn(4, 5, 48) for _ in range(12)]
+    return stonefx.compress(model.eval(), data, cost="bytes", progress=False, **options)[0], data[0]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_pair_as_layers_of_torch(kind, tmp_path):
+    small, x = of_sequences(Recurrent(kind), forms=("pair",), max_ratio=0.9)
+    assert type(small.inner).__module__.startswith("stonefx")
+    torch.save(plain(small), tmp_path / "small.pt")
+    made = torch.load(tmp_path / "small.pt", weights_only=False)
+    assert not any(type(module).__module__.startswith("stonefx") for module in made.modules())
+    assert made.inner.hidden_size == 32
+    torch.testing.assert_close(made(x), small(x))
+    # It goes on learning.
+    assert torch.autograd.grad(made.requires_grad_()(x).sum(), made.inner.projection.weight)[0].norm() > 0
+
+
+def test_a_recurrent_pair_that_is_given_packed_sequences_is_refused_with_the_way_out():
+    small, _ = of_sequences(Recurrent(packed=True), forms=("pair",), max_ratio=0.9)
+    with pytest.raises(
+        TypeError, match=r"plain: inner became a RecurrentPair: it is given packed sequences.*layers="
+    ):
+        plain(small)
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(32, 32) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = (f(x).view(*x.shape[:2], 4, 8).transpose(1, 2) for f in (self.q, self.k, self.v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.o(y.transpose(1, 2).reshape(x.shape))
+
+
+def test_heads_as_layers_of_torch(tmp_path):
+    torch.manual_seed(0)
+    data = [torch.randn(4, 5, 32) for _ in range(12)]
+    small, stats = stonefx.compress(
+        Attending().eval(), data, forms=("heads",), max_ratio=0.7, cost="bytes", progress=False
+    )
+    assert {row.form for row in stats.layers} >= {"heads"}
+    torch.save(plain(small), tmp_path / "small.pt")
+    made = torch.load(tmp_path / "small.pt", weights_only=False)
+    assert not any(type(module).__module__.startswith("stonefx") for module in made.modules())
+    torch.testing.assert_close(made(data[0]), small(data[0]))
+
+
+class Reading(nn.Module):
+    """Code that reads a layer's weight beside calling the layer."""
+
+    def __init__(self, values=False):
+        super().__init__()
+        self.values = values
+        self.inner = nn.Linear(48, 48)
+
+    def forward(self, x):
+        y = self.inner(x.to(self.inner.weight.dtype))
+        return y + self.inner.weight.sum() if self.values else y
+
+
+@pytest.mark.parametrize("forms", [("pair",), ("pifa",), ("pair", "int8")])
+def test_the_dtype_of_a_weight_can_be_read(forms, tmp_path):
+    if "int8" in forms:
+        pytest.importorskip("torchao")
+    small, x = of_sequences(Reading(), forms=forms, max_ratio=0.2 if "int8" in forms else 0.6)
+    torch.save(plain(small), tmp_path / "small.pt")
+    made = torch.load(tmp_path / "small.pt", weights_only=False)
+    assert not any(type(module).__module__.startswith("stonefx") for module in made.modules())
+    torch.testing.assert_close(made(x), small(x))
+    assert made.inner.weight.shape == (48, 48) and made.inner.weight.isnan().all()
+    assert "inner.weight" not in made.state_dict()
+    if "int8" not in forms:
+        assert made.double().inner.weight.dtype == torch.float64
+
+
+def test_a_weight_whose_values_are_read_is_refused():
+    small, _ = of_sequences(Reading(values=True), forms=("pair",), max_ratio=0.6)
+    with pytest.raises(TypeError, match=r"the model reads the values of inner\.weight"):
+        plain(small)
+
+
+class Padded(nn.Module):
+    def __init__(self, norm=None):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, norm)
+
+    def forward(self, x, attention_mask):
+        return self.encoder(x, src_key_padding_mask=attention_mask == 0)
+
+
+@pytest.mark.parametrize("norm", [None, nn.LayerNorm(32)])
+def test_padding_is_what_it_was_in_an_encoder(norm):
+    torch.manual_seed(0)
+    model = Padded(norm).eval()
+    mask = torch.ones(4, 5, dtype=torch.long)
+    mask[1, 3:], mask[2, 1:] = 0, 0
+    data = [{"x": torch.randn(4, 5, 32), "attention_mask": mask} for _ in range(12)]
+    small, stats = stonefx.compress(model, data, forms=("pair",), max_ratio=0.9, cost="bytes", progress=False)
+    assert "pair" in {row.form for row in stats.layers}
+    with torch.no_grad():
+        expected, y = model(**data[0]), small(**data[0])
+        torch.testing.assert_close(y[mask == 0], expected[mask == 0])
+    # With gradients, in training and without a mask torch leaves padding alone.
+    full = torch.ones_like(mask)
+    assert (small(**data[0])[mask == 0] != 0).any() if norm is None else True
+    with pytest.raises(TypeError, match=r"plain: encoder is an nn\.TransformerEncoder that gives zeros"):
+        plain(small)
+    fresh, _ = stonefx.compress(
+        model, [{**d, "attention_mask": full} for d in data], layers="*linear*", forms=("pair",),
+        max_ratio=0.6, cost="bytes", progress=False,
+    )  # fmt: skip
+    fresh.encoder.__dict__.pop("zeroed", None)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            plain(fresh)(data[0]["x"], full), fresh(data[0]["x"], full), rtol=1e-4, atol=1e-5
+        )
+
+
 # Folders of transformers -------------------------------------------------------------------------------------------
 
 
@@ -229,3 +366,20 @@ def test_a_graph_in_a_folder(tmp_path):
     loaded = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
     with torch.no_grad():
         assert differs(loaded(**tokens()).pooler_output, model(**tokens()).pooler_output) < 1e-5
+
+
+@pytest.mark.parametrize(("forms", "ratio"), [(("pair",), 0.5), (("pifa",), 0.6), (("pair", "int8"), 0.2)])
+def test_a_folder_of_a_model_that_reads_the_dtype_of_its_weights(tmp_path, forms, ratio):
+    transformers = pytest.importorskip("transformers")
+    if "int8" in forms:
+        pytest.importorskip("torchao")
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=50, d_model=64, d_kv=16, d_ff=96, num_layers=1, num_heads=4, feed_forward_proj="gated-gelu"
+    )
+    # Its embedding is one module in two places.
+    model = transformers.T5EncoderModel(config).eval()
+    folder, expected = folder_of(model, tmp_path / "t5", max_ratio=ratio, forms=forms)
+    read = transformers.AutoModelForTextEncoding.from_pretrained(folder, trust_remote_code=True).eval()
+    with torch.no_grad():
+        assert differs(read(**tokens())[0], expected) < 1e-5

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stonefx.compress import data, layers, statistics
 from stonefx.compress.metric import main_result
+from stonefx.compress.statistics import picked, shares
 
 
 class Tower(nn.Module):
@@ -233,3 +234,32 @@ def test_half_precision_neither_overflows_nor_vanishes(dtype: torch.dtype, size:
             assert got.dtype == torch.float64
             assert got.isfinite().all()
             assert (got - want).norm() <= 0.1 * want.norm(), (number, name)
+
+
+def documents(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Words by Zipf's law, each of which comes in runs as it does in documents, and the document of each position."""
+    words = torch.multinomial(1 / torch.arange(1.0, 2001), count * 20, True, generator=generator)
+    runs = torch.randint(1, 5, (len(words),), generator=generator)
+    return words.repeat_interleave(runs), torch.arange(count).repeat_interleave(20).repeat_interleave(runs)
+
+
+@pytest.mark.parametrize("count", [10, 40, 200, 1000])
+def test_the_share_of_indices_never_seen_is_that_of_new_samples(count):
+    generator = torch.Generator().manual_seed(count)
+    indices, samples = documents(count, generator)
+    found, counts = shares(*picked(indices, samples, 2000))[0], torch.bincount(indices, minlength=2000)
+    assert found.sum().item() == pytest.approx(1)
+    new, _ = documents(2000, generator)
+    expected = (counts[new] == 0).double().mean().item()
+    assert found[counts == 0].sum().item() == pytest.approx(expected, rel=0.3, abs=0.005)
+    # None is left at nothing, and those seen keep their proportions.
+    assert (found > 0).all()
+    seen = counts > 0
+    torch.testing.assert_close(found[seen] / found[seen].sum(), counts[seen] / counts.sum().double())
+
+
+def test_indices_that_are_all_seen_leave_nothing_for_others():
+    indices = torch.arange(6).repeat(3)
+    torch.testing.assert_close(
+        shares(*picked(indices, torch.arange(18), 6)), torch.full((1, 6), 1 / 6, dtype=torch.float64)
+    )

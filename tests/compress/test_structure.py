@@ -121,3 +121,13 @@ def test_layers_among_patterns():
     model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2))
     assert structure.among(model, "0.*") == {"0.0", "0.1"}
     assert {"0.0", "0.1", "1"} <= structure.among(model, None)
+
+
+def test_a_capture_that_fails_without_a_word_is_named_by_its_type(monkeypatch):
+    def failing(*args, **kwargs):
+        raise NotImplementedError
+
+    monkeypatch.setattr(structure, "from_module", failing)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    read = structure.read(model, Batch((torch.ones(2, 4),), samples=2))
+    assert any("NotImplementedError" in note for note in read.notes)
