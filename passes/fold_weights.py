@@ -66,6 +66,9 @@ def _shows(node: fx.Node) -> bool:
     """Whether a node only shows entries of its operand."""
     if is_leaf(node) or len(node.all_input_nodes) != 1:
         return False
+    operand = node.all_input_nodes[0].meta.get("val")
+    if isinstance(operand, torch.Tensor) and operand.dtype != val(node).dtype:
+        return False
     returns = node.target._schema.returns if is_operator(node) else None  # type: ignore[union-attr]
     return returns is None or any(result.alias_info is not None for result in returns)
 

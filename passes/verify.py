@@ -97,7 +97,10 @@ class _Trial:
 
     def compare(self, inputs: Mapping[str, Any], where: str = "") -> str | None:
         """Why the site is wrong on some inputs, whose place `where` says."""
-        originals = self.old.compute(self.before, inputs)
+        try:
+            originals = self.old.compute(self.before, inputs)
+        except (RuntimeError, IndexError, ValueError) as raised:  # such as indices out of range
+            return f"the original takes no values like the probes: {type(raised).__name__}: {raised}"
         try:
             came = self._rewritten(inputs)
         except Exception as raised:  # whatever it is, the original gave a value

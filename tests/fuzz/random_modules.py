@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from random_blocks import activation, attention, convert, library_attention, nothing, row_norm
 from random_builder import Builder, Draft
+from random_carries import between_maps, carry, computed_weight
 from random_convolutions import (
     channel_norm,
     convolution,
@@ -61,6 +62,9 @@ OPERATIONS: dict[Operation, int] = {
     library_attention: 1,
     convert: 1,
     change: 3,
+    carry: 6,
+    between_maps: 4,
+    computed_weight: 3,
 }
 
 

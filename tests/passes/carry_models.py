@@ -133,6 +133,7 @@ CARRIES: dict[str, Carry] = {
     "pixel unshuffle of other axes": Carry(
         lambda h: F.pixel_unshuffle(h.permute(3, 0, 1, 2), 2).permute(1, 2, 3, 0), (3, 4, 4)
     ),
+    "channel shuffle of another axis": Carry(lambda h: F.channel_shuffle(h.unsqueeze(2), 4).squeeze(2)),
     "mask": Carry(lambda h, m: h * m.unsqueeze(-1), beside=lambda: (mask(3, 20),)),
     "masked fill": Carry(
         lambda h, m: h.masked_fill(m.unsqueeze(-1) == 0, 0.0), beside=lambda: (mask(3, 20),)

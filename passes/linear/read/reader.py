@@ -98,14 +98,19 @@ class Reader:
 
     def _is_mapped(self, value: Value) -> bool:
         """Whether a value comes from a map of its features."""
-        reading = self.read(value)
-        if isinstance(reading, Maps) and any(map(mixes, reading.elements)):
-            return True
-        if isinstance(reading, Stops) and reading.is_map:
-            return True
-        if isinstance(reading, Maps | Moves | Stops):
-            return self._is_mapped(reading.operand)
-        return reading is not None and any(map(self._is_mapped, reading.operands))
+        stack, seen = [value], {value}
+        while stack:
+            reading = self.read(stack.pop())
+            if isinstance(reading, Maps) and any(map(mixes, reading.elements)):
+                return True
+            if isinstance(reading, Stops) and reading.is_map:
+                return True
+            if reading is not None:
+                single = isinstance(reading, Maps | Moves | Stops)
+                further = {reading.operand} if single else set(reading.operands)  # type: ignore[union-attr]
+                stack += further - seen
+                seen |= further
+        return False
 
     def _is_carried(self, value: Value) -> bool:
         """Whether a value comes from a carry that costs the less, the narrower its features are."""

@@ -111,6 +111,11 @@ def _shuffle(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     return Moves(node, Value(source, axis), again(node, axis)) if axis < val(source).dim() - 3 else None
 
 
+def _channel_shuffle(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
+    """A channel shuffle, which reorders the second axis."""
+    return Moves(node, Value(given["self"], axis), again(node, axis)) if axis != 1 else None
+
+
 READERS = {
     **dict.fromkeys(_POOLS, _pool),
     **dict.fromkeys(_UPSAMPLES, _upsample),
@@ -122,4 +127,6 @@ READERS = {
     aten.unfold: _windows,
     aten.pixel_shuffle: _shuffle,
     aten.pixel_unshuffle: _shuffle,
+    aten.channel_shuffle: _channel_shuffle,
+    aten.native_channel_shuffle: _channel_shuffle,
 }
