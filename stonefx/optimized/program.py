@@ -244,8 +244,9 @@ class Program:
 
         def take(index: int) -> torch.Tensor:
             tensor = weight(source, self.read[index])
-            for name in gone.get(self.read[index], ()):
-                table, leaf = owner(source, name)
+            # A module that the model holds in several places, such as a manifold, has one table under several names.
+            held = [owner(source, name) for name in gone.get(self.read[index], ())]
+            for table, leaf in {(id(table), leaf): (table, leaf) for table, leaf in held}.values():
                 del table[leaf]
             return tensor
 
