@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class InductorWithShim:
     def __call__(self, module: torch.fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         from torch._inductor.compile_fx import compile_fx
 
-        compiled: Callable[..., Any] = compile_fx(module, list(inputs))
+        compiled: Any = compile_fx(module, list(inputs))
         return compiled
 
 
@@ -38,7 +39,7 @@ def integration_cases(device: str = "cpu") -> Iterator[Planned]:
         ("HypLL linear layer 4096 x 256", "hypll", lambda: hypll_linear(4096, 256)),
         ("HypLL linear layer 8 x 8", "hypll", lambda: hypll_linear(8, 8)),
     ):
-        yield Planned(name=name, make=lambda n=name, k=library, m=make: _case(n, k, m, device))
+        yield Planned(name=name, make=partial(_case, name, library, make, device))
     yield Planned(name="geoopt RiemannianAdam step of 1023 x 64", make=lambda: _optimizer_case(device))
 
 
@@ -141,12 +142,15 @@ def _case(name: str, library: str, make: Callable[[], tuple[nn.Module, Tensor]],
     with torch.no_grad():
         truth = [model.double()(x.double())]
     model.float()
-    forwards = {library: model, "inductor": torch.compile(model)}
+    forwards: dict[str, Callable[..., Any]] = {library: model, "inductor": torch.compile(model)}
     if library == "hypll":
         del forwards["inductor"]  # which cannot trace HypLL's parameters
     forwards["inductor with the shim"] = torch.compile(model, backend=InductorWithShim())
     forwards["compile(stone)"] = torch.compile(model, backend="stone")
-    fast = {"accelerate": model, "accelerate, inductor": torch.compile(model, backend=InductorWithShim())}
+    fast: dict[str, Callable[..., Any]] = {
+        "accelerate": model,
+        "accelerate, inductor": torch.compile(model, backend=InductorWithShim()),
+    }
     rows = x.clone().requires_grad_()
     arms = [Arm(name=key, call=_step(forward, model, rows)) for key, forward in forwards.items()]
     arms += [

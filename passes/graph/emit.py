@@ -108,10 +108,11 @@ class Emitter:
         args = tuple(given[a.name] for a in schema if not a.kwarg_only and a.name in given)
         kwargs = {a.name: given[a.name] for a in schema if a.kwarg_only and a.name in given}
         found = self.example(target, args, kwargs)
-        order = sorted(range(found.dim()), key=lambda axis: -found.stride(axis))
+        strides = found.stride()
+        order = sorted(range(found.dim()), key=lambda axis: -strides[axis])
         dense = 1
         for axis in reversed(order):
-            if found.shape[axis] > 1 and found.stride(axis) != dense:
+            if found.shape[axis] > 1 and strides[axis] != dense:
                 raise Unrealizable(Refusal("unknown_strides", operator=f"`{target.overloadpacket.__name__}`"))
             dense *= found.shape[axis]
         with self.fake_mode():
@@ -134,7 +135,7 @@ class Emitter:
 
         with torch.no_grad(), enable_python_dispatcher(), self.fake_mode():
             values, keywords = fx.node.map_arg((args, kwargs), at_example)
-            return target(*values, **keywords)  # type: ignore[no-any-return]
+            return target(*values, **keywords)
 
     def insert(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:
         """Emit a call whose fake value is known."""

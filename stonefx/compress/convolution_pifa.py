@@ -25,6 +25,7 @@ class PifaConvolution(nn.Module):
     """
 
     index: Tensor
+    bias: Tensor | None
 
     def __init__(
         self, pivot: nn.Module, interpolation: nn.Module | None, index: Tensor, bias: Tensor | None

@@ -84,10 +84,12 @@ def quantised(module: nn.Module, kind: str = KINDS[0]) -> nn.Module:
     for layer in holder.modules():
         # The way in which torchao has a layer print itself cannot be pickled.
         layer.__dict__.pop("extra_repr", None)
+    made = holder[0]
     if isinstance(module, WeightOfMap):
         # Code that reads the weight of the layer that it replaces reads it here too.
-        return answering(Factors(*holder[0]), module)
-    return holder[0]
+        assert isinstance(made, nn.Sequential)  # a pair; PIFA is never int8
+        return answering(Factors(*made), module)
+    return made
 
 
 def plain(module: nn.Module) -> nn.Module:

@@ -74,7 +74,11 @@ def follow(encoder: nn.TransformerEncoder) -> None:
     elif plain and (type(encoder) is PaddedEncoder or state.pop("_used_nested_tensor", False)):
         state["use_nested_tensor"] = True
         if type(encoder) is PaddedEncoder:
-            encoder.__class__ = nn.TransformerEncoder
+            _unpad(encoder)
+
+
+def _unpad(encoder: nn.TransformerEncoder) -> None:
+    encoder.__class__ = nn.TransformerEncoder
 
 
 def _is_plain(layer: nn.Module) -> bool:
@@ -108,4 +112,4 @@ def without_fast_paths(model: nn.Module) -> None:
                     "torch does where all its layers are plain; save the model where stonefx is installed: "
                     "torch.save(model, path), or leave its layers out with layers="
                 )
-            module.__class__ = nn.TransformerEncoder
+            _unpad(module)

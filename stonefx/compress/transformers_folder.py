@@ -78,12 +78,12 @@ def save_transformers(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
     try:
         stored.save_pretrained(temporary)  # type: ignore[operator]
         name = f"Compressed{base.__name__}"
-        path = temporary / "config.json"
-        document = json.loads(path.read_text())
+        configuration = temporary / "config.json"
+        document = json.loads(configuration.read_text())
         document["architectures"] = [name]
         document["auto_map"] = dict.fromkeys(_auto_classes(model), f"{FILE}.{name}")
         document["compression"] = layers
-        path.write_text(json.dumps(document, indent=2) + "\n")
+        configuration.write_text(json.dumps(document, indent=2) + "\n")
         (temporary / f"{FILE}.py").write_text(_code(base, name, graphs))
         temporary.chmod(0o755)
         if target.exists():

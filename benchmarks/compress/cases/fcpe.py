@@ -105,9 +105,8 @@ def in_tune(model: nn.Module, batches: Any) -> Tensor:
 
 def _local_mean(strengths: Tensor) -> Tensor:
     """The pitch in cents above 10 Hz: the mean of the nine pitches around the strongest, by strength."""
-    table = torch.linspace(
-        *(1200 * torch.log2(torch.tensor([32.7, 1975.5]) / 10)).tolist(), strengths.shape[-1]
-    )
+    lowest, highest = (1200 * torch.log2(torch.tensor([32.7, 1975.5]) / 10)).tolist()
+    table = torch.linspace(lowest, highest, strengths.shape[-1])
     near = (strengths.argmax(-1, keepdim=True) + torch.arange(-4, 5)).clamp(0, strengths.shape[-1] - 1)
     weight = strengths.gather(-1, near)
     return (table[near] * weight).sum(-1) / weight.sum(-1)

@@ -55,7 +55,7 @@ def eager(model: nn.Module, example: Mapping[str, Any]) -> nn.Module:
 
 def inductor(model: nn.Module, example: Mapping[str, Any]) -> nn.Module:
     compiled: Any = torch.compile(model)
-    return compiled  # type: ignore[no-any-return]
+    return compiled
 
 
 def optimized(model: nn.Module, example: Mapping[str, Any]) -> nn.Module:
@@ -151,7 +151,7 @@ def _layers(dense: nn.Module, small: nn.Module, paths: list[str], shape: tuple[i
         width = after.in_features if isinstance(after, nn.Linear) else before.in_features
         inputs = [torch.randn(*shape, w) for w in (before.in_features, width)]
         with torch.no_grad():
-            calls = [partial(layer, x) for layer, x in zip((before, after), inputs, strict=True)]
+            calls: list[Call] = [partial(layer, x) for layer, x in zip((before, after), inputs, strict=True)]
             yield _cold(calls, LAYER_SECONDS)
 
 

@@ -90,7 +90,7 @@ def _where(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
         def none(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
             return emit.insert(aten.new_zeros.default, (tensor, []), {}, val(tensor).new_zeros([]))
 
-        changed = {other: none} if isinstance(zero, fx.Node) else {}
+        changed: dict[str, Any] = {other: none} if isinstance(zero, fx.Node) else {}
         operand = Value(value, _behind(value, node, axis))
         replay = again(node, axis, name, **changed)
         return Moves(node, operand, replay, preserves=False, beside=(mask,), scales=True)

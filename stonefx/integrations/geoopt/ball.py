@@ -5,7 +5,7 @@ Each has geoopt's signature, and answers `NotImplemented` to a call that the ope
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -155,7 +155,7 @@ class Ball:
         xs: Tensor,
         weights: Tensor | None,
         c: Tensor,
-        along: Sequence[int],
+        along: list[int],
         lincomb: bool = False,
         posweight: bool = False,
     ) -> Tensor:
@@ -182,7 +182,7 @@ class Ball:
         return self.mobius_scalar_mul(alpha, mean, c)
 
 
-def _weighted_sum(rows: Tensor, w: Tensor, along: Sequence[int]) -> Tensor:
+def _weighted_sum(rows: Tensor, w: Tensor, along: list[int]) -> Tensor:
     if tuple(along) in ((-2,), (rows.dim() - 2,)) and w.dim() >= 2 and w.shape[-2] == rows.shape[-2] > 1:
         # As a product where many midpoints share the points, so that no weighted copy of them is made for each.
         return w.mT @ rows
@@ -223,7 +223,7 @@ def is_weights(weights: Tensor | None, xs: Tensor) -> bool:
     return isinstance(weights, Tensor) and weights.dtype == xs.dtype and multiplies(xs)
 
 
-def dropped(mean: Tensor, along: Sequence[int], keepdim: bool) -> Tensor:
+def dropped(mean: Tensor, along: list[int], keepdim: bool) -> Tensor:
     """The midpoint without the dimensions that it was taken along, as geoopt drops them."""
     if not keepdim:
         for seen, d in enumerate(along):

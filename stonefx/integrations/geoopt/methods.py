@@ -37,47 +37,47 @@ def methods(bounds: str) -> dict[str, Callable[..., Any]]:
         return within if project else plain
 
     def dist(self: Any, x: Tensor, y: Tensor, *, keepdim: bool = False, dim: int = -1) -> Any:
-        covered = fits(dim, x, y) and (c := curvature(self)) is not None
-        return plain.dist(x, y, c, keepdim) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, y) else None
+        return NotImplemented if c is None else plain.dist(x, y, c, keepdim)
 
     def dist2(self: Any, x: Tensor, y: Tensor, *, keepdim: bool = False, dim: int = -1) -> Any:
-        covered = fits(dim, x, y) and (c := curvature(self)) is not None
-        return plain.dist(x, y, c, keepdim) ** 2 if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, y) else None
+        return NotImplemented if c is None else plain.dist(x, y, c, keepdim) ** 2
 
     def dist0(self: Any, x: Tensor, *, dim: int = -1, keepdim: bool = False) -> Any:
-        covered = fits(dim, x) and (c := curvature(self)) is not None
-        return plain.dist0(x, c, keepdim) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x) else None
+        return NotImplemented if c is None else plain.dist0(x, c, keepdim)
 
     def projx(self: Any, x: Tensor, *, dim: int = -1) -> Any:
-        covered = fits(dim, x) and (c := curvature(self)) is not None
-        return plain.project(x, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x) else None
+        return NotImplemented if c is None else plain.project(x, c)
 
     def lambda_x(self: Any, x: Tensor, *, dim: int = -1, keepdim: bool = False) -> Any:
-        covered = fits(dim, x) and (c := curvature(self)) is not None
-        return plain.lambda_x(x, c, keepdim) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x) else None
+        return NotImplemented if c is None else plain.lambda_x(x, c, keepdim)
 
     def inner(
         self: Any, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False, dim: int = -1
     ) -> Any:
         v = u if v is None else v
-        covered = keepdim and fits(dim, x, u, v) and (c := curvature(self)) is not None
-        return plain.inner(x, u, v, c, keepdim) if covered else NotImplemented
+        c = curvature(self) if keepdim and fits(dim, x, u, v) else None
+        return NotImplemented if c is None else plain.inner(x, u, v, c, keepdim)
 
     def norm(self: Any, x: Tensor, u: Tensor, *, keepdim: bool = False, dim: int = -1) -> Any:
-        covered = fits(dim, x, u) and (c := curvature(self)) is not None
-        return plain.norm(x, u, c, keepdim) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, u) else None
+        return NotImplemented if c is None else plain.norm(x, u, c, keepdim)
 
     def egrad2rgrad(self: Any, x: Tensor, u: Tensor, *, dim: int = -1) -> Any:
-        covered = fits(dim, x, u) and (c := curvature(self)) is not None
-        return plain.egrad2rgrad(x, u, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, u) else None
+        return NotImplemented if c is None else plain.egrad2rgrad(x, u, c)
 
     def retr(self: Any, x: Tensor, u: Tensor, *, dim: int = -1) -> Any:
-        covered = type(self) is PoincareBall and fits(dim, x, u) and (c := curvature(self)) is not None
-        return plain.project(x + u, c) if covered else NotImplemented
+        c = curvature(self) if type(self) is PoincareBall and fits(dim, x, u) else None
+        return NotImplemented if c is None else plain.project(x + u, c)
 
     def retr_transp(self: Any, x: Tensor, u: Tensor, v: Tensor, *, dim: int = -1) -> Any:
-        covered = type(self) is PoincareBall and fits(dim, x, u, v) and (c := curvature(self)) is not None
-        if not covered:
+        c = curvature(self) if type(self) is PoincareBall and fits(dim, x, u, v) else None
+        if c is None:
             return NotImplemented
         y = plain.project(x + u, c)
         return y, plain.transp(x, y, v, c)
@@ -85,63 +85,63 @@ def methods(bounds: str) -> dict[str, Callable[..., Any]]:
     def expmap_transp(
         self: Any, x: Tensor, u: Tensor, v: Tensor, *, dim: int = -1, project: bool = True
     ) -> Any:
-        covered = fits(dim, x, u, v) and (c := curvature(self)) is not None
-        if not covered:
+        c = curvature(self) if fits(dim, x, u, v) else None
+        if c is None:
             return NotImplemented
         y = of(project).expmap(x, u, c)
         return y, plain.transp(x, y, v, c)
 
     def transp(self: Any, x: Tensor, y: Tensor, v: Tensor, *, dim: int = -1) -> Any:
-        covered = fits(dim, x, y, v) and (c := curvature(self)) is not None
-        return plain.transp(x, y, v, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, y, v) else None
+        return NotImplemented if c is None else plain.transp(x, y, v, c)
 
     def transp0(self: Any, y: Tensor, u: Tensor, *, dim: int = -1) -> Any:
-        covered = fits(dim, y, u) and (c := curvature(self)) is not None
-        return plain.transp0(y, u, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, y, u) else None
+        return NotImplemented if c is None else plain.transp0(y, u, c)
 
     def transp0back(self: Any, y: Tensor, u: Tensor, *, dim: int = -1) -> Any:
-        covered = fits(dim, y, u) and (c := curvature(self)) is not None
-        return plain.transp0back(y, u, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, y, u) else None
+        return NotImplemented if c is None else plain.transp0back(y, u, c)
 
     def mobius_add(self: Any, x: Tensor, y: Tensor, *, dim: int = -1, project: bool = True) -> Any:
-        covered = fits(dim, x, y) and (c := curvature(self)) is not None
-        return of(project).mobius_add(x, y, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, y) else None
+        return NotImplemented if c is None else of(project).mobius_add(x, y, c)
 
     def mobius_sub(self: Any, x: Tensor, y: Tensor, *, dim: int = -1, project: bool = True) -> Any:
-        covered = fits(dim, x, y) and (c := curvature(self)) is not None
-        return of(project).mobius_add(x, -y, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, y) else None
+        return NotImplemented if c is None else of(project).mobius_add(x, -y, c)
 
     def mobius_scalar_mul(self: Any, r: Tensor, x: Tensor, *, dim: int = -1, project: bool = True) -> Any:
-        covered = fits(dim, x) and is_number(r, x) and (c := curvature(self)) is not None
-        return of(project).mobius_scalar_mul(r, x, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x) and is_number(r, x) else None
+        return NotImplemented if c is None else of(project).mobius_scalar_mul(r, x, c)
 
     def mobius_pointwise_mul(self: Any, w: Tensor, x: Tensor, *, dim: int = -1, project: bool = True) -> Any:
-        covered = fits(dim, x, w) and (c := curvature(self)) is not None
-        return of(project).mobius_pointwise_mul(w, x, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, w) else None
+        return NotImplemented if c is None else of(project).mobius_pointwise_mul(w, x, c)
 
     def mobius_matvec(self: Any, m: Tensor, x: Tensor, *, dim: int = -1, project: bool = True) -> Any:
-        covered = fits(dim, x) and is_matrix(m, x) and (c := curvature(self)) is not None
-        return of(project).mobius_matvec(m, x, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x) and is_matrix(m, x) else None
+        return NotImplemented if c is None else of(project).mobius_matvec(m, x, c)
 
     def geodesic(self: Any, t: Tensor, x: Tensor, y: Tensor, *, dim: int = -1) -> Any:
-        covered = fits(dim, x, y) and is_number(t, x) and (c := curvature(self)) is not None
-        return plain.geodesic(t, x, y, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, y) and is_number(t, x) else None
+        return NotImplemented if c is None else plain.geodesic(t, x, y, c)
 
     def expmap(self: Any, x: Tensor, u: Tensor, *, project: bool = True, dim: int = -1) -> Any:
-        covered = fits(dim, x, u) and (c := curvature(self)) is not None
-        return of(project).expmap(x, u, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, u) else None
+        return NotImplemented if c is None else of(project).expmap(x, u, c)
 
     def logmap(self: Any, x: Tensor, y: Tensor, *, dim: int = -1) -> Any:
-        covered = fits(dim, x, y) and (c := curvature(self)) is not None
-        return plain.logmap(x, y, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x, y) else None
+        return NotImplemented if c is None else plain.logmap(x, y, c)
 
     def expmap0(self: Any, u: Tensor, *, dim: int = -1, project: bool = True) -> Any:
-        covered = fits(dim, u) and (c := curvature(self)) is not None
-        return of(project).expmap0(u, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, u) else None
+        return NotImplemented if c is None else of(project).expmap0(u, c)
 
     def logmap0(self: Any, x: Tensor, *, dim: int = -1) -> Any:
-        covered = fits(dim, x) and (c := curvature(self)) is not None
-        return plain.logmap0(x, c) if covered else NotImplemented
+        c = curvature(self) if fits(dim, x) else None
+        return NotImplemented if c is None else plain.logmap0(x, c)
 
     def dist2plane(
         self: Any,

@@ -1,6 +1,6 @@
 """geoopt's functions of either curvature without branches on its sign, which Dynamo would break at.
 
-Each computes what the scripted function of the same name does, to the bit, for curvatures of any and of mixed signs.
+Each computes what the scripted function of the same name does, to rounding, for curvatures of any and of mixed signs.
 Where a form is not the one of a row's sign, its argument is 0, so that no gradient of it is infinite.
 """
 
