@@ -20,8 +20,8 @@ from .rows.algebra import Algebra
 from .rows.matching import Match
 from .simplify import simplify
 
-# Constants written in float32 agree to 1e-7 and no better. Where anything is computed in float64 they must agree to what
-# a few products of Python's floats are rounded by.
+# Constants written in float32 agree to 1e-7 and no better. Where a graph computes in float64 they must agree to what a
+# few products of Python's floats are rounded by.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-7, 32 * 2.0**-52
 
 
