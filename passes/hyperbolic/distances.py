@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from .rows.algebra import Algebra
-from .rows.forms import HALF, ONE, Form, TooLarge
+from .rows.forms import HALF, ONE, Form, Monomial, TooLarge
 from .rows.functions import INFINITY
 from .rows.matching import Match, NearMiss, Operand
 
-# Coefficients that are multiplied out differ by the rounding of a few products of Python's floats.
-EXACT = 1e-10
+# Coefficients that are multiplied out differ by the rounding of a few products of Python's floats. What is added on
+# purpose is more: an offset of 1e-8 is a guard against dividing by zero.
+EXACT = 64 * 2.0**-52
 KINDS = ("acosh", "asinh", "artanh")
 
 
@@ -54,7 +55,7 @@ class _Distances:
             return self._miss(f"the argument of {kind} is clamped at {low:g}; the operator has no such guard")
         for c in self._curvatures(argument):
             for target, expected, halves in self._expected(kind, c):
-                if self._same(argument, expected):
+                if self._same(argument, expected, c):
                     root = self.algebra.power(c, HALF)
                     multiple = self.algebra.scale(self.algebra.multiply(rest, root), 1.0 / halves)
                     operands = (Operand(self.x), Operand(self.y))
@@ -81,15 +82,14 @@ class _Distances:
             )
         except (TooLarge, ArithmeticError):
             return NearMiss(target, f"{kind} of {a.describe(argument)}, expected {a.describe(expected)}")
-        for monomial in sorted(left.keys() | right.keys()):
+        for monomial in self._differing(left, right, c):
             found, wanted = left.get(monomial, 0.0), right.get(monomial, 0.0)
-            if abs(found - wanted) > EXACT * max(abs(found), abs(wanted)):
-                name = a.describe(Form(((monomial, 1.0),)))
-                return NearMiss(
-                    target,
-                    f"the argument of {kind}, squared and multiplied out, has {found:g} times {name}, expected "
-                    f"{wanted:g} for c = {a.describe(c)}",
-                )
+            name = a.describe(Form(((monomial, 1.0),)))
+            return NearMiss(
+                target,
+                f"the argument of {kind}, squared and multiplied out, has {found:.17g} times {name}, expected "
+                f"{wanted:.17g} for c = {a.describe(c)}",
+            )
         return None
 
     @staticmethod
@@ -150,7 +150,7 @@ class _Distances:
             whole = a.add(product(*gaps), product(c, apart))
             yield "poincare_dist", product(a.power(product(c, apart), HALF), a.power(whole, -HALF)), 2.0
 
-    def _same(self, found: Form, expected: Form) -> bool:
+    def _same(self, found: Form, expected: Form, c: Form) -> bool:
         """Whether two forms are the same function: as they are, or else as quotients of polynomials."""
         if self.algebra.equal(found, expected):
             return True
@@ -158,12 +158,29 @@ class _Distances:
             left, right = (dict(self._cleared(*pair)) for pair in ((found, expected), (expected, found)))
         except (TooLarge, ArithmeticError):
             return False
-        # An offset of 1e-8 is a guard against dividing by zero, so equal means equal to rounding.
-        largest = max(map(abs, right.values()), default=0.0)
-        return all(
-            abs(left.get(m, 0.0) - right.get(m, 0.0)) <= EXACT * max(abs(right.get(m, 0.0)), 1e-4 * largest)
-            for m in left.keys() | right.keys()
-        )
+        return not self._differing(left, right, c)
+
+    def _differing(
+        self, left: Mapping[Monomial, float], right: Mapping[Monomial, float], c: Form
+    ) -> list[Monomial]:
+        """The monomials whose coefficients differ, by more than the rounding of the largest term in the ball."""
+        monomials = sorted(left.keys() | right.keys())
+        sizes = {monomial: self._size(monomial, abs(c.terms[0][1])) for monomial in monomials}
+        largest = max((abs(k) * sizes[m] for m, k in right.items()), default=0.0)
+        return [
+            m for m in monomials if abs(left.get(m, 0.0) - right.get(m, 0.0)) * sizes[m] > EXACT * largest
+        ]
+
+    def _size(self, monomial: Monomial, c: float) -> float:
+        """How large a monomial is near the boundary, where squares and the inner product are `1 / c`."""
+        size = 1.0
+        for index, exponent in monomial:
+            atom = self.algebra.atoms[index]
+            if atom.kind == "inner":
+                size *= c ** -float(exponent)
+            elif atom.kind == "sum":
+                size *= max(abs(k) * self._size(m, c) for m, k in atom.parts[0]) ** float(exponent)
+        return size
 
     def _cleared(self, form: Form, other: Form) -> Form:
         """The square of a form, times every sum that either form's square is divided by."""

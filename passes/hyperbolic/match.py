@@ -322,7 +322,8 @@ def _split(algebra: Algebra, ratio: Form, m: int, x: int) -> tuple[Radius, Radiu
     if len(ratio) != 1:
         raise NoRadius(f"{algebra.describe(ratio)} is not a quotient of two norms")
     ((monomial, coefficient),) = ratio.terms
-    upper, lower = [], []
+    upper: list[tuple[int, Fraction]] = []
+    lower: list[tuple[int, Fraction]] = []
     for index, exponent in monomial:
         (lower if exponent < 0 else upper).append((index, exponent))
     over = RadiusReader(algebra, m).read(Form(((tuple(upper), coefficient),)))
@@ -363,15 +364,15 @@ def _number(algebra: Algebra, form: Form, vector: int) -> Match | NearMiss | Non
             if atom.parts[2] != INFINITY or atom.parts[1] < 0:
                 return None
             guards["min_gap"] = atom.parts[1]
-        curvature = gap_curvature(algebra, inside, vector)
+        of_gap = gap_curvature(algebra, inside, vector)
         plain = next((k for m, k in inside if not m), 0.0)
-        if curvature is None:
+        if of_gap is None:
             return None
         if guards and plain != 1.0:
             guards["min_gap"] /= plain
         if not algebra.equal(rest, constant(2 * plain)):
             return None
-        return Match("conformal_factor", (Operand(vector),), curvature, guards)
+        return Match("conformal_factor", (Operand(vector),), of_gap, guards)
     return None
 
 
@@ -428,7 +429,7 @@ def _stretched(guards: dict[str, float], factor: float) -> dict[str, float]:
 
 def _one_clamp(algebra: Algebra, target: str, *radii: Radius) -> dict[str, float | bool] | NearMiss:
     """The one clamp of all norms that the operator takes; the first other guard as a near miss."""
-    clamps = {}
+    clamps: dict[float, None] = {}
     for radius in radii:
         rest = radius.guards.keys() - {"min_norm"}
         if rest:

@@ -12,7 +12,7 @@ from ..graph.effects import Effects, written_operands
 from ..graph.nodes import source_line
 from ..graph.shapes import is_row_major, same_size
 from .read.evaluate import Evaluator, operator_name
-from .read.values import ROW, Axes, Value
+from .read.values import ROW, Axes, Label, Value
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _other_dtype(region: Region, values: Mapping[fx.Node, Value], facts: Effects
 def _other_shape(region: Region, values: Mapping[fx.Node, Value]) -> str | None:
     """Every dimension of the result is one of a row vector, with its size."""
     root = region.root
-    sizes: dict[object, list[object]] = {}
+    sizes: dict[Label, list[int | torch.SymInt]] = {}
     for node in region.vectors:
         for label, size in zip(values[node].axes, node.meta["val"].shape, strict=True):
             sizes.setdefault(label, []).append(size)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 
 from torch import fx
 
 from .find import Found, operand_nodes, paired
+from .read.values import Value
 from .rows.matching import Match
 from .rules import RULES
 
@@ -49,7 +50,7 @@ def _applied(item: Found, kept: Mapping[fx.Node, Found]) -> tuple[Found, Found] 
     return None
 
 
-def _maps(item: Found) -> list[dict]:
+def _maps(item: Found) -> list[MutableMapping[fx.Node, Value]]:
     return list(item.values.maps) if isinstance(item.values, ChainMap) else [dict(item.values)]
 
 

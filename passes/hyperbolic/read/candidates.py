@@ -198,10 +198,10 @@ def _untransposed(operand: _Operand) -> _Operand:
     rank = node.meta["val"].ndim
     if name in ("t", "mT", "numpy_T", "adjoint") and rank == 2:
         return _Operand(node.args[0])
-    if name in ("transpose", "swapaxes") and {d % rank for d in node.args[1:3]} == {rank - 1, rank - 2}:  # type: ignore[operator,union-attr]
+    if name in ("transpose", "swapaxes") and {d % rank for d in node.args[1:3]} == {rank - 1, rank - 2}:
         return _Operand(node.args[0])
     if name == "permute":
-        dims = [d % rank for d in node.args[1]]  # type: ignore[operator,union-attr]
+        dims = [d % rank for d in named_arguments(node)["dims"]]
         if dims == [*range(rank - 2), rank - 1, rank - 2]:
             return _Operand(node.args[0])
     return operand

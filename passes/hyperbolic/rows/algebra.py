@@ -26,7 +26,7 @@ class Algebra:
     'x ||x||^-1'
     """
 
-    def __init__(self, tolerance: float = 1e-9, eps: float = 2.0**-52) -> None:
+    def __init__(self, tolerance: float = 32 * 2.0**-52, eps: float = 2.0**-52) -> None:
         self.tolerance = tolerance
         self.eps = eps
         self.atoms: list[Atom] = []
