@@ -89,8 +89,11 @@ def _shows(node: fx.Node) -> bool:
     if is_leaf(node) or len(node.all_input_nodes) != 1:
         return False
     operand = node.all_input_nodes[0].meta.get("val")
-    if isinstance(operand, torch.Tensor) and operand.dtype != val(node).dtype:
-        return False
+    if isinstance(operand, torch.Tensor):
+        # What may be a view, such as `contiguous` or `to`, is one only where it has the memory of its operand.
+        strided = operand.layout == val(node).layout == torch.strided
+        if not strided or storage(node.all_input_nodes[0]) != storage(node):
+            return False
     returns = node.target._schema.returns if is_operator(node) else None  # type: ignore[union-attr]
     return returns is None or any(result.alias_info is not None for result in returns)
 

@@ -21,7 +21,7 @@ from ...graph.emit import Emitter
 from ...graph.nodes import val
 from .elements import Apply, Convolve, Deviation, Element, Part, Pick, Scale, Shift, Structure
 from .groups import by_group, ungrouped, untransposed
-from .paths import path_between
+from .paths import path_between, stands_above
 from .tree import Tree
 from .values import Value
 
@@ -56,7 +56,8 @@ class Composition:
 
     def follow(self, level: Tree, top: Tree, limit: Tree | None = None) -> Composition:
         """Compose the way from `level` to `top`; shifts above `limit` do not count."""
-        below = True
+        # A cut, where the second factor of a pair begins, may lie above the limit already.
+        below = limit is None or stands_above(limit, level)
         for parent, child in path_between(level, top):
             if parent.joins:
                 self.embed(child.offset, parent.width)

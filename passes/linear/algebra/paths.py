@@ -20,6 +20,14 @@ def path_between(level: Tree, top: Tree) -> list[tuple[Tree, Tree]]:
     return path
 
 
+def stands_above(level: Tree, other: Tree) -> bool:
+    """Whether a way from `other` leads up to `level`, which is not `other` itself."""
+    above = other.parent
+    while above is not None and above is not level:
+        above = above.parent
+    return above is level
+
+
 def elements_between(level: Tree, top: Tree) -> list[Element]:
     """What happens to the features of a level on the way to `top`, the factor of a sum included."""
     found: list[Element] = []

@@ -15,7 +15,7 @@ from ...graph.weights import Matrix
 from ...refusal import Refusal
 from ..algebra.compose import Composition, compose_source
 from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
-from ..algebra.paths import elements_between, path_between
+from ..algebra.paths import elements_between, path_between, stands_above
 from ..algebra.tree import Tree
 from ..algebra.values import Value
 from ..plan.plan import Choice
@@ -280,7 +280,7 @@ def _own_matrix(level: Tree, top: Tree) -> Matrix | None:
 
 def _own_bias(level: Tree, top: Tree, limit: Tree) -> fx.Node | None:
     """The only shift behind the only matrix of a way, where its value is a bias vector already."""
-    if _own_matrix(level, top) is None:
+    if _own_matrix(level, top) is None or not stands_above(limit, level):
         return None
     elements: list[Element] = []
     for parent, child in path_between(level, top):
