@@ -152,3 +152,8 @@ def inner(x: Tensor, y: Tensor) -> Tensor:
 def gap(c: Tensor, x: Tensor, min_gap: float) -> Tensor:
     """`1 - c ||x||^2`, at least `min_gap`."""
     return at_least(1 - c * inner(x, x), min_gap)
+
+
+def signed_gap(c: Tensor, x: Tensor, min_gap: float) -> Tensor:
+    """`1 - c ||x||^2`, at least `min_gap` if that is above 0: beyond the boundary it is negative."""
+    return gap(c, x, min_gap) if min_gap > 0 else 1 - c * inner(x, x)

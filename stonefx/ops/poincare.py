@@ -83,11 +83,11 @@ def _dist(
     atanh_limit: float,
 ) -> Tensor:
     """`2 / sqrt(c) artanh(sqrt(c) ||-x (+) y||)`."""
-    both, b = a.gap(c, x, min_gap) * a.gap(c, y, min_gap), y - x
+    both, b = a.signed_gap(c, x, min_gap) * a.signed_gap(c, y, min_gap), y - x
     apart = c * a.inner(b, b)
     d = both + apart
     extra = _extra(d, min_denominator, denominator_offset)
-    rest = both + extra * (2 + extra / d)
+    rest = a.at_least(both + extra * (2 + extra / d), 0.0)
     return 2 * a.asinh_of_quotient(apart, rest, atanh_limit) / c.sqrt()
 
 
@@ -139,7 +139,7 @@ def _project(x: Tensor, c: Tensor, *, eps: float, curvature_offset: float, min_n
 
 def _conformal_factor(x: Tensor, c: Tensor, *, min_gap: float) -> Tensor:
     """`2 / (1 - c ||x||^2)`."""
-    return 2 / a.gap(c, x, min_gap)
+    return 2 / a.signed_gap(c, x, min_gap)
 
 
 def _geodesic(x: Tensor, y: Tensor, c: Tensor, t: Tensor, *, min_gap: float, max_radius: float) -> Tensor:

@@ -80,6 +80,22 @@ def test_distances_at_every_length(name):
         assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e-5])
+@pytest.mark.parametrize(("first", "second"), [(1.2, 0.3), (1.2, 1.5), (20.0, 1.001)])
+def test_beyond_the_boundary_a_formula_is_what_it_says(first, second, offset):
+    """With no `min_gap`: of two points beyond it artanh(u) has u < 1, and the conformal factor is negative."""
+    x, y = torch.tensor([[first, 0.0, 0.0], [0.0, second, 0.0]], dtype=torch.float64)[:, None]
+    one = x.new_tensor(1.0)
+    below = 1 + first**2 * second**2
+    u = math.sqrt((first**2 + second**2) * below) / (below + offset)
+    options = {"denominator_offset": offset, "atanh_limit": 0.99}
+    result = overload("poincare_dist")(x, y, one, **options)
+    agree(result, ROW_FORMULAS["poincare_dist"].evaluate(x, y, one, **options), 1e-12)
+    assert math.isclose(result.item(), 2 * math.atanh(min(u, 0.99)), rel_tol=1e-11)
+    factor = overload("conformal_factor")(x, one).item()
+    assert math.isclose(factor, 2 / (1 - first**2), rel_tol=1e-14)
+
+
 # Rounding of the time component of a tangent vector's combination is bounded by its terms, not by the sum.
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d != torch.float64], ids=str)
 @pytest.mark.parametrize("name", NAMES)

@@ -12,6 +12,14 @@ STONE_FUNCTION S gap(const S& c, const S& square, double min_gap) {
   return at_least(1.0 - c * square, min_gap);
 }
 
+// alpha with its sign where `min_gap` is 0: beyond the boundary it is negative, and the product of two such is not.
+template <class S>
+STONE_FUNCTION S signed_gap(const S& c, const S& square, double min_gap) {
+  const S alpha = 1.0 - c * square;
+  const bool held = (min_gap > 0.0) & (value_of(alpha) < min_gap);
+  return choose(held, chain(alpha, min_gap, 0.0), alpha);
+}
+
 // Moebius addition's denominator after its guards is d + extra.
 template <class S>
 STONE_FUNCTION S denominator_extra(const S& d, double min_denominator, double offset) {
@@ -76,11 +84,11 @@ struct PoincareDist {
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
-    const S both = gap(c, m[Layout::kXX], guard[0]) * gap(c, m[Layout::kYY], guard[0]);
+    const S both = signed_gap(c, m[Layout::kXX], guard[0]) * signed_gap(c, m[Layout::kYY], guard[0]);
     const S apart = c * m[Layout::kBB];
     const S d = both + apart;
     const S extra = denominator_extra(d, guard[1], guard[2]);
-    const S rest = d * both + extra * (2.0 * d + extra);
+    const S rest = at_least(d * both + extra * (2.0 * d + extra), 0.0);
     return {{asinh_of_quotient(apart * d, rest, odds_at(guard[3])) * (2.0 / root(c))}};
   }
 };
@@ -153,7 +161,7 @@ struct ConformalFactor {
   static constexpr RowFormulaInfo kInfo{"conformal_factor", 1, {"x"}, 1, {"c"}, true, false, false, 1, {"min_gap"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
-    return {{2.0 / gap(s[0], m[Layout::kXX], guard[0])}};
+    return {{2.0 / signed_gap(s[0], m[Layout::kXX], guard[0])}};
   }
 };
 
