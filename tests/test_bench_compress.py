@@ -109,8 +109,8 @@ def test_the_command_writes_and_draws(monkeypatch, tmp_path):
         (["compress", "chain"], "compress runs by itself"),
         (["compress", "--resume"], "--resume goes on in a file: name it with --json"),
         (["compress", "--json", "/nowhere/a.json"], "--json: there is no folder"),
-        (["chain", "--plot", "a.png"], "--plot: only the suite compress has a picture"),
-        (["nope"], "choose from chain, hyperbolic, ops, regions, zoo, compress"),
+        (["chain", "--plot", "a.png"], "--plot: only the suites compress and growth have a picture"),
+        (["nope"], "choose from chain, hyperbolic, integrations, ops, regions, zoo, compress, growth"),
     ],
 )
 def test_what_the_command_refuses(arguments, message):
