@@ -89,6 +89,8 @@ def _shows(node: fx.Node) -> bool:
     if is_leaf(node) or len(node.all_input_nodes) != 1:
         return False
     operand = node.all_input_nodes[0].meta.get("val")
+    if not isinstance(node.meta.get("val"), torch.Tensor):
+        return False
     if isinstance(operand, torch.Tensor):
         # What may be a view, such as `contiguous` or `to`, is one only where it has the memory of its operand.
         strided = operand.layout == val(node).layout == torch.strided
@@ -102,6 +104,8 @@ def _fits(node: fx.Node) -> bool:
     """Whether a value is a real tensor of a fixed size that is not much larger than what it comes from."""
     tensor = node.meta.get("val")
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or "fold" in node.meta:
+        return False
+    if tensor.dim() == 0:  # a parameter of one number would cost more than it spares, and FSDP takes none
         return False
     if tensor.layout != torch.strided or not all(isinstance(size, int) for size in tensor.shape):
         return False
@@ -125,6 +129,7 @@ def _visit(node: fx.Node, split: bool, facts: Effects, context: Context) -> Site
         return replace(site, reason=reason)
     names = "+".join(dict.fromkeys(owner(leaf) for leaf in read))
     node.meta["fold"] = f"{names}.{node.name}"
+    node.meta["as_it_was"] = True  # nothing is composed and rounded, so that there is no range to watch
     steps = ", ".join(dict.fromkeys(call(each) for each in computed if not _shows(each)))
     return replace(
         site,

@@ -106,6 +106,8 @@ def outside(ranges: Sequence[Range], magnitudes: Sequence[torch.Tensor]) -> tupl
 def _roundings(root: fx.Node) -> Iterator[tuple[fx.Node, torch.dtype]]:
     """The float64 values that a fold is rounded from, with the dtypes that they are rounded to."""
     dtype = root.meta["val"].dtype
+    if "as_it_was" in root.meta:
+        return
     if dtype == torch.float64:
         if not is_view_of_leaf(root):
             yield root, dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ...graph.arguments import is_operator, named_arguments, packet
 from ...graph.effects import Effects, written_operands
@@ -153,6 +154,8 @@ class Reader:
         move = read_move(node, axis)
         if move is None or move.view:
             return move
+        if free_unbacked_symbols(val(node)) - free_unbacked_symbols(move.operand.tensor):
+            return None  # the data decide how many rows there are, and what follows asks this value for it
         if move.scales and not self._is_mapped(move.operand) and not self._is_carried(move.operand):
             return None  # nothing is gained by going on
         problem = self._numeric_problem(node, move.operand)
