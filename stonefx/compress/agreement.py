@@ -53,7 +53,7 @@ def kept(lost: int, gained: int, right: int, n: int, confidence: float) -> float
         confidence: that it is no less.
 
     >>> round(kept(0, 0, 500, 500, 0.95), 4), round(kept(2, 2, 480, 500, 0.95), 4)
-    (0.9938, 0.9892)
+    (0.994, 0.9906)
     """
     if right == n:
         # The share of right samples itself is no more than what is kept.

@@ -158,8 +158,25 @@ class Reader:
             return None  # the data decide how many rows there are, and what follows asks this value for it
         if move.scales and not self._is_mapped(move.operand) and not self._is_carried(move.operand):
             return None  # nothing is gained by going on
+        if move.scales and any(self._comes_from(each, move.operand.node) for each in move.beside):
+            return (
+                None  # a norm, or a map of hyperbolic geometry: a formula of its own, which later passes read
+            )
         problem = self._numeric_problem(node, move.operand)
         return Stops(node, move.operand, problem) if problem else move
+
+    def _comes_from(self, node: fx.Node, source: fx.Node) -> bool:
+        """Whether a value is computed from another one, through no linear map."""
+        stack, seen = [node], {node}
+        while stack:
+            current = stack.pop()
+            if current is source:
+                return True
+            if self._map(current) is None:
+                below = [each for each in current.all_input_nodes if each not in seen and not each < source]
+                seen.update(below)
+                stack += below
+        return False
 
     def _read_join(self, node: fx.Node, axis: int) -> Joins | Stops | None:
         if packet(node) is not aten.cat:
