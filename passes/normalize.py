@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph.arguments import is_operator, named_arguments, packet
+from .graph.arguments import DROPOUTS, is_operator, named_arguments, packet
 from .graph.effects import Effects, effects, storage, storages
 from .graph.nodes import val
 from .graph.shapes import is_row_major, same_layout
 from .site import Context, Site
 
 aten = torch.ops.aten
-_DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
 _VIEWS = (
     aten.alias,
     aten.view,
@@ -78,7 +77,7 @@ def _same_as(node: fx.Node, facts: Effects) -> fx.Node | None:
     source = node.all_input_nodes[0]
     if not isinstance(source.meta.get("val"), torch.Tensor):
         return None
-    if packet(node) in _DROPOUTS:
+    if packet(node) in DROPOUTS:
         return None if given["train"] else source
     if not same_layout(val(source), val(node)):
         return None

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import fx
 
+aten = torch.ops.aten
+DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+
 
 def named_arguments(node: fx.Node) -> dict[str, Any]:
     """Return every argument of an operator call by its schema name, with the defaults filled in.

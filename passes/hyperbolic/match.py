@@ -205,14 +205,20 @@ class _RowMatcher:
             guards["eps"] = float(f"{eps:.12g}")
         return Match("project", (Operand(self.vector),), curvature, guards)
 
+    def _over_sum(self, form: Form) -> tuple[float, Form] | None:
+        """The factor and the sum of a form `factor x / sum`; None for any other."""
+        ((monomial, coefficient),) = form.terms
+        rest = [f for f in monomial if f != (self.vector, Fraction(1))]
+        if len(rest) != 1 or rest[0][1] != -1 or self.algebra.atoms[rest[0][0]].kind != "sum":
+            return None
+        return coefficient, self.algebra.atoms[rest[0][0]].parts[0]
+
     def _to_klein(self, form: Form) -> Match | None:
         """`2 / (1 + c||x||^2) x`."""
         algebra = self.algebra
-        ((monomial, coefficient),) = form.terms
-        rest = [f for f in monomial if f != (self.vector, Fraction(1))]
-        if len(rest) != 1 or rest[0][1] != -1 or algebra.atoms[rest[0][0]].kind != "sum":
+        if (parts := self._over_sum(form)) is None:
             return None
-        denominator = algebra.scale(algebra.atoms[rest[0][0]].parts[0], 1.0)
+        coefficient, denominator = parts
         curvature = self._curvature_of(denominator, 1.0)
         if curvature is None:
             return None
@@ -224,11 +230,9 @@ class _RowMatcher:
     def _from_klein(self, form: Form) -> Match | None:
         """`x / (1 + sqrt(1 - c||x||^2))`."""
         algebra = self.algebra
-        ((monomial, coefficient),) = form.terms
-        rest = [f for f in monomial if f != (self.vector, Fraction(1))]
-        if len(rest) != 1 or rest[0][1] != -1 or algebra.atoms[rest[0][0]].kind != "sum":
+        if (parts := self._over_sum(form)) is None:
             return None
-        below = algebra.atoms[rest[0][0]].parts[0]
+        coefficient, below = parts
         plain = next((k for m, k in below if not m), 0.0)
         roots = [(m, k) for m, k in below if m]
         if len(below) != 2 or plain == 0 or len(roots) != 1:

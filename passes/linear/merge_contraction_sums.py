@@ -16,7 +16,7 @@ from ..refusal import PREDICTED, Refusal
 from ..site import Context, Site, refused_site
 from .algebra.bound import merge_bound
 from .algebra.values import Value, size_at
-from .build.replace import erase_dead
+from .build.replace import take_over
 from .contraction.contraction import Contraction
 from .contraction.fold import emit_run
 from .contraction.obstacle import contraction_obstacle
@@ -81,11 +81,7 @@ def _rewrite(found: Sum, site: Site, costs: Costs) -> Site:
     except Unrealizable:
         emit.sweep()
         raise
-    replaced = [output.all_input_nodes, *([node] for node in found.nodes() if node is not output)]
-    output.target, output.args, output.kwargs = result.target, result.args, result.kwargs
-    output.meta["val"] = val(result)
-    emit.sweep()
-    erase_dead(node for nodes in replaced for node in nodes)
+    take_over(output, result, emit, [node for node in found.nodes() if node is not output])
     count = sum(len(group) for group in found.groups)
     summed = max(extents(Run([group[0].product]))[2] for group in found.groups)
     return replace(

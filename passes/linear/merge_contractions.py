@@ -15,7 +15,7 @@ from ..refusal import PREDICTED, Refusal
 from ..site import Context, Site, refused_site
 from .algebra.bound import merge_bound
 from .algebra.values import Value
-from .build.replace import erase_dead
+from .build.replace import take_over
 from .contraction.contraction import Contraction
 from .contraction.fold import emit_run
 from .contraction.obstacle import contraction_obstacle
@@ -86,12 +86,7 @@ def _rewrite(run: Run, site: Site, costs: Costs) -> Site:
     except Unrealizable:
         emit.sweep()
         raise
-    inner = [step.node for step in run.steps[:-1]]
-    replaced = [output.all_input_nodes, *([node] for node in inner)]
-    output.target, output.args, output.kwargs = result.target, result.args, result.kwargs
-    output.meta["val"] = val(result)
-    emit.sweep()
-    erase_dead(node for nodes in replaced for node in nodes)
+    take_over(output, result, emit, [step.node for step in run.steps[:-1]])
     summed = extents(run)[2]
     return replace(
         site,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stonefx.benchmarks.compress.cases.pitch import tuned
 from stonefx.benchmarks.compress.packages import folder
 from stonefx.benchmarks.compress.rows import Row, Wanted
-from stonefx.benchmarks.compress.work import commit
 from stonefx.compress import compress
 
 CLIPS = {"calibrate": 96, "select": 240, "confirm": 720, "test": 480}
@@ -130,22 +130,7 @@ def fcpe_rows(wanted: Wanted) -> Iterator[Row]:
             min_accuracy=floor, metric=in_tune, cost="bytes", progress=False,
         )  # fmt: skip
         kept = _tested(small, own["test"])
-        yield Row(
-            case="fcpe",
-            arm="stonefx",
-            asked=f"floor {floor:g}",
-            ratio=stats.model_ratio,
-            metrics={
-                "kept on test": kept / dense,
-                "in tune": kept,
-                "dense in tune": dense,
-                "reached": float(bool(stats.reached)),
-            },
-            seconds=stats.seconds,
-            splits=CLIPS,
-            note="; ".join(stats.notes),
-            commit=commit(),
-        )
+        yield tuned("fcpe", floor, stats, kept, dense, CLIPS)
 
 
 def _tested(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:

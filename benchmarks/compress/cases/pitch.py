@@ -12,6 +12,7 @@ from stonefx.benchmarks.compress.packages import folder
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import commit
 from stonefx.compress import compress
+from stonefx.compress.stats import CompressionStats
 
 RATE, FRAME, BINS = 16_000, 1024, 360
 FRAMES = {"calibrate": 400, "select": 800, "confirm": 2000, "test": 2000}
@@ -92,22 +93,29 @@ def pitch_rows(wanted: Wanted) -> Iterator[Row]:
         )  # fmt: skip
         with torch.no_grad():
             kept = ((small(x).argmax(-1) - pitch).abs() <= 2.5).double().mean().item()
-        yield Row(
-            case="pitch",
-            arm="stonefx",
-            asked=f"floor {floor:g}",
-            ratio=stats.model_ratio,
-            metrics={
-                "kept on test": kept / dense,
-                "in tune": kept,
-                "dense in tune": dense,
-                "reached": float(bool(stats.reached)),
-            },
-            seconds=stats.seconds,
-            splits=FRAMES,
-            note="; ".join(stats.notes),
-            commit=commit(),
-        )
+        yield tuned("pitch", floor, stats, kept, dense, FRAMES)
+
+
+def tuned(
+    case: str, floor: float, stats: CompressionStats, kept: float, dense: float, splits: dict[str, int]
+) -> Row:
+    """The row of a compressed pitch tracker: the shares of frames in tune, its own and the original's."""
+    return Row(
+        case=case,
+        arm="stonefx",
+        asked=f"floor {floor:g}",
+        ratio=stats.model_ratio,
+        metrics={
+            "kept on test": kept / dense,
+            "in tune": kept,
+            "dense in tune": dense,
+            "reached": float(bool(stats.reached)),
+        },
+        seconds=stats.seconds,
+        splits=splits,
+        note="; ".join(stats.notes),
+        commit=commit(),
+    )
 
 
 def efficientnet_rows(wanted: Wanted) -> Iterator[Row]:

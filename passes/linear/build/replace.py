@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -49,12 +49,7 @@ def realize(decision: Decision) -> list[fx.Node]:
     except Unrealizable:
         emit.sweep()
         raise
-    replaced = [output.all_input_nodes, *([node] for node in inner)]
-    output.target, output.args, output.kwargs = current.target, current.args, current.kwargs
-    output.meta["val"] = val(current)
-    emit.sweep()
-    sizes.move(inner, given)
-    erase_dead(node for nodes in replaced for node in nodes)
+    take_over(output, current, emit, inner, lambda: sizes.move(inner, given))
     return list(dict.fromkeys(realizer.read))
 
 
@@ -79,6 +74,30 @@ def _as_before(emit: Emitter, current: fx.Node, decision: Decision, given: Seque
 
 def _examples(value: torch.Tensor) -> list[int]:
     return [size_at(size, None) for size in value.shape]
+
+
+def take_over(
+    output: fx.Node,
+    result: fx.Node,
+    emit: Emitter,
+    inner: Iterable[fx.Node],
+    before_erasing: Callable[[], None] = lambda: None,
+) -> None:
+    """Let an output node, with its name and its users, become the call of an emitted one, and erase what is left over.
+
+    Args:
+        output: the node.
+        result: the emitted node.
+        emit: what emitted it.
+        inner: the nodes between what is read and the output, which nothing needs any more if nothing else reads them.
+        before_erasing: moves what else reads them.
+    """
+    replaced = [*output.all_input_nodes, *inner]
+    output.target, output.args, output.kwargs = result.target, result.args, result.kwargs
+    output.meta["val"] = val(result)
+    emit.sweep()
+    before_erasing()
+    erase_dead(replaced)
 
 
 def erase_dead(nodes: Iterable[fx.Node]) -> None:

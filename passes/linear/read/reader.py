@@ -6,7 +6,7 @@ import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from ...graph.arguments import is_operator, named_arguments, packet
+from ...graph.arguments import DROPOUTS, is_operator, named_arguments, packet
 from ...graph.effects import Effects, written_operands
 from ...graph.nodes import val
 from ...graph.shapes import same_sizes
@@ -44,7 +44,6 @@ _NORMS = (
     aten.instance_norm,
     aten.native_layer_norm,
 )
-_DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
 _AFFINE_IN_PLACE = (aten.add_, aten.sub_, aten.mul_, aten.div_, aten.neg_)
 _COPIES = (aten.alias, aten.clone, aten.contiguous, aten.to, aten._to_copy)
 
@@ -191,7 +190,7 @@ class Reader:
         return Stops(node, operands[0], problem) if problem else Joins(node, operands)
 
     def _read_same(self, node: fx.Node, axis: int) -> Maps | Stops | None:
-        if packet(node) in _DROPOUTS:
+        if packet(node) in DROPOUTS:
             given = named_arguments(node)
             operand = Value(given["input"], axis)
             if not given["train"] or given["p"] == 0:
