@@ -60,17 +60,16 @@ def compile_time(model: nn.Module, inputs: dict[str, Any], inner: str = "inducto
         seconds += time.perf_counter() - start
         return compiled
 
-    before = len(stonefx.reports())
     torch.compiler.reset()
     stone_backend.compile_inner = timed
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with stone_backend.collected_reports() as made, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", stonefx.StonefxWarning)
             torch.compile(model, backend="stone", options={"inner": inner}, dynamic=False)(**inputs)
     finally:
         stone_backend.compile_inner = compile_inner
     by_pass: dict[str, float] = {}
-    for report in stonefx.reports()[before:]:
+    for report in made:
         for name, spent in report.seconds.items():
             by_pass[name] = by_pass.get(name, 0.0) + spent
     if not by_pass or not seconds:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from .tracing.names import is_gathered
 from .tracing.verbatim import is_verbatim
 
 _REPORTS: deque[Report] = deque(maxlen=64)
+_COLLECTORS: list[list[Report]] = []
 
 
 def last_report() -> Report:
@@ -57,8 +59,36 @@ def last_report() -> Report:
 
 
 def reports() -> list[Report]:
-    """The reports of the newest graphs compiled with `torch.compile(backend="stone")`, oldest first."""
+    """The reports of the newest 64 graphs compiled with `torch.compile(backend="stone")`, oldest first.
+
+    `collected_reports` has all that a block of code makes, however many.
+    """
     return list(_REPORTS)
+
+
+@contextmanager
+def collected_reports() -> Iterator[list[Report]]:
+    """The reports of the graphs compiled inside the block, oldest first; the list grows as they are made.
+
+    >>> model = torch.compile(torch.nn.Linear(2, 2), backend="stone", options={"inner": "eager"})
+    >>> with collected_reports() as made, torch.no_grad(), warnings.catch_warnings(action="ignore"):
+    ...     _ = model(torch.ones(1, 2))
+    >>> [report.backend["door"] for report in made]
+    ['compile']
+    """
+    made: list[Report] = []
+    _COLLECTORS.append(made)
+    try:
+        yield made
+    finally:
+        # By identity: two lists that hold the same reports are equal.
+        _COLLECTORS[:] = [other for other in _COLLECTORS if other is not made]
+
+
+def _record(report: Report) -> None:
+    _REPORTS.append(report)
+    for made in _COLLECTORS:
+        made.append(report)
 
 
 def stone(
@@ -96,7 +126,7 @@ def stone(
         )
 
     def reported(report: Report) -> None:
-        _REPORTS.append(report)
+        _record(report)
         check_required(report, chosen.require)
         warn_if_nothing(report)
 
@@ -135,7 +165,7 @@ def _compile_original(
 ) -> Callable[..., Any]:
     """Hand Dynamo's own graph to the inner compiler; the report's notes and a warning say why."""
     report = Report(notes=[f"the original graph runs: {error}"], backend=backend_facts("compile", options))
-    _REPORTS.append(report)
+    _record(report)
     check_required(report, options.require)
     warnings.warn(warning, StonefxWarning, 3)
     return compile_inner(gm, inputs, options.inner, mode)

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import stonefx
 from stonefx import nn as snn
+from stonefx.backend import collected_reports
 from stonefx.geometry import poincare
 
 warnings.simplefilter("ignore")
@@ -164,9 +165,9 @@ WRAPPED = {
 
 
 def reports_of(run: Callable[..., None], *args: Any) -> list[stonefx.Report]:
-    before = list(stonefx.reports())
-    run(*args)
-    return [report for report in stonefx.reports() if all(report is not old for old in before)]
+    with collected_reports() as made:
+        run(*args)
+    return made
 
 
 def check_as_they_are() -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import stonefx
+from stonefx.backend import collected_reports
 from stonefx.passes.pipeline import PIPELINE
 from stonefx.passes.site import Context, Site
 
@@ -25,11 +26,6 @@ INNERS = ["eager", "aot_eager", "inductor"]
 @pytest.fixture(autouse=True)
 def fresh_dynamo() -> None:
     torch._dynamo.reset()
-
-
-def since(before: list[stonefx.Report]) -> list[stonefx.Report]:
-    """The reports of compiles since then; only the newest are kept, so that counting would not do."""
-    return [report for report in stonefx.reports() if all(report is not old for old in before)]
 
 
 def chain(*widths: int) -> nn.Sequential:
@@ -67,13 +63,11 @@ def test_the_seed_chain_is_one_layer(inner: str, dynamic: bool) -> None:
     model = chain(*WIDTHS)
     fast = torch.compile(model, backend="stone", options={"inner": inner}, dynamic=dynamic)
     exact = copy.deepcopy(model).double()
-    before = list(stonefx.reports())
-    with torch.no_grad():
+    with collected_reports() as graphs, torch.no_grad():
         for batch in (8, 3, 17):
             x = torch.randn(batch, 128)
             truth = exact(x.double())
             assert (fast(x) - truth).abs().max() / truth.abs().max() <= 1e-6
-    graphs = since(before)
     assert len(graphs) == (1 if dynamic else 3)
     for report in graphs:
         assert report.backend["inner"] == inner
@@ -216,12 +210,11 @@ def test_the_report_of_each_graph_is_kept() -> None:
             torch._dynamo.graph_break()
             return self.second(x)
 
-    before = list(stonefx.reports())
     model = Breaks().eval()
     x = torch.randn(2, 8)
-    with torch.no_grad():
+    with collected_reports() as made, torch.no_grad():
         equal(compiled(model)(x), model(x))
-    paths = [site.module_path for report in since(before) for site in report.sites]
+    paths = [site.module_path for report in made for site in report.sites]
     assert paths == ["first", "second"]
 
 

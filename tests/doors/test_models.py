@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 import stonefx
+from stonefx.backend import collected_reports
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from models import MODELS
@@ -153,11 +154,10 @@ def cases() -> list[Any]:
 def test_compile_equals_eager(name: str, mode: str, sizes: str) -> None:
     model, inputs = ALL[name]()
     model.train(mode == "train")
-    before = list(stonefx.reports())
     compiled = torch.compile(model, backend="stone", options={"inner": "eager"})
     calls = [marked(inputs), resized(inputs, 5)] if sizes == "dynamic" else [inputs]
-    came = [run(model, compiled, call) for call in calls]
-    reports = [report for report in stonefx.reports() if all(report is not old for old in before)]
+    with collected_reports() as reports:
+        came = [run(model, compiled, call) for call in calls]
     assert mode == "eval" or not any(report.rewritten() for report in reports)
     if name == "bert_with_linear_head":
         head = [site for report in reports for site in report.sites if site.module_path.startswith("head")]

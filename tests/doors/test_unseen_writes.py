@@ -15,6 +15,7 @@ from torch import nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 import stonefx
+from stonefx.backend import collected_reports
 
 # The file of a test, and the model, to a function that doubles the weights or some of them.
 Share = Callable[[nn.Sequential, Path], Callable[[], Any]]
@@ -264,17 +265,16 @@ def test_one_graph_serves_weights_that_are_shared_and_others(inner: str) -> None
     originals = copy.deepcopy(blocks)
     blocks[1].share_memory()
     alias = blocks[2].layers[0].weight.data
-    before = list(stonefx.reports())
-    for block in blocks:
-        block.compile(backend="stone", options={"inner": inner})
-    for _ in range(2):
-        for block, original in zip(blocks, originals, strict=True):
-            assert_fresh(block, original)
-        blocks[1].layers[0].weight.data[3].mul_(2)
-        originals[1].layers[0].weight[3].mul_(2)
-        alias[3].mul_(2)
-        originals[2].layers[0].weight[3].mul_(2)
-    made = [report for report in stonefx.reports() if all(report is not old for old in before)]
+    with collected_reports() as made:
+        for block in blocks:
+            block.compile(backend="stone", options={"inner": inner})
+        for _ in range(2):
+            for block, original in zip(blocks, originals, strict=True):
+                assert_fresh(block, original)
+            blocks[1].layers[0].weight.data[3].mul_(2)
+            originals[1].layers[0].weight[3].mul_(2)
+            alias[3].mul_(2)
+            originals[2].layers[0].weight[3].mul_(2)
     assert len(made) == 1, "the instances no longer share one graph; the test shows nothing"
     assert made[0].rewritten("linear_chain") and len(made[0].notes) == 1
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import stonefx
+from stonefx.backend import collected_reports
 
 EAGER = {"inner": "eager"}
 
@@ -247,17 +248,16 @@ def test_one_graph_serves_several_instances_of_a_block() -> None:
     torch.manual_seed(0)
     blocks = [Block() for _ in range(3)]
     originals = copy.deepcopy(blocks)
-    before = list(stonefx.reports())
-    for block in blocks:
-        block.compile(backend="stone", options=EAGER)
-    for _ in range(2):
-        for block, original in zip(blocks, originals, strict=True):
-            assert_fresh(block, original)
-        for block, original in zip(blocks, originals, strict=True):
-            with torch.no_grad():
-                block.layers[0].weight.mul_(2)
-                original.layers[0].weight.mul_(2)
-    made = [report for report in stonefx.reports() if all(report is not old for old in before)]
+    with collected_reports() as made:
+        for block in blocks:
+            block.compile(backend="stone", options=EAGER)
+        for _ in range(2):
+            for block, original in zip(blocks, originals, strict=True):
+                assert_fresh(block, original)
+            for block, original in zip(blocks, originals, strict=True):
+                with torch.no_grad():
+                    block.layers[0].weight.mul_(2)
+                    original.layers[0].weight.mul_(2)
     assert len(made) == 1, "the instances no longer share one graph; the test shows nothing"
 
 

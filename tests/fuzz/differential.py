@@ -12,6 +12,7 @@ from random_program import Program
 from torch import nn
 
 import stonefx
+from stonefx.backend import collected_reports
 from stonefx.passes.verify import SLACK
 
 Tensors = list[torch.Tensor]
@@ -22,11 +23,6 @@ _DRAWS = 3
 
 class NoVerdict(Exception):
     """The program says nothing about stonefx: eager itself fails on it, or its float64 value is not finite."""
-
-
-def _since(before: list[stonefx.Report]) -> list[stonefx.Report]:
-    """The reports of compiles since then; only the newest are kept, so that counting would not do."""
-    return [report for report in stonefx.reports() if all(report is not old for old in before)]
 
 
 def mismatch(program: Program, door: str, inner: str = "eager") -> str | None:
@@ -41,16 +37,15 @@ def mismatch(program: Program, door: str, inner: str = "eager") -> str | None:
     """
     torch._dynamo.reset()
     first, second = (Expected(program, batch) for batch in _BATCHES)
-    before = list(stonefx.reports())
     module = program.module()
-    with warnings.catch_warnings():
+    with collected_reports() as made, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fast = opened(module, first.inputs, door, inner)
         problems = []
         for expected in (first, second):
             own = copy.deepcopy(fast) if door == "optimize" else fast
             came = run(own, expected.inputs, program.train, parameters=door == "compile")
-            reports = [fast.report] if door == "optimize" else _since(before)
+            reports = [fast.report] if door == "optimize" else made
             problems += [
                 expected.compare(came, [site.bound or 0.0 for r in reports for site in r.rewritten()])
             ]
