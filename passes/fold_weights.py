@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +12,6 @@ from .graph.effects import Effects, effects, storage, storages
 from .graph.nodes import val
 from .graph.weights import expressions, is_leaf, leaves, owner, weight_only_nodes
 from .linear.read.obstacles import call, kept_or_changed, trained
-from .refusal import Refusal
 from .site import Context, Site, refused_site
 
 # A value may be so many times as large as the weights that it is computed from, or have so many entries.
@@ -39,8 +37,7 @@ class WeightExpressions:
         found = [
             node for node in _found(graph) if storage(node) not in returned
         ]  # a caller may write to those
-        split = set() if context.follows else _split(graph, found)
-        return [_visit(node, node in split, facts, context) for node in found]
+        return [_visit(node, facts, context) for node in found]
 
 
 WEIGHT_EXPRESSIONS = WeightExpressions()
@@ -61,27 +58,6 @@ def _found(graph: fx.Graph) -> list[fx.Node]:
             if not is_leaf(node) and node not in folded and _fits(node):
                 found[node] = None
     return list(found)
-
-
-def _split(graph: fx.Graph, found: Sequence[fx.Node]) -> set[fx.Node]:
-    """Those of some expressions that read a weight which the graph goes on to read by another way as well.
-
-    Where nothing makes a fold again, the weight would change later, in training say, and the fold would not.
-    """
-    fixed = weight_only_nodes(graph)
-    folds = {node for node in graph.nodes if "fold" in node.meta} | set(found)
-    split: set[fx.Node] = set()
-    while True:
-        live: set[fx.Node] = set()
-        for node in reversed(list(graph.nodes)):
-            own = node not in fixed or any(user in live for user in node.users)
-            if own and (node not in folds or node in split):
-                live.add(node)
-        # A fold ends what is read of it; what is live below it is read by another way.
-        more = {node for node in found if node not in split and not live.isdisjoint(leaves([node]))}
-        if not more:
-            return split
-        split |= more
 
 
 def _shows(node: fx.Node) -> bool:
@@ -113,7 +89,7 @@ def _fits(node: fx.Node) -> bool:
     return tensor.numel() <= _SMALL or tensor.numel() * tensor.itemsize <= _GROWTH * known
 
 
-def _visit(node: fx.Node, split: bool, facts: Effects, context: Context) -> Site:
+def _visit(node: fx.Node, facts: Effects, context: Context) -> Site:
     read = leaves([node])
     computed = sorted(each for each in expressions([node]) if not is_leaf(each))
     site = refused_site(
@@ -123,7 +99,6 @@ def _visit(node: fx.Node, split: bool, facts: Effects, context: Context) -> Site
         context.denied.get(site.key, "")
         or (trained(read) if context.grad else "")
         or kept_or_changed([node], facts, context)
-        or (Refusal("split_weight", weight=", ".join(dict.fromkeys(map(owner, read)))) if split else "")
     )
     if reason:
         return replace(site, reason=reason)

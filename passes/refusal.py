@@ -89,7 +89,8 @@ CODES: dict[str, Code] = {
     "kept": Code("the weight {weight!r} is to be kept as it is", "Take it out of `keep=`."),
     "untraced": Code(
         "the weight {weight!r} is not folded: {why}",
-        "Give it memory of its own (`copy.deepcopy(model)`), or use `stonefx.optimize`, which copies.",
+        "Give it memory of its own: `copy.deepcopy(model)`; `stonefx.optimize` copies, and follows all weights with "
+        "`release=False`.",
     ),
     "weight_changed": Code("the weight {weight!r} is changed inside the graph by {operator}{at}"),
     "run_time_weight": Code(

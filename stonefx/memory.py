@@ -7,6 +7,7 @@ import sys
 import time
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def unseen_writers(weight: torch.Tensor) -> str:
@@ -23,7 +24,7 @@ def unseen_writers(weight: torch.Tensor) -> str:
     'its memory came from NumPy, DLPack, a file or torch.load, or went to NumPy, so that others may write it; \
 the weights of copy.deepcopy(model) are its own'
     """
-    if weight.layout != torch.strided or not torch._C._has_storage(weight):
+    if not has_memory(weight):
         return "it is no dense tensor with memory of its own"
     if weight.is_inference():
         return "it was made in inference mode, where no version counter tells of writes"
@@ -60,6 +61,30 @@ def holds_alone(weight: torch.Tensor, tries: int = 1) -> bool:
             return True
         time.sleep(0)
     return _holders(weight) == _ALONE
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has memory of its own, rather than tensors inside of it or none."""
+    dense = tensor.layout == torch.strided and torch._C._has_storage(tensor)
+    return dense and not is_traceable_wrapper_subclass(tensor) and tensor.device.type != "meta"
+
+
+def apart(first: torch.Tensor, *others: torch.Tensor) -> bool:
+    """Whether no entry of the others can lie in the memory between the first and the last entry of a tensor.
+
+    >>> rows = torch.ones(4, 3)
+    >>> apart(rows[:2], rows[2:]), apart(rows[:3], rows[2:])
+    (True, False)
+    """
+    start, end = _extent(first)
+    return all(end <= other[0] or other[1] <= start for other in map(_extent, others))
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    if not tensor.numel():
+        return 0, 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.itemsize
 
 
 def sample(tensor: torch.Tensor) -> memoryview:

@@ -23,8 +23,10 @@ from .optimized import (
     make_program,
     other_sizes_run,
     plain_twin,
+    returned_weights,
     row_major_arguments,
     run_preserved,
+    shared_weights,
     verify_whole,
     weight,
     with_free_batch,
@@ -372,7 +374,7 @@ def _parts(
                 continue
             chosen = replace(options, passes=tuple(name for name in options.passes if name not in FOLDING))
         capture = with_free_batch(capture, submodule, example)
-        parts.append(_Part(path, *_rewrite(submodule, capture, chosen, door), example))
+        parts.append(_Part(path, *_rewrite(submodule, capture, chosen, door, source), example))
     return parts, skipped
 
 
@@ -383,13 +385,19 @@ def _merged(reports: Mapping[str, Report], error: CaptureError, skipped: Iterabl
     return report
 
 
-def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -> tuple[Program, Report]:
+def _rewrite(
+    source: nn.Module, capture: Capture, options: Options, door: str, whole: nn.Module | None = None
+) -> tuple[Program, Report]:
+    """Rewrite a captured model, or a captured part of the `whole`."""
     values = {name: weight(source, path) for name, path in capture.weights.items()} | capture.constants
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
     unrewritten = inlined(capture.module)
-    report = rewrite_reported(capture.module, values, replace(options, passes=names), grad=False, door=door)
+    untraced = _untraced(source, capture, whole or source) if options.release else {}
+    report = rewrite_reported(
+        capture.module, values, replace(options, passes=names), grad=False, door=door, untraced=untraced
+    )
     report.notes += capture.notes
     program = make_program(capture, options.inner, rows, options.release)
     inference = inlined(capture.module)
@@ -404,6 +412,13 @@ def _rewrite(source: nn.Module, capture: Capture, options: Options, door: str) -
     report.weights = program.released
     program.notes = report.notes
     return program, report
+
+
+def _untraced(source: nn.Module, capture: Capture, whole: nn.Module) -> dict[str, str]:
+    """Why later writes to some weights would not reach a fold of them, of which nothing is left where it is made."""
+    returned = [capture.aliases.get(name, name) for name in returned_weights(capture.output)]
+    written = dict.fromkeys(returned, "the model returns it, so that others may write to it")
+    return shared_weights(whole, source) | written
 
 
 def _without_gradients(

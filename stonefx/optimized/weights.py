@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.modules import module as module_globals
 from torch.nn.utils.prune import BasePruningMethod
 
+from ..memory import apart, has_memory
+
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -89,6 +91,48 @@ class Reading:
             hook(self.holder, ())
         value: torch.Tensor = getattr(self.holder, self.leaf)
         return value
+
+
+def shared_weights(whole: nn.Module, part: nn.Module) -> dict[str, str]:
+    """Why a write to something else of a model changes a weight of a part of it, too, by the weight's name in the part.
+
+    One tensor under several names of the part is one weight, and is not shared for that.
+
+    >>> tied = nn.ModuleDict({"first": nn.Linear(2, 2), "second": nn.Linear(2, 2)})
+    >>> tied.second.weight = tied.first.weight
+    >>> shared_weights(tied, tied), shared_weights(tied, tied.first)
+    ({}, {'weight': "it is 'second.weight' as well, outside of the part that is optimized"})
+    """
+    modules = set(part.modules())
+    beyond = dict.fromkeys(module for module in whole.modules() if module not in modules)
+    names = {module: path for path, module in whole.named_modules()}
+    others = [
+        (f"{names[module]}.{leaf}".lstrip("."), tensor) for module in beyond for leaf, tensor in _held(module)
+    ]
+    outside = {id(tensor): name for name, tensor in reversed(others)}
+    own = [
+        (f"{path}.{leaf}".lstrip("."), tensor)
+        for path, module in part.named_modules(remove_duplicate=False)
+        for leaf, tensor in _held(module)
+    ]
+    places: dict[int, list[tuple[str, torch.Tensor]]] = {}
+    for name, tensor in {id(tensor): (name, tensor) for name, tensor in reversed(own + others)}.values():
+        if has_memory(tensor):
+            places.setdefault(tensor.untyped_storage().data_ptr(), []).append((name, tensor))
+    shared = {}
+    for name, tensor in own:
+        if id(tensor) in outside:
+            shared[name] = f"it is {outside[id(tensor)]!r} as well, outside of the part that is optimized"
+        elif has_memory(tensor):
+            for other, value in places[tensor.untyped_storage().data_ptr()]:
+                if value is not tensor and not apart(tensor, value):
+                    shared[name] = f"{other!r} lies in the same memory"
+    return shared
+
+
+def _held(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    held = {**module._parameters, **module._buffers}
+    return [(leaf, tensor) for leaf, tensor in held.items() if tensor is not None]
 
 
 def current_weight(module: nn.Module, name: str) -> torch.Tensor:

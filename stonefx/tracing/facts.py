@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..memory import apart
 from .arguments import Path, Weight
 
 # Questions about the process, by name.
@@ -95,24 +96,12 @@ class Fact:
         return f"{self.paths[0]}.{self.question}" + (f"({given})" if self.question in _METHODS else "")
 
 
-def _apart(first: torch.Tensor, *others: torch.Tensor) -> bool:
-    start, end = _extent(first)
-    return all(end <= other[0] or other[1] <= start for other in map(_extent, others))
-
-
-def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    if not tensor.numel():
-        return 0, 0
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.itemsize
-
-
 _QUESTIONS: dict[str, Callable[..., Any]] = {
     "isinstance": isinstance,
     "hasattr": hasattr,
     "__class__": type,
     "is": lambda first, second: first is second,
-    "apart": _apart,
+    "apart": apart,
     # Of tensors of the model: the last argument computes it.
     "decision": lambda *tensors: tensors[-1](*tensors[:-1]),
 }

@@ -737,7 +737,7 @@ def test_on_error_eager_returns_a_whole_model_after_a_late_failure(monkeypatch: 
     assert torch.equal(fast(probe), model(probe))
 
 
-def test_a_folded_weight_that_is_returned_stays() -> None:
+def test_a_weight_that_is_returned_stays_and_is_not_folded() -> None:
     class Returns(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -748,11 +748,20 @@ def test_a_folded_weight_that_is_returned_stays() -> None:
 
     model = Returns().eval()
     fast = stonefx.optimize(model, x())
-    assert fast.report.rewritten("linear_chain")
+    (site,) = fast.report.sites
+    assert site.reason == (
+        "the weight 'layers.0.weight' is not folded: the model returns it, so that others may write to it"
+    )
     probe = x()
     result, weight = fast(probe)
     equal(result, model(probe)[0])
     assert torch.equal(weight, model.layers[0].weight) and weight is fast.layers[0].weight
+    kept = stonefx.optimize(model, x(), release=False)
+    assert kept.report.rewritten("linear_chain")
+    with torch.no_grad():
+        for each in (kept, model):
+            each(probe)[1].mul_(2)
+        equal(kept(probe)[0], model(probe)[0])
 
 
 def test_a_submodule_called_folded_is_left_alone() -> None:
