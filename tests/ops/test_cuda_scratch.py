@@ -1,12 +1,12 @@
 """The CUDA kernels that need scratch memory, run on threads of the host as in test_cuda_source, against the CPU's."""
 
 import ctypes
-import subprocess
 
 import pytest
 import torch
+from host_cuda_library import host_cuda_library
 from operator_cases import overload, points, relative
-from test_cuda_source import CSRC, ELEMENTS, HERE, pointer, pytestmark, size  # noqa: F401  (the mark)
+from test_cuda_source import ELEMENTS, pointer, pytestmark, size  # noqa: F401  (the mark)
 
 C = 0.7
 CURVATURE = torch.tensor(C, dtype=torch.float64)
@@ -16,11 +16,7 @@ MODELS = ("poincare", "lorentz", "klein")
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    path = tmp_path_factory.mktemp("host_cuda") / "scratch.so"
-    includes = [f"-I{folder}" for folder in (HERE / "host_cuda", CSRC / "include", CSRC / "cuda")]
-    command = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas", *includes]
-    subprocess.run([*command, str(HERE / "host_cuda" / "exports_scratch.cpp"), "-o", str(path)], check=True)
-    return ctypes.CDLL(str(path))
+    return host_cuda_library("exports_scratch.cpp", tmp_path_factory)
 
 
 def empty(*shape, dtype=torch.float32):

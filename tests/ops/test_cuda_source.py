@@ -5,15 +5,12 @@ What only a device shows (launch limits, streams, speed) it cannot tell; wrong i
 
 import ctypes
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
+from host_cuda_library import host_cuda_library
 from operator_cases import LIMIT, ROW_MAPS, overload, points, relative
 
-HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
 ELEMENTS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 # (rows, dim): one lane, part of a warp, a whole one, rows that do not fit in registers, a whole block
 SHAPES = [(700, 3), (70, 8), (40, 64), (9, 131), (5, 1000), (4, 2056), (3, 5003)]
@@ -23,11 +20,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    path = tmp_path_factory.mktemp("host_cuda") / "kernels.so"
-    includes = [f"-I{folder}" for folder in (HERE / "host_cuda", CSRC / "include", CSRC / "cuda")]
-    command = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas", *includes]
-    subprocess.run([*command, str(HERE / "host_cuda" / "exports.cpp"), "-o", str(path)], check=True)
-    return ctypes.CDLL(str(path))
+    return host_cuda_library("exports.cpp", tmp_path_factory)
 
 
 def pointer(tensor):
