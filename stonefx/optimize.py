@@ -71,6 +71,8 @@ def optimize(
     were folded away, what needs one of them raises an error that names it; so does setting what the captured graph
     relies on: an attribute that forward read, a hook on a submodule, a submodule of another shape. What is changed
     inside of an attribute, such as an entry of a list or of a configuration, is not seen.
+    Messages that a process gives once (`warnings.warn`, cached logging such as `logger.warning_once`) come while the
+    model is optimized, and no more after that.
 
     With `release=False` all of that acts. Calls that were not captured, calls that want gradients of folded weights,
     and all calls after a change that the graph does not hold for run the original forward. The folds follow the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import logging
 import random
 import re
@@ -42,6 +43,20 @@ _SIDE_EFFECTS: dict[str, Any] = (
 )
 
 
+_CACHED = type(functools.lru_cache(len))
+
+
+def _given_once() -> dict[str, Any]:
+    """The setting with which Dynamo passes over messages that come once in a process: warnings, and cached logging.
+
+    A logger that speaks at every call is left to break the graph: what it says may depend on the call.
+    """
+    cached = {value for value in vars(logging.Logger).values() if isinstance(value, _CACHED)}
+    if hasattr(torch._dynamo.config, "ignore_logging_functions"):
+        return {"ignore_logging_functions": cached | {warnings.warn}}
+    return {"ignore_logger_methods": cached}  # torch 2.11 knows of loggers alone
+
+
 _LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 
@@ -59,6 +74,7 @@ def plain_dynamo(gradients: bool = True) -> Iterator[None]:
                 force_parameter_static_shapes=False,
                 error_on_recompile=False,
                 **_SIDE_EFFECTS,
+                **_given_once(),
             )
         )
         # Batch 1 then needs no special case: a graph that treats it apart says so in a guard.
