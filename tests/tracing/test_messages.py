@@ -47,7 +47,7 @@ def test_what_is_said_once_leaves_a_model_whole(say):
     model, x = Speaking(say).eval(), torch.randn(3, 8)
     from_module(model, (x,), {})
     fast = stonefx.optimize(model, x)
-    assert fast.report.rewritten("linear_chain") and not any("breaks" in note for note in fast.report.notes)
+    assert fast.report.rewritten("linear_chain") and not any("was not captured" in note for note in fast.report.notes)
     torch.testing.assert_close(fast(x), model(x))
 
 
@@ -61,7 +61,7 @@ def test_it_is_said_while_the_model_is_optimized(caplog):
 
 def test_what_is_said_at_every_call_still_is(caplog):
     fast = stonefx.optimize(Speaking(lambda x: log.warning("%s rows", x.shape[0])).eval(), torch.randn(3, 8))
-    assert any("breaks" in note for note in fast.report.notes)
+    assert any("was not captured" in note for note in fast.report.notes)
     caplog.clear()
     for rows in (2, 2, 5):
         fast(torch.randn(rows, 8))
