@@ -1,5 +1,8 @@
 """Weighted midpoints: sums of points, and what brings a sum back to its model. The sums are float64.
 
+Several midpoints of the same points, as in attention, are products of matrices: nothing of the size of weights times
+coordinates is made.
+
 Without points, or with weights that are all 0, a midpoint is the origin. Weights are not looked at, since that would
 wait for the device: one below 0 goes into the sums as it is, and where these are then no multiple of a point, the
 result means nothing.
@@ -21,6 +24,7 @@ from .bounds import of
 from .function import is_number, not_a_number, not_tensors
 
 _CONFORMAL_FACTOR = Caller("conformal_factor")
+_LORENTZ_CDIST = Caller("lorentz_cdist")
 _LORENTZ_PROJECT = Caller("lorentz_project")
 _PROJECT = Caller("project")
 
@@ -32,6 +36,38 @@ class _Sides(NamedTuple):
     shares: Tensor
     of_points: Tensor
     curvature: Tensor
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The weighted sum of what each point has, `[*batch, n, k]` to `[*batch, k]`."""
+        if not self.has_shared_points:
+            return (self.shares * values).sum(-2)
+        return self.shares[..., 0] @ (values.squeeze(-3) if values.dim() > 2 else values)
+
+    @property
+    def has_shared_points(self) -> bool:
+        """Whether the last of the batch dimensions is one of the weights alone."""
+        weights = self.shares.shape[:-2]
+        return bool(weights) and weights[-1] > 1 and (self.points.dim() == 2 or self.points.shape[-3] == 1)
+
+    def length(self, times: Tensor, space: Tensor) -> Tensor:
+        """The Minkowski length of the weighted sum of points of the hyperboloid of curvature -1, `[*batch, 1]`.
+
+        Args:
+            times, space: `[*batch, n, 1]` and `[*batch, n, dim]`.
+        """
+        # As many numbers for pairs of points as for points of each midpoint are no more to hold.
+        if self.has_shared_points and space.shape[-2] <= self.shares.shape[-3] * space.shape[-1]:
+            return self._length_by_pairs(torch.cat([times, space], -1))
+        return _length(self.shares, times, space / times)
+
+    def _length_by_pairs(self, points: Tensor) -> Tensor:
+        """`sqrt(sum w_i w_j cosh d_ij)`, whose terms are not negative where no weight is: `-<x, y> = cosh d(x, y)`."""
+        points = points.squeeze(-3) if points.dim() > 2 else points
+        products = _LORENTZ_CDIST(points, points, points.new_ones(())).cosh()
+        # Squares of small weights vanish, and a factor of all weights of a midpoint comes out of the root.
+        largest = _nonzero(self.shares.detach().abs().amax(-2)) if points.shape[-2] else 1.0
+        weights = self.shares[..., 0] / largest
+        return largest * _nonzero((weights @ products * weights).sum(-1, keepdim=True)).sqrt()
 
 
 def _prepare(function: str, points: Tensor, weights: Tensor | None, c: float | Tensor) -> _Sides:
@@ -138,27 +174,29 @@ def _into_ball(row: Tensor, c: Tensor, like: Tensor) -> Tensor:
 
 def gyromidpoint(points: Tensor, weights: Tensor | None, c: float | Tensor) -> Tensor:
     """`sum w g x / (D + sqrt(D^2 - c ||sum w g x||^2))`, `D = sum w (g - 1)`, `g` the conformal factor."""
-    wide, shares, of_points, curvature = _prepare("gyromidpoint", points, weights, c)
-    factor = _CONFORMAL_FACTOR(wide, of_points, min_gap=of(points).gap).unsqueeze(-1)
+    sides = _prepare("gyromidpoint", points, weights, c)
+    factor = _CONFORMAL_FACTOR(sides.points, sides.of_points, min_gap=of(points).gap).unsqueeze(-1)
     times = factor - 1  # (g - 1, sqrt(c) g x) is the point of the hyperboloid
-    length = _length(shares, times, of_points.sqrt() * wide * (factor / times))
-    total = (shares * factor * wide).sum(-2)
-    return _into_ball(total / ((shares * times).sum(-2) + length), curvature, points)
+    scaled = factor * sides.points
+    length = sides.length(times, sides.of_points.sqrt() * scaled)
+    return _into_ball(sides.sum(scaled) / (sides.sum(times) + length), sides.curvature, points)
 
 
 def einstein_midpoint(points: Tensor, weights: Tensor | None, c: float | Tensor) -> Tensor:
     """`sum w g x / sum w g`, `g = 1 / sqrt(1 - c ||x||^2)`."""
-    wide, shares, of_points, curvature = _prepare("einstein_midpoint", points, weights, c)
-    factor = _CONFORMAL_FACTOR(wide, of_points, min_gap=of(points).gap).unsqueeze(-1)
-    gamma = shares * (0.5 * factor).sqrt()
-    total = gamma.sum(-2)
-    return _into_ball((gamma * wide).sum(-2) / torch.where(total == 0, 1.0, total), curvature, points)
+    sides = _prepare("einstein_midpoint", points, weights, c)
+    factor = _CONFORMAL_FACTOR(sides.points, sides.of_points, min_gap=of(points).gap).unsqueeze(-1)
+    gamma = (0.5 * factor).sqrt()
+    total = sides.sum(gamma)
+    return _into_ball(
+        sides.sum(gamma * sides.points) / torch.where(total == 0, 1.0, total), sides.curvature, points
+    )
 
 
 def centroid(points: Tensor, weights: Tensor | None, c: float | Tensor) -> Tensor:
     """`s / sqrt(-c <s, s>)`, `s = sum w x`."""
-    wide, shares, of_points, curvature = _prepare("centroid", points, weights, c)
-    lifted = _LORENTZ_PROJECT(wide, of_points)
-    time, space = lifted[..., :1], lifted[..., 1:]
-    length = _length(shares, of_points.sqrt() * time, space / time)
-    return _LORENTZ_PROJECT((shares * lifted).sum(-2) / length, curvature).to(points.dtype)
+    sides = _prepare("centroid", points, weights, c)
+    lifted = _LORENTZ_PROJECT(sides.points, sides.of_points)
+    scaled = sides.of_points.sqrt() * lifted
+    length = sides.length(scaled[..., :1], scaled[..., 1:])
+    return _LORENTZ_PROJECT(sides.sum(lifted) / length, sides.curvature).to(points.dtype)

@@ -5,6 +5,7 @@ import math
 import mpmath as mp
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stonefx.geometry import klein, lorentz, poincare
 
@@ -45,8 +46,13 @@ def exact(name, points, weights, c):
 
 def error(name, points, weights, c):
     """The distance of the midpoint from the exact one, in units of 1 / sqrt(c)."""
+    return off(name, MIDPOINTS[name](points, weights, c), points, weights, c)
+
+
+def off(name, midpoint, points, weights, c):
+    """The distance of a point from the exact midpoint, in units of 1 / sqrt(c)."""
     with mp.workdps(120):
-        got = space_of(name, MIDPOINTS[name](points, weights, c).tolist(), c)
+        got = space_of(name, midpoint.tolist(), c)
         expected = exact(name, points, weights, c)
         product = time_of(got, c) * time_of(expected, c) - sum(
             a * b for a, b in zip(got, expected, strict=True)
@@ -94,6 +100,55 @@ def test_high_precision(name, c):
             leaves = points.requires_grad_(), weights.requires_grad_()
             gradients = torch.autograd.grad(MIDPOINTS[name](*leaves, c).sum(), leaves)
             assert all(gradient.isfinite().all() for gradient in gradients), radius
+
+
+@pytest.mark.parametrize("c", [0.3, 5.0])
+@EACH
+def test_several_midpoints_of_the_same_points(name, c):
+    """They are made by other sums than one midpoint is."""
+    for radius in RADII[name]:
+        for radii, angles, weights in clusters(radius):
+            points = at(name, radii, angles, c)
+            rows = torch.stack([weights, weights.flip(0), weights.square(), torch.ones_like(weights)])
+            midpoints = MIDPOINTS[name](points, rows, c)
+            rounding = 3 * EPS * math.exp(radius * (2 if name == "einstein_midpoint" else 1))
+            for midpoint, row in zip(midpoints, rows, strict=True):
+                assert off(name, midpoint, points, row, c) <= rounding, radius
+            leaves = points.requires_grad_(), rows.requires_grad_()
+            gradients = torch.autograd.grad(MIDPOINTS[name](*leaves, c).sum(), leaves)
+            assert all(gradient.isfinite().all() for gradient in gradients), radius
+
+
+class Largest(TorchDispatchMode):
+    """The number of entries of the largest tensor that an operation gives."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.entries = max(self.entries, result.numel())
+        return result
+
+
+@EACH
+@pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
+def test_attention_needs_no_memory_for_weights_times_coordinates(name, batch):
+    generator = torch.Generator().manual_seed(0)
+    rows = 0.1 * torch.randn(*batch, 12, 16, generator=generator, dtype=torch.float64)
+    points = (lorentz.project(rows) if name == "centroid" else rows).requires_grad_()
+    weights = torch.rand(*batch, 20, 12, generator=generator, dtype=torch.float64).requires_grad_()
+    shared = points.unsqueeze(-3) if batch else points
+    with Largest() as largest:
+        midpoints = MIDPOINTS[name](shared, weights)
+        gradients = torch.autograd.grad(midpoints.square().sum(), (points, weights))
+    assert largest.entries <= math.prod(batch) * 20 * 16
+    apart = torch.stack([MIDPOINTS[name](points, row) for row in weights.unbind(-2)], -2)
+    torch.testing.assert_close(midpoints, apart)
+    for gradient, expected in zip(
+        gradients, torch.autograd.grad(apart.square().sum(), (points, weights)), strict=True
+    ):
+        torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize("radius", [15.0, 20.0, 35.0, 60.0, 170.0])
@@ -148,6 +203,10 @@ def test_batches_weights_and_curvatures(name):
     # Several midpoints of the same points, weights that are integers, and weights times a number.
     several = MIDPOINTS[name](points[0, 0], weights)
     torch.testing.assert_close(several[1], MIDPOINTS[name](points[0, 0], weights[1]))
+    for factor in (1e-200, 1e200):
+        torch.testing.assert_close(MIDPOINTS[name](points[0, 0], factor * weights), several)
+    none = torch.zeros(3, 0, dtype=torch.float64)
+    assert torch.equal(MIDPOINTS[name](points[0, 0, :0], none), MIDPOINTS[name](points[0, 0], 0 * weights))
     twice = MIDPOINTS[name](points, torch.tensor([2, 0, 2, 2]))
     torch.testing.assert_close(twice, MIDPOINTS[name](points[..., [0, 2, 3], :]))
     torch.testing.assert_close(MIDPOINTS[name](points, 1e-200 * weights, c), together)

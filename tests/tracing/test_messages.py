@@ -47,7 +47,9 @@ def test_what_is_said_once_leaves_a_model_whole(say):
     model, x = Speaking(say).eval(), torch.randn(3, 8)
     from_module(model, (x,), {})
     fast = stonefx.optimize(model, x)
-    assert fast.report.rewritten("linear_chain") and not any("was not captured" in note for note in fast.report.notes)
+    assert fast.report.rewritten("linear_chain") and not any(
+        "was not captured" in note for note in fast.report.notes
+    )
     torch.testing.assert_close(fast(x), model(x))
 
 
