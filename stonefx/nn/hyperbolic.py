@@ -48,8 +48,8 @@ class HyperbolicLayer(nn.Module):
             requires a gradient.
     """
 
-    weight: Tensor
     coordinates: int  # of a point of the input
+    map_points: Callable[..., Tensor]  # the layer itself, on points of the dtype of its parameters
     log_curvature: Tensor | None
     fixed_curvature: Tensor | None
 
@@ -92,19 +92,22 @@ class HyperbolicLayer(nn.Module):
             TypeError: `x` is not a tensor.
             RuntimeError: points of another dtype, size or device.
         """
-        weight = self.weight
-        device = weight.device.type
+        return self.run(x)
+
+    def run(self, *points: Tensor, **options: Any) -> Tensor:
+        """Check points and map them, without autocast."""
+        # It has the dtype and the device of the parameters, and some layers have no others.
+        own = self.fixed_curvature if self.log_curvature is None else self.log_curvature
+        assert own is not None
+        device = own.device.type
         # There is no autocast on some devices, meta among them, and torch refuses to be asked about it.
         autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        arguments.points(type(self).__name__, x, self.coordinates, weight, converts=autocasts)
+        for x in points:
+            arguments.points(type(self).__name__, x, self.coordinates, own, converts=autocasts)
         if autocasts:
             with torch.autocast(device, enabled=False):
-                return self.map_points(x.to(weight.dtype))
-        return self.map_points(x)
-
-    def map_points(self, x: Tensor) -> Tensor:
-        """The layer itself, on points of the dtype of its parameters, without autocast."""
-        raise TypeError(f"{type(self).__name__} is not a layer: it defines no map_points")
+                return self.map_points(*(x.to(own.dtype) for x in points), **options)
+        return self.map_points(*points, **options)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> HyperbolicLayer:
         before = self.fixed_curvature
