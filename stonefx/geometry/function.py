@@ -83,6 +83,27 @@ def _is_tensor(given: Any) -> bool:
     return isinstance(given, Tensor) or hasattr(type(given), "__torch_function__")
 
 
+def along(x: Any, t: Any) -> Any:
+    """Points with the batch dimensions that the positions `t` on their lines have besides.
+
+    >>> along(torch.zeros(2), torch.linspace(0, 1, 5)[:, None]).shape
+    torch.Size([5, 2])
+    """
+    if (
+        not _is_tensor(t)
+        or not _is_tensor(x)
+        or t.dim() < 2
+        or t.shape[-1] != 1
+        or t.shape[:-1] == x.shape[:-1]
+    ):
+        return x
+    try:
+        batch = torch.broadcast_shapes(x.shape[:-1], t.shape[:-1])
+    except RuntimeError:  # what does not fit is for the operator to refuse
+        return x
+    return x.expand(*batch, *x.shape[-1:])
+
+
 def is_number(given: Any) -> bool:
     """Whether it is a tensor or a number, which a symbolic one of the compiler is too."""
     return isinstance(given, _NUMBERS) or _is_tensor(given)

@@ -11,7 +11,7 @@ from stonefx import ops
 
 from . import midpoints, poincare
 from .bounds import Bounds, of
-from .function import Function
+from .function import along, Function
 
 __all__ = [
     "add",
@@ -117,8 +117,8 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
 
     Args:
         x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
-        t: a finite float, or a floating tensor, 0-dim or broadcasting to `[*batch, 1]`; outside [0, 1] the line
-            goes on.
+        t: a finite float, or a floating tensor, 0-dim or broadcasting with `[*batch, 1]`, so that `[n, 1]` gives `n`
+            points of one line; outside [0, 1] the line goes on.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
@@ -129,7 +129,7 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
     >>> geodesic(torch.tensor([0.8, 0.0]), torch.tensor([0.0, 0.0]), 0.5)
     tensor([0.5000, 0.0000])
     """
-    return _GEODESIC(x, y, c, t)
+    return _GEODESIC(along(x, t), y, c, t)
 
 
 def einstein_midpoint(points: Tensor, weights: Tensor | None = None, c: float | Tensor = 1.0) -> Tensor:

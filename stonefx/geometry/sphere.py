@@ -11,7 +11,7 @@ from torch import Tensor
 from stonefx.ops.checks import shape
 from stonefx.ops.curvature import positive
 
-from .function import Function, is_number, not_a_number, not_tensors
+from .function import along, is_number, not_a_number, not_tensors, Function
 
 __all__ = ["cdist", "dist", "expmap", "geodesic", "logmap", "project"]
 
@@ -142,8 +142,8 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
 
     Args:
         x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
-        t: a finite float, or a floating tensor, 0-dim or broadcasting to `[*batch, 1]`; outside [0, 1] the circle
-            goes on.
+        t: a finite float, or a floating tensor, 0-dim or broadcasting with `[*batch, 1]`, so that `[n, 1]` gives `n`
+            points of one circle; outside [0, 1] it goes on.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
@@ -154,4 +154,4 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
     >>> geodesic(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
     tensor([0.7071, 0.7071])
     """
-    return _GEODESIC(x, y, c, t)
+    return _GEODESIC(along(x, t), y, c, t)

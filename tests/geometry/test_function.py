@@ -305,3 +305,23 @@ def test_rows_do_not_depend_on_their_batch(function: Function, dim: int, own_num
             torch.autograd.grad(result, part[:count], upstream[first:last]), gradients, strict=True
         ):
             assert torch.equal(mine, all_rows[first:last])
+
+
+@pytest.mark.parametrize("module", [poincare, lorentz, klein, sphere], ids=lambda module: module.__name__)
+def test_several_points_of_a_line(module):
+    """Positions may have batch dimensions that the ends do not have."""
+    lift = {lorentz: lorentz.project, sphere: sphere.project}.get(module, lambda x: x)
+    x, y = lift(torch.tensor([0.9, 0.3, 0.1])), lift(torch.tensor([-0.2, 0.5, 0.4]))
+    x, y = (x, y) if module in (lorentz, sphere) else (x * 0.5, y * 0.5)
+    t = torch.linspace(-0.5, 1.5, 5)
+    line = module.geodesic(x, y, t[:, None])
+    assert line.shape == (5, 3)
+    for position, point in zip(t, line, strict=True):
+        torch.testing.assert_close(point, module.geodesic(x, y, float(position)))
+    ends = torch.stack([y, x])
+    torch.testing.assert_close(module.geodesic(x, ends, t[:, None, None])[:, 0], line)
+    pairs = module.geodesic(ends[:, None], ends, t[:, None, None, None])
+    assert pairs.shape == (5, 2, 2, 3)
+    torch.testing.assert_close(pairs[:, 1, 0], line)
+    with pytest.raises(RuntimeError, match="t"):
+        module.geodesic(ends, ends, torch.ones(3, 1))

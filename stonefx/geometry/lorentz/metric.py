@@ -7,7 +7,7 @@ from torch import Tensor
 from stonefx import ops
 
 from .. import midpoints
-from ..function import Function
+from ..function import along, Function
 
 _INNER = Function("inner", "lorentz_inner", numbers=())
 _DIST = Function("dist", "lorentz_dist")
@@ -75,8 +75,8 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
 
     Args:
         x, y: points, `[*batch, 1 + dim]` of one floating dtype; their batch dimensions broadcast.
-        t: a finite float, or a floating tensor, 0-dim or broadcasting to `[*batch, 1]`; outside [0, 1] the line
-            goes on.
+        t: a finite float, or a floating tensor, 0-dim or broadcasting with `[*batch, 1]`, so that `[n, 1]` gives `n`
+            points of one line; outside [0, 1] the line goes on.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
@@ -87,7 +87,7 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
     >>> geodesic(torch.tensor([1.0, 0.0]), torch.tensor([1.25, 0.75]), 0.5)
     tensor([1.0607, 0.3536])
     """
-    return _GEODESIC(x, y, c, t)
+    return _GEODESIC(along(x, t), y, c, t)
 
 
 def centroid(points: Tensor, weights: Tensor | None = None, c: float | Tensor = 1.0) -> Tensor:

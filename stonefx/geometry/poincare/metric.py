@@ -8,7 +8,7 @@ from torch import Tensor
 from stonefx import ops
 from stonefx.ops.poincare_cdist import Mode
 
-from ..function import Function, is_number, not_a_number, not_tensors
+from ..function import along, is_number, not_a_number, not_tensors, Function
 
 _DIST = Function("dist", "poincare_dist", lambda b: {"min_gap": b.gap})
 _DIST0 = Function("dist0", "poincare_dist0", lambda b: {"min_gap": b.gap})
@@ -106,8 +106,8 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
 
     Args:
         x, y: points, `[*batch, dim]` of one floating dtype; their batch dimensions broadcast.
-        t: a finite float, or a floating tensor, 0-dim or broadcasting to `[*batch, 1]`; outside [0, 1] the line
-            goes on.
+        t: a finite float, or a floating tensor, 0-dim or broadcasting with `[*batch, 1]`, so that `[n, 1]` gives `n`
+            points of one line; outside [0, 1] the line goes on.
         c: curvature, a positive float, or a positive floating tensor, 0-dim or broadcasting to `[*batch, 1]`.
 
     Raises:
@@ -117,7 +117,7 @@ def geodesic(x: Tensor, y: Tensor, t: float | Tensor, c: float | Tensor = 1.0) -
     >>> geodesic(torch.tensor([0.5, 0.0]), torch.tensor([-0.5, 0.0]), 0.5)
     tensor([0., 0.])
     """
-    return _GEODESIC(x, y, c, t)
+    return _GEODESIC(along(x, t), y, c, t)
 
 
 def conformal_factor(x: Tensor, c: float | Tensor = 1.0) -> Tensor:
