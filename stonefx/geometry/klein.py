@@ -11,7 +11,7 @@ from stonefx import ops
 
 from . import midpoints, poincare
 from .bounds import Bounds, of
-from .function import along, Function
+from .function import Function, along
 
 __all__ = [
     "add",

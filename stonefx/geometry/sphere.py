@@ -11,7 +11,7 @@ from torch import Tensor
 from stonefx.ops.checks import shape
 from stonefx.ops.curvature import positive
 
-from .function import along, is_number, not_a_number, not_tensors, Function
+from .function import Function, along, is_number, not_a_number, not_tensors
 
 __all__ = ["cdist", "dist", "expmap", "geodesic", "logmap", "project"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from stonefx import ops
 
 from .. import midpoints
-from ..function import along, Function
+from ..function import Function, along
 
 _INNER = Function("inner", "lorentz_inner", numbers=())
 _DIST = Function("dist", "lorentz_dist")

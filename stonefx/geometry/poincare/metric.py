@@ -8,7 +8,7 @@ from torch import Tensor
 from stonefx import ops
 from stonefx.ops.poincare_cdist import Mode
 
-from ..function import along, is_number, not_a_number, not_tensors, Function
+from ..function import Function, along, is_number, not_a_number, not_tensors
 
 _DIST = Function("dist", "poincare_dist", lambda b: {"min_gap": b.gap})
 _DIST0 = Function("dist0", "poincare_dist0", lambda b: {"min_gap": b.gap})
