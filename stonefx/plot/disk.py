@@ -90,14 +90,15 @@ def one_disk(show: Any) -> Model:
     return disk_models(show)[0]
 
 
-def checked(points: Any, model: str, c: float, name: str = "points") -> Tensor:
-    """Points of a model as float64 points of the Poincaré disk, `[n, 2]`.
+def checked(points: Any, model: str, c: float, name: str = "points", plane: bool = True) -> Tensor:
+    """Points of a model as float64 points of the Poincaré disk, `[n, 2]`, or ball, `[n, dim]`.
 
     Args:
         points: `[n, 2]` in the Klein or Poincaré disk, `[n, 3]` on the hyperboloid, with the time first.
         model: "klein", "poincare" or "lorentz".
         c: curvature, positive.
         name: what messages call the points.
+        plane: no more than two dimensions will do.
 
     Raises:
         TypeError: `points` is no floating tensor.
@@ -109,10 +110,9 @@ def checked(points: Any, model: str, c: float, name: str = "points") -> Tensor:
         got = points.dtype if isinstance(points, Tensor) else type(points).__name__
         raise TypeError(f"expected {name} to be a floating tensor, got {got}")
     width = 3 if model == "lorentz" else 2
-    if points.dim() != 2 or points.shape[1] != width:
-        raise ValueError(
-            f"expected {name} of shape [n, {width}] for model {model!r}, got {list(points.shape)}"
-        )
+    if points.dim() != 2 or points.shape[1] < width or (plane and points.shape[1] > width):
+        wanted = f"[n, {width}]" if plane else f"[n, {width}] or wider"
+        raise ValueError(f"expected {name} of shape {wanted} for model {model!r}, got {list(points.shape)}")
     exact = points.detach().cpu().double()
     if not bool(exact.isfinite().all()):
         raise ValueError(f"expected finite {name}, got NaN or infinity in {_first(~exact.isfinite().all(1))}")

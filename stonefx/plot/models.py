@@ -14,7 +14,6 @@ from .disk import (
     BOUNDARY,
     COLORS,
     TITLES,
-    checked,
     curvature,
     draw_segments,
     empty_disk,
@@ -22,6 +21,7 @@ from .disk import (
     pyplot,
     segments,
 )
+from .reduction import Method, in_the_plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,15 +34,19 @@ def compare_models(
     c: float = 1.0,
     labels: Sequence[Any] | None = None,
     edges: Tensor | Iterable[tuple[int, int]] | None = None,
+    reduce: Method | None = None,
 ) -> Figure:
     """Draw points in the Klein disk, the Poincaré disk and on the hyperboloid, side by side.
 
     Args:
-        points: `[n, 2]` in the Klein or Poincaré disk, or `[n, 3]` on the hyperboloid with the time first.
+        points: `[n, 2]` in the Klein or Poincaré disk, or `[n, 3]` on the hyperboloid with the time first; with
+            `reduce` of any number of dimensions.
         model: the model that `points` are coordinates of.
         c: curvature, a positive number or 0-dim tensor.
         labels: a class for each point; each class has its colour and its line in the legend.
         edges: pairs of indices, drawn as geodesics.
+        reduce: "horopca" or "tangent" brings points of more than two dimensions into the plane, with their centroid at
+            the origin, see `reduce_points`; the figure says how much of the squared distances is kept.
 
     Returns:
         The figure.
@@ -58,12 +62,14 @@ def compare_models(
     ['Klein', 'Poincaré', 'Lorentz']
     """
     c = curvature(c)
-    ball = checked(points, model, c)
+    ball, caption = in_the_plane(points, model, c, reduce)
     if labels is not None and len(labels) != len(ball):
         raise ValueError(f"expected {len(ball)} labels, one a point, got {len(labels)}")
     pairs = index_pairs(edges, len(ball))
     figure = pyplot().figure(figsize=(12.6, 4.8), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.12)
+    if caption:
+        figure.suptitle(caption, fontsize="medium")
     disks = [figure.add_subplot(1, 3, place) for place in (1, 2)]
     space = figure.add_subplot(1, 3, 3, projection="3d")
     for axes, name in zip(disks, ("klein", "poincare"), strict=True):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from .disk import Model, checked, curvature, draw_segments, empty_disk, in_model, one_disk, panels, segments
+from .disk import Model, curvature, draw_segments, empty_disk, in_model, one_disk, panels, segments
 from .models import index_pairs
+from .reduction import Method, in_the_plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,11 +26,13 @@ def tree(
     root: int = 0,
     show: Model = "poincare",
     axes: Any = None,
+    reduce: Method | None = None,
 ) -> Figure:
     """Draw an embedded tree with its edges as geodesics and its nodes coloured by their depth.
 
     Args:
-        embedding: `[n, 2]` in the Klein or Poincaré disk, or `[n, 3]` on the hyperboloid with the time first.
+        embedding: `[n, 2]` in the Klein or Poincaré disk, or `[n, 3]` on the hyperboloid with the time first;
+            with `reduce` of any number of dimensions.
         edges: pairs of indices, `[m, 2]` or any iterable of pairs.
         model: the model that `embedding` is in.
         c: curvature, a positive number or 0-dim tensor.
@@ -37,6 +40,7 @@ def tree(
         root: the node of depth 0; nodes that no edge path reaches from it are grey.
         show: the disk model to show.
         axes: matplotlib axes to draw on; a new figure if left out.
+        reduce: "horopca" or "tangent" brings nodes of more than two dimensions into the plane, see `reduce_points`.
 
     Returns:
         The figure.
@@ -54,7 +58,7 @@ def tree(
     """
     c = curvature(c)
     show = one_disk(show)
-    ball = checked(embedding, model, c, "embedding")
+    ball, caption = in_the_plane(embedding, model, c, reduce, "embedding")
     pairs = index_pairs(edges, len(ball))
     if names is not None and len(names) != len(ball):
         raise ValueError(f"expected {len(ball)} names, one a node, got {len(names)}")
@@ -66,6 +70,8 @@ def tree(
         raise ValueError(f"expected root to be a node, 0 to {len(ball) - 1}, got {root}")
     figure, (panel,) = panels([show], axes, size=5.0)
     empty_disk(panel, show, c)
+    if caption:
+        panel.set_title(caption, fontsize="medium")
     lines = segments(ball[pairs[:, 0]], ball[pairs[:, 1]], show, c)
     draw_segments(panel, lines, colors="#8d8a84", linewidths=0.9, zorder=2)
     depth = depths(pairs, len(ball), root)

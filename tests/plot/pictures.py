@@ -54,6 +54,16 @@ def compare_models() -> Figure:
     return stonefx.plot.compare_models(placed, labels=labels, edges=edges)
 
 
+def reduced_models() -> Figure:
+    """The three rays and some noise in twelve dimensions."""
+    placed, labels, edges = points()
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(12, 12, generator=generator, dtype=torch.float64)).Q
+    noise = poincare.expmap0(0.1 * torch.randn(len(placed), 12, generator=generator, dtype=torch.float64))
+    wide = poincare.mobius_add(placed @ turn[:2], noise)
+    return stonefx.plot.compare_models(wide, labels=labels, edges=edges, reduce="horopca")
+
+
 def geodesics() -> Figure:
     angles = torch.linspace(0, 2 * torch.pi, 10, dtype=torch.float64)[:-1]
     ring = 0.93 * torch.stack([angles.cos(), angles.sin()], 1)
@@ -70,13 +80,16 @@ def tessellation() -> Figure:
 
 PICTURES = {each.__name__: each for each in (compare_models, geodesics, tree, tessellation)}
 
+# A search found it, which may end elsewhere on another machine.
+SEARCHED = {reduced_models.__name__: reduced_models}
+
 
 def draw(name: str, folder: Path) -> Path:
     """Draw one picture into a folder."""
     path = folder / f"{name}.png"
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        figure = PICTURES[name]()
+        figure = (PICTURES | SEARCHED)[name]()
         figure.savefig(path, dpi=80, metadata={"Software": None})
     pyplot.close(figure)
     return path
@@ -85,5 +98,5 @@ def draw(name: str, folder: Path) -> Path:
 if __name__ == "__main__":
     target = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2] / "docs" / "gallery")
     target.mkdir(parents=True, exist_ok=True)
-    for each in PICTURES:
+    for each in PICTURES | SEARCHED:
         print(draw(each, target))

@@ -100,7 +100,11 @@ def test_axes_may_be_given():
             ValueError,
             r"norm < 1 / sqrt\(c\) = 1; .* of row 0",
         ),
-        (lambda: stonefx.plot.compare_models(torch.zeros(2, 3)), ValueError, r"shape \[n, 2\].*got \[2, 3\]"),
+        (
+            lambda: stonefx.plot.compare_models(torch.zeros(2, 3)),
+            ValueError,
+            r"shape \[n, 2\].*got \[2, 3\]; reduce=",
+        ),
         (lambda: stonefx.plot.compare_models([[0, 0]]), TypeError, "floating tensor, got list"),
         (
             lambda: stonefx.plot.compare_models(torch.zeros(2, 2), c=-1.0),
