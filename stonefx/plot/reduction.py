@@ -113,11 +113,8 @@ def _horospherical_plane(x: Tensor, axes: Tensor) -> Tensor:
         axes: orthonormal directions to start from, `[2, dim]`.
     """
     chosen = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:_MOST]]
-    turns = [
-        (axes, torch.tensor(a, dtype=x.dtype))
-        for axes in (axes, axes.flip(0), -axes, -axes.flip(0))
-        for a in (0.3, math.pi / 4)
-    ]
+    angles = [torch.tensor(a, dtype=x.dtype) for a in (0.3, math.pi / 4)]
+    turns = [(each, a) for each in (axes, axes.flip(0), -axes, -axes.flip(0)) for a in angles]
     tried = []
     for found in turns:
         tried.append((float(_spread(horospherical(chosen, *found))), found))
@@ -140,8 +137,8 @@ def horospherical(x: Tensor, plane: Tensor, angle: Tensor) -> Tensor:
     The ideal points are `p = (1, cos a, s sin a)` for `s = 1, -1`. With `b = -<x, p>` and
     `n = (cos a, 1, 0) / sin a`, of length 1 and orthogonal to both,
     `y = (b_2 p_1 + b_1 p_2) / (2 sin^2 a) - t n`, where `t^2 = b_1 b_2 / sin^2 a - 1 >= 0` brings it onto the
-    hyperboloid. The sign is that of the origin, on whose side of the line between the ideal points all results lie: so no distance
-    grows, and what lies beyond that line is folded back.
+    hyperboloid. The sign is that of the origin, on whose side of the line between the ideal points all results lie: so
+    no distance grows, and what lies beyond that line is folded back.
 
     Args:
         x: points of the hyperboloid of curvature -1, `[n, 1 + dim]`.
