@@ -24,6 +24,7 @@ from stonefx.benchmarks.case import (
     Case,
     CaseResult,
     Settings,
+    median_interval,
     quartiles,
     relative_difference,
 )
@@ -38,6 +39,7 @@ def measure(
     spin: Callable[[], object] | None = None,
     quiet: float = math.inf,
     clock: Clock = time.perf_counter,
+    evict: Callable[[], object] = lambda: None,
     on_round: Callable[[], object] = lambda: None,
 ) -> CaseResult:
     """Time all arms of a case.
@@ -49,11 +51,12 @@ def measure(
         quiet: seconds that the spin takes on a quiet machine; where it never comes within twice of that, every
             round counts as disturbed.
         clock: seconds, monotonic.
+        evict: fills the caches with something else, where the settings want them cold.
         on_round: called after each round that was kept, for a progress bar.
 
     Returns:
-        Medians, quartiles, paired speed-ups and differences from float64. `noisy` is set where more than a
-        third of the rounds were disturbed.
+        Medians, quartiles, paired speed-ups with their intervals, and differences from float64. `noisy` is set where
+        more than a third of the rounds were disturbed.
 
     Raises:
         ValueError: the case has no arm, or an arm returns another shape than the truth.
@@ -72,26 +75,33 @@ def measure(
     gc.disable()
     try:
         with torch.set_grad_enabled(case.grad):
-            errors = {arm.name: _warm_up(arm, case.truth, settings.warmup) for arm in case.arms}
-            counts = {arm.name: _calibrate(arm.call, sample_seconds, clock, wait) for arm in case.arms}
-            rounds, disturbed = _rounds(case, settings, counts, spin, quiet, clock, wait, on_round)
+            warm = {arm.name: _warm_up(arm, case.truth, settings.warmup, clock, wait) for arm in case.arms}
+            counts = {arm.name: 1 for arm in case.arms}
+            if not settings.cold:
+                counts = {arm.name: _calibrate(arm.call, sample_seconds, clock, wait) for arm in case.arms}
+            rounds, disturbed = _rounds(case, settings, counts, spin, quiet, clock, wait, evict, on_round)
     finally:
         if collecting:
             gc.enable()
 
     samples = {arm.name: [one[arm.name] for one in rounds] for arm in case.arms}
     baseline = samples[case.arms[0].name]
-    arms = [
-        ArmResult(
-            name=name,
-            seconds=statistics.median(times),
-            quartiles=quartiles(times),
-            speedup=statistics.median(base / own for base, own in zip(baseline, times, strict=True)),
-            error=errors[name],
-            calls_per_sample=counts[name],
+    arms = []
+    for name, times in samples.items():
+        ratios = [base / own for base, own in zip(baseline, times, strict=True)]
+        first, error = warm[name]
+        arms.append(
+            ArmResult(
+                name=name,
+                seconds=statistics.median(times),
+                quartiles=quartiles(times),
+                speedup=statistics.median(ratios),
+                error=error,
+                calls_per_sample=counts[name],
+                interval=median_interval(ratios),
+                first_seconds=first,
+            )
         )
-        for name, times in samples.items()
-    ]
     result = CaseResult(
         name=case.name,
         arms=arms,
@@ -103,11 +113,17 @@ def measure(
     return replace(result, facts=case.facts(result)) if case.facts else result
 
 
-def _warm_up(arm: Arm, truth: Sequence[torch.Tensor], calls: int) -> float:
-    """Let compilers compile; the difference of the last result from the truth."""
-    for _ in range(max(calls, 1)):
+def _warm_up(
+    arm: Arm, truth: Sequence[torch.Tensor], calls: int, clock: Clock, wait: Callable[[], None]
+) -> tuple[float, float]:
+    """Let compilers compile; the seconds of the first call, and the difference of the last result from the truth."""
+    start = clock()
+    result = arm.call()
+    wait()
+    first = clock() - start
+    for _ in range(calls - 1):
         result = arm.call()
-    return relative_difference(result, truth)
+    return first, relative_difference(result, truth)
 
 
 def _calibrate(call: Callable[[], Any], seconds: float, clock: Clock, wait: Callable[[], None]) -> int:
@@ -140,6 +156,7 @@ def _rounds(
     quiet: float,
     clock: Clock,
     wait: Callable[[], None],
+    evict: Callable[[], object],
     on_round: Callable[[], object],
 ) -> tuple[list[dict[str, float]], int]:
     """Seconds of each arm by round, and how many rounds were thrown away.
@@ -159,7 +176,11 @@ def _rounds(
         arms = list(case.arms)
         order.shuffle(arms)
         before = _spin_seconds(spin, clock, wait)
-        times = {arm.name: _sample(arm.call, counts[arm.name], clock, wait) for arm in arms}
+        times = {}
+        for arm in arms:
+            if settings.cold:
+                evict()
+            times[arm.name] = _sample(arm.call, counts[arm.name], clock, wait)
         after = _spin_seconds(spin, clock, wait)
         fastest = min(fastest, before, after)
         taken.append((max(before, after), times))

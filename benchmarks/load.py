@@ -33,6 +33,27 @@ def parallel_spin(elements: int = 6 * _GRAIN) -> Callable[[], object]:
     return spin
 
 
+def cache_eviction(device: str = "cpu", size: int = 2**28) -> Callable[[], object]:
+    """A call that fills the caches of a device with zeros, and is done when it returns.
+
+    Args:
+        device: "cpu" or "cuda".
+        size: bytes, more than the last cache holds.
+
+    >>> cache_eviction(size=64)() is not None
+    True
+    """
+    buffer = torch.empty(size // 4, device=device)
+
+    def evict() -> torch.Tensor:
+        buffer.zero_()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return buffer
+
+    return evict
+
+
 def quiet_spin_seconds(
     elements: int = 6 * _GRAIN, repeats: int = 50, clock: Callable[[], float] = time.perf_counter
 ) -> float:

@@ -26,8 +26,17 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / limit:#.3g}".rstrip(".") + f" {unit}"
 
 
+def interval_text(interval: tuple[float, float]) -> str:
+    """An interval of ratios.
+
+    >>> interval_text((2.284, 2.351))
+    '2.28 to 2.35'
+    """
+    return " to ".join(f"{end:.2f}" for end in interval)
+
+
 def result_table(results: Sequence[CaseResult]) -> str:
-    """One table of all cases: time a call, spread (half the interquartile range), speed-up, error.
+    """One table of all cases: time a call, spread (half the interquartile range), first call, speed-up, error.
 
     Args:
         results: of one suite; the first arm of each case is the baseline of its speed-ups.
@@ -47,15 +56,26 @@ def result_table(results: Sequence[CaseResult]) -> str:
                     arm.name,
                     seconds_text(arm.seconds),
                     f"+-{50 * (high - low) / arm.seconds:.0f} %" if arm.seconds else "",
+                    "" if arm.first_seconds is None else seconds_text(arm.first_seconds),
                     f"{arm.speedup:.2f}x",
+                    "" if arm.interval is None or position == 0 else interval_text(arm.interval),
                     "nan" if math.isnan(arm.error) else f"{arm.error:.1e}",
                 )
             )
     table = tabulate(
         rows,
-        headers=("case", "arm", "time a call", "spread", f"vs {results[0].arms[0].name}", "error"),
+        headers=(
+            "case",
+            "arm",
+            "a call",
+            "spread",
+            "first call",
+            f"vs {results[0].arms[0].name}",
+            "95 %",
+            "error",
+        ),
         disable_numparse=True,
-        colalign=("left", "left", "right", "right", "right", "right"),
+        colalign=("left", "left", *("right",) * 6),
     )
     return "\n".join([table, *(_remark(result) for result in results if result.noisy)])
 
@@ -107,6 +127,8 @@ def _case(result: CaseResult, commit: str | None) -> dict[str, Any]:
                 "speedup": arm.speedup,
                 "error": arm.error if math.isfinite(arm.error) else str(arm.error),
                 "calls_per_sample": arm.calls_per_sample,
+                "interval": None if arm.interval is None else list(arm.interval),
+                "first_seconds": arm.first_seconds,
             }
             for arm in result.arms
         ],

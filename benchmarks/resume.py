@@ -66,6 +66,8 @@ def _result(case: dict[str, Any], commit: str | None) -> CaseResult:
                 speedup=arm["speedup"],
                 error=_number(arm["error"]),
                 calls_per_sample=arm["calls_per_sample"],
+                interval=tuple(arm["interval"]) if arm.get("interval") else None,
+                first_seconds=arm.get("first_seconds"),
             )
             for arm in case["arms"]
         ],

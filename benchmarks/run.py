@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from stonefx.benchmarks.case import Case, CaseResult, Planned, Settings
 from stonefx.benchmarks.harness import measure
-from stonefx.benchmarks.load import parallel_spin, quiet_spin_seconds
+from stonefx.benchmarks.load import cache_eviction, parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.suites import SUITES
 
 
@@ -17,10 +17,21 @@ class UnknownCase(ValueError):
 
 
 def measure_watched(
-    case: Case, settings: Settings | None = None, on_round: Callable[[], object] = lambda: None
+    case: Case,
+    settings: Settings | None = None,
+    on_round: Callable[[], object] = lambda: None,
+    device: str = "cpu",
 ) -> CaseResult:
     """Measure one case while watching for other programs on the cores; arguments as for `measure`."""
-    return measure(case, settings, spin=parallel_spin(), quiet=quiet_spin_seconds(), on_round=on_round)
+    cold = settings is not None and settings.cold
+    return measure(
+        case,
+        settings,
+        spin=parallel_spin(),
+        quiet=quiet_spin_seconds(),
+        evict=cache_eviction(device) if cold else lambda: None,
+        on_round=on_round,
+    )
 
 
 def run_suite(
@@ -56,7 +67,7 @@ def run_suite(
             bar.set_postfix_str(f"{item.name}, compiling")
             case = item.make() if isinstance(item, Planned) else item
             bar.set_postfix_str(case.name)
-            results.append(measure_watched(case, settings, bar.update))
+            results.append(measure_watched(case, settings, bar.update, device))
             on_result(results[-1])
     if unknown := [wanted for wanted in only if wanted not in seen]:
         raise UnknownCase(f"suite {name!r} has no case {unknown[0]!r}; it has {', '.join(seen)}")

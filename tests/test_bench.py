@@ -10,7 +10,7 @@ import torch
 
 from stonefx.benchmarks import Arm, Case, Settings, measure, result_document, result_table
 from stonefx.benchmarks.by_hand import merged
-from stonefx.benchmarks.case import ArmResult, CaseResult, relative_difference
+from stonefx.benchmarks.case import ArmResult, CaseResult, median_interval, relative_difference
 from stonefx.benchmarks.load import load_warning, parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.machine import machine_facts
 from stonefx.benchmarks.results import seconds_text
@@ -211,9 +211,81 @@ def result(error=1e-7, noisy=False):
 
 def test_table():
     lines = result_table([result()]).splitlines()
-    assert lines[0].split() == ["case", "arm", "time", "a", "call", "spread", "vs", "eager", "error"]
+    assert lines[0].split() == "case arm a call spread first call vs eager 95 % error".split()
     assert lines[2].split() == ["batch", "1", "eager", "20.0", "us", "+-0", "%", "1.00x", "1.0e-07"]
     assert lines[3].split() == ["stone", "4.00", "us", "+-0", "%", "5.00x", "1.0e-07"]
+    machine = FakeMachine()
+    arms = machine.arm("eager", 20e-6), machine.arm("stone", 4e-6)
+    measured = measure(case(*arms), Settings(rounds=20, seconds=100), clock=machine.clock)
+    line = result_table([measured]).splitlines()[3]
+    assert line.split() == "stone 4.00 us +-0 % 4.00 us 5.00x 5.00 to 5.00 0.0e+00".split()
+
+
+def test_the_first_call_is_timed_by_itself():
+    machine = FakeMachine()
+    seconds = iter([3.0])
+
+    def compiles_first():
+        machine.time += next(seconds, 1e-5)
+        return ONE
+
+    arms = machine.arm("eager", 2e-5), Arm(name="compiled", call=compiles_first)
+    measured = measure(case(*arms), Settings(rounds=10, seconds=100), clock=machine.clock)
+    assert measured.arms[1].first_seconds == pytest.approx(3.0)
+    assert measured.arms[1].seconds == pytest.approx(1e-5)
+
+
+def test_cold_samples_are_single_calls_behind_an_eviction():
+    machine = FakeMachine()
+
+    def evict():
+        machine.called.append("evict")
+        machine.time += 1.0
+
+    arms = machine.arm("eager", 20e-6), machine.arm("stone", 4e-6)
+    settings = Settings(rounds=10, seconds=1000, warmup=1, cold=True)
+    measured = measure(case(*arms), settings, clock=machine.clock, evict=evict)
+    assert [arm.calls_per_sample for arm in measured.arms] == [1, 1]
+    assert [arm.seconds for arm in measured.arms] == pytest.approx([20e-6, 4e-6])
+    rounds = machine.called[2:]
+    assert rounds[::2] == ["evict"] * 20 and rounds.count("stone") == 10
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 20, 100, 301, 1500])
+def test_an_interval_of_a_median_has_its_confidence(count):
+    """The chance that fewer than so many of `count` values lie below their median, from whole numbers."""
+    low, high = median_interval(range(count))
+    assert low + high == count - 1
+    beyond = 2 * sum(math.comb(count, k) for k in range(low + 1))
+    inner = 2 * sum(math.comb(count, k) for k in range(low + 2))
+    if count >= 6:
+        assert 20 * beyond <= 2**count < 20 * inner
+    else:
+        assert (low, high) == (0, count - 1)
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.3])
+def test_equal_arms_are_not_told_apart_and_a_slowdown_is_found(spread):
+    """On a machine whose speed wanders, and whose calls scatter with a long tail."""
+    inside = found = 0
+    for seed in range(200):
+        machine, noise = FakeMachine(), random.Random(seed)
+
+        def call(seconds, machine=machine, noise=noise):
+            machine.slowness = min(max(machine.slowness * math.exp(noise.gauss(0, 0.02)), 0.5), 2.0)
+            machine.time += seconds * machine.slowness * math.exp(abs(noise.gauss(0, spread)))
+            return ONE
+
+        arms = [
+            Arm(name=name, call=lambda seconds=seconds, call=call: call(seconds))
+            for name, seconds in (("A", 1e-3), ("again", 1e-3), ("slower", 1.1e-3))
+        ]
+        settings = Settings(rounds=100, seconds=1000, seed=seed)
+        _, again, slower = measure(case(*arms), settings, clock=machine.clock).arms
+        inside += again.interval[0] <= 1 <= again.interval[1]
+        found += slower.interval[1] < 1
+    assert inside >= 185
+    assert found >= (195 if spread == 0.02 else 100)
 
 
 def test_document_is_strict_json():
