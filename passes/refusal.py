@@ -104,11 +104,6 @@ CODES: dict[str, Code] = {
         "the weight {weight!r} goes through {operator} under autocast, where the dtype is chosen at run time",
         "Convert the model (`model.bfloat16()`) and call it without autocast.",
     ),
-    "split_weight": Code(
-        "a weight of {weight} is read beside what is computed from it, so that a value computed once would stay "
-        "behind when it changes",
-        "`stonefx.optimize(model, ..., release=False)` keeps all weights and computes such values again.",
-    ),
     "no_bias": Code("the term that {operator} adds is not a bias: it is not one weight a feature"),
     "statistics": Code("the statistics of {operator} are not buffers of the model"),
     # Numbers.

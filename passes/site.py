@@ -79,7 +79,6 @@ class Context:
         denied: keys of sites that `verify` undid; a pass reports them as refused with the given reason.
         keep: module paths, or patterns of them, whose weights are not to be merged.
         untraced: qualified names of weights that others may write without a trace, with the reason; they are kept too.
-        follows: folded weights are made again when the weights that they come from change.
         machine: the facts for the cost model (`stonefx.passes.cost.machine.Machine`); None for the defaults.
     """
 
@@ -88,7 +87,6 @@ class Context:
     denied: Mapping[str, str] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     untraced: Mapping[str, str] = field(default_factory=dict)
-    follows: bool = True
     machine: Any = None
 
     def keeps(self, weight: str) -> bool:

@@ -19,14 +19,14 @@ from .optimized import (
     OptimizedModule,
     PartlyOptimizedModule,
     Program,
+    held_elsewhere,
     kept_state,
     make_program,
     other_sizes_run,
+    overlapping_weights,
     plain_twin,
-    returned_weights,
     row_major_arguments,
     run_preserved,
-    shared_weights,
     verify_whole,
     weight,
     with_free_batch,
@@ -396,12 +396,13 @@ def _rewrite(
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
     unrewritten = inlined(capture.module)
-    untraced = _untraced(source, capture, whole or source) if options.release else {}
+    untraced = overlapping_weights(whole or source, source) if options.release else {}
     report = rewrite_reported(
         capture.module, values, replace(options, passes=names), grad=False, door=door, untraced=untraced
     )
     report.notes += capture.notes
-    program = make_program(capture, options.inner, rows, options.release)
+    held = held_elsewhere(whole or source, source)
+    program = make_program(capture, options.inner, rows, options.release, held)
     inference = inlined(capture.module)
     if inference is not None and unrewritten is not None:
         # Folded weights are shared with the graph for gradients, so that nothing more is folded here.
@@ -414,13 +415,6 @@ def _rewrite(
     report.weights = program.released
     program.notes = report.notes
     return program, report
-
-
-def _untraced(source: nn.Module, capture: Capture, whole: nn.Module) -> dict[str, str]:
-    """Why later writes to some weights would not reach a fold of them, of which nothing is left where it is made."""
-    returned = [capture.aliases.get(name, name) for name in returned_weights(capture.output)]
-    written = dict.fromkeys(returned, "the model returns it, so that others may write to it")
-    return shared_weights(whole, source) | written
 
 
 def _without_gradients(

@@ -53,7 +53,6 @@ def rewrite_reported(
         inner=options.inner,
         keep=options.keep,
         untraced=untraced or {},
-        follows=door == "compile" or not options.release,
         machine=machine_for(module, options.machine),
     )
     done = rewrite(module, options.passes, context, verifier)
