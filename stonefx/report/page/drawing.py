@@ -1,0 +1,180 @@
+"""A small drawing of some nodes of a graph: boxes, lines between them and where each goes; networkx lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from stonefx.passes.site import Site
+from stonefx.report.page.listed import Line
+
+_MOST = 24
+_LETTER, _ROW, _PAD = 7.2, 62, 10
+_BOX, _GAP = 38, 16
+
+
+@dataclass(frozen=True)
+class Box:
+    """A node: its operator, its type, its middle, and what it is: `input`, `weight`, `node` or `end`."""
+
+    title: str
+    type: str
+    kind: str
+    x: float
+    y: float
+    width: float
+    height: float = _BOX
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Boxes and the paths (of SVG) between them; equal drawings are equal, whatever their nodes are called."""
+
+    width: float
+    height: float
+    boxes: tuple[Box, ...]
+    paths: tuple[str, ...]
+    left_out: int = 0
+
+
+def nodes_before(site: Site, values: Mapping[str, Line]) -> list[str]:
+    """The values of a site in the graph before the passes, in its order."""
+    names = dict.fromkeys(f"%{name}" for name in (*site.nodes, site.output) if name)
+    return sorted((name for name in names if name in values), key=lambda name: values[name].number)
+
+
+def nodes_after(site: Site, values: Mapping[str, Line], before: Iterable[str]) -> list[str]:
+    """What computes the site's output now: from it back to what the site is given.
+
+    Args:
+        site: a site.
+        values: the lines of the graph after the passes, by name.
+        before: what the site reads in the graph before the passes.
+    """
+    given = {f"%{name}" for name in site.inputs} | set(before)
+    last = f"%{site.replacement or site.output or (site.nodes[-1] if site.nodes else '')}"
+    found: dict[str, None] = {}
+    stack = [last]
+    while stack and len(found) < 4 * _MOST:
+        name = stack.pop()
+        line = values.get(name)
+        if line is None or line.operator == "input" or name in found or (name in given and name != last):
+            continue
+        found[name] = None
+        if line.operator != "fold":
+            stack += line.reads
+    return sorted(found, key=lambda name: values[name].number)
+
+
+def draw(names: Iterable[str], values: Mapping[str, Line]) -> Drawing | None:
+    """Draw some values, with what they read as inputs above them; None where there is nothing to draw.
+
+    Args:
+        names: the values, in the order of the graph.
+        values: the lines of the graph by name.
+    """
+    import networkx
+
+    chosen = list(names)
+    shown = chosen[-_MOST:]
+    if not shown:
+        return None
+    graph = networkx.DiGraph()
+    for name in shown:
+        graph.add_node(name)
+        for read in values[name].reads:
+            # Weights are named in the formula; a drawing of them would be all weights.
+            if read.startswith("%") or (read in shown):
+                graph.add_edge(read, name)
+    places, rows = _places(graph)
+    widths = {name: _width(values.get(name), name, name in shown) for name in graph}
+    across = max(sum(widths.get(name, 0) + _GAP for name in row) for row in rows)
+    middle: dict[str, tuple[float, float]] = {}
+    for level, row in enumerate(rows):
+        ordered = sorted(row, key=lambda name: places[name])
+        left = (across - sum(widths.get(name, 0) + _GAP for name in ordered)) / 2
+        for name in ordered:
+            own = widths.get(name, 0) + _GAP
+            middle[name] = (round(left + own / 2, 1), level * _ROW + _BOX / 2 + 2)
+            left += own
+    users = {read for name in shown for read in values[name].reads}
+    boxes = []
+    for name in graph:
+        line, (x, y) = values.get(name), middle[name]
+        kind = "input" if name not in shown else "weight" if line and line.operator == "fold" else "node"
+        if name in shown and name not in users:
+            kind = "end"
+        boxes.append(Box(_title(line, name, name in shown), line.type if line else "", kind, x, y, widths[name]))
+    paths = tuple(_path(middle, edge) for edge in _routes(graph, rows))
+    height = len(rows) * _ROW - (_ROW - _BOX) + 4
+    return Drawing(round(across, 1), height, tuple(boxes), paths, len(chosen) - len(shown))
+
+
+def _places(graph):  # type: ignore[no-untyped-def]
+    """The place of each node within its row, and the rows, from what is given to what comes out.
+
+    An edge that passes rows has an invisible node in each, so that it goes around the boxes.
+    """
+    import networkx
+
+    level: dict[object, int] = {}
+    for number, generation in enumerate(networkx.topological_generations(graph)):
+        level.update(dict.fromkeys(generation, number))
+    # What is given stands right above what reads it.
+    for name in list(graph):
+        if graph.in_degree(name) == 0:
+            level[name] = min((level[user] for user in graph.successors(name)), default=1) - 1
+    full = networkx.DiGraph()
+    full.add_nodes_from(graph)
+    for start, end in graph.edges:
+        stops = [start, *((start, end, step) for step in range(level[start] + 1, level[end])), end]
+        for step, stop in enumerate(stops[1:-1], level[start] + 1):
+            level[stop] = step
+        networkx.add_path(full, stops)
+    networkx.set_node_attributes(full, {name: level[name] for name in full}, "level")
+    layout = networkx.multipartite_layout(full, subset_key="level", align="horizontal")
+    place = {name: float(position[0]) for name, position in layout.items()}
+    rows = [[name for name in full if level[name] == number] for number in range(max(level.values()) + 1)]
+    for row in [*rows, *reversed(rows), *rows]:
+        near = {
+            name: [place[other] for other in (*full.predecessors(name), *full.successors(name))] for name in row
+        }
+        centre = {name: sum(each) / len(each) if each else place[name] for name, each in near.items()}
+        ordered = sorted(row, key=lambda name: (centre[name], place[name]))
+        for name, new in zip(ordered, sorted(place[each] for each in row), strict=True):
+            place[name] = new
+    return place, rows
+
+
+def _routes(graph, rows):  # type: ignore[no-untyped-def]
+    passing: dict[tuple[object, object], list[object]] = {}
+    for row in rows:
+        for name in row:
+            if isinstance(name, tuple):
+                passing.setdefault((name[0], name[1]), []).append(name)
+    return [[start, *passing.get((start, end), []), end] for start, end in graph.edges]
+
+
+def _path(middle, stops):  # type: ignore[no-untyped-def]
+    """A smooth line from the lower edge of the first box to the upper edge of the last one."""
+    points = [middle[stop] for stop in stops]
+    (x, y), (end_x, end_y) = points[0], points[-1]
+    points = [(x, y + _BOX / 2), *points[1:-1], (end_x, end_y - _BOX / 2)]
+    steps = [f"M{points[0][0]:g} {points[0][1]:g}"]
+    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+        half = (y + to_y) / 2
+        steps.append(f"C{x:g} {half:g} {to_x:g} {half:g} {to_x:g} {to_y:g}")
+    return "".join(steps)
+
+
+def _title(line: Line | None, name: str, inside: bool) -> str:
+    if not inside or line is None:
+        return "input"
+    if line.operator == "fold":
+        return "folded weight"
+    return line.operator.removeprefix("aten.").split(".")[0] if line.operator.startswith("aten.") else line.operator
+
+
+def _width(line: Line | None, name: str, inside: bool) -> float:
+    longest = max(len(_title(line, name, inside)), len(line.type) if line else 0)
+    return round(longest * _LETTER + 2 * _PAD, 1)
