@@ -38,9 +38,24 @@ class Drawing:
 
 
 def nodes_before(site: Site, values: Mapping[str, Line]) -> list[str]:
-    """The values of a site in the graph before the passes, in its order."""
-    names = dict.fromkeys(f"%{name}" for name in (*site.nodes, site.output) if name)
-    return sorted((name for name in names if name in values), key=lambda name: values[name].number)
+    """The values of a site in the graph before the passes and those between them, in its order."""
+    named = {f"%{name}" for name in (*site.nodes, site.output) if name}
+    found = {name for name in named if name in values}
+    if not found:
+        return []
+    inside = [line for line in values.values() if line.name.startswith("%")]
+    first, last = (pick(values[name].number for name in found) for pick in (min, max))
+    between = [line for line in inside if first < line.number < last and line.operator != "input"]
+    # What is computed from one of them and read by another one.
+    behind = set(found)
+    for line in between:
+        if not behind.isdisjoint(line.reads):
+            behind.add(line.name)
+    ahead = set(found)
+    for line in sorted((values[name] for name in behind), key=lambda line: -line.number):
+        if line.name in ahead:
+            ahead.update(line.reads)
+    return sorted(behind & ahead, key=lambda name: values[name].number)
 
 
 def nodes_after(site: Site, values: Mapping[str, Line], before: Iterable[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,5 +52,13 @@ def _template() -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": short_number, "seconds": short_seconds}
+    environment.filters |= {"number": short_number, "seconds": short_seconds, "breakable": _breakable}
     return environment.get_template("page.html")
+
+
+def _breakable(name: str) -> Any:
+    """A name or path that may be broken behind its dots and underscores."""
+    import markupsafe
+
+    parts = re.split(r"(?<=[._/:])", name)
+    return markupsafe.Markup("<wbr>").join(parts)
