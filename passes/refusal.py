@@ -133,6 +133,11 @@ CODES: dict[str, Code] = {
         "verification: {problem}",
         "Nothing: the original runs. Report it if the weights are ordinary.",
     ),
+    # What is not linear.
+    "nonlinear": Code(
+        "{operator} between the maps is not a fixed linear map",
+        "Nothing where the model needs it: two linear maps can become one only where nothing stands between them.",
+    ),
     # Modes.
     "dropout": Code(
         "dropout with p={p} is active in between", "Call `model.eval()` before the model is optimized."

@@ -45,7 +45,7 @@ class Hyperbolic:
         accepted = _closed(found, reasons)
         sites = []
         for item in found:
-            site = _site(item, reasons[item.region.root])
+            site = _priced(_site(item, reasons[item.region.root]), item, context)
             if item in accepted:
                 _rewrite(item, site, context)
             sites.append(site)
@@ -111,6 +111,14 @@ def _site(item: Found, reason: str | None) -> Site:
         flops_after=flops_before(item.region),
         output=root.name,
     )
+
+
+def _priced(site: Site, item: Found, context: Context) -> Site:
+    """A site with the seconds of the formula and of its operator, where there is one."""
+    if isinstance(item.outcome, Match) and item.outcome.target in FORMULAS:
+        priced = price(item, context.inner, context.grad)
+        site.seconds_before, site.seconds_after = priced.saving, priced.cost
+    return site
 
 
 def _rewrite(item: Found, site: Site, context: Context) -> None:

@@ -99,7 +99,9 @@ def _one_place(
         regressions.append(f"{where}{line}: {lost} no longer rewritten{f': {because}' if because else ''}")
         return
     if len(done) > len(done_before):
-        improvements.append(f"{where}{_line(done[-1])}: {_counted(len(done) - len(done_before))} rewritten now")
+        improvements.append(
+            f"{where}{_line(done[-1])}: {_counted(len(done) - len(done_before))} rewritten now"
+        )
     elif fresh:
         said = "; ".join(dict.fromkeys(_said(site) for site in fresh))
         changes.append(f"{where}{_line(fresh[0])}: {said}")

@@ -83,7 +83,9 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
         )
     missing = [name for name in ("summary", "sites", "backend", *_SAME) if name not in document]
     if missing:
-        raise ValueError(f"expected a report as report.to_json() writes it, but {', '.join(missing)} is missing")
+        raise ValueError(
+            f"expected a report as report.to_json() writes it, but {', '.join(missing)} is missing"
+        )
     summary = document["summary"]
     before, after = (
         Totals(**{name: summary[f"{name}_{when}"] for name in ("parameters", "flops", "bytes")})

@@ -28,23 +28,23 @@ __all__ = ["SCHEMA", "Report", "Totals", "graph_text"]
 class Report:
     """What stonefx did to one model; `str` gives a table.
 
-    Args:
-        sites: every site that a pass looked at: rewritten, refused or near miss.
-        before: the graph before the passes, as `graph_text` writes it.
-        after: the graph after the passes.
-        notes: what was left out and why: submodules not captured, capture failures, graph breaks.
-        seconds: pass name -> seconds it took.
-        totals_before: parameters, FLOPs and bytes before the passes.
-        totals_after: the same after the passes.
-        backend: facts of the run: `door` ("optimize", "compile" or "explain"), `inner`, `torch`.
-        weights: name of each weight that is no part of the optimized module -> names of those that hold it now.
-        measured: seconds of a call `before` and `after`, where `measure` was asked for them.
+        Args:
+            sites: every site that a pass looked at: rewritten, refused or near miss.
+            before: the graph before the passes, as `graph_text` writes it.
+            after: the graph after the passes.
+            notes: what was left out and why: submodules not captured, capture failures, graph breaks.
+            seconds: pass name -> seconds it took.
+            totals_before: parameters, FLOPs and bytes before the passes.
+            totals_after: the same after the passes.
+            backend: facts of the run: `door` ("optimize", "compile" or "explain"), `inner`, `torch`.
+            weights: name of each weight that is no part of the optimized module -> names of those that hold it now.
+            measured: seconds of a call `before` and `after`, where `measure` was asked for them.
 
-    >>> print(Report(sites=[Site(pass_name="linear_chains", target="linear_chain", status="refused",
-    ...     reason="the value between the layers is returned", module_path="head", source="model.py:12")]))
-      sites  target        status    module    source
---  -------  ------------  --------  --------  -----------
-    1  linear_chain
+        >>> print(Report(sites=[Site(pass_name="linear_chains", target="linear_chain", status="refused",
+        ...     reason="the value between the layers is returned", module_path="head", source="model.py:12")]))
+          sites  target        status    module    source
+    --  -------  ------------  --------  --------  -----------
+        1  linear_chain
     """
 
     sites: list[Site] = field(default_factory=list)
@@ -110,7 +110,8 @@ class Report:
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """The whole record as JSON; written to `path` in one step where it is given.
 
-        `stonefx.report.json_schema()` is its JSON Schema. Numbers that JSON cannot hold are written as the strings "inf", "-inf" and "nan".
+        `stonefx.report.json_schema()` is its JSON Schema.
+        Numbers that JSON cannot hold are written as the strings "inf", "-inf" and "nan".
 
         Raises:
             FileNotFoundError: the folder of `path` does not exist.

@@ -178,7 +178,11 @@ def _weights(weights: Mapping[str, Sequence[str]]) -> list[str]:
     shown = list(sources.items())[:_MOST_WEIGHTS]
     lines = []
     for new, old in shown:
-        names = old if len(old) <= _MOST_NAMES else [*old[: _MOST_NAMES - 1], f"{len(old) - _MOST_NAMES + 1} more"]
+        names = (
+            old
+            if len(old) <= _MOST_NAMES
+            else [*old[: _MOST_NAMES - 1], f"{len(old) - _MOST_NAMES + 1} more"]
+        )
         lines += _wrapped(f"{', '.join(names)} -> {new}", "  ", "    ")
     if len(sources) > len(shown):
         lines.append(f"  and {len(sources) - len(shown)} more: report.weights")
@@ -187,7 +191,11 @@ def _weights(weights: Mapping[str, Sequence[str]]) -> list[str]:
 
 def _wrapped(text: str, indent: str = "", later: str | None = None) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent if later is None else later, break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent if later is None else later,
+        break_on_hyphens=False,
     )
 
 

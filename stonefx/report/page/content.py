@@ -120,7 +120,9 @@ def content_of(report: Report) -> Content:
         old = before.values(site)
         inside = nodes_before(site, old)
         new_values = after.values(site) if site.status == "rewritten" else {}
-        new = nodes_after(site, new_values, {read for name in inside for read in old[name].reads} - set(inside))
+        new = nodes_after(
+            site, new_values, {read for name in inside for read in old[name].reads} - set(inside)
+        )
         if site.status == "rewritten":
             _mark(left, number, (old[name].number for name in inside))
             _mark(right, number, (new_values[name].number for name in new))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from stonefx.passes.site import Site
 from stonefx.report.page.listed import Line
@@ -119,7 +120,9 @@ def draw(names: Iterable[str], values: Mapping[str, Line]) -> Drawing | None:
         kind = "input" if name not in shown else "weight" if line and line.operator == "fold" else "node"
         if name in shown and name not in users:
             kind = "end"
-        boxes.append(Box(_title(line, name, name in shown), line.type if line else "", kind, x, y, widths[name]))
+        boxes.append(
+            Box(_title(line, name, name in shown), line.type if line else "", kind, x, y, widths[name])
+        )
     paths = tuple(_path(middle, edge) for edge in _routes(graph, rows))
     height = len(rows) * _ROW - (_ROW - _BOX) + 4
     return Drawing(round(across, 1), height, tuple(boxes), paths, len(chosen) - len(shown))
@@ -152,7 +155,8 @@ def _places(graph):  # type: ignore[no-untyped-def]
     rows = [[name for name in full if level[name] == number] for number in range(max(level.values()) + 1)]
     for row in [*rows, *reversed(rows), *rows]:
         near = {
-            name: [place[other] for other in (*full.predecessors(name), *full.successors(name))] for name in row
+            name: [place[other] for other in (*full.predecessors(name), *full.successors(name))]
+            for name in row
         }
         centre = {name: sum(each) / len(each) if each else place[name] for name, each in near.items()}
         ordered = sorted(row, key=lambda name: (centre[name], place[name]))
@@ -176,7 +180,7 @@ def _path(middle, stops):  # type: ignore[no-untyped-def]
     (x, y), (end_x, end_y) = points[0], points[-1]
     points = [(x, y + _BOX / 2), *points[1:-1], (end_x, end_y - _BOX / 2)]
     steps = [f"M{points[0][0]:g} {points[0][1]:g}"]
-    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+    for (x, y), (to_x, to_y) in pairwise(points):
         half = (y + to_y) / 2
         steps.append(f"C{x:g} {half:g} {to_x:g} {half:g} {to_x:g} {to_y:g}")
     return "".join(steps)
@@ -187,7 +191,11 @@ def _title(line: Line | None, name: str, inside: bool) -> str:
         return "input"
     if line.operator == "fold":
         return "folded weight"
-    return line.operator.removeprefix("aten.").split(".")[0] if line.operator.startswith("aten.") else line.operator
+    return (
+        line.operator.removeprefix("aten.").split(".")[0]
+        if line.operator.startswith("aten.")
+        else line.operator
+    )
 
 
 def _width(line: Line | None, name: str, inside: bool) -> float:

@@ -39,7 +39,9 @@ class Line:
 
 _VALUE = re.compile(r"\s*(\S+?)(?:: ([a-z]\w*(?:\[.*?\])?))? = (\S+?)(?:\((.*)\))?(?:  # .*)?$")
 _HEADING = re.compile(r"(\s*)(\S.*):$")
-_REFERENCE = re.compile(r"%[\w.]+|[A-Za-z_][\w.]*(?:\+[A-Za-z_0-9][\w.]*)*|\d+(?:\.\d+)*\.[A-Za-z_][\w.]*(?:\+[\w.]+)*")
+_REFERENCE = re.compile(
+    r"%[\w.]+|[A-Za-z_][\w.]*(?:\+[A-Za-z_0-9][\w.]*)*|\d+(?:\.\d+)*\.[A-Za-z_][\w.]*(?:\+[\w.]+)*"
+)
 
 
 def read_listing(text: str) -> list[Line]:
@@ -84,7 +86,9 @@ class Listing:
         """The lines by name, of the part of the model that a site stands in."""
         inside = [part for part in self._parts if not part or f"{site.module_path}.".startswith(f"{part}.")]
         names = {f"%{name}" for name in (*site.nodes, site.output) if name}
-        best = max(inside or list(self._parts), key=lambda part: len(names & self._parts[part].keys()), default="")
+        best = max(
+            inside or list(self._parts), key=lambda part: len(names & self._parts[part].keys()), default=""
+        )
         return self._parts.get(best, {})
 
 
