@@ -4,6 +4,7 @@ from stonefx.report.compare import Comparison
 from stonefx.report.document import json_schema
 from stonefx.report.files import replaced_atomically, write_atomically
 from stonefx.report.listing import graph_text
+from stonefx.report.publish import publish
 from stonefx.report.record import Report
 from stonefx.report.totals import Totals, graph_totals
 
@@ -14,6 +15,7 @@ __all__ = [
     "graph_text",
     "graph_totals",
     "json_schema",
+    "publish",
     "replaced_atomically",
     "write_atomically",
 ]

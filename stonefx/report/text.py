@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 _HEADERS = ("", "sites", "target", "status", "module", "source")
-_MOST_WEIGHTS, _MOST_NAMES = 8, 4
+_MOST_WEIGHTS, _MOST_NAMES = 4, 4
 _COLOURS = {"rewritten": "\x1b[32m", "refused": "\x1b[33m", "near miss": "\x1b[35m"}
 _FAINT, _PLAIN = "\x1b[2m", "\x1b[0m"
 

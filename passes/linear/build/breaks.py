@@ -8,10 +8,11 @@ from itertools import pairwise
 
 import torch
 from torch import fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ...graph.arguments import packet
 from ...graph.nodes import val
-from ...graph.shapes import same_sizes
+from ...graph.shapes import same_size, same_sizes
 from ...graph.weights import leaves
 from ...refusal import Refusal
 from ...site import Site, refused_site
@@ -49,7 +50,7 @@ def breaks(
             if reason:
                 told.add(node)
                 site = _site(below, after.value.node, reason, reader, builder)
-                if site.code != "nonlinear":  # without what is not linear it would be another model
+                if _curable(site):
                     site = _priced(site, below, after.value.node, planned, reader, builder)
                 yield after.value.node, site
     yield from _broken_maps(graph, told, reader, builder)
@@ -74,27 +75,40 @@ def _reason(leaf: Tree, reader: Reader, builder: Builder) -> tuple[str, Value]:
         crosses = reading.is_map or has_map(reader, reading.operand, builder)
         return (reading.reason if crosses else ""), value
     if reading is None:
-        return _nonlinear(value, reader, builder)
+        return _nonlinear(value, reader)
     if not builder.shared(value.node) or not has_map(reader, value, builder):
         return "", value
     return shared_reason(value.node, builder), value
 
 
-def _nonlinear(value: Value, reader: Reader, builder: Builder) -> tuple[str, Value]:
-    """Why nothing is merged through a value that is not affine, where it is computed entry by entry from a map."""
+def _curable(site: Site) -> bool:
+    """Whether the model could be the same without what stands in the way: only then there is something to save."""
+    if site.code == "norm":
+        return "batch_norm" in str(site.figures["operator"])
+    return site.code not in ("nonlinear", "data_rows")
+
+
+def _nonlinear(value: Value, reader: Reader) -> tuple[str, Value]:
+    """Why nothing is merged through a value that is not affine in a map of features that it is computed from."""
     node = value.node
-    if node.op == "call_function" and node not in reader.fixed and packet(node) not in _SUMS:
-        for operand in node.all_input_nodes:
-            below = Value(operand, value.axis)
-            tensor = operand.meta.get("val")
-            if (
-                isinstance(tensor, torch.Tensor)
-                and operand not in reader.fixed
-                and same_sizes(tensor.shape, val(node).shape)
-                and has_map(reader, below, builder)
-            ):
-                return Refusal("nonlinear", operator=call(node)), below
+    if node.op != "call_function" or node in reader.fixed or packet(node) in _SUMS:
+        return "", value
+    for operand in node.all_input_nodes:
+        below, tensor = Value(operand, value.axis), operand.meta.get("val")
+        if not isinstance(tensor, torch.Tensor) or operand in reader.fixed:
+            continue
+        code = "nonlinear" if same_sizes(tensor.shape, val(node).shape) else ""
+        if not code and _picks_rows(val(node), tensor, value.axis):
+            code = "data_rows"
+        if code and reader.is_mapped(below):
+            return Refusal(code, operator=call(node)), below
     return "", value
+
+
+def _picks_rows(result: torch.Tensor, operand: torch.Tensor, axis: int) -> bool:
+    """Whether a value has the features of its operand, and rows that only the data count."""
+    counted = free_unbacked_symbols(result) - free_unbacked_symbols(operand)
+    return bool(counted) and result.dim() == operand.dim() and same_size(result.shape[axis], operand.shape[axis])
 
 
 def shared_reason(node: fx.Node, builder: Builder) -> str:

@@ -120,9 +120,7 @@ def content_of(report: Report) -> Content:
         old = before.values(site)
         inside = nodes_before(site, old)
         new_values = after.values(site) if site.status == "rewritten" else {}
-        new = nodes_after(
-            site, new_values, {read for name in inside for read in old[name].reads} - set(inside)
-        )
+        new = nodes_after(site, new_values, old)
         if site.status == "rewritten":
             _mark(left, number, (old[name].number for name in inside))
             _mark(right, number, (new_values[name].number for name in new))
@@ -147,7 +145,7 @@ def content_of(report: Report) -> Content:
 
 
 def left_on_the_table(sites: Iterable[Site]) -> list[Kind]:
-    """The refused sites and near misses by kind: what would save most first, then those with a cure.
+    """The refused sites and near misses by kind: what would save most first, then those of which something can be done.
 
     >>> slow = Site(pass_name="p", target="t", status="refused", seconds_before=2.0, seconds_after=1.0)
     >>> near = Site(pass_name="p", target="u", status="near miss")
@@ -155,7 +153,12 @@ def left_on_the_table(sites: Iterable[Site]) -> list[Kind]:
     [1.0, 0.0]
     """
     found = [kind for kind in kinds(sites) if kind.first.status != "rewritten"]
-    return sorted(found, key=lambda kind: (-kind.saving, not getattr(kind.first.reason, "cure", "")))
+    return sorted(found, key=lambda kind: (-kind.saving, not _curable(kind.first)))
+
+
+def _curable(site: Site) -> bool:
+    cure = site.reason.cure if isinstance(site.reason, Refusal) else ""
+    return bool(cure) and not cure.startswith("Nothing")
 
 
 def _mark(lines: dict[int, tuple[int, ...]], site: int, numbers: Iterable[int]) -> None:

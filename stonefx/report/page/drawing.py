@@ -59,15 +59,16 @@ def nodes_before(site: Site, values: Mapping[str, Line]) -> list[str]:
     return sorted(behind & ahead, key=lambda name: values[name].number)
 
 
-def nodes_after(site: Site, values: Mapping[str, Line], before: Iterable[str]) -> list[str]:
+def nodes_after(site: Site, values: Mapping[str, Line], before: Mapping[str, Line]) -> list[str]:
     """What computes the site's output now: from it back to what the site is given.
 
     Args:
         site: a site.
         values: the lines of the graph after the passes, by name.
-        before: what the site reads in the graph before the passes.
+        before: the lines of the graph before them; a value that it has outside of the site is given.
     """
-    given = {f"%{name}" for name in site.inputs} | set(before)
+    inside = set(nodes_before(site, before))
+    given = {f"%{name}" for name in site.inputs} | (before.keys() - inside)
     last = f"%{site.replacement or site.output or (site.nodes[-1] if site.nodes else '')}"
     found: dict[str, None] = {}
     stack = [last]
@@ -98,9 +99,9 @@ def draw(names: Iterable[str], values: Mapping[str, Line]) -> Drawing | None:
     graph = networkx.DiGraph()
     for name in shown:
         graph.add_node(name)
-        for read in values[name].reads:
-            # Weights are named in the formula; a drawing of them would be all weights.
-            if read.startswith("%") or (read in shown):
+        # Weights are named in the formula; a drawing of them would be all weights.
+        for read in values[name].reads if values[name].operator != "fold" else ():
+            if read.startswith("%") or read in shown:
                 graph.add_edge(read, name)
     places, rows = _places(graph)
     widths = {name: _width(values.get(name), name, name in shown) for name in graph}
@@ -113,7 +114,7 @@ def draw(names: Iterable[str], values: Mapping[str, Line]) -> Drawing | None:
             own = widths.get(name, 0) + _GAP
             middle[name] = (round(left + own / 2, 1), level * _ROW + _BOX / 2 + 2)
             left += own
-    users = {read for name in shown for read in values[name].reads}
+    users = {read for name in shown for read in graph.predecessors(name)}
     boxes = []
     for name in graph:
         line, (x, y) = values.get(name), middle[name]
