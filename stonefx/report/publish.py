@@ -20,9 +20,9 @@ def publish(report: Report) -> None:
     the trace has an artifact `stonefx_report`, which tlparse lists beside those of torch.
     """
     if log.isEnabledFor(logging.INFO):
-        log.info("%s", report.text())
+        log.info("report\n%s", report.text())
     if log.isEnabledFor(logging.DEBUG) and report.before != report.after:
-        log.debug("%s", report.diff())
+        log.debug("difference of the graphs\n%s", report.diff())
     torch._logging.trace_structured(
         "artifact",
         metadata_fn=lambda: {"name": "stonefx_report", "encoding": "json"},

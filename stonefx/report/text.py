@@ -77,7 +77,8 @@ def _table(found: Sequence[Kind], colour: bool) -> str:
     ]
     # A column in which nothing stands is left out.
     columns = [i for i in range(len(_HEADERS)) if any(row[i] != "-" for row in rows)]
-    widths = {i: max(len(_HEADERS[i]), *(len(row[i]) for row in rows)) for i in columns}
+    # tabulate makes a column two wider than its header.
+    widths = {i: max(len(_HEADERS[i]) + 2, *(len(row[i]) for row in rows)) for i in columns}
     flexible = [i for i in (4, 5) if i in widths]
     room = WIDTH - sum(widths[i] for i in columns if i not in flexible) - 2 * (len(columns) - 1)
     while sum(widths[i] for i in flexible) > room:

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
-
-from stonefx.geometry import poincare
+from torch.testing._internal.two_tensor import TwoTensor
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class Case:
         code: of the refusal; empty where the reason has none.
         says: what the reason, or the note, says, as a regular expression.
         target, status: of the site.
-        door: "explain", "optimize" (with `options`) or "compile" (with gradients).
+        door: "explain", "optimize" (with `options`), "compile" (with gradients) or "compile without gradients".
+        training: the model is in training mode.
         module: the module that the site stands in.
         cure: what the cure says; empty where nothing is to be done.
         example: what the model is called with.
@@ -33,6 +33,7 @@ class Case:
     target: str = "linear_chain"
     status: str = "refused"
     door: str = "explain"
+    training: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     module: str = ""
     cure: str = ""
@@ -193,8 +194,8 @@ class FlatParameters(Block):
             each.data, flat = flat[: each.numel()].view_as(each), flat[each.numel() :]
 
     def forward(self, x):
-        hidden = self.up(x)  # here
-        return self.down(hidden)
+        hidden = self.up(x)
+        return self.down(hidden)  # here
 
 
 class LayerNorm(Block):
@@ -241,38 +242,33 @@ class GraphBreak(Block):
 
 class DataDependentRows(Block):
     def forward(self, x):
-        rows = x[x[:, 0] > 0]  # here
-        return self.down(self.up(rows))
-
-
-class Scaled(torch.Tensor):
-    """A tensor subclass of the user's."""
+        hidden = self.up(x)
+        hidden = hidden[hidden[:, 0] > 0]
+        return self.down(hidden)  # here
 
 
 class SubclassWeight(Block):
     def __init__(self) -> None:
         super().__init__()
-        self.down.weight = nn.Parameter(self.down.weight.detach().as_subclass(Scaled))
+        plain = self.down.weight.detach()
+        self.down.weight = nn.Parameter(TwoTensor(plain, plain.clone()))
 
     def forward(self, x):
         hidden = self.up(x)
         return self.down(hidden)  # here
 
 
-class VaryingSize(nn.Module):
-    """Worth it at the sizes of the example, and a loss where a call has few rows."""
+class FanOut(nn.Module):
+    """Two wide maps of one value: one map of both would take as long."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.query = nn.Linear(64, 8)
-        self.key = nn.Linear(64, 8)
+        self.query = nn.Linear(256, 256)
+        self.key = nn.Linear(256, 256)
 
     def forward(self, x):
-        return self.query(x).sum(0) + self.key(x).tanh()[0]  # here
-
-
-def points() -> torch.Tensor:
-    return 0.3 * F.normalize(torch.randn(16, 64), dim=-1)
+        query = self.query(x)  # here
+        return query.tanh(), self.key(x).sigmoid()
 
 
 class CurvatureMismatch(nn.Module):

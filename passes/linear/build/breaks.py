@@ -108,7 +108,9 @@ def _nonlinear(value: Value, reader: Reader) -> tuple[str, Value]:
 def _picks_rows(result: torch.Tensor, operand: torch.Tensor, axis: int) -> bool:
     """Whether a value has the features of its operand, and rows that only the data count."""
     counted = free_unbacked_symbols(result) - free_unbacked_symbols(operand)
-    return bool(counted) and result.dim() == operand.dim() and same_size(result.shape[axis], operand.shape[axis])
+    return (
+        bool(counted) and result.dim() == operand.dim() and same_size(result.shape[axis], operand.shape[axis])
+    )
 
 
 def shared_reason(node: fx.Node, builder: Builder) -> str:
