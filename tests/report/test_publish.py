@@ -34,7 +34,7 @@ def chain() -> nn.Module:
 def test_the_logger_has_the_text_and_the_difference(caplog):
     with caplog.at_level(logging.DEBUG, logger="stonefx"):
         publish(report())
-    text, difference = [record.getMessage() for record in caplog.records]
+    text, difference = [record.getMessage() for record in caplog.records if record.name == "stonefx"]
     assert text == f"report\n{report().text()}" and "\x1b" not in text
     assert difference == f"difference of the graphs\n{report().diff()}"
     caplog.clear()
