@@ -128,7 +128,7 @@ def content_of(report: Report) -> Content:
             excerpts[site.source] = excerpt(site.source)
         drawn = [draw(inside, old), draw(new, new_values)]
         numbers = [None if each is None else drawings.setdefault(each, len(drawings)) for each in drawn]
-        formulas = before_formula(site, old), after_formula(site, new_values, frozenset(new))
+        formulas = before_formula(site, old, frozenset(inside)), after_formula(site, new_values, frozenset(new))
         rows.append(Row(number, site, excerpts[site.source], *formulas, *numbers))
     return Content(
         report=report,

@@ -160,7 +160,8 @@ def _places(graph):  # type: ignore[no-untyped-def]
             for name in row
         }
         centre = {name: sum(each) / len(each) if each else place[name] for name, each in near.items()}
-        ordered = sorted(row, key=lambda name: (centre[name], place[name]))
+        # What only passes goes by on the right, in every row alike.
+        ordered = sorted(row, key=lambda name: (round(centre[name], 3), isinstance(name, tuple), place[name]))
         for name, new in zip(ordered, sorted(place[each] for each in row), strict=True):
             place[name] = new
     return place, rows

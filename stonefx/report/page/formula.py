@@ -30,14 +30,19 @@ class Formula:
     letters: tuple[tuple[str, str], ...] = ()
 
 
-def before_formula(site: Site, values: Mapping[str, Line]) -> Formula | None:
+def before_formula(site: Site, values: Mapping[str, Line], inside: frozenset[str]) -> Formula | None:
     """What a site computes as the model spells it; None where the graph does not have it, or it would be too long.
+
+    Args:
+        site: the site.
+        values: the lines of the graph before the passes, by name.
+        inside: the values that belong to the site.
 
     A formula of hyperbolic geometry is that of the table, since the spelling may take twenty nodes.
     """
     if site.target in FORMULAS:
         return Formula(f"y = {FORMULAS[site.target].text}, n = ‖x‖, s = √c")
-    return _formula(_last(site.output, site.nodes), {f"%{name}" for name in site.nodes}, values)
+    return _formula(_last(site.output, site.nodes), set(inside), values)
 
 
 def after_formula(site: Site, values: Mapping[str, Line], inside: frozenset[str]) -> Formula | None:

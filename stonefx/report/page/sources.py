@@ -39,6 +39,8 @@ def excerpt(source: str) -> Excerpt | None:
     lines = [(n, text.rstrip().expandtabs()[:_LONGEST]) for n, text in numbered if text]
     if not any(n == meant for n, _ in lines):
         return None
+    while not lines[-1][1]:
+        lines.pop()
     indent = min((len(text) - len(text.lstrip()) for _, text in lines if text), default=0)
     return Excerpt(shown_path(file), meant, tuple((n, text[indent:]) for n, text in lines))
 
