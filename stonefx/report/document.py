@@ -105,8 +105,8 @@ def _site(facts: Mapping[str, Any]) -> Site:
     # JSON has no infinity, and no tuples.
     known = {name: value for name, value in facts.items() if name in _PUBLIC}
     code, figures = known.pop("code", ""), known.pop("figures", {})
-    numbers = {name: float(known[name]) for name in _FLOATS if known.get(name) is not None}
-    names = {name: tuple(known[name]) for name in ("nodes", "inputs") if name in known}
+    numbers: dict[str, Any] = {name: float(known[name]) for name in _FLOATS if known.get(name) is not None}
+    names: dict[str, Any] = {name: tuple(known[name]) for name in ("nodes", "inputs") if name in known}
     site = Site(**known | numbers | names)
     if code:
         site.reason = Refusal.restored(str(site.reason), str(code), dict(figures))

@@ -28,23 +28,25 @@ __all__ = ["SCHEMA", "Report", "Totals", "graph_text"]
 class Report:
     """What stonefx did to one model; `str` gives a table.
 
-        Args:
-            sites: every site that a pass looked at: rewritten, refused or near miss.
-            before: the graph before the passes, as `graph_text` writes it.
-            after: the graph after the passes.
-            notes: what was left out and why: submodules not captured, capture failures, graph breaks.
-            seconds: pass name -> seconds it took.
-            totals_before: parameters, FLOPs and bytes before the passes.
-            totals_after: the same after the passes.
-            backend: facts of the run: `door` ("optimize", "compile" or "explain"), `inner`, `torch`.
-            weights: name of each weight that is no part of the optimized module -> names of those that hold it now.
-            measured: seconds of a call `before` and `after`, where `measure` was asked for them.
+    Args:
+        sites: every site that a pass looked at: rewritten, refused or near miss.
+        before: the graph before the passes, as `graph_text` writes it.
+        after: the graph after the passes.
+        notes: what was left out and why: submodules not captured, capture failures, graph breaks.
+        seconds: pass name -> seconds it took.
+        totals_before: parameters, FLOPs and bytes before the passes.
+        totals_after: the same after the passes.
+        backend: facts of the run: `door` ("optimize", "compile" or "explain"), `inner`, `torch`.
+        weights: name of each weight that is no part of the optimized module -> names of those that hold it now.
+        measured: seconds of a call `before` and `after`, where `measure` was asked for them.
 
-        >>> print(Report(sites=[Site(pass_name="linear_chains", target="linear_chain", status="refused",
-        ...     reason="the value between the layers is returned", module_path="head", source="model.py:12")]))
+    >>> print(Report(sites=[Site(pass_name="linear_chains", target="linear_chain", status="refused",
+    ...     reason="the value between the layers is returned", module_path="head", source="model.py:12")]))
           sites  target        status    module    source
     --  -------  ------------  --------  --------  -----------
-        1  linear_chain
+     1        1  linear_chain  refused   head      model.py:12
+    1. the value between the layers is returned
+    0 rewritten, 1 refused, 0 near misses
     """
 
     sites: list[Site] = field(default_factory=list)

@@ -178,13 +178,10 @@ def _weights(weights: Mapping[str, Sequence[str]]) -> list[str]:
             sources.setdefault(new, []).append(old)
     shown = list(sources.items())[:_MOST_WEIGHTS]
     lines = []
-    for new, old in shown:
-        names = (
-            old
-            if len(old) <= _MOST_NAMES
-            else [*old[: _MOST_NAMES - 1], f"{len(old) - _MOST_NAMES + 1} more"]
-        )
-        lines += _wrapped(f"{', '.join(names)} -> {new}", "  ", "    ")
+    for kept, held in shown:
+        if len(held) > _MOST_NAMES:
+            held = [*held[: _MOST_NAMES - 1], f"{len(held) - _MOST_NAMES + 1} more"]
+        lines += _wrapped(f"{', '.join(held)} -> {kept}", "  ", "    ")
     if len(sources) > len(shown):
         lines.append(f"  and {len(sources) - len(shown)} more: report.weights")
     return ["weights:", *lines] if lines else []

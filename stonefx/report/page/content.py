@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stonefx.passes.hyperbolic.formulas import FORMULAS
 from stonefx.passes.refusal import Refusal
 from stonefx.passes.site import Site
 from stonefx.report.kinds import STATUSES, Kind, kinds, saving
@@ -57,11 +58,6 @@ class Row:
     def code(self) -> str:
         """The code of a refusal."""
         return self.site.code
-
-    @property
-    def cure(self) -> str:
-        """What the user can do about a refusal."""
-        return self.site.reason.cure if isinstance(self.site.reason, Refusal) else ""
 
     @property
     def source(self) -> str:
@@ -128,7 +124,13 @@ def content_of(report: Report) -> Content:
             excerpts[site.source] = excerpt(site.source)
         drawn = [draw(inside, old), draw(new, new_values)]
         numbers = [None if each is None else drawings.setdefault(each, len(drawings)) for each in drawn]
-        formulas = before_formula(site, old, frozenset(inside)), after_formula(site, new_values, frozenset(new))
+        formulas: tuple[Formula | None, Formula | None] = (None, None)
+        if site.status != "near miss":
+            # A near miss is not what the table says, which stands in what can be done about it.
+            formulas = (
+                before_formula(site, old, frozenset(inside)),
+                after_formula(site, new_values, frozenset(new)),
+            )
         rows.append(Row(number, site, excerpts[site.source], *formulas, *numbers))
     return Content(
         report=report,
@@ -156,8 +158,17 @@ def left_on_the_table(sites: Iterable[Site]) -> list[Kind]:
     return sorted(found, key=lambda kind: (-kind.saving, not _curable(kind.first)))
 
 
+def cure_of(site: Site) -> str:
+    """What a user can do about a site that was left as it is; empty where nothing should be done."""
+    if isinstance(site.reason, Refusal):
+        return site.reason.cure
+    if site.status == "near miss" and site.target in FORMULAS:
+        return f"Where it is meant to be {site.target}, spell it as y = {FORMULAS[site.target].text}."
+    return ""
+
+
 def _curable(site: Site) -> bool:
-    cure = site.reason.cure if isinstance(site.reason, Refusal) else ""
+    cure = cure_of(site)
     return bool(cure) and not cure.startswith("Nothing")
 
 
@@ -175,8 +186,8 @@ def _bars(report: Report) -> list[Bar]:
     ]
     timed = [s for s in report.rewritten() if s.seconds_before is not None and s.seconds_after is not None]
     if timed:
-        times: list[Any] = [sum(getattr(s, f"seconds_{when}") for s in timed) for when in ("before", "after")]
-        bars.append(_bar("predicted time of what was rewritten", *times, short_seconds))
+        before, after = (sum(getattr(s, f"seconds_{when}") for s in timed) for when in ("before", "after"))
+        bars.append(_bar("predicted time of what was rewritten", before, after, short_seconds))
     if report.measured:
         measured = report.measured
         bars.append(_bar("measured time of a call", measured["before"], measured["after"], short_seconds))

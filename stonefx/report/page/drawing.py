@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, TypeAlias
 
 from stonefx.passes.site import Site
 from stonefx.report.page.listed import Line
+
+# A graph of networkx, which has no types; and a node in it: a value by name, or a place that an edge passes.
+Graph: TypeAlias = Any
+Stop: TypeAlias = str | tuple[str, str, int]
 
 _MOST = 24
 _LETTER, _ROW, _PAD = 7.2, 62, 10
@@ -101,42 +106,47 @@ def draw(names: Iterable[str], values: Mapping[str, Line]) -> Drawing | None:
         graph.add_node(name)
         # Weights are named in the formula; a drawing of them would be all weights.
         for read in values[name].reads if values[name].operator != "fold" else ():
-            if read.startswith("%") or read in shown:
+            if (read.startswith("%") or read in shown) and read != name:
                 graph.add_edge(read, name)
     places, rows = _places(graph)
-    widths = {name: _width(values.get(name), name, name in shown) for name in graph}
-    across = max(sum(widths.get(name, 0) + _GAP for name in row) for row in rows)
-    middle: dict[str, tuple[float, float]] = {}
-    for level, row in enumerate(rows):
-        ordered = sorted(row, key=lambda name: places[name])
-        left = (across - sum(widths.get(name, 0) + _GAP for name in ordered)) / 2
-        for name in ordered:
-            own = widths.get(name, 0) + _GAP
-            middle[name] = (round(left + own / 2, 1), level * _ROW + _BOX / 2 + 2)
-            left += own
-    users = {read for name in shown for read in graph.predecessors(name)}
+    widths: dict[Stop, float] = {name: _width(values.get(name), name in shown) for name in graph}
+    across = max(sum(widths.get(stop, 0) + _GAP for stop in row) for row in rows)
+    middle = _middles(places, rows, widths, across)
     boxes = []
     for name in graph:
-        line, (x, y) = values.get(name), middle[name]
-        kind = "input" if name not in shown else "weight" if line and line.operator == "fold" else "node"
-        if name in shown and name not in users:
+        line, inside = values.get(name), name in shown
+        kind = "input" if not inside else "weight" if line and line.operator == "fold" else "node"
+        if inside and graph.out_degree(name) == 0:
             kind = "end"
-        boxes.append(
-            Box(_title(line, name, name in shown), line.type if line else "", kind, x, y, widths[name])
-        )
+        x, y = middle[name]
+        boxes.append(Box(_title(line, inside), line.type if line else "", kind, x, y, widths[name]))
     paths = tuple(_path(middle, edge) for edge in _routes(graph, rows))
     height = len(rows) * _ROW - (_ROW - _BOX) + 4
     return Drawing(round(across, 1), height, tuple(boxes), paths, len(chosen) - len(shown))
 
 
-def _places(graph):  # type: ignore[no-untyped-def]
+def _middles(
+    places: Mapping[Stop, float], rows: Sequence[Sequence[Stop]], widths: Mapping[Stop, float], across: float
+) -> dict[Stop, tuple[float, float]]:
+    """The middle of each box, rows centred one below the other."""
+    middle: dict[Stop, tuple[float, float]] = {}
+    for level, row in enumerate(rows):
+        left = (across - sum(widths.get(stop, 0) + _GAP for stop in row)) / 2
+        for stop in sorted(row, key=lambda each: places[each]):
+            own = widths.get(stop, 0) + _GAP
+            middle[stop] = (round(left + own / 2, 1), level * _ROW + _BOX / 2 + 2)
+            left += own
+    return middle
+
+
+def _places(graph: Graph) -> tuple[dict[Stop, float], list[list[Stop]]]:
     """The place of each node within its row, and the rows, from what is given to what comes out.
 
     An edge that passes rows has an invisible node in each, so that it goes around the boxes.
     """
     import networkx
 
-    level: dict[object, int] = {}
+    level: dict[Stop, int] = {}
     for number, generation in enumerate(networkx.topological_generations(graph)):
         level.update(dict.fromkeys(generation, number))
     # What is given stands right above what reads it.
@@ -167,8 +177,8 @@ def _places(graph):  # type: ignore[no-untyped-def]
     return place, rows
 
 
-def _routes(graph, rows):  # type: ignore[no-untyped-def]
-    passing: dict[tuple[object, object], list[object]] = {}
+def _routes(graph: Graph, rows: Sequence[Sequence[Stop]]) -> list[list[Stop]]:
+    passing: dict[tuple[str, str], list[Stop]] = {}
     for row in rows:
         for name in row:
             if isinstance(name, tuple):
@@ -176,7 +186,7 @@ def _routes(graph, rows):  # type: ignore[no-untyped-def]
     return [[start, *passing.get((start, end), []), end] for start, end in graph.edges]
 
 
-def _path(middle, stops):  # type: ignore[no-untyped-def]
+def _path(middle: Mapping[Stop, tuple[float, float]], stops: Sequence[Stop]) -> str:
     """A smooth line from the lower edge of the first box to the upper edge of the last one."""
     points = [middle[stop] for stop in stops]
     (x, y), (end_x, end_y) = points[0], points[-1]
@@ -188,7 +198,7 @@ def _path(middle, stops):  # type: ignore[no-untyped-def]
     return "".join(steps)
 
 
-def _title(line: Line | None, name: str, inside: bool) -> str:
+def _title(line: Line | None, inside: bool) -> str:
     if not inside or line is None:
         return "input"
     if line.operator == "fold":
@@ -200,6 +210,6 @@ def _title(line: Line | None, name: str, inside: bool) -> str:
     )
 
 
-def _width(line: Line | None, name: str, inside: bool) -> float:
-    longest = max(len(_title(line, name, inside)), len(line.type) if line else 0)
+def _width(line: Line | None, inside: bool) -> float:
+    longest = max(len(_title(line, inside)), len(line.type) if line else 0)
     return round(longest * _LETTER + 2 * _PAD, 1)

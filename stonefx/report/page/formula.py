@@ -10,7 +10,7 @@ from stonefx.passes.hyperbolic.formulas import FORMULAS
 from stonefx.passes.site import Site
 from stonefx.report.page.listed import Line
 
-_LONGEST = 400
+_LONGEST, _MOST_STEPS = 400, 60
 _NUMBER = re.compile(r"-?[\d.]+(?:e[+-]?\d+)?|inf|nan")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 # How tightly what an operator gives holds together: a sum must stand in brackets inside of a product.
@@ -67,7 +67,9 @@ def _formula(output: str, inside: set[str], values: Mapping[str, Line]) -> Formu
         return None
     writer = _Writer(inside, values)
     text, _ = writer.value(output)
-    return Formula(f"y = {text}", tuple(writer.letters.items())) if len(text) <= _LONGEST else None
+    if len(text) > _LONGEST or writer.steps > _MOST_STEPS:
+        return None
+    return Formula(f"y = {text}", tuple(writer.letters.items()))
 
 
 class _Writer:
@@ -75,13 +77,13 @@ class _Writer:
         self.inside, self.values = inside, values
         self.letters: dict[str, str] = {}
         self._known: dict[str, str] = {}
-        self._steps = 0
+        self.steps = 0
 
     def value(self, name: str) -> tuple[str, int]:
         """A value and how tightly it holds together."""
-        self._steps += 1
+        self.steps += 1
         line = self.values.get(name)
-        if line is None or name not in self.inside or not line.name.startswith("%") or self._steps > 60:
+        if line is None or name not in self.inside or not line.name.startswith("%") or self.steps > _MOST_STEPS:
             return self.letter("x", name), _ATOM
         operator = line.operator.split(".")[1] if "." in line.operator else line.operator
         write = _WRITERS.get(operator)

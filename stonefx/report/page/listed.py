@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from stonefx.passes.site import Site
+from stonefx.report.listing import short_source
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Line:
     Args:
         number: its place in the text, counted from 0.
         text: the whole line.
-        part: the submodule or nested graph whose heading it stands under; empty without a heading.
+        graph: which of the graphs of the text it belongs to, counted from 0.
+        part: the heading of that graph, a submodule or the name of a graph inside of another; may be empty.
         name: the value that it gives, such as `%linear_1`, or the name of a fold; empty for headings and `return`.
         type: the value's type, such as `f32[4, 8]`; may be empty.
         operator: such as `aten.linear`; `input` and `fold` for these.
@@ -24,6 +26,7 @@ class Line:
 
     number: int
     text: str
+    graph: int
     part: str
     name: str = ""
     type: str = ""
@@ -38,33 +41,52 @@ class Line:
 
 
 _VALUE = re.compile(r"\s*(\S+?)(?:: ([a-z]\w*(?:\[.*?\])?))? = (\S+?)(?:\((.*)\))?(?:  # .*)?$")
-_HEADING = re.compile(r"(\s*)(\S.*):$")
+_HEADING = re.compile(r"\s*(\S.*):$")
 _REFERENCE = re.compile(
     r"%[\w.]+|[A-Za-z_][\w.]*(?:\+[A-Za-z_0-9][\w.]*)*|\d+(?:\.\d+)*\.[A-Za-z_][\w.]*(?:\+[\w.]+)*"
 )
 
 
 def read_listing(text: str) -> list[Line]:
-    """The lines of a graph, as `graph_text` writes it.
+    """The lines of a graph, as `graph_text` writes it, or of several under the headings of `Report.merge`.
 
     >>> line = read_listing("%y: f32[4, 2] = aten.linear(%x, head.weight, None)  # model.py:12")[0]
     >>> line.name, line.type, line.operator, line.arguments
     ('%y', 'f32[4, 2]', 'aten.linear', ('%x', 'head.weight', 'None'))
     """
-    lines, part = [], ""
-    for number, line in enumerate(text.splitlines()):
+    lines: list[Line] = []
+    texts = text.splitlines()
+    graphs = 0
+    # Indent, graph and heading of what a line may belong to; a graph inside of another one is indented.
+    stack = [(0, 0, "")]
+    for number, line in enumerate(texts):
+        indent = _indent(line)
+        while stack[-1][0] > indent and len(stack) > 1:
+            stack.pop()
         heading = _HEADING.fullmatch(line)
         if heading:
-            part = heading[2]
-            lines.append(Line(number, line, part))
-            continue
-        value = _VALUE.fullmatch(line)
+            graphs += 1
+            inside = _indent(texts[number + 1]) if number + 1 < len(texts) else indent
+            if inside > indent:
+                stack.append((inside, graphs, heading[1]))
+            else:
+                stack[-1] = (indent, graphs, heading[1])
+        elif lines and lines[-1].text.startswith("return ") and lines[-1].graph == stack[-1][1]:
+            # A graph has ended, and another one without a heading begins.
+            graphs += 1
+            stack[-1] = (indent, graphs, "")
+        value = None if heading else _VALUE.fullmatch(line)
+        place = stack[-1][1:]
         if value is None:
-            lines.append(Line(number, line, part))
+            lines.append(Line(number, line, *place))
             continue
         name, kind, operator, arguments = value.groups()
-        lines.append(Line(number, line, part, name, kind or "", operator, _split(arguments or "")))
+        lines.append(Line(number, line, *place, name, kind or "", operator, _split(arguments or "")))
     return lines
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip(" "))
 
 
 class Listing:
@@ -75,21 +97,27 @@ class Listing:
     """
 
     def __init__(self, text: str) -> None:
-        self.lines = read_listing(text)
-        self._parts: dict[str, dict[str, Line]] = {}
-        for line in self.lines:
+        self._graphs: dict[tuple[int, str], dict[str, Line]] = {}
+        for line in read_listing(text):
             if line.name:
-                # Several graphs may have one heading: the first that has a name is meant, as it is the one shown first.
-                self._parts.setdefault(line.part, {}).setdefault(line.name, line)
+                self._graphs.setdefault((line.graph, line.part), {}).setdefault(line.name, line)
 
     def values(self, site: Site) -> dict[str, Line]:
-        """The lines by name, of the part of the model that a site stands in."""
-        inside = [part for part in self._parts if not part or f"{site.module_path}.".startswith(f"{part}.")]
+        """The lines by name, of the graph that a site stands in."""
+        graphs = list(self._graphs.items())
+        inside = [
+            values
+            for (_, part), values in graphs
+            if not part or f"{site.module_path}.".startswith(f"{part}.")
+        ]
         names = {f"%{name}" for name in (*site.nodes, site.output) if name}
-        best = max(
-            inside or list(self._parts), key=lambda part: len(names & self._parts[part].keys()), default=""
-        )
-        return self._parts.get(best, {})
+        source = f"# {short_source(site.source)}"
+
+        def fit(values: dict[str, Line]) -> tuple[int, bool]:
+            known = names & values.keys()
+            return len(known), any(values[name].text.endswith(source) for name in known)
+
+        return max(inside or [values for _, values in graphs], key=fit, default={})
 
 
 def _split(arguments: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stonefx.report.kinds import STATUSES
-from stonefx.report.page.content import content_of
+from stonefx.report.page.content import content_of, cure_of
 from stonefx.report.text import short_number, short_seconds
 
 if TYPE_CHECKING:
@@ -52,7 +52,12 @@ def _template() -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": short_number, "seconds": short_seconds, "breakable": _breakable}
+    environment.filters |= {
+        "number": short_number,
+        "seconds": short_seconds,
+        "breakable": _breakable,
+        "cure": cure_of,
+    }
     return environment.get_template("page.html")
 
 
