@@ -1,4 +1,4 @@
-"""Pictures of the report page for the gallery, to be looked at: `python tests/report/pictures.py [FOLDER]`."""
+"""Pictures of the report page for the gallery, to be looked at: `python tests/report/page_pictures.py [FOLDER]`."""
 
 import sys
 import tempfile
