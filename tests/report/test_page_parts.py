@@ -78,8 +78,12 @@ def formula(text, output="y", inside=None):
         ("%a = aten.sub.Tensor(%x, b)\n%y = aten.sub.Tensor(%x, %a)", "y = x₁ − (x₁ − b₁)"),
         ("%a = aten.add.Tensor(%x, b)\n%y = aten.mul.Tensor(%a, s)", "y = (x₁ + b₁) ⊙ s₁"),
         ("%a = aten.relu(%x)\n%y = aten.linear(%a, w)", "y = W₁ relu(x₁)"),
-        ("%a = aten.view(%x, [2, 4])\n%y = aten.linear(%a, w)", "y = W₁ (x₁)"),
+        ("%a = aten.view(%x, [2, 4])\n%y = aten.linear(%a, w)", "y = W₁ x₁"),
         ("%y = stone.low_rank_linear(%x, a, b, c)", "y = W₂ (W₁ x₁) + b₁"),
+        (
+            "%a = aten.layer_norm(%x, [8], w, None, 1e-05, True)\n%y = aten.linear(%a, v)",
+            "y = W₁ layer_norm(x₁, w₁)",
+        ),
         # With a factor it is no plain sum.
         ("%y = aten.add.Tensor(%x, %x, alpha=2)", "y = add(x₁, x₁)"),
     ],

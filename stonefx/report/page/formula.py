@@ -83,14 +83,20 @@ class _Writer:
         """A value and how tightly it holds together."""
         self.steps += 1
         line = self.values.get(name)
-        if line is None or name not in self.inside or not line.name.startswith("%") or self.steps > _MOST_STEPS:
+        if (
+            line is None
+            or name not in self.inside
+            or not line.name.startswith("%")
+            or self.steps > _MOST_STEPS
+        ):
             return self.letter("x", name), _ATOM
         operator = line.operator.split(".")[1] if "." in line.operator else line.operator
         write = _WRITERS.get(operator)
         if write is not None and not any(argument.startswith("alpha=") for argument in line.arguments):
             return write(self, line)
         if operator in _SILENT and line.arguments:
-            return self.operand(line.arguments[0], "W", _SUM), _SUM
+            first = line.arguments[0]
+            return self.value(first) if first.startswith("%") else (self.operand(first, "W", _SUM), _ATOM)
         read = [self.operand(each, "w", _SUM) for each in line.arguments if each in line.reads]
         return f"{operator}({', '.join(read)})", _ATOM
 

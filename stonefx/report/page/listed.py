@@ -37,9 +37,10 @@ class Line:
     def reads(self) -> tuple[str, ...]:
         """The values and folds that the arguments name, each once."""
         names = (name for argument in self.arguments for name in _REFERENCE.findall(argument))
-        return tuple(dict.fromkeys(names))
+        return tuple(name for name in dict.fromkeys(names) if name not in _CONSTANTS)
 
 
+_CONSTANTS = ("None", "True", "False", "inf", "nan")
 _VALUE = re.compile(r"\s*(\S+?)(?:: ([a-z]\w*(?:\[.*?\])?))? = (\S+?)(?:\((.*)\))?(?:  # .*)?$")
 _HEADING = re.compile(r"\s*(\S.*):$")
 _REFERENCE = re.compile(
