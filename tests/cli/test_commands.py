@@ -12,8 +12,9 @@ from click.testing import CliRunner
 import stonefx
 from stonefx import demo as demo_module
 from stonefx.__main__ import main
-from stonefx.arguments import load_model, parse_input
 from stonefx.benchmarks import Arm, Case, run, suites
+from stonefx.cli.inputs import parse_input
+from stonefx.cli.models import find_model
 
 MODELS = """
 import torch
@@ -87,7 +88,7 @@ def message(result):
 def test_help_names_every_command():
     result = invoke("--help")
     assert result.exit_code == 0
-    for name in ("demo", "explain", "bench", "doctor"):
+    for name in ("demo", "explain", "optimize", "compress", "bench", "doctor"):
         assert f"  {name} " in result.output
 
 
@@ -124,11 +125,11 @@ def test_explain_with_diff_and_integer_input(models):
         (["user_models:chain"], "give at least one --input, such as --input 8x128"),
         (["user_models:chain", "--input", "8x"], "expected sizes such as 8x128 or 2x16:int64, got '8x'"),
         (["user_models:chain", "--input", "8:float7"], "torch has no dtype 'float7'"),
-        (["user_models", "--input", "8"], "expected pkg.module:factory, got 'user_models'"),
+        (["user_models", "--input", "8"], "a folder or id of transformers that is on this disk, or a file that stonefx.save wrote; got 'user_models'"),
         (["no_such_module:f", "--input", "8"], "there is no module 'no_such_module'"),
         (["broken_models:f", "--input", "8"], "broken_models was found but does not import"),
         (["user_models:nothing", "--input", "8"], "user_models has no 'nothing'"),
-        (["user_models:number", "--input", "8"], "is of type int, expected a function or an nn.Module"),
+        (["user_models:number", "--input", "8"], "is of type int, expected a function"),
         (["user_models:needs", "--input", "8"], "cannot be called without arguments"),
         (["user_models:gives_text", "--input", "8"], "gave a str, expected an nn.Module"),
         (
@@ -162,8 +163,8 @@ def test_explain_says_on_one_line_what_the_model_cannot_do(models, arguments, te
 
 
 def test_a_module_is_taken_as_it_is(models):
-    model, examples = load_model("user_models:model")
-    assert isinstance(model, torch.nn.Identity) and examples is None
+    found = find_model("user_models:model")
+    assert isinstance(found.model, torch.nn.Identity) and found.examples is None
 
 
 @pytest.mark.parametrize("factory", ["with_tuple", "with_keywords"])
@@ -231,8 +232,8 @@ def test_interrupted_bench_leaves_nothing_behind(tiny_suites, tmp_path, monkeypa
 
     monkeypatch.setattr(run, "run_suite", interrupt)
     result = invoke("bench", "chain", "--json", str(tmp_path / "out.json"))
-    assert result.exit_code == 1
-    assert "Aborted!" in result.output
+    assert result.exit_code == 130
+    assert "Stopped." in result.output
     assert os.listdir(tmp_path) == []
 
 
