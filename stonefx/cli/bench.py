@@ -14,6 +14,8 @@ from click.shell_completion import CompletionItem
 
 from stonefx.cli.common import Refused, check_folders, json_option
 
+_NO_FILE = "--resume goes on in a file: name it with --json"
+
 
 def _suites(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
     from stonefx.benchmarks.suites import SUITES
@@ -61,11 +63,11 @@ def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options:
     stonefx bench chain --case "batch 8" --seconds 5
     stonefx bench zoo --json zoo.json --resume
     """
-    if resume and json_to in (None, "-"):
-        raise click.UsageError("--resume goes on in a file: name it with --json")
     if json_to != "-":
         _bench(suites, None if json_to is None else Path(json_to), resume, **options)
         return
+    if resume:
+        raise click.UsageError(_NO_FILE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.json"
         with contextlib.redirect_stdout(sys.stderr):
@@ -95,6 +97,8 @@ def _bench(
     if "compress" in suites:
         if suites != ("compress",) or device != "cpu" or seconds is not None:
             raise click.UsageError("compress runs by itself, on the CPU, without --seconds")
+        if resume and path is None:
+            raise click.UsageError(_NO_FILE)
         _bench_compress(threads, path, only, resume, picture, keep)
         return
     if picture is not None:
@@ -121,6 +125,8 @@ def _bench(
             f"--device cuda: torch {torch.__version__} sees no CUDA device on this machine"
         )
     check_folders({"--json": path})
+    if resume and path is None:
+        raise click.UsageError(_NO_FILE)
     if threads is not None:
         torch.set_num_threads(threads)
 

@@ -123,9 +123,15 @@ def test_explain_with_diff_and_integer_input(models):
     ("arguments", "text"),
     [
         (["user_models:chain"], "give at least one --input, such as --input 8x128"),
-        (["user_models:chain", "--input", "8x"], "expected sizes such as 8x128 or 2x16:int64, got '8x'"),
+        (
+            ["user_models:chain", "--input", "8x"],
+            "expected sizes such as 8x128, 2x16:int64 or mask=2x16:bool, got '8x'",
+        ),
         (["user_models:chain", "--input", "8:float7"], "torch has no dtype 'float7'"),
-        (["user_models", "--input", "8"], "a folder or id of transformers that is on this disk, or a file that stonefx.save wrote; got 'user_models'"),
+        (
+            ["user_models", "--input", "8"],
+            "a folder or id of transformers that is on this disk, or a file that stonefx.save wrote; got 'user_models'",
+        ),
         (["no_such_module:f", "--input", "8"], "there is no module 'no_such_module'"),
         (["broken_models:f", "--input", "8"], "broken_models was found but does not import"),
         (["user_models:nothing", "--input", "8"], "user_models has no 'nothing'"),

@@ -27,7 +27,18 @@ def data():
 
 MODEL = "user_mistakes.py:build"
 TRACED = (MODEL, "--input", "4x8")
-SMALL = (MODEL, "--data", "user_mistakes.py:data", "-o", "a.pt", "--quiet", "--cost", "bytes", "--forms", "pair")
+SMALL = (
+    MODEL,
+    "--data",
+    "user_mistakes.py:data",
+    "-o",
+    "a.pt",
+    "--quiet",
+    "--cost",
+    "bytes",
+    "--forms",
+    "pair",
+)
 
 # Of each command, by parameter: arguments, and what the line says.
 EXPLAIN = {
@@ -177,8 +188,7 @@ def test_a_mistake_is_one_line(command, arguments, text, folder):
     lines = [line for line in result.output.strip().splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1 and text in lines[0], result.output
     assert result.output.strip().splitlines()[-1] == lines[0], result.output
-    # A required rewrite that is missing is a check that failed; all others are mistakes.
-    assert result.exit_code == (1 if arguments[-2:] == ["--require", "expmap"] else 2), result.output
+    assert result.exit_code == 2, result.output
     assert [name for name in sorted(os.listdir(folder)) if name != "__pycache__"] == before
 
 

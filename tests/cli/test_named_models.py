@@ -80,7 +80,9 @@ def test_inputs_by_name():
 
 
 def test_optimize_writes_what_explain_reads(folder):
-    done = invoke("optimize", "code/user_named.py:with_inputs", "-o", "fast.safetensors", "--json", "fast.json")
+    done = invoke(
+        "optimize", "code/user_named.py:with_inputs", "-o", "fast.safetensors", "--json", "fast.json"
+    )
     assert "1 rewritten" in done.output and done.output.strip().endswith("written to fast.safetensors")
     fast, model = stonefx.load("fast.safetensors"), load_object("code/user_named.py:build")()
     torch.testing.assert_close(fast(torch.ones(7, 8)), model(torch.ones(7, 8)))
@@ -97,7 +99,14 @@ def test_optimize_exports_a_program():
 
 
 def test_a_required_rewrite_that_is_missing_is_exit_code_1(folder):
-    arguments = ("optimize", "code/user_named.py:with_relu", "--require", "linear_chain", "-o", "a.safetensors")
+    arguments = (
+        "optimize",
+        "code/user_named.py:with_relu",
+        "--require",
+        "linear_chain",
+        "-o",
+        "a.safetensors",
+    )
     assert "linear_chain" in invoke(*arguments, code=1).output
     assert not (folder / "a.safetensors").exists()
 
