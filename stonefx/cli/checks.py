@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -64,14 +65,44 @@ def _known(what: str, name: str, names: Collection[str]) -> None:
     raise ValueError(f"there is no {what} {name!r}; {hint}")
 
 
-def failures(rules: Iterable[Rule], sites: Iterable[Site]) -> dict[Rule, list[Site]]:
-    """The sites that each rule matches, of the rules that match any.
+def become(sites: Iterable[Site], earlier: Iterable[Site], rule: Rule) -> list[Site]:
+    """The sites of a rule that an earlier report does not have, told apart by target and module, as lines move.
+
+    >>> site = Site(pass_name="p", target="linear_chain", status="refused", module_path="head")
+    >>> len(become([site, site], [site], parse_rule("refused")))
+    1
+    """
+    before = [site for site in earlier if rule.matches(site)]
+    known = Counter((site.target, site.module_path, site.code or site.reason) for site in before)
+    places = Counter((site.target, site.module_path) for site in before)
+    fresh, rest = [], []
+    for site in sites:
+        if not rule.matches(site):
+            continue
+        key = (site.target, site.module_path, site.code or site.reason)
+        (rest if known[key] else fresh).append(site)
+        known[key] -= 1 if known[key] else 0
+    # Another reason at a place that has no more such sites than before is no new one.
+    found = []
+    for site in rest + fresh:
+        place = (site.target, site.module_path)
+        if places[place]:
+            places[place] -= 1
+        else:
+            found.append(site)
+    return found
+
+
+def failures(
+    rules: Iterable[Rule], sites: Iterable[Site], earlier: Iterable[Site] = ()
+) -> dict[Rule, list[Site]]:
+    """The sites that each rule matches, of the rules that match any; without those of an earlier report.
 
     >>> failures([parse_rule("refused")], [])
     {}
     """
-    given = list(sites)
-    found = {rule: [site for site in given if rule.matches(site)] for rule in rules}
+    given, known = list(sites), list(earlier)
+    found = {rule: become(given, known, rule) for rule in rules}
     return {rule: matched for rule, matched in found.items() if matched}
 
 

@@ -21,6 +21,7 @@ from stonefx.cli.traced import (
 
 if TYPE_CHECKING:
     from stonefx.report import Report
+REGRESSION = "regression"
 
 HELP = f"""Report what would be rewritten in a model, and what not and why; nothing is replaced.
 
@@ -37,8 +38,9 @@ HELP = f"""Report what would be rewritten in a model, and what not and why; noth
     \b
     stonefx explain my_models.py:build --input 8x128 --json good.json
     stonefx explain my_models.py:build --input 8x128 --against good.json --fail-on refused:linear_chain
+    stonefx explain my_models.py:build --input 8x128 --against good.json --fail-on regression
 
-    Exit code 1: a site is of the kind that --fail-on names.
+    Exit code 1: a site is of the kind that --fail-on names; with --against, has become so.
     """
 
 
@@ -51,7 +53,8 @@ HELP = f"""Report what would be rewritten in a model, and what not and why; noth
     "--fail-on",
     multiple=True,
     metavar="STATUS[:TARGET[:CODE]]",
-    help="Exit code 1 where a site is such: rewritten, refused or near-miss; of a target; for a reason.",
+    help="Exit code 1 where a site is such: rewritten, refused or near-miss; of a target; for a reason. "
+    "With --against also: regression, for whatever became worse.",
 )
 @click.option(
     "--against",
@@ -75,9 +78,13 @@ def explain(
     from stonefx.cli.checks import failure_text, failures, parse_rule
 
     try:
-        rules = [parse_rule(text) for text in fail_on]
+        rules = [parse_rule(text) for text in fail_on if text != REGRESSION]
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--fail-on") from None
+    if REGRESSION in fail_on and against is None:
+        raise click.UsageError(
+            f"--fail-on {REGRESSION} compares with an earlier report: name it with --against"
+        )
     chosen = given_passes(passes)
     old = None if against is None else _earlier(against)
     report = _report(name, inputs, chosen)
@@ -88,12 +95,12 @@ def explain(
     if html_to is not None:
         report.to_html(html_to)
         note(f"page: {html_to}", json_to)
-    sites = report.sites
     if old is not None:
         changes = report.compare(old)
         note(f"\n{changes}", json_to)
-        sites = changes.new
-    if found := failures(rules, sites):
+        if REGRESSION in fail_on and changes.regressions:
+            raise CheckFailed("; ".join(changes.regressions))
+    if found := failures(rules, report.sites, [] if old is None else old.sites):
         raise CheckFailed(failure_text(found))
 
 

@@ -65,6 +65,7 @@ EXPLAIN = {
     ],
     "passes": [([*TRACED, "--passes", "linear_chain"], "linear_chains")],
     "fail_on": [
+        ([*TRACED, "--fail-on", "regression"], "compares with an earlier report: name it with --against"),
         ([*TRACED, "--fail-on", "refussed"], "there is no status 'refussed'; did you mean 'refused'?"),
         ([*TRACED, "--fail-on", "refused:linear"], "there is no target 'linear'; "),
         ([*TRACED, "--fail-on", "refused:linear_chain:shard"], "there is no code 'shard'; did you mean 'shared'?"),

@@ -118,6 +118,29 @@ def test_fail_on():
     invoke(*name, "--fail-on", "refused:linear_chain:shared", "--fail-on", "near-miss")
 
 
+def test_against_an_earlier_report(folder):
+    name = ("explain", "code/user_named.py:with_inputs")
+    invoke(*name, "--json", "good.json", "--html", "good.html")
+    assert "<html" in (folder / "good.html").read_text()
+    both = ("--against", "good.json", "--fail-on", "refused", "--fail-on", "regression")
+    assert "no difference" in invoke(*name, *both).output
+    code = folder / "code" / "user_named.py"
+    code.write_text(
+        MODELS.replace("Linear(8, 16), nn.Linear(16, 4)", "Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)")
+    )
+    for module in ("user_named", "user_helper"):
+        sys.modules.pop(module, None)
+    assert "1 site no longer rewritten" in invoke(*name, *both, code=1).output
+    invoke(*name, "--against", "good.json", "--fail-on", "refused")
+
+
+def test_only_what_has_become_so_fails(folder):
+    name = ("explain", "code/user_named.py:masked", "--input", "4x8", "--input", "4x4:bool")
+    invoke(*name, "--json", "old.json")
+    invoke(*name, "--fail-on", "refused:linear_chain", code=1)
+    invoke(*name, "--fail-on", "refused:linear_chain", "--against", "old.json")
+
+
 def test_transformers_by_folder_and_by_the_id_of_what_is_on_disk(folder, monkeypatch):
     transformers = pytest.importorskip("transformers")
     hub = pytest.importorskip("huggingface_hub")
@@ -139,7 +162,7 @@ def test_transformers_by_folder_and_by_the_id_of_what_is_on_disk(folder, monkeyp
         found = find_model(name)
         assert type(found.model) is transformers.BertModel and not found.model.training
         assert found.examples["input_ids"].shape == (2, 16)
-    assert "linear_" in invoke("explain", "someone/bert").output
+    assert "linear_fan_out" in invoke("explain", "someone/bert", "--passes", "linear_fan_out").output
 
 
 def test_compress_gives_json_and_a_page(folder):
