@@ -279,7 +279,8 @@ other programs took cores while they were measured. Times are those of a call.
 
 def page(results: Path = RESULTS) -> str:
     """The text of `benchmarks/README.md`."""
-    return "\n".join([_HEAD, *(_section(section, results) for section in SECTIONS)])
+    sections = [_section(section, results) for section in SECTIONS]
+    return "\n".join([_HEAD, "<!-- --8<-- [start:all] -->\n", *sections, "<!-- --8<-- [end:all] -->\n"])
 
 
 def _section(section: Section, results: Path) -> str:

@@ -198,7 +198,7 @@ def finished(figure: Figure, axes: Sequence[Axes], label: str) -> Figure:
     """With a legend and the label of what lies below."""
     for one in axes:
         one.set_xlabel(label)
-    axes[0].legend(loc="upper left", fontsize=8)
+    axes[0].legend(loc="best", fontsize=8)
     return figure
 
 
