@@ -269,6 +269,7 @@ SECTIONS = (
 
 _HEAD = f"""# Benchmarks
 
+<!-- --8<-- [start:all] -->
 Every table here is made from a file in `benchmarks/results/` by `python -m stonefx.benchmarks.tables`, which also makes
 the table of the README. Each section names the command that measures its file anew; `stonefx bench --help` lists them.
 
@@ -280,7 +281,7 @@ other programs took cores while they were measured. Times are those of a call.
 def page(results: Path = RESULTS) -> str:
     """The text of `benchmarks/README.md`."""
     sections = [_section(section, results) for section in SECTIONS]
-    return "\n".join([_HEAD, "<!-- --8<-- [start:all] -->\n", *sections, "<!-- --8<-- [end:all] -->\n"])
+    return "\n".join([_HEAD, *sections, "<!-- --8<-- [end:all] -->\n"])
 
 
 def _section(section: Section, results: Path) -> str:

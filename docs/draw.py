@@ -21,15 +21,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests" / "ops"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "ops"))
 
 import exact
 
 from stonefx.geometry import klein, lorentz, poincare, sphere
 from stonefx.passes.cost.machine import Machine
 
-BLUE, RED, GREY, GREEN = "#2563eb", "#dc2626", "#6b7280", "#16a34a"
+HERE = Path(__file__).resolve().parent
+BLUE, RED, GREY = "#2563eb", "#dc2626", "#6b7280"
 EPS = torch.finfo(torch.float32).eps
 
 
@@ -96,7 +96,9 @@ def pipeline() -> Figure:
         axes.text(x, 1.75, text, ha="center", va="center", fontsize=8, color=GREY)
         if place:
             arrow(axes, (x - 1.5, 2.6), (x - 0.9, 2.6))
-    axes.text(6, 0.6, "the report: each place that was looked at, rewritten or refused", ha="center", color=RED)
+    axes.text(
+        6, 0.6, "the report: each place that was looked at, rewritten or refused", ha="center", color=RED
+    )
     arrow(axes, (6, 1.35), (6, 0.85))
     return figure
 
@@ -128,7 +130,8 @@ def price() -> Figure:
     figure, both = pyplot.subplots(1, 2, figsize=(9, 3.3), layout="constrained", sharey=True)
     for axes, middle in zip(both, (1024, 32), strict=True):
         apart = [
-            machine.linear_seconds(n, 256, middle, 4) + machine.linear_seconds(n, middle, 256, 4) for n in rows
+            machine.linear_seconds(n, 256, middle, 4) + machine.linear_seconds(n, middle, 256, 4)
+            for n in rows
         ]
         merged = [machine.linear_seconds(n, 256, 256, 4) for n in rows]
         axes.loglog(rows, [1e6 * t for t in apart], color=RED, label="two maps, as they stand")
@@ -154,7 +157,9 @@ def worst_error(result: torch.Tensor, vectors: Sequence[torch.Tensor], textbook:
     """The largest error of a row, over the norm of the row."""
     errors = []
     with mpmath.workdps(40):
-        for got, *rows in zip(result.reshape(len(vectors[0]), -1).tolist(), *(v.tolist() for v in vectors), strict=True):
+        for got, *rows in zip(
+            result.reshape(len(vectors[0]), -1).tolist(), *(v.tolist() for v in vectors), strict=True
+        ):
             want = textbook(*([mpmath.mpf(e) for e in row] for row in rows), mpmath.mpf(1))
             difference = exact.norm([mpmath.mpf(g) - w for g, w in zip(got, want, strict=True)])
             size = exact.norm(want)

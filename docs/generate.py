@@ -1,4 +1,4 @@
-"""The pages of the documentation that are made from tables of the code: `python docs/generate.py` writes them."""
+"""The page of the documentation that is made from the tables of formulas: `python docs/generate.py` writes it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from tabulate import tabulate
 
 from stonefx.passes.hyperbolic.formulas import FORMULAS
 from stonefx.passes.hyperbolic.rules import RULES
-from stonefx.report import codes
 
 HERE = Path(__file__).resolve().parent
 
 _HEAD = """# What is recognised
 
-What the pass [`hyperbolic`](../passes/hyperbolic.md) finds in a graph, however it is spelled: `n = ||x||`, `s = sqrt(c)`. A guard
-of your formula becomes a slot of the operator; one that has no slot is named in the refusal. The bound is that of the error
-against float64, in units of rounding (`eps`), on probes that stop short of the boundary. `docs/generate.py` makes this page from
-`passes/hyperbolic/formulas.py` and `rules.py`.
+What the pass [`hyperbolic`](../passes/hyperbolic.md) finds in a graph, however it is spelled: `n = ‖x‖`, `s =
+sqrt(c)`. A guard of your formula becomes a slot of the operator; one that has no slot is named in the refusal.
+The bound is that of the error against float64, in units of rounding (`eps`), on probes that stop short of the
+boundary. `docs/generate.py` makes this page from `passes/hyperbolic/formulas.py` and `rules.py`.
 """
 
 
@@ -46,12 +45,12 @@ def recognised() -> str:
 
 
 def table(rows: list[tuple[str, ...]], headers: list[str]) -> str:
-    """A table of Markdown, in whose cells a bar is no border."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    """A table of Markdown, where a bar would end a cell, and norms have a character of their own."""
+    cells = [[cell.replace("||", "‖") for cell in row] for row in rows]
     return tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
-PAGES = {HERE / "operators" / "recognised.md": recognised, HERE / "refusals.md": codes.page}
+PAGES = {HERE / "operators" / "recognised.md": recognised}
 
 if __name__ == "__main__":
     for file, make in PAGES.items():

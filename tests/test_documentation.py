@@ -1,7 +1,7 @@
 """The documentation: every block of Python runs, generated pages are made from the code, names in it exist.
 
-Blocks of a page run in order, in one namespace. A block in a comment, `<!-- invisible-code-block: python`, checks what the
-text around it says; a block behind `<!-- slow -->` runs with the slow tests.
+Blocks of a page run in order, in one namespace. A block in a comment, `<!-- invisible-code-block: python`, checks what
+the text around it says; a block behind `<!-- slow -->` runs with the slow tests.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 from stonefx.passes.refusal import CODES
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
-sys.path.insert(0, str(DOCS))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs"))
 
 import generate
 
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 # What the pages of the guides presuppose: a model and data of the reader's own.
 GIVEN = """
@@ -81,7 +81,9 @@ def test_every_block_runs(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in WITH_BLOCKS if "<!-- slow -->" in path.read_text()], ids=name)
+@pytest.mark.parametrize(
+    "path", [path for path in WITH_BLOCKS if "<!-- slow -->" in path.read_text()], ids=name
+)
 def test_slow_blocks_run(path):
     run(path, slow=True)
 
