@@ -170,7 +170,9 @@ def _read_at_a_call(graph: fx.Graph, split: set[fx.Node]) -> set[fx.Node]:
     fixed = weight_only_nodes(graph)
     live: set[fx.Node] = set()
     for node in reversed(list(graph.nodes)):
-        own = node not in fixed or any(user in live for user in node.users)
+        # What folds alone read, such as an identity matrix that is part of one, is computed with them.
+        runs = not node.users or (node.op == "call_function" and node.is_impure(impure_random=False))
+        own = (runs and node not in fixed) or any(user in live for user in node.users)
         if own and ("fold" not in node.meta or node in split):
             live.add(node)
     return live
