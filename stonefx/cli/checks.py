@@ -75,7 +75,8 @@ def become(sites: Iterable[Site], earlier: Iterable[Site], rule: Rule) -> list[S
     before = [site for site in earlier if rule.matches(site)]
     known = Counter((site.target, site.module_path, site.code or site.reason) for site in before)
     places = Counter((site.target, site.module_path) for site in before)
-    fresh, rest = [], []
+    fresh: list[Site] = []
+    rest: list[Site] = []
     for site in sites:
         if not rule.matches(site):
             continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -35,14 +36,22 @@ class CheckFailed(click.ClickException):
 class Commands(click.Group):
     """A group of commands that says each mistake on one line and ends with an exit code that a script can use."""
 
-    def main(self, *arguments: Any, standalone_mode: bool = True, **settings: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run a command; with `standalone_mode=False` what goes wrong is raised."""
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
-            return super().main(*arguments, standalone_mode=False, **settings)
+            return run()
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
-                code = super().main(*arguments, standalone_mode=False, **settings)
+                code = run()
         except click.ClickException as error:
             _end(_line(error), error.exit_code)
         except click.Abort:
