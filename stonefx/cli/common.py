@@ -51,7 +51,7 @@ class Commands(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
-                code = run()
+                code: Any = run()
         except click.ClickException as error:
             _end(_line(error), error.exit_code)
         except click.Abort:

@@ -305,3 +305,34 @@ def test_demo_prints_its_tables():
     assert done.returncode == 0, done.stderr
     for part in ("linear_chain", "expmap0", "(equal)", "stonefx.optimize", "76,256 -> 4,128 (5.41 %)"):
         assert part in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("stonefx ex", ["plain,explain"]),
+        ("stonefx bench cha", ["plain,chain"]),
+        ("stonefx explain --fail", ["plain,--fail-on"]),
+        ("stonefx explain models", ["file,models"]),
+        ("stonefx optimize --inner ind", ["plain,inductor"]),
+    ],
+)
+def test_completion(words, offered):
+    environment = {
+        "_STONEFX_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    result = CliRunner().invoke(main, prog_name="stonefx", env=environment)
+    assert result.exit_code == 0 and result.output.split() == offered
+
+
+def test_the_demo_ends_with_the_path_of_a_page(monkeypatch, tmp_path):
+    report = stonefx.explain(torch.nn.Linear(4, 4), torch.ones(1, 4))
+    monkeypatch.setattr(demo_module, "run_demo", lambda say: ({"chain": {}}, report))
+    shown = invoke("demo", "--html", str(tmp_path / "demo.html"))
+    path = shown.output.strip().splitlines()[-1].rpartition(": ")[2]
+    assert path == str(tmp_path / "demo.html") and "<html" in (tmp_path / "demo.html").read_text()
+    without = invoke("demo", "--json")
+    page = json.loads(without.stdout)["page"]
+    assert os.path.getsize(page) and page in without.stderr
