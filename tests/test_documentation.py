@@ -15,6 +15,7 @@ import torch
 from sybil import Document, Example
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+import stonefx
 from stonefx.passes.refusal import CODES
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs"))
@@ -110,6 +111,13 @@ def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for path in DOCS.rglob("*.md"):
         assert path.relative_to(DOCS).as_posix() in navigation, path
+
+
+def test_every_layer_and_every_function_of_the_geometry_is_named():
+    text = "".join(path.read_text() for path in (DOCS / "operators").glob("*.md"))
+    for module in (stonefx.nn, *(getattr(stonefx.geometry, name) for name in stonefx.geometry.__all__)):
+        for name in getattr(module, "__all__", ()):
+            assert re.search(rf"`[^`]*\b{name}\b", text), f"{module.__name__}.{name}"
 
 
 def test_every_picture_that_a_script_draws_is_shown():
