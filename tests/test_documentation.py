@@ -120,6 +120,18 @@ def test_every_layer_and_every_function_of_the_geometry_is_named():
             assert re.search(rf"`[^`]*\b{name}\b", text), f"{module.__name__}.{name}"
 
 
+def test_no_measured_figure_is_written_by_hand():
+    """A page includes the tables of the benchmarks; the README has one, which `stonefx.benchmarks.tables` writes."""
+    figure = re.compile(
+        r"\b\d+(\.\d+)?x(?![\w\d])|\d times (as fast|the time)|\b\d+(\.\d+)? ?(us|µs|ms|seconds)\b"
+    )
+    for path in PAGES:
+        text = re.sub(r"<!-- table: speed -->.*<!-- end of table -->", "", path.read_text(), flags=re.DOTALL)
+        for line in text.splitlines():
+            found = figure.search(line)
+            assert found is None or "`" in line[: found.start()], f"{name(path)}: {line}"
+
+
 def test_every_picture_that_a_script_draws_is_shown():
     text = "".join(path.read_text() for path in PAGES)
     for path in (DOCS / "pictures").iterdir():
