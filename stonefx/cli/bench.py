@@ -12,7 +12,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from stonefx.cli.common import Refused, check_folders, json_option
+from stonefx.cli.common import CheckFailed, Refused, check_folders, json_option
+from stonefx.cli.lone_suites import bench_compress, bench_growth
 
 _NO_FILE = "--resume goes on in a file: name it with --json"
 
@@ -44,8 +45,16 @@ def _suites(context: click.Context, parameter: click.Parameter, start: str) -> l
     "--plot",
     "picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw the rows of compress or growth here.",
+    help="Draw the results here; the ending chooses the format.",
 )
+@click.option(
+    "--compare",
+    "old_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="OLD.json",
+    help="Compare with an earlier --json; exit code 1 where an arm became slower than both intervals allow.",
+)
+@click.option("--cold", is_flag=True, help="Each call finds the caches full of something else.")
 @click.option(
     "--keep",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
@@ -62,6 +71,9 @@ def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options:
     stonefx bench chain --threads 2
     stonefx bench chain --case "batch 8" --seconds 5
     stonefx bench zoo --json zoo.json --resume
+    stonefx bench chain --json new.json --compare old.json --plot chain.png
+
+    Exit code 1: --compare found something slower.
     """
     if json_to != "-":
         _bench(suites, None if json_to is None else Path(json_to), resume, **options)
@@ -86,31 +98,36 @@ def _bench(
     only: tuple[str, ...],
     picture: Path | None,
     keep: Path | None,
+    old_file: Path | None,
+    cold: bool,
 ) -> None:
+    alone = {"growth", "compress"} & {*suites}
+    if alone and (old_file is not None or cold):
+        raise click.UsageError(f"--compare and --cold are for other suites than {alone.pop()}")
     if "growth" in suites:
         if suites != ("growth",) or device != "cpu" or seconds is not None or resume or keep is not None:
             raise click.UsageError(
                 "growth runs by itself, on the CPU, with --only, --threads, --json and --plot alone"
             )
-        _bench_growth(threads, path, only, picture)
+        bench_growth(threads, path, only, picture)
         return
     if "compress" in suites:
         if suites != ("compress",) or device != "cpu" or seconds is not None:
             raise click.UsageError("compress runs by itself, on the CPU, without --seconds")
         if resume and path is None:
             raise click.UsageError(_NO_FILE)
-        _bench_compress(threads, path, only, resume, picture, keep)
+        bench_compress(threads, path, only, resume, picture, keep)
         return
-    if picture is not None:
-        raise click.UsageError("--plot: only the suites compress and growth have a picture")
     if keep is not None:
         raise click.UsageError("--keep: only the suite compress has statistics to keep")
     import torch
 
     from stonefx.benchmarks import Settings, result_document, result_table
     from stonefx.benchmarks.case import CaseResult
+    from stonefx.benchmarks.compare import compare
     from stonefx.benchmarks.load import load_average, load_warning
     from stonefx.benchmarks.machine import machine_facts, usable_cores
+    from stonefx.benchmarks.picture import draw
     from stonefx.benchmarks.resume import OtherMachine, earlier_results, merged_results
     from stonefx.benchmarks.run import UnknownCase, run_suite
     from stonefx.benchmarks.suites import LONG, SUITES, TABLES
@@ -124,16 +141,19 @@ def _bench(
         raise click.UsageError(
             f"--device cuda: torch {torch.__version__} sees no CUDA device on this machine"
         )
-    check_folders({"--json": path})
+    check_folders({"--json": path, "--plot": picture})
     if resume and path is None:
         raise click.UsageError(_NO_FILE)
+    old = None if old_file is None else _earlier(old_file)
+    if picture is not None:
+        _can_draw(picture)
     if threads is not None:
         torch.set_num_threads(threads)
 
     load = load_average()
     if warning := load_warning(load, usable_cores()):
         click.echo(warning, err=True)
-    settings = Settings() if seconds is None else Settings(seconds=seconds)
+    settings = Settings(cold=cold) if seconds is None else Settings(seconds=seconds, cold=cold)
     machine = machine_facts(device)
     click.echo(", ".join(f"{name} {value}" for name, value in machine.items() if value))
     results: dict[str, list[CaseResult]] = {}
@@ -143,10 +163,12 @@ def _bench(
         except OtherMachine as error:
             raise click.UsageError(f"--resume: {error}") from None
 
+    def document() -> dict[str, Any]:
+        return result_document(results, machine, settings, load)
+
     def write(to: Path | None = path) -> None:
         if to is not None:
-            document = result_document(results, machine, settings, load)
-            write_atomically(to, json.dumps(document, indent=2, allow_nan=False) + "\n")
+            write_atomically(to, json.dumps(document(), indent=2, allow_nan=False) + "\n")
 
     for name in suites or [name for name in SUITES if name not in LONG]:
 
@@ -173,71 +195,50 @@ def _bench(
     if path is not None:
         write()
         click.echo(f"\nwritten to {path}")
-
-
-def _bench_growth(
-    threads: int | None, path: Path | None, only: tuple[str, ...], picture: Path | None
-) -> None:
-    import torch
-
-    from stonefx.benchmarks.growth import Growth, UnknownGrowth, plot, run, table, write
-
-    check_folders({"--json": path, "--plot": picture})
-    if threads is not None:
-        torch.set_num_threads(threads)
-    results: list[Growth] = []
-
-    def take(result: Growth) -> None:
-        results.append(result)
-        click.echo(f"{result.case}, {result.layers} layers: {result.total:.1f} s", err=True)
-        if path is not None:
-            write(results, path)
-
-    try:
-        run(only, on_result=take)
-    except UnknownGrowth as error:
-        raise click.UsageError(f"--only: {error}") from None
-    except ImportError as error:
-        raise Refused(f"{error}; install it with `pip install stonefx[bench]`") from None
-    click.echo(table(results))
     if picture is not None:
-        plot(results, picture)
+        draw(document(), picture)
+        click.echo(f"picture: {picture}")
+    if old is not None:
+        # As a file would hold them, so that both sides are alike.
+        comparison = compare(old, json.loads(json.dumps(document())))
+        click.echo(f"\n{comparison}")
+        if comparison.slower:
+            raise CheckFailed(f"{len(comparison.slower)} slower than in {old_file}")
 
 
-def _bench_compress(
-    threads: int | None,
-    path: Path | None,
-    only: tuple[str, ...],
-    resume: bool,
-    picture: Path | None,
-    keep: Path | None,
-) -> None:
-    import torch
+def _earlier(file: Path) -> dict[str, Any]:
+    """The results in a file of `--json`.
 
-    from stonefx.benchmarks.compress.packages import MissingPackage
-    from stonefx.benchmarks.compress.rows import Row, UnusableFile, earlier, plot, table
-    from stonefx.benchmarks.compress.run import UnknownCase, run, write
-    from stonefx.benchmarks.compress.work import KEPT
+    Raises:
+        click.BadParameter: it holds something else.
+    """
+    from stonefx.benchmarks.compare import compare
 
-    check_folders({"--json": path, "--plot": picture})
-    if threads is not None:
-        torch.set_num_threads(threads)
-    rows: list[Row] = []
-    KEPT[:] = [keep] if keep is not None else []
     try:
-        rows = earlier(path) if resume and path is not None else []
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        compare(document, document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = "no JSON" if isinstance(error, json.JSONDecodeError) else f"no results: {error}"
+        raise click.BadParameter(
+            f"{file} is {what}; expected what stonefx bench --json wrote", param_hint="--compare"
+        ) from None
+    return document
 
-        def take(row: Row) -> None:
-            rows.append(row)
-            click.echo(f"{row.case}, {row.arm} {row.asked}".rstrip(), err=True)
-            if path is not None:
-                write(rows, path)
 
-        run(only, done=tuple(rows), on_row=take)
-        click.echo(table(rows))
-        if picture is not None:
-            plot(rows, picture)
-    except UnknownCase as error:
-        raise click.UsageError(f"--case: {error}") from None
-    except (MissingPackage, UnusableFile) as error:
-        raise Refused(str(error)) from None
+def _can_draw(picture: Path) -> None:
+    """A picture is drawn at the end, and what it needs is looked for at the start.
+
+    Raises:
+        click.BadParameter: there is no such format.
+        Refused: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise Refused('--plot needs matplotlib: pip install "stonefx[plot]"') from None
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if picture.suffix.lstrip(".") not in formats:
+        raise click.BadParameter(
+            f"expected a name that ends in one of {', '.join(sorted(formats))}, got {str(picture)!r}",
+            param_hint="--plot",
+        )

@@ -214,6 +214,33 @@ def test_bench_prints_a_table_and_writes_json(tiny_suites, tmp_path):
     assert os.listdir(tmp_path) == ["out.json"]
 
 
+def test_bench_compares_and_draws(tiny_suites, tmp_path):
+    pytest.importorskip("matplotlib")
+    old, picture = tmp_path / "old.json", tmp_path / "chain.png"
+    first = invoke(
+        "bench", "chain", "--seconds", "0.01", "--json", str(old), "--plot", str(picture), "--cold"
+    )
+    assert first.exit_code == 0 and picture.stat().st_size > 0, first.output
+    assert json.loads(old.read_text())["settings"]["cold"]
+    document = json.loads(old.read_text())
+    for case in document["suites"]["chain"]:
+        # What was there is so much faster that no noise explains it, or so much slower.
+        case["arms"][1] |= {"speedup": 1e6, "interval": [1e6, 1e6]}
+    old.write_text(json.dumps(document))
+    worse = invoke("bench", "chain", "--seconds", "0.01", "--compare", str(old))
+    assert worse.exit_code == 1 and f"Error: 2 slower than in {old}" in worse.output
+    for case in document["suites"]["chain"]:
+        case["arms"][1] |= {"speedup": 1e-6, "interval": [1e-6, 1e-6]}
+    old.write_text(json.dumps(document))
+    better = invoke("bench", "chain", "--seconds", "0.01", "--compare", str(old))
+    assert better.exit_code == 0 and "0 slower, 2 faster" in better.output
+
+
+def test_bench_prints_json_alone(tiny_suites):
+    result = invoke("bench", "chain", "--seconds", "0.01", "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["suites"]["chain"]
+
+
 def test_bench_runs_every_suite_by_default(tiny_suites):
     result = invoke("bench", "--seconds", "0.01")
     assert result.exit_code == 0, result.output

@@ -136,7 +136,16 @@ BENCH = {
     "json_to": [(["--json", "no/out.json"], "--json: there is no folder")],
     "only": [(["chain", "--seconds", "0.01", "--only", "batch 7"], "--only: suite 'chain' has no case 'batch 7'")],
     "resume": [(["chain", "--resume"], "--resume goes on in a file: name it with --json")],
-    "picture": [(["chain", "--plot", "a.png"], "--plot: only the suites compress and growth have a picture")],
+    "picture": [
+        (["chain", "--plot", "no/a.png"], "--plot: there is no folder"),
+        (["chain", "--plot", "a.docx"], "expected a name that ends in one of"),
+    ],
+    "old_file": [
+        (["chain", "--compare", "none.json"], "'none.json' does not exist"),
+        (["chain", "--compare", "other.json"], "is no results: expected results of `stonefx bench --json`, schema 1"),
+        (["chain", "--compare", "user_mistakes.py"], "is no JSON; expected what stonefx bench --json wrote"),
+        (["growth", "--compare", "other.json"], "--compare and --cold are for other suites than growth"),
+    ],
     "keep": [(["chain", "--keep", "folder"], "--keep: only the suite compress has statistics to keep")],
 }  # fmt: skip
 DEMO = {
@@ -149,7 +158,7 @@ TABLE = {
     "explain": EXPLAIN, "optimize": OPTIMIZE, "compress": COMPRESS, "bench": BENCH, "demo": DEMO, "doctor": DOCTOR,
 }  # fmt: skip
 # Flags that nothing can be wrong about.
-PLAIN = {"diff", "fixed_sizes", "no_verify", "refine", "quiet", "measure", "help"}
+PLAIN = {"cold", "diff", "fixed_sizes", "no_verify", "refine", "quiet", "measure", "help"}
 
 
 @pytest.fixture(autouse=True)
