@@ -128,6 +128,15 @@ CODES: dict[str, Code] = {
         "verification: {problem}",
         "Nothing: the original runs. Report it if the weights are ordinary.",
     ),
+    # What is not linear.
+    "nonlinear": Code(
+        "{operator} between the maps is not a fixed linear map",
+        "Nothing where the model needs it: two linear maps can become one only where nothing stands between them.",
+    ),
+    "data_rows": Code(
+        "how many rows {operator} between the maps gives depends on the data, so that nothing is merged through it",
+        "Take the rows before the first map, or behind the second one.",
+    ),
     # Modes.
     "dropout": Code(
         "dropout with p={p} is active in between", "Call `model.eval()` before the model is optimized."

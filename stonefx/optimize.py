@@ -35,7 +35,7 @@ from .optimized import (
 from .options import Options
 from .passes.cost.machine import Machine
 from .passes.pipeline import FOLDING
-from .report import Report, Totals, graph_text, graph_totals
+from .report import Report, Totals, graph_text, graph_totals, publish
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
 from .tracing.errors import Uncapturable, as_capture_errors
 from .tracing.opaque import inlined
@@ -155,7 +155,9 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
     with chosen(options.integrations):
-        return _explained(Borrowed(_checked(model)), args, kwargs, options)
+        report = _explained(Borrowed(_checked(model)), args, kwargs, options)
+    publish(report)
+    return report
 
 
 def _explained(borrowed: Borrowed, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Report:
@@ -200,6 +202,7 @@ def optimize_owned(
     """
     with chosen(options.integrations):
         result = _optimized(source, (args, kwargs), options, borrowed)
+    publish(result.report)
     check_required(result.report, options.require)
     warn_if_nothing(result.report)
     return result

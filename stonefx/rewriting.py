@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterable, Mapping
 
@@ -15,8 +14,6 @@ from .passes.pipeline import rewrite
 from .passes.site import Context
 from .passes.verify import Verifier
 from .report import Report, graph_text, graph_totals
-
-log = logging.getLogger("stonefx")
 
 
 class StonefxWarning(UserWarning):
@@ -65,7 +62,6 @@ def rewrite_reported(
         totals_after=graph_totals(module),
         backend=backend_facts(door, options),
     )
-    log.info("%s", report)
     return report
 
 

@@ -50,7 +50,7 @@ LINEAR_CONTRACTION_SUMS = LinearContractionSums()
 
 def _visit(found: Sum, fixed: set[fx.Node], facts: Effects, context: Context) -> Site:
     costs = Costs.of(Value(found.root, 0), context.machine, context.inner)
-    site = _site(found)
+    site = replace(_site(found), seconds_before=_before(found, costs), seconds_after=_after(found, costs))
     sources = [group[0].product.operand for group in found.groups]
     reason = (
         context.denied.get(site.key, "")

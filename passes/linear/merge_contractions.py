@@ -50,7 +50,7 @@ LINEAR_CONTRACTIONS = LinearContractions()
 
 def _visit(run: Run, fixed: set[fx.Node], facts: Effects, context: Context) -> list[Site]:
     costs = Costs.of(Value(run.last, 0), context.machine, context.inner)
-    whole = _site(run, run)
+    whole = _site(run, run, costs)
     nodes, source = [step.node for step in run.steps], run.steps[0].operand
     reason = contraction_obstacle(nodes, run.weights(), [source], fixed, facts, context)
     if not reason and run.shared is not None:
@@ -64,7 +64,7 @@ def _visit(run: Run, fixed: set[fx.Node], facts: Effects, context: Context) -> l
     for part in parts:
         if len(part.contractions) == 1:
             continue
-        site = _site(part, part)
+        site = _site(part, part, costs)
         reason = context.denied.get(site.key, "") or _loses(part, costs)
         if not reason:
             try:
@@ -144,9 +144,9 @@ def _spelled(step: Contraction) -> str:
     return str(list(val(step.weight).shape))
 
 
-def _site(run: Run, whole: Run) -> Site:
+def _site(run: Run, whole: Run, costs: Costs) -> Site:
     nodes = [step.node for step in run.steps]
-    return refused_site(
+    site = refused_site(
         LinearContractions.name,
         "linear_chain",
         nodes,
@@ -155,4 +155,7 @@ def _site(run: Run, whole: Run) -> Site:
         output=run.last,
         inputs=[run.steps[0].operand, *leaves(run.weights())],
         flops=sum(contraction_flops(Run([step])) for step in whole.contractions),
+    )
+    return replace(
+        site, seconds_before=seconds_apart(run, costs), seconds_after=contraction_seconds(run, costs)
     )

@@ -257,3 +257,35 @@ def test_weights_that_lie_in_the_same_memory_are_not_folded():
     with torch.no_grad():
         fast.flat.mul_(2)
         torch.testing.assert_close(fast(x), original(x) * 4)
+
+
+class Around(nn.Module):
+    """Two maps, and what stands beside them."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.up, self.down = nn.Linear(16, 64), nn.Linear(64, 16)
+        self.way = forward
+
+    def forward(self, x):
+        return self.way(self, x)
+
+
+# Folds of these hold constants that are computed from no weight, which nothing but the fold reads.
+WAYS = {
+    "residual": lambda m, x: x + m.down(m.up(x)),
+    "residual of half": lambda m, x: 0.5 * x - m.down(m.up(x)),
+    "two residuals": lambda m, x: (x + m.down(m.up(x))) + m.down(m.up(x)),
+    "selection": lambda m, x: m.down(m.up(x))[..., :8] + x[..., 8:],
+    "join": lambda m, x: torch.cat([m.down(m.up(x)), x], dim=-1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_constants_of_a_fold_are_no_other_readers_of_its_weights(way):
+    torch.manual_seed(0)
+    model, x = Around(way).eval(), torch.randn(64, 16)
+    fast = stonefx.optimize(model, x, machine="default")
+    assert "up.weight" not in dict(fast.named_parameters()), fast.report
+    assert fast.report.rewritten(), fast.report
+    torch.testing.assert_close(fast(x), model(x))

@@ -56,6 +56,8 @@ class Subject:
             params_after=parameters,
             flops_before=tree_flops(self.tree),
             flops_after=plan_flops(plan) if self.decision.gains else tree_flops(self.tree),
+            seconds_before=self.decision.seconds_before,
+            seconds_after=self.decision.seconds_after,
             inputs=tuple(node.name for node in self._inputs(ordered)),
             output=tree.value.node.name,
         )
