@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 import warnings
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -238,6 +238,7 @@ class Program:
         kept += [weight(source, name) for name in self.constants]
         foreign |= {tensor.untyped_storage().data_ptr() for tensor in kept}
         del facts, kept
+        moved = self._moved(source)
         values = iter(self._fold(source, foreign))
         for operand, origins in zip(self.owned.operands, fold_sources(self.owned.graph), strict=True):
             name, value = self.names[operand], next(values)
@@ -248,8 +249,19 @@ class Program:
                 source._buffers[name] = value.requires_grad_(wanted)
                 if all(self.owned.read[index] in self.constants for index in origins):
                     source._non_persistent_buffers_set.add(name)
+        for name, value in moved.items():
+            (source._parameters if isinstance(value, nn.Parameter) else source._buffers)[name] = value
         source._non_persistent_buffers_set.difference_update(self.constants.keys() - source._buffers.keys())
         return source
+
+    def _moved(self, source: nn.Module) -> dict[str, torch.Tensor]:
+        """The weights that the graph goes on to read under new names, by these."""
+        weights = self.capture.weights
+        return {
+            name: weight(source, weights[operand])
+            for operand, name in self.names.items()
+            if operand in weights and weights[operand] != name
+        }
 
     def _losing(self) -> set[str]:
         return {name.rpartition(".")[0] for name in self.dropped}
@@ -480,12 +492,18 @@ def make_program(
         elif "fold_input" in node.meta:
             folded.append(node)
     read = [(capture.weights | own)[originals[index]] for index in split.weights]
-    kept = {
-        *names.values(),
-        *(capture.aliases.get(name, name) for name in returned_weights(capture.output)),
-        *held,
+    shown = {capture.aliases.get(name, name) for name in (*returned_weights(capture.output), *held)}
+    sizes = {
+        capture.weights[node.name]: node.meta["val"] for node in placeholders if node.name in capture.weights
     }
-    owned, followed = _owned_and_followed(split, read, kept - {*own.values()}, release)
+    owned, followed, moved = _owned_and_followed(
+        [{read[index] for index in origins} for origins in fold_sources(split.folds)],
+        [_bytes(node.meta["val"]) for node in folded],
+        {name: _bytes(value) for name, value in sizes.items()},
+        {name for name in names.values() if name in sizes},
+        shown,
+        release,
+    )
     attributes = {target: f"{holder}_{_leaf(target, taken)}" for target in _attributes(capture.module)}
     names |= attributes
     renamed: dict[str, list[str]] = {}
@@ -495,6 +513,10 @@ def make_program(
         names[node.name] = f"{holder}_{_leaf(node.meta['fold_input'], taken)}"
         for index in sources[position]:
             renamed.setdefault(read[index], []).append(names[node.name])
+    for operand, name in list(names.items()):
+        if name in moved:
+            names[operand] = f"{holder}_{_leaf(name, taken)}"
+            renamed.setdefault(name, []).append(names[operand])
     used = {*names.values(), *read}
     constants = {own[name]: tensor for name, tensor in capture.constants.items() if own[name] in used}
     constants |= {attributes[target]: tensor for target, tensor in _attributes(capture.module).items()}
@@ -514,27 +536,59 @@ def make_program(
 
 
 def _owned_and_followed(
-    split: FoldSplit, read: list[str], kept: Collection[str], release: bool
-) -> tuple[list[int], list[int]]:
-    """The positions of the folds whose values can be all that is left, and of those whose weights stay beside them.
+    sources: list[set[str]],
+    results: list[int],
+    weights: Mapping[str, int],
+    live: Collection[str],
+    shown: Collection[str],
+    release: bool,
+) -> tuple[list[int], list[int], set[str]]:
+    """Which folds are all that is left of their weights, and which have their weights beside them.
 
-    A weight that stays can still be changed, in training say, and then every fold of it must change.
+    A weight that stays can still be changed, in training say, and then every fold of it must change. So where a fold
+    shares a weight with the graph, all that it reads stays and it follows; or, where that would keep more than the
+    folds and what the graph reads anyway, the weight goes too: the graph reads it under a new name.
+
+    Args:
+        sources: of each fold, the weights that it reads.
+        results: the bytes of each fold.
+        weights: the bytes of each weight.
+        live: the weights that the graph itself reads.
+        shown: the weights that somebody else can change.
+        release: weights may go.
+
+    Returns:
+        The folds that own their values, those that follow, and the live weights that go under a new name.
     """
-    sources = [{read[index] for index in origins} for origins in fold_sources(split.folds)]
-    stay, followed = set(kept), set[int]()
-    while True:
-        more = {
-            position
-            for position, names in enumerate(sources)
-            if position not in followed and (not release or not stay.isdisjoint(names))
-        }
-        if not more:
-            return [position for position in range(len(sources)) if position not in followed], sorted(
-                followed
-            )
-        followed |= more
-        for position in more:
-            stay |= sources[position]
+    owned: list[int] = []
+    followed: list[int] = []
+    moved: set[str] = set()
+    for folds in _connected(sources):
+        read = set().union(*(sources[fold] for fold in folds))
+        beside = read.intersection(live)
+        more = sum(weights.get(name, 0) for name in read - beside)
+        most = sum(results[fold] for fold in folds) + sum(weights[name] for name in beside)
+        if not release or not read.isdisjoint(shown) or (beside and more <= most):
+            followed += folds
+        else:
+            owned += folds
+            moved |= beside
+    return sorted(owned), sorted(followed), moved
+
+
+def _connected(sources: list[set[str]]) -> list[list[int]]:
+    """The folds that share weights, directly or by others, together."""
+    groups: list[tuple[list[int], set[str]]] = []
+    for fold, names in enumerate(sources):
+        apart = [group for group in groups if group[1].isdisjoint(names)]
+        near = [group for group in groups if not group[1].isdisjoint(names)]
+        folds = sorted([fold, *(other for group in near for other in group[0])])
+        groups = [*apart, (folds, names.union(*(group[1] for group in near)))]
+    return [folds for folds, _ in groups]
+
+
+def _bytes(value: torch.Tensor) -> int:
+    return value.numel() * value.itemsize
 
 
 def _folds(split: FoldSplit, read: list[str], operands: Sequence[fx.Node], chosen: Sequence[int]) -> Folds:
