@@ -13,17 +13,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import fx
 
 from ...graph.emit import Emitter
 from ...graph.nodes import val
-from .elements import Apply, Convolve, Deviation, Element, Part, Pick, Scale, Shift, Structure
+from .elements import (
+    Apply,
+    Contract,
+    Convolve,
+    Deviation,
+    Element,
+    Labels,
+    Part,
+    Permute,
+    Pick,
+    Scale,
+    Shift,
+    Structure,
+)
 from .groups import by_group, ungrouped, untransposed
+from .labelled import Product, equation, largest
 from .paths import path_between, stands_above
 from .tree import Tree
-from .values import Value
+from .values import LABELLED, Value
 
 aten = torch.ops.aten
 
@@ -84,10 +99,10 @@ class Composition:
             self._shift(element)
         elif isinstance(element, Scale):
             self._scale(element)
-        else:
+        elif isinstance(element, Pick):
             self._pick(element)
 
-    def copy(self) -> Composition:
+    def copy(self) -> Self:
         """The same, to be composed with something else."""
         return copy.copy(self)
 
@@ -300,15 +315,126 @@ class Composition:
         return exact if val(exact).dim() == 1 else self.emit(aten.reshape.default, exact, [-1])
 
 
+class LabelledComposition(Composition):
+    """The weights of a way as one tensor with a label for each axis, and its constants as one, in float64.
+
+    The bias has the rank of the result, with size 1 along the axes on which it does not depend.
+
+    Args:
+        emit: where the nodes go.
+        value: what the way starts from.
+        bias: a bias that is added to it first.
+    """
+
+    def __init__(self, emit: Emitter, value: Value, bias: fx.Node | None = None) -> None:
+        super().__init__(emit, value.width, bias)
+        self.product = Product.of(value)
+        self.labels: Labels = ()  # of `weight`
+
+    def add(self, element: Element) -> None:
+        """Compose with one more element."""
+        emit, before = self.emit, self.product
+        self.product = before.then(element)
+        if isinstance(element, Contract):
+            self._contract(element, before)
+        elif isinstance(element, Permute) and self.bias is not None:
+            self.bias = emit(aten.permute.default, self.bias, list(element.order))
+        elif isinstance(element, Scale):
+            number = float(element.value)  # type: ignore[arg-type]
+            by = 1 / number if element.inverse else number
+            self.scale = by if self.scale is None else self.scale * by  # type: ignore[operator]
+            self.bias = None if self.bias is None else emit(aten.mul.Tensor, self.bias, by)
+        elif isinstance(element, Shift) and self.constants:
+            self._shift(element)
+
+    def weight_in(self, order: Labels) -> fx.Node:
+        """The weight with its axes in an order, those that it lacks with size 1."""
+        weight = self.weight
+        assert weight is not None
+        present = [label for label in order if label in self.labels]
+        if tuple(present) != self.labels:
+            weight = self.emit(aten.permute.default, weight, [self.labels.index(label) for label in present])
+        if len(present) < len(order):
+            sizes = dict(zip(present, val(weight).shape, strict=True))
+            weight = self.emit(aten.reshape.default, weight, [sizes.get(label, 1) for label in order])
+        return weight if self.scale in (None, 1) else self.emit(aten.mul.Tensor, weight, self.scale)
+
+    def plus(self, others: Sequence[LabelledComposition]) -> LabelledComposition:
+        """The sum with other products of the same value."""
+        terms = [self, *others]
+        place = largest([term.product for term in terms])
+        assert place is not None
+        total = terms[place].copy()
+        total.labels = total.product.matrix
+        weights = []
+        for term in terms:
+            names = term.product.names_in(total.product)
+            assert names is not None
+            renamed = term.copy()
+            renamed.labels = tuple(names[label] for label in term.labels)
+            weights.append(renamed.weight_in(total.labels))
+        total.weight, total.scale = _total(self.emit, weights), None
+        biases = [term.bias for term in terms if term.bias is not None]
+        total.bias = _total(self.emit, biases) if biases else None
+        return total
+
+    def _contract(self, element: Contract, before: Product) -> None:
+        factor, labels = self.emit.exact(element.weight), before.placed(element)[0]
+        if self.bias is not None:
+            self.bias = self._through(factor, labels, before.result)
+        if self.weight is None:
+            self.weight, self.labels = factor, labels
+            return
+        left = tuple(
+            label for label in dict.fromkeys((*self.labels, *labels)) if label in self.product.matrix
+        )
+        terms = equation((self.labels, labels), left)
+        self.weight = self.emit(aten.einsum.default, terms, [self.weight, factor])
+        self.labels = left
+
+    def _through(self, factor: fx.Node, of_factor: Labels, before: Labels) -> fx.Node:
+        """What a product makes of the bias."""
+        assert self.bias is not None
+        shape = val(self.bias).shape
+        axes = [place for place, size in enumerate(shape) if size != 1]
+        labels = tuple(before[place] for place in axes)
+        bias = self.emit(aten.reshape.default, self.bias, [shape[place] for place in axes])
+        known = {*labels, *of_factor}
+        left = tuple(label for label in self.product.result if label in known)
+        moved = self.emit(aten.einsum.default, equation((labels, of_factor), left), [bias, factor])
+        sizes = dict(zip(left, val(moved).shape, strict=True))
+        return self.emit(aten.reshape.default, moved, [sizes.get(label, 1) for label in self.product.result])
+
+    def _shift(self, element: Shift) -> None:
+        emit, rank = self.emit, len(self.product.result)
+        if isinstance(element.value, fx.Node):
+            value = emit.exact(element.value)
+            value = value if element.factor == 1 else emit(aten.mul.Tensor, value, element.factor)
+            if rank > val(value).dim():
+                shape = [1] * (rank - val(value).dim()) + list(val(value).shape)
+                value = emit(aten.reshape.default, value, shape)
+        else:
+            device = val(emit.anchor).device
+            number = float(element.value) * element.factor
+            value = emit(aten.full.default, [1] * rank, number, dtype=torch.float64, device=device)
+        self.bias = value if self.bias is None else emit(aten.add.Tensor, self.bias, value)
+
+
+def begin(emit: Emitter, level: Tree, bias: fx.Node | None = None) -> Composition:
+    """What does nothing yet to a level."""
+    if level.value.axis == LABELLED:
+        return LabelledComposition(emit, level.value, bias)
+    return Composition(emit, level.width, bias)
+
+
 def compose_source(
-    emit: Emitter, level: Tree, source: int, known: Mapping[Value, Composition] | None = None
+    emit: Emitter, level: Tree, known: Mapping[Value, Composition] | None = None
 ) -> Composition:
     """What a branching level does to the one source that all of it comes from.
 
     Args:
         emit: where the nodes go.
         level: the level.
-        source: the features of the source.
         known: what values below the level are, in terms of the source; any other leaf is the source itself.
     """
     made: dict[Tree, Composition] = {}
@@ -316,12 +442,16 @@ def compose_source(
         inner = [made.pop(child) for child in each.children]
         if each.is_leaf:
             found = (known or {}).get(each.value)
-            made[each] = Composition(emit, source) if found is None else found.copy()
+            made[each] = begin(emit, each) if found is None else found.copy()
         elif each.is_sum:
             for child, factor in zip(inner, each.factors, strict=True):
                 if factor != 1:
                     child.add(Scale(factor))
-            made[each] = _combined(emit, inner, each, lambda nodes: _total(emit, nodes))
+            first, *others = inner
+            if isinstance(first, LabelledComposition):
+                made[each] = first.plus([other for other in others if isinstance(other, LabelledComposition)])
+            else:
+                made[each] = _combined(emit, inner, each, lambda nodes: _total(emit, nodes))
         elif each.joins:
             made[each] = _combined(
                 emit, inner, each, lambda nodes: emit(aten.cat.default, nodes, 0), joins=True
@@ -339,7 +469,7 @@ def compose_part(emit: Emitter, part: Part) -> Composition:
         return emit.composed[part]
     known: dict[Value, Composition] = {}
     for tree in part.trees:
-        known[tree.value] = compose_source(emit, tree, part.inputs, known)
+        known[tree.value] = compose_source(emit, tree, known)
     emit.composed[part] = known[part.trees[-1].value]
     return emit.composed[part]
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from torch import fx
 
-from ...graph.nodes import val
 from ...graph.weights import leaves
 from ...refusal import Refusal
 from ...site import Site, refused_site
@@ -19,24 +18,32 @@ from ..read.reader import Reader
 from ..read.regions import has_map
 from ..read.trees import Builder
 
-_PASS = "linear_chains"
-
 
 def breaks(
-    graph: fx.Graph, trees: Sequence[Tree], reader: Reader, builder: Builder
+    pass_name: str, graph: fx.Graph, trees: Sequence[Tree], reader: Reader, builder: Builder
 ) -> Iterator[tuple[fx.Node, Site]]:
     """Yield every break between two maps, each once, with the node behind it."""
+    for after, value, reason in _breaks(graph, trees, reader, builder):
+        inner = _maps_below(value, reader, builder)
+        if any(map(reader.is_subject, [*inner, after])):
+            yield after, _site(pass_name, inner, value, after, reason, reader)
+
+
+def _breaks(
+    graph: fx.Graph, trees: Sequence[Tree], reader: Reader, builder: Builder
+) -> Iterator[tuple[fx.Node, Value, str]]:
+    """The map behind each break, the value at which it is, and why."""
     told: set[fx.Node] = set()
     for tree in trees:
         for leaf in tree.leaves():
             node = leaf.value.node
-            after = _map_above(leaf)
+            after = _map_above(leaf) or _sum_beside(leaf, tree, reader)
             if node in told or after is None:
                 continue
             reason = _reason(leaf, reader, builder)
             if reason:
                 told.add(node)
-                yield after.value.node, _site(leaf.value, after.value.node, reason, reader, builder)
+                yield after.value.node, leaf.value, reason
     yield from _broken_maps(graph, told, reader, builder)
 
 
@@ -46,6 +53,15 @@ def _map_above(leaf: Tree) -> Tree | None:
     while level is not None and not any(map(mixes, level.elements)):
         level = level.parent
     return level
+
+
+def _sum_beside(leaf: Tree, tree: Tree, reader: Reader) -> Tree | None:
+    """The sum in which a map that stays as it is meets another map of what it reads itself."""
+    reading = reader.read(leaf.value)
+    if not isinstance(reading, Stops) or not reading.is_map or leaf.parent is None or not leaf.parent.is_sum:
+        return None
+    beside = [each for each in tree.maps() if any(below.value == reading.operand for below in each.leaves())]
+    return leaf.parent if beside else None
 
 
 def _reason(leaf: Tree, reader: Reader, builder: Builder) -> str:
@@ -74,7 +90,7 @@ def shared_reason(node: fx.Node, builder: Builder) -> str:
 
 def _broken_maps(
     graph: fx.Graph, told: set[fx.Node], reader: Reader, builder: Builder
-) -> Iterator[tuple[fx.Node, Site]]:
+) -> Iterator[tuple[fx.Node, Value, str]]:
     """Maps with a problem of their own, next to another map."""
     for node in graph.nodes:
         axis = reader.map_axis(node)
@@ -86,12 +102,12 @@ def _broken_maps(
         if has_map(reader, reading.operand, builder):
             told.add(node)
             if reading.operand.node not in told:
-                yield node, _site(reading.operand, node, reading.reason, reader, builder)
+                yield node, reading.operand, reading.reason
             continue
         above = _next_map(Value(node, axis), reader)
         if above is not None:
             told.update((node, above))
-            yield above, _site(Value(node, axis), above, reading.reason, reader, builder)
+            yield above, Value(node, axis), reading.reason
 
 
 def _next_map(value: Value, reader: Reader) -> fx.Node | None:
@@ -103,9 +119,7 @@ def _next_map(value: Value, reader: Reader) -> fx.Node | None:
             axis = reader.map_axis(user)
             if axis is not None:
                 return user
-            for place in range(
-                val(user).dim() if "val" in user.meta and hasattr(user.meta["val"], "dim") else 0
-            ):
+            for place in reader.axes(user):
                 following = Value(user, place)
                 reading = reader.read(following)
                 if following not in seen and reading is not None and _continues(reading, current):
@@ -119,11 +133,12 @@ def _continues(reading: object, value: Value) -> bool:
     return operand == value or value in getattr(reading, "operands", ())
 
 
-def _site(value: Value, after: fx.Node, reason: str, reader: Reader, builder: Builder) -> Site:
-    inner = _maps_below(value, reader, builder)
+def _site(
+    pass_name: str, inner: Sequence[fx.Node], value: Value, after: fx.Node, reason: str, reader: Reader
+) -> Site:
     weights = leaves(weight for node in inner for weight in _weights(node, reader))
     site = refused_site(
-        _PASS, "linear_chain", [*inner, after], weights, line=after, output=after, reason=reason
+        pass_name, "linear_chain", [*inner, after], weights, line=after, output=after, reason=reason
     )
     names = dict.fromkeys([*(node.name for node in sorted(inner)), value.node.name, after.name])
     return replace(site, nodes=tuple(names))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
+from ..algebra.paths import way_between
 from ..algebra.tree import Tree
 from .plan import Choice
 
@@ -12,9 +14,14 @@ from .plan import Choice
 def tree_flops(tree: Tree) -> int:
     """Operations of the maps of a region as the graph has it, each once."""
     levels = {level.value.node: level for level in tree.maps()}.values()
-    return sum(
-        flops_of(level.elements, level.value.rows(), level.children[0].width, level.width) for level in levels
-    )
+    return sum(map(_level_flops, levels))
+
+
+def _level_flops(level: Tree) -> int:
+    product = way_between(level.children[0], level).product
+    if product is not None:
+        return 2 * math.prod(product.extents()) if product.matrix else 0
+    return flops_of(level.elements, level.value.rows(), level.children[0].width, level.width)
 
 
 def plan_flops(plan: Choice) -> int:
@@ -22,8 +29,10 @@ def plan_flops(plan: Choice) -> int:
     total = 0
     for each in plan.maps():
         rows, inputs, outputs = each.level.value.rows(), each.inputs, each.top.width
-        convolve = each.way.convolve
-        if each.cut is not None:
+        convolve, product = each.way.convolve, each.way.product
+        if product is not None:
+            total += 2 * math.prod(product.extents()) if product.matrix else 0
+        elif each.cut is not None:
             total += 2 * rows * each.cut.width * (inputs + outputs)
         elif each.kind == "source":
             total += 2 * each.terms[0].level.value.rows() * inputs * outputs
