@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ...cost.flops import product_flops
 from ...cost.machine import Machine
 from ...graph.arguments import is_operator
 from ...graph.shapes import expression
@@ -113,7 +114,7 @@ class Costs:
     def convolution(self, convolve: Convolve, rows: int, inputs: int, outputs: int, groups: int = 1) -> float:
         """Seconds of a convolution that makes `rows` feature vectors."""
         window = inputs // groups * convolve.volume
-        work = 2 * rows * window * outputs / self.machine.flop_rate
+        work = product_flops(rows, window, outputs) / self.machine.flop_rate
         size = window * outputs + rows * (outputs + inputs)
         return max(work, self.itemsize * size / self.machine.bandwidth) + self.machine.launch
 
