@@ -1,149 +1,122 @@
-"""Ways through values whose axes all have labels: each amounts to one product of the value and a weight.
-
-Which entries of the result depend on which of the value follows from the labels alone: a label that value, weight and
-result have in common keeps its places apart, in one product as in the run of products that it stands for.
-"""
+"""Fold expressions of ways through values whose axes all have labels: one weight with a label for each axis."""
 
 from __future__ import annotations
 
-import math
-import string
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
 
+import torch
+from torch import fx
+
+from ...graph.emit import Emitter
 from ...graph.nodes import val
+from .composition import Composition
 from .elements import Contract, Element, Labels, Permute, Scale, Shift
-from .tree import Tree
-from .values import Value, size_at
+from .product import Product, equation, largest
+from .values import Value
+
+aten = torch.ops.aten
 
 
-@dataclass(frozen=True, eq=False)
-class Product:
-    """The labels of one product of a value and a weight.
+class LabelledComposition(Composition):
+    """The weights of a way as one tensor with a label for each axis, and its constants as one, in float64.
+
+    The bias has the rank of the result, with size 1 along the axes on which it does not depend.
 
     Args:
-        source, matrix, result: labels of the value, of the weight, which has none where there is no product, and of
-            the result.
-        sizes: of each label.
-        shifts: a constant is added.
-        scales: a number is multiplied with.
+        emit: where the nodes go.
+        value: what the way starts from.
+        bias: a bias that is added to it first.
     """
 
-    source: Labels
-    matrix: Labels
-    result: Labels
-    sizes: tuple[Any, ...]
-    shifts: bool = False
-    scales: bool = False
+    def __init__(self, emit: Emitter, value: Value, bias: fx.Node | None = None) -> None:
+        super().__init__(emit, value.width, bias)
+        self.product = Product.of(value)
+        self.labels: Labels = ()  # of `weight`
 
-    @classmethod
-    def of(cls, value: Value) -> Product:
-        """What does nothing to a value."""
-        labels = tuple(range(value.tensor.dim()))
-        return cls(labels, (), labels, tuple(value.tensor.shape))
-
-    def then(self, element: Element) -> Product:
-        """Followed by one more element."""
+    def add(self, element: Element) -> None:
+        """Compose with one more element."""
+        emit, before = self.emit, self.product
+        self.product = before.then(element)
         if isinstance(element, Contract):
-            return self.placed(element)[1]
-        if isinstance(element, Permute):
-            return replace(self, result=tuple(self.result[place] for place in element.order))
-        shifts, scales = isinstance(element, Shift), isinstance(element, Scale)
-        return replace(self, shifts=self.shifts or shifts, scales=self.scales or scales)
+            self._contract(element, before)
+        elif isinstance(element, Permute) and self.bias is not None:
+            self.bias = emit(aten.permute.default, self.bias, list(element.order))
+        elif isinstance(element, Scale):
+            number = float(element.value)  # type: ignore[arg-type]
+            by = 1 / number if element.inverse else number
+            self.scale = by if self.scale is None else self.scale * by  # type: ignore[operator]
+            self.bias = None if self.bias is None else emit(aten.mul.Tensor, self.bias, by)
+        elif isinstance(element, Shift) and self.constants:
+            self._shift(element)
 
-    def placed(self, element: Contract) -> tuple[Labels, Product]:
-        """The labels of a further weight among those of all, and the product with it."""
-        names = dict(zip(element.operand, self.result, strict=True))
-        sizes = list(self.sizes)
-        for label, size in zip(element.factor, val(element.weight).shape, strict=True):
-            if label not in names:
-                names[label] = len(sizes)
-                sizes.append(size)
-        factor = tuple(names[label] for label in element.factor)
-        result = tuple(names[label] for label in element.result)
-        summed = set(factor) - set(result) - set(self.source)
-        matrix = tuple(label for label in dict.fromkeys((*self.matrix, *factor)) if label not in summed)
-        return factor, replace(self, matrix=matrix, result=result, sizes=tuple(sizes))
+    def weight_in(self, order: Labels) -> fx.Node:
+        """The weight with its axes in an order, those that it lacks with size 1."""
+        weight = self.weight
+        assert weight is not None
+        present = [label for label in order if label in self.labels]
+        if tuple(present) != self.labels:
+            weight = self.emit(aten.permute.default, weight, [self.labels.index(label) for label in present])
+        if len(present) < len(order):
+            sizes = dict(zip(present, val(weight).shape, strict=True))
+            weight = self.emit(aten.reshape.default, weight, [sizes.get(label, 1) for label in order])
+        return weight if self.scale in (None, 1) else self.emit(aten.mul.Tensor, weight, self.scale)
 
-    def extents(self, symbols: int | None = None) -> tuple[int, int, int, int]:
-        """How many matrices, rows of each, and their widths."""
-        source, matrix, result = set(self.source), set(self.matrix), set(self.result)
+    def plus(self, others: Sequence[LabelledComposition]) -> LabelledComposition:
+        """The sum with other products of the same value."""
+        terms = [self, *others]
+        place = largest([term.product for term in terms])
+        assert place is not None
+        total = terms[place].copy()
+        total.labels = total.product.matrix
+        weights = []
+        for term in terms:
+            names = term.product.names_in(total.product)
+            assert names is not None
+            renamed = term.copy()
+            renamed.labels = tuple(names[label] for label in term.labels)
+            weights.append(renamed.weight_in(total.labels))
+        total.weight, total.scale = self.emit.total(weights), None
+        biases = [term.bias for term in terms if term.bias is not None]
+        total.bias = self.emit.total(biases) if biases else None
+        return total
 
-        def extent(labels: Iterable[int]) -> int:
-            return math.prod(size_at(self.sizes[label], symbols) for label in labels)
-
-        return (
-            extent(source & matrix & result),
-            extent(source - matrix),
-            extent((source & matrix) - result),
-            extent(matrix - source),
+    def _contract(self, element: Contract, before: Product) -> None:
+        factor, labels = self.emit.exact(element.weight), before.placed(element)[0]
+        if self.bias is not None:
+            self.bias = self._through(factor, labels, before.result)
+        if self.weight is None:
+            self.weight, self.labels = factor, labels
+            return
+        left = tuple(
+            label for label in dict.fromkeys((*self.labels, *labels)) if label in self.product.matrix
         )
+        terms = equation((self.labels, labels), left)
+        self.weight = self.emit(aten.einsum.default, terms, [self.weight, factor])
+        self.labels = left
 
-    @property
-    def entries(self) -> int:
-        """Entries of the weight."""
-        return math.prod(int(self.sizes[label]) for label in self.matrix) if self.matrix else 0
+    def _through(self, factor: fx.Node, of_factor: Labels, before: Labels) -> fx.Node:
+        """What a product makes of the bias."""
+        assert self.bias is not None
+        shape = val(self.bias).shape
+        axes = [place for place, size in enumerate(shape) if size != 1]
+        labels = tuple(before[place] for place in axes)
+        bias = self.emit(aten.reshape.default, self.bias, [shape[place] for place in axes])
+        known = {*labels, *of_factor}
+        left = tuple(label for label in self.product.result if label in known)
+        moved = self.emit(aten.einsum.default, equation((labels, of_factor), left), [bias, factor])
+        sizes = dict(zip(left, val(moved).shape, strict=True))
+        return self.emit(aten.reshape.default, moved, [sizes.get(label, 1) for label in self.product.result])
 
-    @property
-    def spelling(self) -> str | None:
-        """The operator that computes it with its constant, `linear` or `bmm`; None where that takes an `einsum`."""
-        source, matrix, result = self.source, set(self.matrix), self.result
-        if len(source) != len(result) or len(source) < 2 or source[:-1] != result[:-1]:
-            return None
-        if source[-1] == result[-1] or len(self.matrix) not in (2, 3):
-            return None
-        if matrix == {source[-1], result[-1]}:
-            return "linear"
-        return "bmm" if len(source) == 3 and matrix == {source[0], source[-1], result[-1]} else None
-
-    def names_in(self, base: Product) -> dict[int, int] | None:
-        """For each label that of `base`, if one product of the same value can make the sum of both; else None."""
-        if len(self.result) != len(base.result):
-            return None
-        names: dict[int, int] = {}
-        pairs = zip((*self.source, *self.result), (*base.source, *base.result), strict=True)
-        for label, wanted in pairs:
-            if names.setdefault(label, wanted) != wanted:
-                return None
-        if len(set(names.values())) != len(names) or not self.matrix:
-            return None
-        return names if {names[label] for label in self.matrix} <= set(base.matrix) else None
-
-
-def largest(products: Sequence[Product]) -> int | None:
-    """Which of some products of one value can make the sum of all, with a sum of weights; None if there is none."""
-    place = max(range(len(products)), key=lambda place: len(products[place].matrix))
-    return place if all(each.names_in(products[place]) is not None for each in products) else None
-
-
-def product_of_source(level: Tree) -> Product | None:
-    """The one product that a branching level is of the one value that all of it comes from; None if it is none."""
-    made: dict[Tree, Product | None] = {}
-    for each in reversed(list(level.walk())):  # children first
-        inner = [made.pop(child) for child in each.children]
-        found = inner[0] if inner else Product.of(each.value)
-        if each.is_sum:
-            known = [product for product in inner if product is not None]
-            place = largest(known) if len(known) == len(inner) else None
-            shifts = any(product.shifts for product in known)
-            found = None if place is None else replace(known[place], shifts=shifts)
-        for element in each.elements:
-            found = found and found.then(element)
-        made[each] = found
-    return made[level]
-
-
-def equation(terms: Iterable[Labels], result: Labels) -> str:
-    """What `einsum` is told about labels.
-
-    >>> equation([(7, 2), (2, 9)], (7, 9))
-    'ab,bc->ac'
-    """
-    letters: dict[int, str] = {}
-
-    def spell(labels: Labels) -> str:
-        return "".join(letters.setdefault(label, string.ascii_letters[len(letters)]) for label in labels)
-
-    left = ",".join(map(spell, terms))
-    return f"{left}->{spell(result)}"
+    def _shift(self, element: Shift) -> None:
+        emit, rank = self.emit, len(self.product.result)
+        if isinstance(element.value, fx.Node):
+            value = emit.exact(element.value)
+            value = value if element.factor == 1 else emit(aten.mul.Tensor, value, element.factor)
+            if rank > val(value).dim():
+                shape = [1] * (rank - val(value).dim()) + list(val(value).shape)
+                value = emit(aten.reshape.default, value, shape)
+        else:
+            device = val(emit.anchor).device
+            number = float(element.value) * element.factor
+            value = emit(aten.full.default, [1] * rank, number, dtype=torch.float64, device=device)
+        self.bias = value if self.bias is None else emit(aten.add.Tensor, self.bias, value)

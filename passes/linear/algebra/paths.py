@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .elements import Convolve, Element, Pick, Scale, Shift
-from .labelled import Product
+from .product import Product
 from .tree import Tree
 from .values import LABELLED
 

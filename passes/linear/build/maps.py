@@ -12,9 +12,10 @@ from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import expression, is_row_major, memory_format
 from ...graph.weights import Matrix, merged_name
-from ..algebra.compose import Composition, LabelledComposition
+from ..algebra.composition import Composition
 from ..algebra.elements import Convolve
-from ..algebra.labelled import equation
+from ..algebra.labelled import LabelledComposition
+from ..algebra.product import equation
 from ..algebra.values import LABELLED
 
 aten = torch.ops.aten

@@ -13,8 +13,10 @@ from ...graph.nodes import val
 from ...graph.shapes import same_sizes
 from ...graph.weights import Matrix
 from ...refusal import Refusal
-from ..algebra.compose import Composition, LabelledComposition, begin, compose_source
+from ..algebra.compose import compose, compose_source, follow
+from ..algebra.composition import Composition
 from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
+from ..algebra.labelled import LabelledComposition
 from ..algebra.paths import elements_between, path_between, stands_above
 from ..algebra.tree import Tree
 from ..algebra.values import Value
@@ -105,12 +107,12 @@ class Realizer:
         if choice.is_cut:
             held = self._picked(held, choice.reads)
         if choice.cut is not None:
-            first = self._composed(level, choice.cut, limit, None)
-            second = self._composed(choice.cut, top, limit, first.bias)
+            first = compose(self.emit, level, choice.cut, limit)
+            second = compose(self.emit, choice.cut, top, limit, first.bias)
             self._exchange(second, sink, extra)
             own = _own_bias(choice.cut, top, limit) if plain and first.bias is None else None
             return self._pair(held, choice, first, second, own)
-        composition = self._composed(level, top, limit, None)
+        composition = compose(self.emit, level, top, limit)
         self._exchange(composition, sink, extra)
         if isinstance(composition, LabelledComposition):
             return labelled_map(self.emit, held, composition, weights, self.read)
@@ -163,9 +165,6 @@ class Realizer:
             sink.append(composition.bias)
             composition.bias = None
 
-    def _composed(self, level: Tree, top: Tree, limit: Tree, bias: fx.Node | None) -> Composition:
-        return begin(self.emit, level, bias).follow(level, top, limit)
-
     def _pair(
         self,
         held: Held,
@@ -187,7 +186,7 @@ class Realizer:
         self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
     ) -> Held:
         level, top, source = choice.level, choice.top, choice.terms[0].level
-        composition = compose_source(self.emit, level).follow(level, top, limit)
+        composition = follow(compose_source(self.emit, level), level, top, limit)
         weights = level.weights()
         weights += [w for e in elements_between(level, top) for w in weights_of(e)]
         self._exchange(composition, sink, extra)
@@ -211,7 +210,7 @@ class Realizer:
             return self._replay(level, self.emit_choice(choice.terms[0], limit, sink, extra), top.width)
         held = self._replay(level, self.emit_choice(choice.terms[0], level), top.width)
         above = Composition(self.emit, top.width)
-        above.bias = self._composed(level, top, limit, None).bias
+        above.bias = compose(self.emit, level, top, limit).bias
         self._exchange(above, sink, extra)
         weights = [w for e in elements_between(level, top) for w in weights_of(e)]
         return elementwise_map(self.emit, held, above, weights, self.read)

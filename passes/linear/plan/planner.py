@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 
 from ..algebra.dependence import Reads, of_source, part_read, stays_as_it_is
 from ..algebra.elements import Convolve, shifts
-from ..algebra.labelled import product_of_source
 from ..algebra.paths import Way, single_source, way_between
+from ..algebra.product import product_of_source
 from ..algebra.tree import Tree
 from ..algebra.values import LABELLED
 from .plan import Choice, better, cheaper, entries, map_seconds, own_seconds, source_seconds
@@ -73,38 +73,28 @@ class Routes:
 
     def _up(self, level: Tree) -> Iterator[Route]:
         source = self.sources[level]
-        if level.value.axis == LABELLED:
-            yield from self._labelled(level)
-            return
         reads, way, top = Reads(level.width), Way(), level
-        width = source[0].width if source is not None else 0
-        of_all = Reads(width, of_source(level, width)) if source is not None else None
+        of_all: Reads | None = None
+        behind: Way | None = None  # from the source, where labels tell what depends on what
+        if source is not None and level.value.axis == LABELLED:
+            product = product_of_source(level)
+            behind = None if product is None else Way(product=product)
+        elif source is not None:
+            of_all = Reads(source[0].width, of_source(level, source[0].width))
         while True:
-            below = of_all.part() if of_all is not None and way.convolve is None else None
-            yield Route(top, way, reads.part(), reads.found is not None, below)
-            if top is self.tree:
-                return
-            parent = top.parent
-            assert parent is not None
-            way = way.extended(parent, top)
-            reads.extend(parent, top)
-            if of_all is not None:
-                of_all.extend(parent, top)
-            top = parent
-
-    def _labelled(self, level: Tree) -> Iterator[Route]:
-        """As `_up`; labels tell by themselves what depends on what."""
-        product = product_of_source(level) if self.sources[level] is not None else None
-        way, top, whole = Way(), level, range(level.width)
-        behind = None if product is None else Way(product=product)
-        while True:
-            yield Route(top, way, whole, False, None if behind is None else whole, behind)
+            below = reads.part() if behind is not None else None
+            if of_all is not None and way.convolve is None:
+                below = of_all.part()
+            yield Route(top, way, reads.part(), reads.found is not None, below, behind)
             if top is self.tree:
                 return
             parent = top.parent
             assert parent is not None
             way = way.extended(parent, top)
             behind = behind and behind.extended(parent, top)
+            reads.extend(parent, top)
+            if of_all is not None:
+                of_all.extend(parent, top)
             top = parent
 
 

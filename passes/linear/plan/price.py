@@ -11,8 +11,8 @@ from ...cost.machine import Machine
 from ...graph.arguments import is_operator
 from ...graph.shapes import expression
 from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
-from ..algebra.labelled import Product
 from ..algebra.paths import way_between
+from ..algebra.product import Product
 from ..algebra.tree import Tree
 from ..algebra.values import LABELLED, Value, size_at
 
