@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import stonefx.ops  # noqa: F401  (registers stone::low_rank_linear)
 from stonefx.passes.cost.machine import Machine
-from stonefx.passes.linear import LINEAR_CHAINS
+from stonefx.passes.linear import LINEAR_CHAINS, LINEAR_CONTRACTIONS
 from stonefx.passes.normalize import NORMALIZE
 from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
@@ -302,6 +302,24 @@ def test_float64_chains_are_merged_in_float64():
     assert site.bound < 1e-12
     with torch.no_grad():
         assert relative(run(module, model, x), model(x)) <= site.bound
+
+
+def test_a_product_that_moves_its_features_is_no_map_along_one_axis():
+    """`tensordot` puts what it makes last: along another axis that would be the result with its axes swapped."""
+    weights = {"up": torch.randn(8, 64), "down": torch.randn(64, 8)}
+    x = torch.randn(8, 8)
+
+    def function(w, x):
+        hidden = torch.tensordot(x, w.up, dims=([0], [0]))
+        return torch.tensordot(hidden, w.down, dims=([1], [0]))
+
+    module = trace(function, x, weights=weights)
+    NORMALIZE.run(module, Context())
+    exact = (x.double().T @ weights["up"].double()) @ weights["down"].double()
+    for each in (LINEAR_CHAINS, LINEAR_CONTRACTIONS):
+        each.run(module, Context())
+        assert relative(run(module, list(weights.values()), x), exact) <= 1e-5
+    assert counts(module)["einsum"] == 1 and "tensordot" not in counts(module)
 
 
 def test_a_single_row_without_batch_dimension():
