@@ -187,9 +187,11 @@ def _border(level: Tree) -> str:
 
 def _inner(choice: Choice) -> list[int]:
     """How many terms each product adds up that a map consists of."""
-    if choice.way.product is not None:
-        # The constant of an `einsum` is added by an operation of its own.
-        return [choice.way.product.extents()[2]] * 2
+    product = choice.way.product
+    if product is not None and product.matrix:
+        return [product.extents()[2]] * 2  # the constant of an `einsum` is added by an operation of its own
+    if product is not None:
+        return [1] * (product.scales + product.shifts)
     return [choice.inputs] if choice.cut is None else [choice.cut.width, choice.inputs]
 
 

@@ -274,7 +274,8 @@ def labelled_map(
         node = linear(emit, node, weight, None)
     else:
         terms = equation((product.source, product.matrix), product.result)
-        node = emit.call(aten.einsum.default, {"equation": terms, "tensors": [node, weight]})
+        given = {"equation": terms, "tensors": [node, weight]}
+        node = emit.call_sized(aten.einsum.default, given, [product.sizes[label] for label in product.result])
     return (node if bias is None else _by_feature(emit, aten.add.Tensor, node, bias)), axis
 
 
