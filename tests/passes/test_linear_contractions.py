@@ -212,6 +212,18 @@ def test_a_value_that_is_read_twice_is_said_to_be():
     assert site.reason.startswith("the intermediate 'bmm' is used in 2 places (bmm_1, ")
 
 
+def test_a_product_that_several_matrices_read_is_said_to_be():
+    held = {"up": torch.randn(2, 64, 2), "one": torch.randn(64, 2), "two": torch.randn(64, 2)}
+
+    def function(w, x):
+        hidden = x.bmm(w.up)
+        return F.linear(hidden, w.one).relu() * F.linear(hidden, w.two)
+
+    module = trace(function, torch.randn(2, 512, 64), weights=held)
+    (site,) = LINEAR_CONTRACTIONS.run(module, Context())
+    assert (site.status, site.code, site.output) == ("refused", "shared", "linear")
+
+
 class Experts(nn.Module):
     """A map up and down again for each group of features, without an activation."""
 

@@ -37,13 +37,23 @@ def _breaks(
     for tree in trees:
         for leaf in tree.leaves():
             node = leaf.value.node
-            after = _map_above(leaf) or _sum_beside(leaf, tree, reader)
-            if node in told or after is None:
+            above = _map_above(leaf) or _sum_beside(leaf, tree, reader)
+            if node in told or above is None:
                 continue
             reason = _reason(leaf, reader, builder)
             if reason:
                 told.add(node)
-                yield after.value.node, leaf.value, reason
+                yield above.value.node, leaf.value, reason
+    inner = {node for tree in trees for node in tree.nodes() if node is not tree.value.node}
+    for value in (
+        tree.value for tree in trees if reader.labelled
+    ):  # the maps above may be none of this reader's subjects
+        after = next(
+            (user for user in builder.counted[value.node] if reader.map_axis(user) is not None), None
+        )
+        if after is not None and builder.shared(value.node) and value.node not in told | inner:
+            told.add(value.node)
+            yield after, value, shared_reason(value.node, builder)
     yield from _broken_maps(graph, told, reader, builder)
 
 
