@@ -304,6 +304,30 @@ def test_float64_chains_are_merged_in_float64():
         assert relative(run(module, model, x), model(x)) <= site.bound
 
 
+def test_regions_that_cross_are_reported_as_they_were():
+    """The maps of the last axis are gone by the time that their own region, which loses to the other, is reported."""
+
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = (
+                nn.Conv2d(4, 24, 1, bias=False),
+                nn.Conv2d(24, 8, 3, padding=1, bias=False),
+            )
+            self.weight = nn.Parameter(torch.randn(16, 4))
+
+        def forward(self, x):
+            return F.linear(F.linear(self.second(self.first(x)), self.weight), self.weight.t())
+
+    model, x = Crossed().eval(), torch.randn(2, 4, 5, 4)
+    module = trace(model, x)
+    merged, other = LINEAR_CHAINS.run(module, Context())
+    assert (merged.status, other.status, other.code) == ("rewritten", "refused", "other_axis")
+    assert other.flops_before == 2 * 2 * (2 * 8 * 5 * 4 * 16)
+    assert merged.flops_before == 2 * (2 * 5 * 4) * (4 * 24 + 24 * 9 * 8)
+    assert relative(run(module, model, x), model.double()(x.double())) <= merged.bound
+
+
 def test_a_product_that_moves_its_features_is_no_map_along_one_axis():
     """`tensordot` puts what it makes last: along another axis that would be the result with its axes swapped."""
     weights = {"up": torch.randn(8, 64), "down": torch.randn(64, 8)}

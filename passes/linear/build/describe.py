@@ -18,7 +18,7 @@ from ..algebra.elements import Convolve, Deviation, Scale, Shift, mixes, weights
 from ..algebra.tree import Tree
 from ..algebra.values import LABELLED, size_at
 from ..plan.decide import Decision
-from ..plan.flops import plan_flops, tree_flops
+from ..plan.flops import plan_flops
 from ..plan.plan import TIE, Choice
 from ..read.convolutions import CONVOLUTIONS
 
@@ -55,8 +55,8 @@ class Subject:
             nodes=tuple(node.name for node in ordered),
             params_before=parameters,
             params_after=parameters,
-            flops_before=tree_flops(self.tree),
-            flops_after=plan_flops(plan) if self.decision.gains else tree_flops(self.tree),
+            flops_before=self.decision.flops,
+            flops_after=plan_flops(plan) if self.decision.gains else self.decision.flops,
             inputs=tuple(node.name for node in self._inputs(ordered)),
             output=tree.value.node.name,
         )
