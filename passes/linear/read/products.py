@@ -42,24 +42,25 @@ class _Product:
     behind: tuple[Element, ...] = ()
 
     def sound(self) -> bool:
-        """Whether every axis has one label, every label one size, and the value's axes meet the weight's."""
+        """Whether every axis has one label, each label one size, and the result lacks none but shared ones."""
         terms = (self.operand_labels, self.weight_labels, self.result_labels)
         operand, weight, result = map(set, terms)
         if any(len(set(labels)) != len(labels) for labels in terms):
             return False
         if not operand <= weight | result or not weight <= operand | result or not result <= operand | weight:
             return False
-        sizes: dict[int, Any] = {}
-        for node, labels in zip((self.operand, self.weight, self.node), terms, strict=True):
-            shape = val(node).shape
-            if len(shape) != len(labels):
-                return False
-            if not all(
-                same_size(sizes.setdefault(label, size), size)
-                for label, size in zip(labels, shape, strict=True)
-            ):
-                return False
-        return all(isinstance(size, int) for size in val(self.weight).shape)
+        if any(
+            val(node).dim() != len(labels)
+            for node, labels in zip((self.operand, self.weight, self.node), terms, strict=True)
+        ):
+            return False
+        # What stands on one side alone is as long in the result, however its size is spelled there.
+        sizes = dict(zip(self.operand_labels, val(self.operand).shape, strict=True))
+        of_weight = dict(zip(self.weight_labels, val(self.weight).shape, strict=True))
+        return all(
+            isinstance(size, int) and same_size(sizes.get(label, size), size)
+            for label, size in of_weight.items()
+        )
 
     def along(self) -> Map | None:
         """The same as a map of the features along one axis, which stays where it is; None where it is more."""
