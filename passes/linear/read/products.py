@@ -22,8 +22,10 @@ Map = tuple[Value, int, tuple[Element, ...]]  # the value read, the axis of the 
 
 
 @dataclass(frozen=True)
-class _Product:
-    """`result[...] = sum over shared labels of operand[...] * weight[...]`, then times `scale`, plus `shift`.
+class _Roles:
+    """A product of two factors, one of them in the role of the value and one in that of the weight.
+
+    `result[...] = sum over shared labels of operand[...] * weight[...]`.
 
     Args:
         node: the node that computes it.
@@ -109,7 +111,7 @@ def read_labelled(node: fx.Node, fixed: Collection[fx.Node]) -> Map | None:
     return None
 
 
-def _products(node: fx.Node, fixed: Collection[fx.Node]) -> Iterator[_Product]:
+def _products(node: fx.Node, fixed: Collection[fx.Node]) -> Iterator[_Roles]:
     """A node as a product with a weight: the factor that is fixed, or else the one that is spelled as a weight."""
     reader = _READERS.get(packet(node))
     found = reader(node, named_arguments(node)) if reader else None
@@ -129,27 +131,25 @@ def _products(node: fx.Node, fixed: Collection[fx.Node]) -> Iterator[_Product]:
             yield product
 
 
-def _product(
-    node: fx.Node, operands: Sequence[Any], labels: Sequence[Labels], result: Labels
-) -> _Product | None:
+def _roles(node: fx.Node, operands: Sequence[Any], labels: Sequence[Labels], result: Labels) -> _Roles | None:
     if not all(isinstance(each, fx.Node) for each in operands):
         return None
-    return _Product(node, operands[0], operands[1], labels[0], labels[1], result)
+    return _Roles(node, operands[0], operands[1], labels[0], labels[1], result)
 
 
-def _linear(node: fx.Node, given: dict[str, Any]) -> _Product | None:
+def _linear(node: fx.Node, given: dict[str, Any]) -> _Roles | None:
     value, weight, bias = given["input"], given["weight"], given["bias"]
     carried = tuple(range(2, val(value).dim() + 1))
     of_weight = (1, 0) if val(weight).dim() == 2 else (0,)
-    found = _product(node, (value, weight), ((*carried, 0), of_weight), (*carried, *of_weight[:-1]))
+    found = _roles(node, (value, weight), ((*carried, 0), of_weight), (*carried, *of_weight[:-1]))
     return found if found is None or bias is None else replace(found, behind=(Shift(bias),))
 
 
-def _matmul(node: fx.Node, given: dict[str, Any]) -> _Product | None:
+def _matmul(node: fx.Node, given: dict[str, Any]) -> _Roles | None:
     return _matrices(node, given["self"], given["other"] if "other" in given else given["mat2"])
 
 
-def _matrices(node: fx.Node, left: Any, right: Any) -> _Product | None:
+def _matrices(node: fx.Node, left: Any, right: Any) -> _Roles | None:
     """`[*batch, n, i] @ [*batch, i, o]`, or vectors; labels of the batch count from the right, as they broadcast."""
     ranks = val(left).dim(), val(right).dim()
     batch = [tuple(range(rank, 2, -1)) for rank in ranks]
@@ -158,14 +158,14 @@ def _matrices(node: fx.Node, left: Any, right: Any) -> _Product | None:
     labels = ((*batch[0], *rows, 1), (*batch[1], 1, *columns))
     # A matrix times a vector is a map of the vector.
     order = 1 if columns else -1
-    return _product(node, (left, right)[::order], labels[::order], (*longest, *rows, *columns))
+    return _roles(node, (left, right)[::order], labels[::order], (*longest, *rows, *columns))
 
 
-def _mv(node: fx.Node, given: dict[str, Any]) -> _Product | None:
+def _mv(node: fx.Node, given: dict[str, Any]) -> _Roles | None:
     return _matrices(node, given["self"], given["vec"])
 
 
-def _added(node: fx.Node, given: dict[str, Any], left: str, right: str) -> _Product | None:
+def _added(node: fx.Node, given: dict[str, Any], left: str, right: str) -> _Roles | None:
     """`beta * self + alpha * (left @ right)`."""
     found, alpha, beta = _matrices(node, given[left], given[right]), given["alpha"], given["beta"]
     if found is None or isinstance(alpha, fx.Node) or isinstance(beta, fx.Node):
@@ -174,17 +174,17 @@ def _added(node: fx.Node, given: dict[str, Any], left: str, right: str) -> _Prod
     return replace(found, behind=(*behind, Shift(given["self"], float(beta))) if beta != 0 else behind)
 
 
-def _tensordot(node: fx.Node, given: dict[str, Any]) -> _Product | None:
+def _tensordot(node: fx.Node, given: dict[str, Any]) -> _Roles | None:
     left, right = given["self"], given["other"]
     ranks = val(left).dim(), val(right).dim()
     first, second = list(range(ranks[0])), list(range(ranks[0], sum(ranks)))
     for one, other in zip(given["dims_self"], given["dims_other"], strict=True):
         second[other % ranks[1]] = first[one % ranks[0]]
     result = tuple(label for label in (*first, *second) if (label in first) != (label in second))
-    return _product(node, (left, right), (tuple(first), tuple(second)), result)
+    return _roles(node, (left, right), (tuple(first), tuple(second)), result)
 
 
-def _einsum(node: fx.Node, given: dict[str, Any]) -> _Product | None:
+def _einsum(node: fx.Node, given: dict[str, Any]) -> _Roles | None:
     operands = given["tensors"]
     parts = given["equation"].replace(" ", "").split("->")
     terms = parts[0].split(",")
@@ -195,7 +195,7 @@ def _einsum(node: fx.Node, given: dict[str, Any]) -> _Product | None:
     result = _letters(parts[1], val(node).dim())
     if labels[0] is None or labels[1] is None or result is None:
         return None
-    return _product(node, operands, (labels[0], labels[1]), result)
+    return _roles(node, operands, (labels[0], labels[1]), result)
 
 
 def _letters(term: str, rank: int) -> Labels | None:
@@ -208,7 +208,7 @@ def _letters(term: str, rank: int) -> Labels | None:
     return (*map(ord, before), *range(-more, 0), *map(ord, behind))
 
 
-_READERS: dict[Any, Callable[[fx.Node, dict[str, Any]], _Product | None]] = {
+_READERS: dict[Any, Callable[[fx.Node, dict[str, Any]], _Roles | None]] = {
     aten.linear: _linear,
     aten.matmul: _matmul,
     aten.mm: _matmul,
