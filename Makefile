@@ -12,10 +12,11 @@ SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 MODULES := $(shell find stonefx passes benchmarks -name '*.py' | sort | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/.installed-$(MODULES)
 
-.PHONY: demo test test-slow lint cuda bench install clean
+.PHONY: demo test test-slow lint docs cuda bench install clean
 
 demo: install
-	$(BIN)/stonefx demo
+	@mkdir -p build
+	$(BIN)/stonefx demo --html build/demo.html
 
 # One thread for each worker: more would only fight for the cores.
 test: install
@@ -33,6 +34,11 @@ lint: install
 	.ci/tree build/lint
 	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p stonefx
 	$(BIN)/python .ci/imports.py build/lint
+
+# The pages of docs/ as a site in build/docs; a warning, such as a link that leads nowhere, is an error.
+docs: install
+	.ci/tree build/docs-tree
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Compiles the CUDA library for sm_80 and sm_90; needs nvcc, but no GPU.
 cuda: install

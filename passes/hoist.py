@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,6 @@ import torch
 from torch import fx
 
 from .graph.nodes import is_weight
-from .graph.weights import leaves, owner, weight_only_nodes
-from .refusal import Refusal
-from .site import Site
 
 
 @dataclass
@@ -117,63 +114,27 @@ def _fold_graph(
     return fx.GraphModule(module, graph)
 
 
-def fold_sources(split: FoldSplit) -> list[list[int]]:
-    """For each fold, the positions in `split.weights` of the weights that it reads."""
-    if split.folds is None:
+def fold_sources(folds: fx.GraphModule | None) -> list[list[int]]:
+    """For each fold, the positions of the weights that it reads among those that the graph of folds takes."""
+    if folds is None:
         return []
-    placeholders = split.folds.graph.find_nodes(op="placeholder")
-    roots: Any = split.folds.graph.output_node().args[0]
+    placeholders = folds.graph.find_nodes(op="placeholder")
+    roots: Any = folds.graph.output_node().args[0]
     return [[index for index, node in enumerate(placeholders) if node in _closure([root])] for root in roots]
 
 
-def split_sites(module: fx.GraphModule, sites: Iterable[Site]) -> dict[str, Refusal]:
-    """The rewritten sites that fold a weight which the graph goes on to read by another way as well, with the reason.
-
-    Where nothing makes a fold again, such a weight would change later, in training say, and the fold would not. What
-    is undone reads its weights itself, so that others may come to share one with it.
-    """
-    named = {node.name: node for node in module.graph.nodes}
-    folded = {
-        site.key: _folds_of(named, site) for site in sites if site.status == "rewritten" and site.output
-    }
-    read = {fold: leaves([fold]) for folds in folded.values() for fold in folds}
-    undone: dict[str, Refusal] = {}
-    split: set[fx.Node] = set()
-    while True:
-        live = _read_at_a_call(module.graph, split)
-        for key, folds in folded.items():
-            shared = [leaf for fold in folds for leaf in read[fold] if leaf in live and is_weight(leaf)]
-            if key not in undone and shared:
-                undone[key] = Refusal("split_weight", weight=", ".join(dict.fromkeys(map(owner, shared))))
-        more = {fold for key in undone for fold in folded[key]} - split
-        if not more:
-            return undone
-        split |= more
-
-
-def _folds_of(named: Mapping[str, fx.Node], site: Site) -> list[fx.Node]:
-    """The folds that a site's rewritten region reads."""
-    stack = [named[name] for name in (site.replacement, *site.also) if name in named]
-    inputs, seen, found = set(site.inputs), set(stack), []
-    while stack:
-        node = stack.pop()
-        if "fold" in node.meta:
-            found.append(node)
-        elif node.name not in inputs:
-            stack += [operand for operand in node.all_input_nodes if operand not in seen]
-            seen.update(node.all_input_nodes)
-    return found
-
-
-def _read_at_a_call(graph: fx.Graph, split: set[fx.Node]) -> set[fx.Node]:
-    """The nodes that run or are read when the graph runs, where all folds but some are computed beforehand."""
-    fixed = weight_only_nodes(graph)
-    live: set[fx.Node] = set()
-    for node in reversed(list(graph.nodes)):
-        own = node not in fixed or any(user in live for user in node.users)
-        if own and ("fold" not in node.meta or node in split):
-            live.add(node)
-    return live
+def some_folds(
+    folds: fx.GraphModule | None, outputs: Sequence[int]
+) -> tuple[fx.GraphModule | None, list[int]]:
+    """The part of a graph of folds that computes some of them, and the positions of the weights that it reads."""
+    if folds is None or not outputs:
+        return None, []
+    results: Any = folds.graph.output_node().args[0]
+    roots = [results[position] for position in outputs]
+    needed = _closure(roots)
+    placeholders = folds.graph.find_nodes(op="placeholder")
+    positions = [position for position, node in enumerate(placeholders) if node in needed]
+    return _fold_graph(folds, needed, roots), positions
 
 
 def evaluate_folds(folds: fx.GraphModule, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from .fold_weights import WEIGHT_EXPRESSIONS
 from .graph.nodes import source_line
-from .hoist import split_sites
 from .hyperbolic import HYPERBOLIC
 from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT
 from .lower import LOWER
@@ -80,13 +79,9 @@ def rewrite(
 def run_verified(
     item: Pass, module: fx.GraphModule, context: Context, verifier: Verifier | None
 ) -> list[Site]:
-    """Run one pass, again and again without the sites that must be undone, until there is none.
-
-    Undone is what fails verification, and what folds a weight that is read beside the fold, where no fold follows its
-    weights.
-    """
+    """Run one pass, again and again without the sites that fail verification, until none fails."""
     # Copying a graph and generating its code cost as much as a pass: only where something may have to be undone.
-    if (verifier is None and context.follows) or not item.targets:
+    if verifier is None or not item.targets:
         return run_named(item, module, context)
     denied: dict[str, str] = dict(context.denied)
     while True:
@@ -94,13 +89,11 @@ def run_verified(
         sites = run_named(item, module, replace(context, denied=denied))
         if not any(site.status == "rewritten" for site in sites):
             return sites
-        failed: Mapping[str, str] = {} if context.follows else split_sites(module, sites)
-        if not failed and verifier is not None:
-            failed = verifier.failures(fx.GraphModule(module, before), module, sites)
+        failed = verifier.failures(fx.GraphModule(module, before), module, sites)
         if not failed:
             return sites
         if not failed.keys() - denied.keys():
-            raise RewriteError(f"pass {item.name!r} rewrote a site again that was undone: {failed}")
+            raise RewriteError(f"pass {item.name!r} rewrote a site again that verification undid: {failed}")
         denied |= failed
         module.graph = before
 

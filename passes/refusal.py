@@ -100,11 +100,6 @@ CODES: dict[str, Code] = {
         "the weight {weight!r} goes through {operator} under autocast, where the dtype is chosen at run time",
         "Convert the model (`model.bfloat16()`) and call it without autocast.",
     ),
-    "split_weight": Code(
-        "a weight of {weight} is read beside what is computed from it, so that a value computed once would stay "
-        "behind when it changes",
-        "`stonefx.optimize(model, ..., release=False)` keeps all weights and computes such values again.",
-    ),
     "no_bias": Code("the term that {operator} adds is not a bias: it is not one weight a feature"),
     "statistics": Code("the statistics of {operator} are not buffers of the model"),
     # Numbers.
@@ -126,6 +121,15 @@ CODES: dict[str, Code] = {
     "verification": Code(
         "verification: {problem}",
         "Nothing: the original runs. Report it if the weights are ordinary.",
+    ),
+    # What is not linear.
+    "nonlinear": Code(
+        "{operator} between the maps is not a fixed linear map",
+        "Nothing where the model needs it: two linear maps can become one only where nothing stands between them.",
+    ),
+    "data_rows": Code(
+        "how many rows {operator} between the maps gives depends on the data, so that nothing is merged through it",
+        "Take the rows before the first map, or behind the second one.",
     ),
     # Modes.
     "dropout": Code(

@@ -26,6 +26,8 @@ class Site:
     `inputs`, `output` and `replacement` name nodes: the region computes `output` from `inputs` in the graph
     before the pass, and `replacement` from the same `inputs` after it. `verify` runs both on `probes`;
     `also` names further values that the rewrite made anew under the names that they had; they are checked as well.
+    `seconds_before` and `seconds_after` are predicted for one call at the example's sizes, as the region stands and
+    rewritten; a refused site says what a rewrite would make of it, and None stands where nothing was predicted.
     `original_error`, `max_error` (of the rewritten region) and `bound` are differences from float64, relative to the
     largest magnitude of the whole tensor, or of each row.
     """
@@ -42,6 +44,8 @@ class Site:
     params_after: int = 0
     flops_before: int = 0
     flops_after: int = 0
+    seconds_before: float | None = None
+    seconds_after: float | None = None
     original_error: float | None = None
     max_error: float | None = None
     bound: float | None = None
@@ -79,7 +83,6 @@ class Context:
         denied: keys of sites that `verify` undid; a pass reports them as refused with the given reason.
         keep: module paths, or patterns of them, whose weights are not to be merged.
         untraced: qualified names of weights that others may write without a trace, with the reason; they are kept too.
-        follows: folded weights are made again when the weights that they come from change.
         machine: the facts for the cost model (`stonefx.passes.cost.machine.Machine`); None for the defaults.
     """
 
@@ -88,7 +91,6 @@ class Context:
     denied: Mapping[str, str] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     untraced: Mapping[str, str] = field(default_factory=dict)
-    follows: bool = True
     machine: Any = None
 
     def keeps(self, weight: str) -> bool:

@@ -18,7 +18,7 @@ from .integrations import notes as integration_notes
 from .memory import unseen_writers
 from .options import Options
 from .passes.hoist import FoldSplit, evaluate_folds, split_folds
-from .report import Report
+from .report import Report, publish
 from .rewriting import (
     RequiredRewriteMissing,
     StonefxWarning,
@@ -86,6 +86,7 @@ def collected_reports() -> Iterator[list[Report]]:
 
 
 def _record(report: Report) -> None:
+    publish(report)
     _REPORTS.append(report)
     for made in _COLLECTORS:
         made.append(report)

@@ -47,21 +47,24 @@ class DigitClassifier(nn.Module):
         return self.head(logmap0(x, self.c))
 
 
-def run_demo(say: Say = print) -> dict[str, Any]:
+def run_demo(say: Say = print) -> tuple[dict[str, Any], Report]:
     """Run both parts.
 
     Args:
         say: takes each piece of text to print.
 
     Returns:
-        What was printed, as plain data: `chain` and `digits`, each with its report and timings.
+        What was printed, as plain data: `chain` and `digits`, each with its report and timings; and the report of the
+        second model.
 
     Raises:
         MissingPackage: scikit-learn is not installed.
         RuntimeError: an optimized model does not answer as the original does.
     """
     data = load_digits()
-    return {"chain": chain_demo(say), "digits": digits_demo(data, say)}
+    chain = chain_demo(say)
+    digits, report = digits_demo(data, say)
+    return {"chain": chain, "digits": digits}, report
 
 
 def chain_demo(say: Say = print, settings: Settings = QUICK) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def chain_demo(say: Say = print, settings: Settings = QUICK) -> dict[str, Any]:
 
 def digits_demo(
     data: tuple[torch.Tensor, ...], say: Say = print, settings: Settings = QUICK, epochs: int = 20
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Report]:
     """Train the classifier, optimize it, and show that it answers as before.
 
     Args:
@@ -100,6 +103,9 @@ def digits_demo(
         say: takes each piece of text to print.
         settings: of the timing.
         epochs: of the training.
+
+    Returns:
+        What was printed, as plain data, and the report.
 
     Raises:
         RuntimeError: the accuracy before and after differs.
@@ -119,12 +125,14 @@ def digits_demo(
     say(f"difference from float64 after: {error:.1e}\n")
     result = measure_watched(digits_case(model, test_x[:64]), settings)
     say(result_table([result]))
-    return {
+    report = cast(Report, fast.report)
+    results = {
         "accuracy_before": before,
         "accuracy_after": after,
         "error_after": error,
-        **_record(cast(Report, fast.report), [result]),
+        **_record(report, [result]),
     }
+    return results, report
 
 
 def load_digits() -> tuple[torch.Tensor, ...]:

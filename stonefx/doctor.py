@@ -52,9 +52,9 @@ def report() -> dict[str, Any]:
     return facts
 
 
-def text() -> str:
-    """The report as tables for a terminal, problems and their remedies last."""
-    facts = report()
+def text(facts: dict[str, Any] | None = None) -> str:
+    """What `report` gave, or gives now, as tables for a terminal, problems and their remedies last."""
+    facts = report() if facts is None else facts
     rows = [(f"version of {name}", version) for name, version in facts["versions"].items()]
     for key, value in (facts["build"] or {}).items():
         label = key.replace("_", " ")
@@ -95,9 +95,8 @@ def measure() -> dict[str, Any]:
     }
 
 
-def measure_text() -> str:
-    """`measure` as tables for a terminal."""
-    facts = measure()
+def measure_text(facts: dict[str, Any]) -> str:
+    """What `measure` gave, as tables for a terminal."""
     rows = [
         (c["dtype"], c["rows"], c["inputs"], c["outputs"], 1e6 * c["predicted"], 1e6 * c["measured"],
          c["predicted"] / c["measured"])

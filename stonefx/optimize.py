@@ -19,14 +19,14 @@ from .optimized import (
     OptimizedModule,
     PartlyOptimizedModule,
     Program,
+    held_elsewhere,
     kept_state,
     make_program,
     other_sizes_run,
+    overlapping_weights,
     plain_twin,
-    returned_weights,
     row_major_arguments,
     run_preserved,
-    shared_weights,
     verify_whole,
     weight,
     with_free_batch,
@@ -35,7 +35,7 @@ from .optimized import (
 from .options import Options
 from .passes.cost.machine import Machine
 from .passes.pipeline import FOLDING
-from .report import Report, Totals, graph_text, graph_totals
+from .report import Report, Totals, graph_text, graph_totals, publish
 from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
 from .tracing.errors import Uncapturable, as_capture_errors
 from .tracing.opaque import inlined
@@ -155,7 +155,9 @@ def explain(model: nn.Module, example_inputs: Any, *, passes: str | Iterable[str
     options = Options.parse({"inner": "eager", "passes": passes})
     args, kwargs = call_arguments(example_inputs)
     with chosen(options.integrations):
-        return _explained(Borrowed(_checked(model)), args, kwargs, options)
+        report = _explained(Borrowed(_checked(model)), args, kwargs, options)
+    publish(report)
+    return report
 
 
 def _explained(borrowed: Borrowed, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Report:
@@ -200,6 +202,7 @@ def optimize_owned(
     """
     with chosen(options.integrations):
         result = _optimized(source, (args, kwargs), options, borrowed)
+    publish(result.report)
     check_required(result.report, options.require)
     warn_if_nothing(result.report)
     return result
@@ -396,12 +399,13 @@ def _rewrite(
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
     unrewritten = inlined(capture.module)
-    untraced = _untraced(source, capture, whole or source) if options.release else {}
+    untraced = overlapping_weights(whole or source, source) if options.release else {}
     report = rewrite_reported(
         capture.module, values, replace(options, passes=names), grad=False, door=door, untraced=untraced
     )
     report.notes += capture.notes
-    program = make_program(capture, options.inner, rows, options.release)
+    held = held_elsewhere(whole or source, source)
+    program = make_program(capture, options.inner, rows, options.release, held)
     inference = inlined(capture.module)
     if inference is not None and unrewritten is not None:
         # Folded weights are shared with the graph for gradients, so that nothing more is folded here.
@@ -414,13 +418,6 @@ def _rewrite(
     report.weights = program.released
     program.notes = report.notes
     return program, report
-
-
-def _untraced(source: nn.Module, capture: Capture, whole: nn.Module) -> dict[str, str]:
-    """Why later writes to some weights would not reach a fold of them, of which nothing is left where it is made."""
-    returned = [capture.aliases.get(name, name) for name in returned_weights(capture.output)]
-    written = dict.fromkeys(returned, "the model returns it, so that others may write to it")
-    return shared_weights(whole, source) | written
 
 
 def _without_gradients(

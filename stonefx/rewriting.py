@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterable, Mapping
 
@@ -15,8 +14,6 @@ from .passes.pipeline import rewrite
 from .passes.site import Context
 from .passes.verify import Verifier
 from .report import Report, graph_text, graph_totals
-
-log = logging.getLogger("stonefx")
 
 
 class StonefxWarning(UserWarning):
@@ -53,7 +50,6 @@ def rewrite_reported(
         inner=options.inner,
         keep=options.keep,
         untraced=untraced or {},
-        follows=door == "compile" or not options.release,
         machine=machine_for(module, options.machine),
     )
     done = rewrite(module, options.passes, context, verifier)
@@ -66,7 +62,6 @@ def rewrite_reported(
         totals_after=graph_totals(module),
         backend=backend_facts(door, options),
     )
-    log.info("%s", report)
     return report
 
 

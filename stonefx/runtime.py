@@ -196,6 +196,18 @@ class FreshFolds:
             self.snapshots[key] = snapshot
             return snapshot.folds
 
+    def computed(self, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The folds of these weights, computed for this one call, with gradients where they are wanted.
+
+        Raises:
+            ValueError: they do not hold for the values of the weights; the message says why.
+        """
+        values = self.folds(*weights)
+        _, reason = outside(self.ranges, [value.detach() for value in values[self.count :]])
+        if reason:
+            raise ValueError(reason)
+        return tuple(values[: self.count])
+
     def _untraced(self, weights: Sequence[torch.Tensor], tries: int) -> tuple[str, str]:
         """The first weight to which a write might not show, and why; empty if it would show on all."""
         for name, weight in zip(self.names, weights, strict=True):

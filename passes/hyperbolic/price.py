@@ -98,10 +98,7 @@ def price(found: Found, inner: str, grad: bool) -> Price:
         2 * entries(root) if match.multiple != ONE else 0
     )
     if inner != "inductor":
-        steps = len(extra) + (match.multiple != ONE)
-        after = EAGER_CALL * (1.5 + steps) + EAGER_ENTRY * (moved + _traffic(region)) + EAGER_ROW * rows
-        before = sum(EAGER_CALL + EAGER_ENTRY * _entries(node) for node in region.rows if _runs(node))
-        return Price(after, before, int(rows))
+        return _eager_price(region, rows, len(extra) + (match.multiple != ONE), moved)
     # A formula over pairs that is one in rows would write a row for each pair, where fused code writes none.
     broadcast = gives == "row" and any(entries(v.meta["val"]) < entries(root) / 2 for v in region.vectors[:2])
     saved = SAVED.get(match.target, (0.0, 0.0))[grad]
@@ -111,6 +108,35 @@ def price(found: Found, inner: str, grad: bool) -> Price:
         saved = min(saved, 0.0)
     call = OPERATOR_CALL[grad] + EAGER_ENTRY * moved
     return Price(call + max(-rows * saved, 0.0), max(rows * saved, 0.0), int(rows))
+
+
+def price_of_look_alike(region: Region, target: str, inner: str) -> Price | None:
+    """What a look-alike costs as it is, and what the operator that it is nearly would cost; None where it is not known.
+
+    Args:
+        region: the look-alike.
+        target: the formula that it is nearly.
+        inner: what will run the graph.
+    """
+    if target not in FORMULAS or inner == "inductor" or not region.vectors:
+        return None
+    value = region.root.meta["val"]
+    width = hint(value.shape[-1], 1) if FORMULAS[target].gives == "row" and value.dim() else 1
+    return _eager_price(region, entries(value) / max(width, 1), 0, 0)
+
+
+def _eager_price(region: Region, rows: float, steps: int, moved: int) -> Price:
+    """Both costs where each call runs by itself.
+
+    Args:
+        region: the nodes that compute the formula.
+        rows: that the operator computes.
+        steps: calls that bring operands and result into place.
+        moved: entries that these read and write.
+    """
+    after = EAGER_CALL * (1.5 + steps) + EAGER_ENTRY * (moved + _traffic(region)) + EAGER_ROW * rows
+    before = sum(EAGER_CALL + EAGER_ENTRY * _entries(node) for node in region.rows if _runs(node))
+    return Price(after, before, int(rows))
 
 
 def _value(found: Found, operand: Operand) -> torch.Tensor:

@@ -13,7 +13,7 @@ from ..site import Context, Site
 from .build import Builder, NoOperand
 from .find import Found, find
 from .formulas import FORMULAS
-from .price import flops_before, operator_flops, price
+from .price import Price, flops_before, operator_flops, price, price_of_look_alike
 from .probes import bound, probes
 from .region import escaping, obstacle
 from .rows.algebra import Algebra
@@ -45,7 +45,7 @@ class Hyperbolic:
         accepted = _closed(found, reasons)
         sites = []
         for item in found:
-            site = _site(item, reasons[item.region.root])
+            site = _priced(_site(item, reasons[item.region.root]), item, context)
             if item in accepted:
                 _rewrite(item, site, context)
             sites.append(site)
@@ -111,6 +111,19 @@ def _site(item: Found, reason: str | None) -> Site:
         flops_after=flops_before(item.region),
         output=root.name,
     )
+
+
+def _priced(site: Site, item: Found, context: Context) -> Site:
+    """A site with the seconds of the formula, and of the operator that it is or nearly is."""
+    priced: Price | None
+    if not isinstance(item.outcome, Match):
+        priced = price_of_look_alike(item.region, item.outcome.target, context.inner)
+    else:
+        known = item.outcome.target in FORMULAS
+        priced = price(item, context.inner, context.grad) if known else None
+    if priced is not None:
+        site.seconds_before, site.seconds_after = priced.saving, priced.cost
+    return site
 
 
 def _rewrite(item: Found, site: Site, context: Context) -> None:

@@ -72,7 +72,7 @@ def _visit(node: fx.Node, builder: Builder, context: Context) -> Site | None:
     heads = query.matrix.outputs // int(expression(val(given["query"]).shape[-1]))
     costs = Costs.of(Value(node, val(node).dim() - 1), context.machine, context.inner)
     before, after = price_of_keys(node, given, query, key, heads, costs)
-    site = _site(node, query, key)
+    site = replace(_site(node, query, key), seconds_before=before, seconds_after=after)
     told = {"after": 1e6 * after, "before": 1e6 * before}
     figures = PREDICTED.format(**told)
     width = key.matrix.inputs

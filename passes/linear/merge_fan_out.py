@@ -80,8 +80,8 @@ def _visit(maps: Sequence[fx.Node], fixed: set[fx.Node], facts: Effects, context
         before = sum(at.linear(rows, inputs, width) for width in outputs)
         after = at.linear(rows, inputs, sum(outputs)) + len(outputs) * at.view()
         gains.append((before, after))
-    site = _site(maps, value, outputs)
     before, after = gains[0]
+    site = replace(_site(maps, value, outputs), seconds_before=before, seconds_after=after)
     told: dict[str, Any] = {
         "what": f"{inputs} -> {' + '.join(map(str, outputs))}",
         "after": 1e6 * after,

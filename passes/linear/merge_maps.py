@@ -61,9 +61,8 @@ class LinearMaps:
         decisions = [decide(tree, builder, costs(tree.value)) for tree in trees]
         decide_together(decisions, builder, costs)
         # A value that some plan still reads is what breaks the regions off there.
-        read = [decision.tree for decision in decisions]
-        found = breaks(self.name, module.graph, read, reader, builder)
-        sites = [(facts.position[node], site) for node, site in found]
+        broken = breaks(self.name, module.graph, decisions, reader, builder)
+        sites = [(facts.position[node], site) for node, site in broken]
         # From the end: a region is read as it was, though one that it shares values with is rewritten too.
         best = _best_axes(decisions)
         for decision in reversed(decisions):

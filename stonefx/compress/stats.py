@@ -125,6 +125,16 @@ class CompressionStats:
             write_atomically(Path(path), text)
         return text
 
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """One page for a browser, with the totals, the layers and, where matplotlib is installed, the curve.
+
+        Raises:
+            FileNotFoundError: the folder of `path` does not exist.
+        """
+        from .page import page
+
+        write_atomically(Path(path), page(self))
+
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """The curve of accuracy over bytes: what was tried, what came out, and the floor; a matplotlib figure.
 

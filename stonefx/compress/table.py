@@ -19,22 +19,29 @@ def report_text(stats: CompressionStats) -> str:
     below it.
     """
     numbers: dict[str, int] = {}
-    rows = [_row(group, numbers) for group in _groups(stats.layers)]
+    headers, rows = cells(stats, numbers)
     parts = []
     if rows:
-        columns = [i for i in range(len(_HEADERS)) if any(row[i] != "" for row in rows)]
-        parts.append(
-            tabulate(
-                [[row[i] for i in columns] for row in rows],
-                headers=[_HEADERS[i] for i in columns],
-                disable_numparse=True,
-                colalign=["right" if _HEADERS[i] == "rank" else "left" for i in columns],
-            )
-        )
+        alignment = ["right" if header == "rank" else "left" for header in headers]
+        parts.append(tabulate(rows, headers=headers, disable_numparse=True, colalign=alignment))
     parts += [f"[{number}] {reason}" for reason, number in numbers.items()]
-    parts += _totals(stats)
+    parts += totals(stats)
     parts += [f"note: {note}" for note in stats.notes]
     return "\n".join(parts)
+
+
+def cells(
+    stats: CompressionStats, numbers: dict[str, int] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """The headers and the rows of the table, without the columns that are empty.
+
+    Args:
+        stats: what is shown.
+        numbers: takes long reasons, each with the number that stands in the table for it; without it they stand there.
+    """
+    rows = [_row(group, numbers) for group in _groups(stats.layers)]
+    columns = [i for i in range(len(_HEADERS)) if any(row[i] != "" for row in rows)]
+    return [_HEADERS[i] for i in columns], [[row[i] for i in columns] for row in rows]
 
 
 def _groups(rows: list[LayerRow]) -> list[list[LayerRow]]:
@@ -45,7 +52,7 @@ def _groups(rows: list[LayerRow]) -> list[list[LayerRow]]:
     return list(groups.values())
 
 
-def _row(group: list[LayerRow], numbers: dict[str, int]) -> list[str]:
+def _row(group: list[LayerRow], numbers: dict[str, int] | None) -> list[str]:
     row = group[0]
     path = row.path or "the model"
     if len(group) > 1:
@@ -74,13 +81,14 @@ def _microseconds(row: LayerRow) -> str:
     return f"{before} -> {1e6 * row.seconds_after:,.0f}"
 
 
-def _why(reason: str, numbers: dict[str, int]) -> str:
-    if len(reason) <= 44:
+def _why(reason: str, numbers: dict[str, int] | None) -> str:
+    if numbers is None or len(reason) <= 44:
         return reason
     return f"[{numbers.setdefault(reason, len(numbers) + 1)}]"
 
 
-def _totals(stats: CompressionStats) -> list[str]:
+def totals(stats: CompressionStats) -> list[str]:
+    """What it all came to, a sentence a line."""
     lines = [
         f"stored: {stats.compression_ratio:.2%} of the bytes of the layers chosen, {stats.model_ratio:.2%} of the "
         f"model's; exact merging alone leaves {stats.lossless_ratio:.2%} of the parameters"

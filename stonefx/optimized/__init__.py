@@ -1,31 +1,31 @@
 """The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
 
 from .batches import other_sizes_run, with_free_batch
-from .calling import returned_weights
 from .layout import row_major_arguments, written_weights
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, optimized_module, program_of
 from .parts import kept_state, plain_twin
-from .program import Program, make_program
-from .weights import has_hooks, owner, shared_weights, weight
+from .program import Folds, Program, make_program
+from .weights import has_hooks, held_elsewhere, overlapping_weights, owner, weight
 from .whole import run_preserved, verify_whole
 
 __all__ = [
+    "Folds",
     "LazyModule",
     "OptimizedModule",
     "PartlyOptimizedModule",
     "Program",
     "has_hooks",
+    "held_elsewhere",
     "kept_state",
     "make_program",
     "optimized_module",
     "other_sizes_run",
+    "overlapping_weights",
     "owner",
     "plain_twin",
     "program_of",
-    "returned_weights",
     "row_major_arguments",
     "run_preserved",
-    "shared_weights",
     "verify_whole",
     "weight",
     "with_free_batch",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from ..capture import Capture
 from ..passes.graph.transpose import store_transposed
-from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, split_folds
+from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, some_folds, split_folds
 from ..rewriting import StonefxWarning
 from ..runtime import FreshFolds
 from ..tracing.functions import with_functions
@@ -26,6 +26,7 @@ from .calling import Call, makes_tensors_on_a_device, packed, returned_weights
 from .codegen import Body, build, emit
 from .compiled import CompiledGraph
 from .folding import Folding
+from .following import following
 from .weights import Reading, current_weight, global_hook_tables, owner, owner_or_none, weight
 
 # Operators of ours that autocast changes as it changes `aten::linear`.
@@ -64,20 +65,35 @@ class Code:
         return {name: build(text, name, self.shared) for name, text in self.functions.items()}
 
 
+@dataclass(frozen=True)
+class Folds:
+    """Some of the folds of a graph.
+
+    Args:
+        graph: computes them; None where there are none, and in a model from a file, which has their values.
+        read: names of the weights that it takes, in order.
+        operands: the placeholders of the program's graph that take its results.
+    """
+
+    graph: fx.GraphModule | None = None
+    read: list[str] = field(default_factory=list)
+    operands: list[str] = field(default_factory=list)
+
+
 @dataclass
 class Program:
     """A rewritten graph and where its inputs come from.
 
     Args:
         capture: the capture whose graph was rewritten; its graph has no folds any more.
-        split: the folds that were hoisted out of it.
+        owned: the folds of weights that nothing else reads any more; the module that runs the program has their values.
+        followed: the folds of weights that stay in the model, where a write to one reaches them.
         inner: what runs the graph.
         names: placeholder -> name of the parameter or buffer in the module that runs the program.
-        read: names of the weights that the folds read, in the order that they take them.
         rows: placeholders of arguments that must come in row-major order, as they did at capture.
         holder: what the names of folded weights and of the graph's own tensors begin with.
         has_original: the module that runs the program has the forward that was captured, too.
-        release: weights that only folds read are freed; else the model keeps them, and the folds follow them.
+        release: weights that only folds read are freed; else the model keeps all, and every fold follows them.
         inference: the graph for calls that want no gradient, where custom functions and checkpoints are looked into;
             None where that is the same graph.
         constants: tensors beside the model's parameters and buffers that the graph or its folds read, by name.
@@ -89,10 +105,10 @@ class Program:
     """
 
     capture: Capture
-    split: FoldSplit
+    owned: Folds
+    followed: Folds
     inner: str
     names: dict[str, str]
-    read: list[str]
     rows: frozenset[str]
     holder: str
     has_original: bool = True
@@ -116,13 +132,15 @@ class Program:
 
     def folded(self, source: nn.Module) -> dict[str, torch.Tensor]:
         """The folded weights by placeholder, from the weights of the captured model."""
-        if self.split.folds is None:
-            return {}
-        read = [
-            self.constants[name] if name in self.constants else weight(source, name) for name in self.read
-        ]
-        values = evaluate_folds(self.split.folds, read)
-        return dict(zip(self._fold_names(), values, strict=True))
+        found: dict[str, torch.Tensor] = {}
+        for folds in (self.owned, self.followed):
+            if folds.graph is not None:
+                read = [
+                    self.constants[name] if name in self.constants else weight(source, name)
+                    for name in folds.read
+                ]
+                found |= zip(folds.operands, evaluate_folds(folds.graph, read), strict=True)
+        return found
 
     def use_without_gradients(self, inference: fx.GraphModule) -> None:
         """Let calls that want no gradient run another graph, of the same placeholders."""
@@ -136,10 +154,8 @@ class Program:
     @property
     def dropped(self) -> list[str]:
         """Names of the weights that only folds read: they are not part of the optimized module."""
-        if not self.release:
-            return []
-        kept = {*self.names.values(), *returned_weights(self.capture.output)}
-        unread = dict.fromkeys(name for name in self.read if name not in kept)
+        kept = {*self.names.values(), *returned_weights(self.capture.output), *self.followed.read}
+        unread = dict.fromkeys(name for name in self.owned.read if name not in kept)
         return [*unread, *(alias for alias, name in self.capture.aliases.items() if name in unread)]
 
     @property
@@ -148,7 +164,8 @@ class Program:
         capture = self.capture
         read = {
             *capture.weights.values(),
-            *self.read,
+            *self.owned.read,
+            *self.followed.read,
             *returned_weights(capture.output),
             *capture.checks.weights,
         }
@@ -214,7 +231,7 @@ class Program:
             )
             source._buffers[name] = value
             source._non_persistent_buffers_set.add(name)
-        facts = [weight(source, name) for name in self.read]
+        facts = [weight(source, name) for name in self.owned.read]
         grad = [tensor.requires_grad for tensor in facts]
         learned = [isinstance(tensor, nn.Parameter) for tensor in facts]
         kept = [weight(source, name) for name in self.used if name not in self.released]
@@ -222,14 +239,14 @@ class Program:
         foreign |= {tensor.untyped_storage().data_ptr() for tensor in kept}
         del facts, kept
         values = iter(self._fold(source, foreign))
-        for operand, origins in zip(self._fold_names(), fold_sources(self.split), strict=True):
+        for operand, origins in zip(self.owned.operands, fold_sources(self.owned.graph), strict=True):
             name, value = self.names[operand], next(values)
             wanted = any(grad[index] for index in origins)
             if any(learned[index] for index in origins):
                 source._parameters[name] = nn.Parameter(value, requires_grad=wanted)
             else:
                 source._buffers[name] = value.requires_grad_(wanted)
-                if all(self.read[index] in self.constants for index in origins):
+                if all(self.owned.read[index] in self.constants for index in origins):
                     source._non_persistent_buffers_set.add(name)
         source._non_persistent_buffers_set.difference_update(self.constants.keys() - source._buffers.keys())
         return source
@@ -243,14 +260,14 @@ class Program:
             gone.setdefault(self.capture.aliases.get(name, name), []).append(name)
 
         def take(index: int) -> torch.Tensor:
-            tensor = weight(source, self.read[index])
+            tensor = weight(source, self.owned.read[index])
             # A module that the model holds in several places, such as a manifold, has one table under several names.
-            held = [owner(source, name) for name in gone.get(self.read[index], ())]
+            held = [owner(source, name) for name in gone.get(self.owned.read[index], ())]
             for table, leaf in {(id(table), leaf): (table, leaf) for table, leaf in held}.values():
                 del table[leaf]
             return tensor
 
-        return Folding(self.split.folds, take, foreign).values() if self.split.folds is not None else []
+        return [] if self.owned.graph is None else Folding(self.owned.graph, take, foreign).values()
 
     def plain_devices(self) -> list[str]:
         """The devices on which autocast must be off: it would have changed dtypes inside the maps that were fused."""
@@ -264,9 +281,6 @@ class Program:
         devices = {check.device_type for check in self.capture.checks.tensors.values()}
         return sorted(devices) if fused else []
 
-    def _fold_names(self) -> list[str]:
-        return [n.name for n in self.module.graph.find_nodes(op="placeholder") if "fold_input" in n.meta]
-
     @cached_property
     def compiled(self) -> CompiledGraph:
         """The graph for an inner compiler, the same for all copies of a model."""
@@ -275,8 +289,8 @@ class Program:
     @cached_property
     def fresh(self) -> FreshFolds:
         """The folds of weights that are kept, evaluated again when these change."""
-        assert self.split.folds is not None
-        return FreshFolds(self.split.folds, self._note_original)
+        assert self.followed.graph is not None
+        return FreshFolds(self.followed.graph, self._note_original, owned=self.release)
 
     def _note_original(self, reason: str) -> None:
         """Say, once, why folds of some weights are not used."""
@@ -288,14 +302,33 @@ class Program:
     def current_folds(self, weights: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         """The folds of the kept weights as they are now; None where the original forward must run.
 
-        It must where gradients of these weights are wanted, under transforms, in which a weight stands for many, and
-        where a later write to them might not show or the folds do not hold for their values.
+        It must where a later write to the weights might not show or the folds do not hold for their values; where all
+        weights are kept, so that a user asked for the original, also where gradients are wanted or under transforms, in
+        which a weight stands for many. Where it cannot, since other weights are gone, the folds are computed in this
+        very call.
+
+        Raises:
+            RuntimeError: the folds do not hold for the values, and the original forward is gone.
         """
-        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+        assert self.followed.graph is not None
+        transformed = torch._C._functorch.maybe_current_level() is not None or torch.compiler.is_compiling()
+        wanted = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+        if not self.release and (transformed or wanted):
             return None
-        if torch._C._functorch.maybe_current_level() is not None or torch.compiler.is_compiling():
+        if transformed:
+            return tuple(self.followed.graph(*weights))
+        known = self.fresh(weights)
+        if known is not None:
+            return following(self.followed.graph, known, weights) if wanted else known
+        if not self.original_missing:
             return None
-        return self.fresh(weights)
+        try:
+            return self.fresh.computed(weights)
+        except ValueError as error:
+            raise RuntimeError(
+                f"{error}: weights of it were changed, and the original forward, which would run then, is gone. Call "
+                "stonefx.optimize on the changed original, or with release=False, which keeps all weights"
+            ) from None
 
     def code(self, module: nn.Module) -> Code:
         """The call over the weights of a module that adopted this program.
@@ -334,9 +367,9 @@ class Program:
         dropped = set(self.dropped)
         asked = [name for name in self.capture.checks.weights if name not in dropped]
         direct = {name: expression(name) for name in (*returned_weights(self.capture.output), *asked)}
-        folds = {} if self.release else {name: variable(name) for name in self._fold_names()}
+        folds = {name: variable(name) for name in self.followed.operands}
         inputs |= folds
-        followed = [expression(name) for name in self.read] if folds else []
+        followed = [expression(name) for name in self.followed.read]
         in_rows = {name: variable(f"rows_{number}") for number, name in enumerate(sorted(self.rows))}
         prepared = [
             f"{row} = {inputs[name]} if {inputs[name]}.is_contiguous() else {inputs[name]}.contiguous()"
@@ -413,8 +446,18 @@ class Program:
         return body
 
 
-def make_program(capture: Capture, inner: str, rows: frozenset[str], release: bool = True) -> Program:
-    """Hoist the folds out of a rewritten capture and name everything that its graph reads."""
+def make_program(
+    capture: Capture, inner: str, rows: frozenset[str], release: bool = True, held: Collection[str] = ()
+) -> Program:
+    """Hoist the folds out of a rewritten capture and name everything that its graph reads.
+
+    Args:
+        capture: its graph was rewritten.
+        inner: what will run the graph.
+        rows: as of `Program`.
+        release: as of `Program`.
+        held: names of weights that something outside of the captured model holds as well.
+    """
     if inner == "eager":
         store_transposed(capture.module)
     placeholders = capture.module.graph.find_nodes(op="placeholder")
@@ -428,35 +471,39 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str], release: bo
         holder += "_"
     taken: set[str] = set()
     own = {name: f"{holder}_{_leaf(name, taken)}" for name in capture.constants}
+    folded = []
     for node in capture.module.graph.find_nodes(op="placeholder"):
         if node.name in capture.weights:
             names[node.name] = capture.weights[node.name]
         elif node.name in own:
             names[node.name] = own[node.name]
-        elif release and "fold_input" in node.meta:
-            names[node.name] = f"{holder}_{_leaf(node.meta['fold_input'], taken)}"
+        elif "fold_input" in node.meta:
+            folded.append(node)
+    read = [(capture.weights | own)[originals[index]] for index in split.weights]
+    kept = {
+        *names.values(),
+        *(capture.aliases.get(name, name) for name in returned_weights(capture.output)),
+        *held,
+    }
+    owned, followed = _owned_and_followed(split, read, kept - {*own.values()}, release)
     attributes = {target: f"{holder}_{_leaf(target, taken)}" for target in _attributes(capture.module)}
     names |= attributes
-    read = [(capture.weights | own)[originals[index]] for index in split.weights]
+    renamed: dict[str, list[str]] = {}
+    sources = fold_sources(split.folds)
+    for position in owned:
+        node = folded[position]
+        names[node.name] = f"{holder}_{_leaf(node.meta['fold_input'], taken)}"
+        for index in sources[position]:
+            renamed.setdefault(read[index], []).append(names[node.name])
     used = {*names.values(), *read}
     constants = {own[name]: tensor for name, tensor in capture.constants.items() if own[name] in used}
     constants |= {attributes[target]: tensor for target, tensor in _attributes(capture.module).items()}
-    renamed: dict[str, list[str]] = {}
-    if release:
-        folded = [
-            node.name
-            for node in capture.module.graph.find_nodes(op="placeholder")
-            if "fold_input" in node.meta
-        ]
-        for operand, origins in zip(folded, fold_sources(split), strict=True):
-            for index in origins:
-                renamed.setdefault(read[index], []).append(names[operand])
     return Program(
         capture,
-        split,
+        _folds(split, read, folded, owned),
+        _folds(split, read, folded, followed),
         inner,
         names,
-        read,
         rows,
         holder,
         release=release,
@@ -464,6 +511,35 @@ def make_program(capture: Capture, inner: str, rows: frozenset[str], release: bo
         frozen=_without_gradient(capture.module, originals, required, split),
         renamed=renamed,
     )
+
+
+def _owned_and_followed(
+    split: FoldSplit, read: list[str], kept: Collection[str], release: bool
+) -> tuple[list[int], list[int]]:
+    """The positions of the folds whose values can be all that is left, and of those whose weights stay beside them.
+
+    A weight that stays can still be changed, in training say, and then every fold of it must change.
+    """
+    sources = [{read[index] for index in origins} for origins in fold_sources(split.folds)]
+    stay, followed = set(kept), set[int]()
+    while True:
+        more = {
+            position
+            for position, names in enumerate(sources)
+            if position not in followed and (not release or not stay.isdisjoint(names))
+        }
+        if not more:
+            return [position for position in range(len(sources)) if position not in followed], sorted(
+                followed
+            )
+        followed |= more
+        for position in more:
+            stay |= sources[position]
+
+
+def _folds(split: FoldSplit, read: list[str], operands: Sequence[fx.Node], chosen: Sequence[int]) -> Folds:
+    graph, weights = some_folds(split.folds, chosen)
+    return Folds(graph, [read[index] for index in weights], [operands[position].name for position in chosen])
 
 
 def _without_gradient(
@@ -482,7 +558,7 @@ def _without_gradient(
     # What required a gradient at capture did not reach the functions that were traced into.
     known = dict(zip(originals, required, strict=True))
     folds = [node.name for node in placeholders if "fold_input" in node.meta]
-    for name, origins in zip(folds, fold_sources(split), strict=True):
+    for name, origins in zip(folds, fold_sources(split.folds), strict=True):
         known[name] = any(required[split.weights[index]] for index in origins)
     return frozenset(node.name for node in placeholders if not known[node.name])
 

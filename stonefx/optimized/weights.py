@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -93,41 +94,49 @@ class Reading:
         return value
 
 
-def shared_weights(whole: nn.Module, part: nn.Module) -> dict[str, str]:
-    """Why a write to something else of a model changes a weight of a part of it, too, by the weight's name in the part.
-
-    One tensor under several names of the part is one weight, and is not shared for that.
+def held_elsewhere(whole: nn.Module, part: nn.Module) -> set[str]:
+    """The weights of a part of a model that another part holds as well, by their names in the first.
 
     >>> tied = nn.ModuleDict({"first": nn.Linear(2, 2), "second": nn.Linear(2, 2)})
     >>> tied.second.weight = tied.first.weight
-    >>> shared_weights(tied, tied), shared_weights(tied, tied.first)
-    ({}, {'weight': "it is 'second.weight' as well, outside of the part that is optimized"})
+    >>> held_elsewhere(tied, tied), held_elsewhere(tied, tied.first)
+    (set(), {'weight'})
     """
     modules = set(part.modules())
-    beyond = dict.fromkeys(module for module in whole.modules() if module not in modules)
-    names = {module: path for path, module in whole.named_modules()}
-    others = [
-        (f"{names[module]}.{leaf}".lstrip("."), tensor) for module in beyond for leaf, tensor in _held(module)
-    ]
-    outside = {id(tensor): name for name, tensor in reversed(others)}
-    own = [
-        (f"{path}.{leaf}".lstrip("."), tensor)
-        for path, module in part.named_modules(remove_duplicate=False)
-        for leaf, tensor in _held(module)
-    ]
-    places: dict[int, list[tuple[str, torch.Tensor]]] = {}
-    for name, tensor in {id(tensor): (name, tensor) for name, tensor in reversed(own + others)}.values():
+    beyond = [module for module in whole.modules() if module not in modules]
+    outside = {id(tensor) for module in beyond for _, tensor in _held(module)}
+    return {name for name, tensor in _weights(part) if id(tensor) in outside} if outside else set()
+
+
+def overlapping_weights(whole: nn.Module, part: nn.Module) -> dict[str, str]:
+    """Why a write to another weight of a model changes one of a part of it, too, by its name in the part.
+
+    One tensor under several names is one weight.
+
+    >>> flat = nn.Module()
+    >>> flat.weight = nn.Parameter(torch.ones(4, 2))
+    >>> flat.register_buffer("row", flat.weight.detach()[1])
+    >>> overlapping_weights(flat, flat)["weight"]
+    "'row' lies in the same memory"
+    """
+    places: dict[int, dict[int, tuple[str, torch.Tensor]]] = {}
+    for name, tensor in _weights(whole):
         if has_memory(tensor):
-            places.setdefault(tensor.untyped_storage().data_ptr(), []).append((name, tensor))
-    shared = {}
-    for name, tensor in own:
-        if id(tensor) in outside:
-            shared[name] = f"it is {outside[id(tensor)]!r} as well, outside of the part that is optimized"
-        elif has_memory(tensor):
-            for other, value in places[tensor.untyped_storage().data_ptr()]:
-                if value is not tensor and not apart(tensor, value):
-                    shared[name] = f"{other!r} lies in the same memory"
-    return shared
+            places.setdefault(tensor.untyped_storage().data_ptr(), {})[id(tensor)] = name, tensor
+    found = {}
+    for name, tensor in _weights(part):
+        near = places.get(tensor.untyped_storage().data_ptr(), {}) if has_memory(tensor) else {}
+        for other, value in near.values():
+            if value is not tensor and not apart(tensor, value):
+                found[name] = f"{other!r} lies in the same memory"
+    return found
+
+
+def _weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The parameters and buffers of a module, under each of their names."""
+    for path, child in module.named_modules(remove_duplicate=False):
+        for leaf, tensor in _held(child):
+            yield f"{path}.{leaf}".lstrip("."), tensor
 
 
 def _held(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

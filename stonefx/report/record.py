@@ -5,42 +5,23 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import os
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from stonefx.passes.refusal import Refusal
 from stonefx.passes.site import Site
+from stonefx.report.compare import Comparison, compare
+from stonefx.report.document import SCHEMA, document_of, fields_of
 from stonefx.report.files import write_atomically
 from stonefx.report.listing import graph_text
-from stonefx.report.text import report_text
+from stonefx.report.text import report_text, takes_colour
+from stonefx.report.timing import alternating_seconds
 from stonefx.report.totals import Totals
 
 __all__ = ["SCHEMA", "Report", "Totals", "graph_text"]
-
-SCHEMA = 2
-_READ = (1, 2)  # 1 had no codes and figures
-_PUBLIC = (
-    "pass_name",
-    "target",
-    "status",
-    "reason",
-    "code",
-    "figures",
-    "module_path",
-    "source",
-    "nodes",
-    "guards",
-    "params_before",
-    "params_after",
-    "flops_before",
-    "flops_after",
-    "original_error",
-    "max_error",
-    "bound",
-)
 
 
 @dataclass(kw_only=True)
@@ -57,12 +38,14 @@ class Report:
         totals_after: the same after the passes.
         backend: facts of the run: `door` ("optimize", "compile" or "explain"), `inner`, `torch`.
         weights: name of each weight that is no part of the optimized module -> names of those that hold it now.
+        measured: seconds of a call `before` and `after`, where `measure` was asked for them.
 
     >>> print(Report(sites=[Site(pass_name="linear_chains", target="linear_chain", status="refused",
     ...     reason="the value between the layers is returned", module_path="head", source="model.py:12")]))
-    target        status    module    source       reason
-    ------------  --------  --------  -----------  ----------------------------------------
-    linear_chain  refused   head      model.py:12  the value between the layers is returned
+          sites  target        status    module    source
+    --  -------  ------------  --------  --------  -----------
+     1        1  linear_chain  refused   head      model.py:12
+    1. the value between the layers is returned
     0 rewritten, 1 refused, 0 near misses
     """
 
@@ -75,9 +58,19 @@ class Report:
     totals_after: Totals = field(default_factory=Totals)
     backend: dict[str, str] = field(default_factory=dict)
     weights: dict[str, list[str]] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return report_text(self.sites, self.summary(), self.notes, self.backend, self.weights)
+        """At most 80 columns; in colour where standard output is a terminal that shows it."""
+        return self.text(colour=takes_colour(sys.stdout))
+
+    def text(self, *, colour: bool = False) -> str:
+        """What `str` gives, in colour or not.
+
+        >>> Report().text()
+        'nothing to rewrite was found'
+        """
+        return report_text(self, colour=colour)
 
     def rewritten(self, target: str | None = None) -> list[Site]:
         """The rewritten sites, of one target where it is given.
@@ -119,26 +112,16 @@ class Report:
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """The whole record as JSON; written to `path` in one step where it is given.
 
+        `stonefx.report.json_schema()` is its JSON Schema.
         Numbers that JSON cannot hold are written as the strings "inf", "-inf" and "nan".
 
         Raises:
             FileNotFoundError: the folder of `path` does not exist.
 
         >>> json.loads(Report().to_json())["schema"]
-        2
+        3
         """
-        document = {
-            "schema": SCHEMA,
-            "backend": self.backend,
-            "summary": self.summary(),
-            "sites": [{name: getattr(site, name) for name in _PUBLIC} for site in self.sites],
-            "notes": self.notes,
-            "seconds": self.seconds,
-            "weights": self.weights,
-            "before": self.before,
-            "after": self.after,
-        }
-        text = json.dumps(_plain(document), indent=2, allow_nan=False)
+        text = json.dumps(document_of(self), indent=2, allow_nan=False)
         if path is not None:
             write_atomically(path, text + "\n")
         return text
@@ -148,26 +131,66 @@ class Report:
         """The report that `to_json` wrote.
 
         Raises:
-            ValueError: the text has another schema.
+            ValueError: the text is no such report, or one of another schema.
 
         >>> Report.from_json(Report(notes=["decoder: not captured"]).to_json()).notes
         ['decoder: not captured']
         """
-        document = json.loads(text)
-        if document.get("schema") not in _READ:
-            raise ValueError(f"expected a report of schema {SCHEMA} or 1, got {document.get('schema')!r}")
-        summary = document["summary"]
-        before, after = (
-            Totals(**{name: summary[f"{name}_{when}"] for name in ("parameters", "flops", "bytes")})
-            for when in ("before", "after")
-        )
-        same = ("before", "after", "notes", "seconds", "backend", "weights")
-        return cls(
-            sites=[_site(facts) for facts in document["sites"]],
-            totals_before=before,
-            totals_after=after,
-            **{name: document[name] for name in same},
-        )
+        return cls(**fields_of(json.loads(text)))
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report as one page that needs nothing but itself: totals, sites, graphs, what is left to win.
+
+        Args:
+            path: the file, written in one step; its folder must exist.
+
+        Returns:
+            The path written.
+
+        Raises:
+            FileNotFoundError: the folder of `path` does not exist.
+
+        >>> import tempfile
+        >>> Report().to_html(os.path.join(tempfile.mkdtemp(), "report.html")).name
+        'report.html'
+        """
+        # The template library takes longer to import than most reports to make.
+        from stonefx.report.page.render import page
+
+        return write_atomically(path, page(self))
+
+    def compare(self, other: Report) -> Comparison:
+        """What is different from an earlier report of the same model; `regressions` is empty where nothing got worse.
+
+        Args:
+            other: the earlier report, such as `Report.from_json(text)` of one that was kept.
+
+        Raises:
+            TypeError: `other` is no report.
+
+        >>> kept = Report(sites=[Site(pass_name="p", target="expmap0", status="rewritten")])
+        >>> print(Report().compare(kept))
+        regressions: 1
+          expmap0: 1 site no longer rewritten
+        """
+        if not isinstance(other, Report):
+            raise TypeError(
+                f"expected a Report to compare with, got {type(other).__name__}; Report.from_json reads a kept one"
+            )
+        return compare(self, other)
+
+    def measure(self, before: Callable[[], Any], after: Callable[[], Any]) -> None:
+        """Time a call of the original and of what came out, in turns, and keep the medians in `measured`.
+
+        Args:
+            before, after: the calls, such as `lambda: model(x)` and `lambda: fast(x)`.
+
+        >>> report = Report()
+        >>> report.measure(lambda: None, lambda: None)
+        >>> report.measured["before"] >= 0
+        True
+        """
+        self.measured = alternating_seconds(before, after)
 
     @classmethod
     def merge(cls, reports: Mapping[str, Report] | Iterable[tuple[str, Report]]) -> Report:
@@ -208,30 +231,3 @@ def _join(path: str, inner: str) -> str:
 
 def _section(text: str, path: str, inner: str) -> str:
     return "\n".join(part for part in (text, f"{path}:" if path else "", inner) if part)
-
-
-def _site(facts: dict[str, Any]) -> Site:
-    # JSON has no infinity, and no tuples.
-    numbers = {
-        name: float(facts[name])
-        for name in ("original_error", "max_error", "bound")
-        if facts.get(name) is not None
-    }
-    code, figures = facts.pop("code", ""), facts.pop("figures", {})
-    site = Site(**facts | numbers | {"nodes": tuple(facts["nodes"])})
-    if code:
-        site.reason = Refusal.restored(str(site.reason), str(code), dict(figures))
-    return site
-
-
-def _plain(value: Any) -> Any:
-    """The same value in JSON's own types."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)

@@ -1,82 +1,135 @@
-"""The report as a table for the terminal."""
+"""The report as text for the terminal, 80 columns wide."""
 
 from __future__ import annotations
 
+import os
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 from tabulate import tabulate
 
-from stonefx.passes.site import Site
+from stonefx.passes.refusal import Refusal
+from stonefx.report.kinds import STATUSES, Kind, kinds
 from stonefx.report.listing import short_source
 
-_HEADERS = ("target", "status", "module", "source", "what", "error / bound", "reason")
-_WIDTHS = (None, None, 30, None, 30, None, 44)
-_MOST_WEIGHTS = 8
-_STATUS_ORDER = {"rewritten": 0, "refused": 1, "near miss": 2}
+if TYPE_CHECKING:
+    from stonefx.passes.site import Site
+    from stonefx.report.record import Report
+
+WIDTH = 80
+_HEADERS = ("", "sites", "target", "status", "module", "source")
+_MOST_WEIGHTS, _MOST_NAMES = 4, 4
+_COLOURS = {"rewritten": "\x1b[32m", "refused": "\x1b[33m", "near miss": "\x1b[35m"}
+_FAINT, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
-def report_text(
-    sites: Sequence[Site],
-    summary: Mapping[str, int],
-    notes: Sequence[str],
-    backend: Mapping[str, str],
-    weights: Mapping[str, Sequence[str]] | None = None,
-) -> str:
-    """Table of the sites, a summary line, the facts of the run, and what was left out.
+def report_text(report: Report, *, colour: bool = False) -> str:
+    """A table of the sites by kind, what is known of each kind, a summary, and what was left out.
 
     Args:
-        sites: in any order; equal ones (a block that repeats) share a row.
-        summary: as `Report.summary` gives it.
-        notes: one line each.
-        backend: facts of the run.
-        weights: old name of each weight that has none any more -> names of those that hold it.
-
-    >>> print(report_text([], {}, ["decoder: not captured"], {"door": "optimize"}))
-    nothing to rewrite was found
-    door optimize
-    notes:
-      decoder: not captured
+        report: the report.
+        colour: with the escape sequences of a terminal.
     """
-    parts = [_table(sites)] if sites else ["nothing to rewrite was found"]
-    if sites:
-        parts.append(_counts(sites))
-    parts += _totals(summary)
-    if backend:
-        parts.append(", ".join(f"{name} {value}" for name, value in backend.items()))
-    parts += _weights(weights or {})
-    if notes:
-        parts += ["notes:", *(f"  {note}" for note in notes)]
+    found = sorted(kinds(report.sites), key=lambda kind: STATUSES.index(kind.first.status))
+    parts = [_table(found, colour)] if found else ["nothing to rewrite was found"]
+    for number, kind in enumerate(found, 1):
+        parts += _details(number, kind, colour)
+    if found:
+        parts.append(_counts(report.sites))
+    parts += _totals(report.summary())
+    if report.measured:
+        before, after = (short_seconds(report.measured[when]) for when in ("before", "after"))
+        parts.append(f"measured {before} -> {after} a call")
+    if report.backend:
+        parts += _wrapped(", ".join(f"{name} {value}" for name, value in report.backend.items()))
+    parts += _weights(report.weights)
+    if report.notes:
+        parts.append("notes:")
+        for note in report.notes:
+            parts += _wrapped(note, "  ")
     return "\n".join(parts)
 
 
-def _table(sites: Sequence[Site]) -> str:
-    groups: dict[tuple[str, ...], list[Site]] = {}
-    for site in sites:
-        key = (site.target, site.status, short_source(site.source) or "-", _what(site), site.reason or "-")
-        groups.setdefault(key, []).append(site)
+def takes_colour(stream: TextIO | None) -> bool:
+    """Whether what is printed to a stream is shown in colour: on a terminal, unless `NO_COLOR` asks for none.
+
+    >>> import io
+    >>> takes_colour(io.StringIO())
+    False
+    """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def _table(found: Sequence[Kind], colour: bool) -> str:
     rows = [
-        (target, status, _modules(members), source, what, _error(members), reason)
-        for (target, status, source, what, reason), members in sorted(
-            groups.items(), key=lambda item: _STATUS_ORDER[item[0][1]]
-        )
+        [
+            str(number),
+            str(len(kind.sites)),
+            kind.first.target,
+            kind.first.status,
+            kind.where or "-",
+            short_source(kind.first.source) or "-",
+        ]
+        for number, kind in enumerate(found, 1)
     ]
     # A column in which nothing stands is left out.
     columns = [i for i in range(len(_HEADERS)) if any(row[i] != "-" for row in rows)]
-    return tabulate(
-        [[row[i] for i in columns] for row in rows],
-        headers=[_HEADERS[i] for i in columns],
-        maxcolwidths=[_WIDTHS[i] for i in columns],
-        disable_numparse=True,
+    # tabulate makes a column two wider than its header.
+    widths = {i: max(len(_HEADERS[i]) + 2, *(len(row[i]) for row in rows)) for i in columns}
+    flexible = [i for i in (4, 5) if i in widths]
+    room = WIDTH - sum(widths[i] for i in columns if i not in flexible) - 2 * (len(columns) - 1)
+    while sum(widths[i] for i in flexible) > room:
+        widths[max(flexible, key=widths.__getitem__)] -= 1
+    cells = [["\n".join(_broken(row[i], widths[i])) for i in columns] for row in rows]
+    text = tabulate(
+        cells, headers=[_HEADERS[i] for i in columns], disable_numparse=True, colalign=_aligned(columns)
     )
+    return "\n".join(line.rstrip() for line in _coloured(text, colour).splitlines())
 
 
-def _modules(members: Sequence[Site]) -> str:
-    first = members[0].module_path or "-"
-    return first if len(members) == 1 else f"{first} (+{len(members) - 1} more)"
+def _aligned(columns: Sequence[int]) -> list[str]:
+    return ["right" if i < 2 else "left" for i in columns]
 
 
-def _what(site: Site) -> str:
-    changes = [
+def _broken(text: str, width: int) -> list[str]:
+    """A path or name in pieces that fit, broken behind dots and slashes where there are any."""
+    lines, rest = [], text
+    while len(rest) > width:
+        at = max((rest.rfind(mark, 0, width) + 1 for mark in "._/:, "), default=0)
+        at = at if at > width // 3 else width
+        lines.append(rest[:at])
+        rest = rest[at:]
+    return [*lines, rest]
+
+
+def _coloured(text: str, colour: bool) -> str:
+    if colour:
+        for status, code in _COLOURS.items():
+            text = text.replace(f"  {status} ", f"  {code}{status}{_PLAIN} ")
+            text = text.replace(f"  {status}\n", f"  {code}{status}{_PLAIN}\n")
+    return text
+
+
+def _details(number: int, kind: Kind, colour: bool) -> list[str]:
+    """What is known of a kind: why, what can be done, what it changes, how exact it is."""
+    site, label = kind.first, f"{number}. "
+    facts = _facts(kind)
+    # Without a word to say there is no line.
+    said = [part for part in (str(site.reason), "; ".join(facts)) if part]
+    lines = _wrapped(f"{label}{'; '.join(said)}", "", " " * len(label)) if said else []
+    cure = site.reason.cure if isinstance(site.reason, Refusal) else ""
+    if cure and not cure.startswith("Nothing"):
+        text = _wrapped(f"-> {cure}", " " * len(label), " " * (len(label) + 3))
+        lines += [f"{_FAINT}{line}{_PLAIN}" for line in text] if colour else text
+    return lines
+
+
+def _facts(kind: Kind) -> list[str]:
+    site = kind.first
+    facts = [
         f"{name} {short_number(before)} -> {short_number(after)}"
         for name, before, after in (
             ("params", site.params_before, site.params_after),
@@ -84,51 +137,67 @@ def _what(site: Site) -> str:
         )
         if before != after
     ]
-    guards = [f"{name} {value}" for name, value in site.guards.items()]
-    return "\n".join([*changes, *guards]) or "-"
+    if site.status != "rewritten" and kind.saving:
+        facts.append(f"would save {short_seconds(kind.saving)} a call")
+    facts += [f"{name} {value}" for name, value in site.guards.items()]
+    return [*facts, *_error(kind.sites)]
 
 
-def _error(members: Sequence[Site]) -> str:
-    errors = [site.max_error for site in members if site.max_error is not None]
-    before = [site.original_error for site in members if site.original_error is not None]
-    bounds = [site.bound for site in members if site.bound is not None]
+def _error(sites: Sequence[Site]) -> list[str]:
+    errors = [site.max_error for site in sites if site.max_error is not None]
+    before = [site.original_error for site in sites if site.original_error is not None]
+    bounds = [site.bound for site in sites if site.bound is not None]
     if not errors and not bounds:
-        return "-"
+        return []
     error = f"{max(errors):.1e}" if errors else "not run"
     if errors and before:
         error = f"{max(before):.1e} -> {error}"
-    return f"{error} / {max(bounds):.1e}" if bounds else error
+    return [f"error {error}" + (f", bound {max(bounds):.1e}" if bounds else "")]
 
 
 def _counts(sites: Sequence[Site]) -> str:
-    count = {status: sum(site.status == status for site in sites) for status in _STATUS_ORDER}
+    count = {status: sum(site.status == status for site in sites) for status in STATUSES}
     plural = "near miss" if count["near miss"] == 1 else "near misses"
     return f"{count['rewritten']} rewritten, {count['refused']} refused, {count['near miss']} {plural}"
 
 
 def _totals(summary: Mapping[str, int]) -> list[str]:
-    parts = []
+    lines = []
     for name, label in (("parameters", "parameters"), ("flops", "FLOPs a call"), ("bytes", "bytes moved")):
         before, after = summary.get(f"{name}_before", 0), summary.get(f"{name}_after", 0)
         if before:
-            parts.append(f"{label} {before:,} -> {after:,} ({100 * after / before:.2f} %)")
-    return ["; ".join(parts)] if parts else []
+            lines.append(f"{label} {before:,} -> {after:,} ({100 * after / before:.2f} %)")
+    return lines
 
 
 def _weights(weights: Mapping[str, Sequence[str]]) -> list[str]:
-    """One line for each new weight, with the old ones that it holds."""
+    """A line or two for each new weight, with the old ones that it holds."""
     sources: dict[str, list[str]] = {}
     for old, names in weights.items():
         for new in names:
             sources.setdefault(new, []).append(old)
-    lines = [f"  {', '.join(old)} -> {new}" for new, old in sources.items()]
-    left = len(lines) - _MOST_WEIGHTS
-    if left > 0:
-        lines[_MOST_WEIGHTS:] = [f"  and {left} more: report.weights"]
+    shown = list(sources.items())[:_MOST_WEIGHTS]
+    lines = []
+    for kept, held in shown:
+        if len(held) > _MOST_NAMES:
+            held = [*held[: _MOST_NAMES - 1], f"{len(held) - _MOST_NAMES + 1} more"]
+        lines += _wrapped(f"{', '.join(held)} -> {kept}", "  ", "    ")
+    if len(sources) > len(shown):
+        lines.append(f"  and {len(sources) - len(shown)} more: report.weights")
     return ["weights:", *lines] if lines else []
 
 
-def short_number(number: int) -> str:
+def _wrapped(text: str, indent: str = "", later: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent if later is None else later,
+        break_on_hyphens=False,
+    )
+
+
+def short_number(number: int | float) -> str:
     """A count in at most five characters.
 
     >>> [short_number(n) for n in (7, 4128, 76256, 33_554_432)]
@@ -138,3 +207,15 @@ def short_number(number: int) -> str:
         if abs(number) >= limit:
             return f"{number / limit:.3g}{suffix}"
     return str(number)
+
+
+def short_seconds(seconds: float) -> str:
+    """A time with its unit.
+
+    >>> [short_seconds(s) for s in (0.0, 2.5e-7, 0.00123, 4.0)]
+    ['0 s', '0.25 us', '1.23 ms', '4 s']
+    """
+    for limit, unit in ((1.0, "s"), (1e-3, "ms")):
+        if abs(seconds) >= limit or seconds == 0:
+            return f"{seconds / limit:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"

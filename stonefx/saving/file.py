@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from ..report import replaced_atomically
 from . import schema
 
-VERSION = 2
+VERSION = 3
 _DOCUMENT, _CHECKSUM = "stonefx", "stonefx.sha256"
 _UNKNOWN = "0" * 64
 # Inside of the document, which is a string, its quotes would stand behind backslashes.

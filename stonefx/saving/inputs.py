@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ class Inputs:
     arguments: dict[str, Path] = field(default_factory=dict)
     sizes: dict[str, tuple[Path, int]] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
+    folds: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -50,6 +51,8 @@ def inputs_document(program: Program) -> dict[str, Any]:
     for name in input_names(program):
         if name in program.names:
             rows.append({"weight": program.names[name]})
+        elif name in program.followed.operands:
+            rows.append({"fold": program.followed.operands.index(name)})
         elif name in capture.sizes:
             path, dim = capture.sizes[name]
             rows.append({"size": [path_document(path), dim]})
@@ -66,13 +69,17 @@ def inputs_document(program: Program) -> dict[str, Any]:
     return {"inputs": rows, "hints": _hints(program, known)}
 
 
-def read_inputs(document: Any, hints: Any, call: Call, source: nn.Module) -> tuple[Inputs, FakeTensorMode]:
+def read_inputs(
+    document: Any, hints: Any, call: Call, source: nn.Module, folds: fx.GraphModule, read: Sequence[str]
+) -> tuple[Inputs, FakeTensorMode]:
     """The inputs that `inputs_document` wrote, with a fake value for each.
 
     Args:
         document, hints: see `inputs_document`.
         call: the call of the graph.
         source: holds the weights.
+        folds: computes some of the inputs from weights.
+        read: the names of these weights.
 
     Raises:
         Malformed: the document is none of `inputs_document`'s.
@@ -81,6 +88,8 @@ def read_inputs(document: Any, hints: Any, call: Call, source: nn.Module) -> tup
     mode = FakeTensorMode(allow_fallback_kernels=False, shape_env=env)
     symbols = _symbols(env, hints, call)
     result = Inputs()
+    folded = _folded(folds, read, source, mode)
+    places: dict[int, str] = {}
     for number, row in enumerate(schema.items(document, "the inputs")):
         name = f"input_{number}"
         kind = next(iter(row)) if type(row) is dict and row else None
@@ -92,6 +101,13 @@ def read_inputs(document: Any, hints: Any, call: Call, source: nn.Module) -> tup
                 raise schema.expected("a weight of the model", path, "an input") from error
             result.weights[name] = path
             result.values[name] = mode.from_tensor(value.detach(), static_shapes=True)
+        elif kind == "fold":
+            position = schema.integer(
+                schema.record(row, "an input", ["fold"])["fold"], "an input", 0, len(folded) - 1
+            )
+            if places.setdefault(position, name) != name:
+                raise schema.expected("each folded weight once", row, "an input")
+            result.values[name] = folded[position]
         elif kind == "size":
             place, dim = schema.items(schema.record(row, "an input", ["size"])["size"], "an input", 2)
             argument = call.path(place, "an input")
@@ -109,7 +125,32 @@ def read_inputs(document: Any, hints: Any, call: Call, source: nn.Module) -> tup
             if schema.flag(record["rows"], "an input"):
                 result.rows.add(name)
             result.values[name] = _fake(record, call.tensors[argument], symbols, mode)
+    if len(places) != len(folded):
+        raise schema.expected(f"{len(folded)} folded weights", len(places), "the inputs")
+    result.folds = [places[position] for position in range(len(folded))]
     return result, mode
+
+
+def _folded(
+    folds: fx.GraphModule, read: Sequence[str], source: nn.Module, mode: FakeTensorMode
+) -> list[torch.Tensor]:
+    """Fake values of what a graph of folds computes."""
+    placeholders = folds.graph.find_nodes(op="placeholder")
+    if len(placeholders) != len(read):
+        raise schema.expected(f"{len(placeholders)} weights", list(read), "the folded weights")
+    values = Inputs()
+    for node, name in zip(placeholders, read, strict=True):
+        try:
+            values.values[node.name] = mode.from_tensor(weight(source, name).detach(), static_shapes=True)
+        except AttributeError as error:
+            raise schema.expected("a weight of the model", name, "the folded weights") from error
+        node.meta = {"val": values.values[node.name], "weight": name}
+    propagate(folds, values, mode, set())
+    results: Any = folds.graph.output_node().args[0]
+    found = [node.meta["val"] if isinstance(node, fx.Node) else node for node in results]
+    if not all(isinstance(value, torch.Tensor) for value in found):
+        raise schema.expected("tensors", [type(value).__name__ for value in found], "the folded weights")
+    return found
 
 
 def propagate(module: fx.GraphModule, inputs: Inputs, mode: FakeTensorMode, devices: set[str]) -> None:

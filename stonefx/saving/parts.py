@@ -6,11 +6,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
-from ..optimized import OptimizedModule, Program, program_of
+from ..optimized import Folds, OptimizedModule, Program, program_of
 from ..options import INNERS
-from ..passes.hoist import FoldSplit
 from ..report import Report
 from ..tracing.opaque import traced_functions
 from . import schema
@@ -31,7 +30,8 @@ def part_document(part: OptimizedModule) -> dict[str, Any]:
     return {
         "inner": program.inner,
         "holder": program.holder,
-        "read": program.read,
+        "read": program.owned.read,
+        "followed": _followed_document(program.followed),
         "call": call_document(program.capture, program.dropped),
         **inputs_document(program),
         "graph": graph_document(program.module, names),
@@ -40,6 +40,37 @@ def part_document(part: OptimizedModule) -> dict[str, Any]:
         "frozen": [name in program.frozen for name in names],
         "report": part.report.to_json(),
     }
+
+
+def _followed_document(folds: Folds) -> dict[str, Any]:
+    graph = fx.GraphModule({}, _no_folds()) if folds.graph is None else folds.graph
+    names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
+    results: Any = graph.graph.output_node().args[0]
+    return {
+        "graph": graph_document(graph, names),
+        "read": folds.read,
+        "names": [node.meta["fold"] for node in results],
+    }
+
+
+def _followed(document: Any, trusted: Collection[str]) -> tuple[fx.GraphModule, list[str]]:
+    """The graph of the folds that follow weights, and the names of these."""
+    where = "the folded weights"
+    record = schema.record(document, where, ("graph", "read", "names"))
+    graph = graph_of(record["graph"], where, trusted)
+    results: Any = graph.graph.output_node().args[0]
+    names = schema.names(record["names"], where)
+    if len(names) != len(results) or not all(isinstance(node, fx.Node) for node in results):
+        raise schema.expected(f"{len(names)} values of the graph", len(results), where)
+    for node, name in zip(results, names, strict=True):
+        node.meta["fold"] = name
+    return graph, schema.names(record["read"], where)
+
+
+def _no_folds() -> fx.Graph:
+    graph = fx.Graph()
+    graph.output(())
+    return graph
 
 
 def part_of(
@@ -57,11 +88,12 @@ def part_of(
         Malformed: the document is none of `part_document`'s.
         ValueError: a class or operator is not there or may not be used; the message names it.
     """
-    keys = "inner holder read call inputs hints graph inference functions frozen report".split()
+    keys = "inner holder read followed call inputs hints graph inference functions frozen report".split()
     record = schema.record(document, "the model", keys)
     inner = schema.word(record["inner"], "the inner compiler", INNERS)
     call = Call(record["call"], classes)
-    inputs, mode = read_inputs(record["inputs"], record["hints"], call, source)
+    folds, read = _followed(record["followed"], trusted)
+    inputs, mode = read_inputs(record["inputs"], record["hints"], call, source, folds, read)
     module, *others = [
         graph_of(record[key], "the graph", trusted)
         for key in ("graph", "inference")
@@ -91,10 +123,10 @@ def part_of(
     report = report_of(record["report"])
     program = Program(
         capture=capture,
-        split=FoldSplit(None, [], list(range(len(inputs.values))), []),
+        owned=Folds(read=schema.names(record["read"], "the folded weights")),
+        followed=Folds(folds if inputs.folds else None, read, inputs.folds),
         inner=inner,
         names=inputs.weights,
-        read=schema.names(record["read"], "the folded weights"),
         rows=frozenset(inputs.rows),
         holder=schema.text(record["holder"], "the folded weights"),
         has_original=False,

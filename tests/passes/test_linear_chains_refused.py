@@ -123,17 +123,32 @@ def test_the_reason_is_said(function):
     assert site.params_after == site.params_before > 0
 
 
-NO_SITES = {
-    "activation": lambda w, x: second(w, first(w, x).relu()),
-    "activation in place": in_place_chain,
-    "one map": first,
+NONLINEAR = {
+    "relu": lambda w, x: second(w, first(w, x).relu()),
+    "relu_": in_place_chain,
     "softmax": lambda w, x: second(w, first(w, x).softmax(-1)),
+    "reciprocal": lambda w, x: second(w, 1 / first(w, x)),
+    "mul": lambda w, x: second(w, first(w, x) * first(w, x)),
+    "gelu": lambda w, x: second(w, F.gelu(first(w, x))),
+}
+
+
+@pytest.mark.parametrize("name", NONLINEAR)
+def test_what_is_not_linear_is_named(name):
+    _, (site,) = rewrite(NONLINEAR[name])
+    assert (site.status, site.target, site.code) == ("refused", "linear_chain", "nonlinear")
+    assert site.figures["operator"] == f"`{name}`"
+    assert site.reason == f"`{name}` between the maps is not a fixed linear map"
+    assert site.seconds_after is None, "without it the model would be another one: there is nothing to save"
+    assert "linear" in site.nodes and site.nodes[-1] == site.output and site.params_before > 0
+
+
+NO_SITES = {
+    "one map": first,
     "attention scores": lambda w, x: torch.matmul(first(w, x)[None], first(w, x).mT[None]),
     "feature axis split": lambda w, x: F.linear(F.linear(x, w.W1).view(-1, 12), w.W2[:, :12]),
-    "reversed division": lambda w, x: second(w, 1 / first(w, x)),
     "position embedding": lambda w, x: second(w, first(w, x) + torch.cat([w.b1[None]] * 6)),
     "einsum over rows": lambda w, x: torch.einsum("bi,ob->oi", first(w, x), w.W1[:, :6]),
-    "product of values": lambda w, x: second(w, first(w, x) * first(w, x)),
 }
 
 

@@ -285,7 +285,7 @@ def test_a_pass_that_ignores_a_denial_is_an_error() -> None:
             return super().run(module, Context())
 
     graph = trace(model, torch.ones(4, 3))
-    with pytest.raises(RewriteError, match="pass 'scale' rewrote a site again that was undone"):
+    with pytest.raises(RewriteError, match="pass 'scale' rewrote a site again that verification undid"):
         run_verified(Stubborn(wrong_for_the_second), graph, Context(), Verifier({}))
 
 

@@ -1,4 +1,4 @@
-"""The pictures look as they did: compared with those of the gallery, which the README shows."""
+"""The pictures look as they did: compared with those of the gallery, which the documentation shows."""
 
 from pathlib import Path
 

@@ -360,10 +360,10 @@ def test_sizes_that_no_memory_holds(files: dict[str, Path]) -> None:
 
 
 def test_texts_that_are_no_document(files: dict[str, Path], tmp_path: Path) -> None:
-    whole = json.dumps({"version": 2})
+    whole = json.dumps({"version": 3})
     for text in (
-        "[" * 10**5, '{"a":' * 10**5, '{"version": 2, "version": 2}', '{"version": NaN}', "1" * 5000, "null", "[]",
-        "{", "", '{"version": 2.0}', '{"version": "2"}', '{"version": true}', whole,
+        "[" * 10**5, '{"a":' * 10**5, '{"version": 3, "version": 3}', '{"version": NaN}', "1" * 5000, "null", "[]",
+        "{", "", '{"version": 3.0}', '{"version": "2"}', '{"version": true}', whole,
     ):  # fmt: skip
         path = tmp_path / "file"
         save_file({"w": torch.ones(1)}, path, {"stonefx": text, "stonefx.sha256": "0" * 64})

@@ -98,7 +98,7 @@ def test_what_runs_between_the_breaks_of_a_forward(tmp_path: Path) -> None:
 def test_nothing_of_a_program_is_forgotten() -> None:
     # A new field must be written to the file, or be known here not to need it.
     written = {
-        Program: "capture inner names read rows holder inference frozen",
+        Program: "capture inner names owned followed rows holder inference frozen",
         Capture: "module weights aliases arguments sizes output checks training signature",
         Checks: "tensors containers constants symbols guards facts devices",
         TensorCheck: "dtype device_type sizes strides",
@@ -109,8 +109,8 @@ def test_nothing_of_a_program_is_forgotten() -> None:
         Weight: "name",
     }
     made_anew = {
-        # Folded, or weights like others; of a file all weights are released; in the report.
-        Program: "split has_original constants release shown renamed notes",
+        # Weights like others; of a file all weights are released; in the report.
+        Program: "has_original constants release shown renamed notes",
         Capture: "constants notes attributes",  # weights like others; in the report; of code that no file has
         Checks: "kernel_guards",  # guards like others once the graph is optimized
     }
@@ -157,7 +157,7 @@ def test_a_file_of_another_origin_or_version(file: Path, tmp_path: Path) -> None
         stonefx.load(foreign)
     save_file({"weight": torch.ones(2)}, foreign, {"stonefx": json.dumps({"version": 7})})
     with pytest.raises(
-        ValueError, match=r"has version 7 of the file format, expected 2; optimize the original and"
+        ValueError, match=r"has version 7 of the file format, expected 3; optimize the original and"
     ):
         stonefx.load(foreign)
     save_file({"weight": torch.ones(2)}, foreign, {"stonefx": json.dumps({"version": 1, "crc32": {}})})

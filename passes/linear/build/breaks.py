@@ -2,59 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
+import torch
 from torch import fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from ...graph.arguments import packet
+from ...graph.nodes import val
+from ...graph.shapes import same_size, same_sizes
 from ...graph.weights import leaves
 from ...refusal import Refusal
 from ...site import Site, refused_site
-from ..algebra.elements import mixes, weights_of
+from ..algebra.elements import Apply, mixes, weights_of
 from ..algebra.readings import Stops
 from ..algebra.tree import Tree
 from ..algebra.values import Value
+from ..plan.decide import Decision
+from ..plan.price import Costs
+from ..read.obstacles import call
 from ..read.reader import Reader
 from ..read.regions import has_map
 from ..read.trees import Builder
 
+aten = torch.ops.aten
+
+# A sum that is not read has a term of another shape: it is affine all the same.
+_SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
+
 
 def breaks(
-    pass_name: str, graph: fx.Graph, trees: Sequence[Tree], reader: Reader, builder: Builder
+    pass_name: str, graph: fx.Graph, decisions: Sequence[Decision], reader: Reader, builder: Builder
 ) -> Iterator[tuple[fx.Node, Site]]:
     """Yield every break between two maps, each once, with the node behind it."""
-    for after, value, reason in _breaks(graph, trees, reader, builder):
+    planned = {decision.tree.value: decision.seconds_after for decision in decisions if decision.gains}
+    for after, value, reason, curable in _breaks(graph, decisions, reader, builder):
         inner = _maps_below(value, reader, builder)
-        if any(map(reader.is_subject, [*inner, after])):
-            yield after, _site(pass_name, inner, value, after, reason, reader)
+        if not any(map(reader.is_subject, [*inner, after])):
+            continue
+        site = _site(pass_name, inner, value, after, reason, reader)
+        if curable and _curable(site):
+            site = _priced(site, value, after, planned, reader, builder)
+        yield after, site
 
 
 def _breaks(
-    graph: fx.Graph, trees: Sequence[Tree], reader: Reader, builder: Builder
-) -> Iterator[tuple[fx.Node, Value, str]]:
-    """The map behind each break, the value at which it is, and why."""
+    graph: fx.Graph, decisions: Sequence[Decision], reader: Reader, builder: Builder
+) -> Iterator[tuple[fx.Node, Value, str, bool]]:
+    """The map behind each break, the value of the maps below, why, and whether the model could do without it."""
     told: set[fx.Node] = set()
+    trees = [decision.tree for decision in decisions]
     for tree in trees:
         for leaf in tree.leaves():
             node = leaf.value.node
             above = _map_above(leaf) or _sum_beside(leaf, tree, reader)
             if node in told or above is None:
                 continue
-            reason = _reason(leaf, reader, builder)
+            reason, below = _reason(leaf, reader, builder)
             if reason:
                 told.add(node)
-                yield above.value.node, leaf.value, reason
+                yield above.value.node, below, reason, True
     inner = {node for tree in trees for node in tree.nodes() if node is not tree.value.node}
-    for value in (
-        tree.value for tree in trees if reader.labelled
-    ):  # the maps above may be none of this reader's subjects
-        after = next(
-            (user for user in builder.counted[value.node] if reader.map_axis(user) is not None), None
-        )
-        if after is not None and builder.shared(value.node) and value.node not in told | inner:
+    # The maps above a product with labels may be none of those that its reader is for.
+    for value in (tree.value for tree in trees if reader.labelled):
+        maps = [user for user in builder.counted[value.node] if reader.map_axis(user) is not None]
+        if maps and builder.shared(value.node) and value.node not in told | inner:
             told.add(value.node)
-            yield after, value, shared_reason(value.node, builder)
-    yield from _broken_maps(graph, told, reader, builder)
+            yield maps[0], value, shared_reason(value.node, builder), False
+    for after, value, reason in _broken_maps(graph, told, reader, builder):
+        yield after, value, reason, False
 
 
 def _map_above(leaf: Tree) -> Tree | None:
@@ -74,7 +92,8 @@ def _sum_beside(leaf: Tree, tree: Tree, reader: Reader) -> Tree | None:
     return leaf.parent if beside else None
 
 
-def _reason(leaf: Tree, reader: Reader, builder: Builder) -> str:
+def _reason(leaf: Tree, reader: Reader, builder: Builder) -> tuple[str, Value]:
+    """Why nothing is merged through a leaf, and the value of the maps below; empty where there is no map below."""
     value = leaf.value
     reading = reader.read(value)
     if isinstance(reading, Stops):
@@ -82,10 +101,44 @@ def _reason(leaf: Tree, reader: Reader, builder: Builder) -> str:
         while isinstance(below, Stops) and not below.is_map and not reading.is_map:
             reading, below = below, reader.read(below.operand)  # the one next to the map below
         crosses = reading.is_map or has_map(reader, reading.operand, builder)
-        return reading.reason if crosses else ""
-    if reading is None or not builder.shared(value.node) or not has_map(reader, value, builder):
-        return ""
-    return shared_reason(value.node, builder)
+        return (reading.reason if crosses else ""), value
+    if reading is None:
+        return _nonlinear(value, reader)
+    if not builder.shared(value.node) or not has_map(reader, value, builder):
+        return "", value
+    return shared_reason(value.node, builder), value
+
+
+def _curable(site: Site) -> bool:
+    """Whether the model could be the same without what stands in the way: only then there is something to save."""
+    if site.code == "norm":
+        return "batch_norm" in str(site.figures["operator"])
+    return site.code not in ("nonlinear", "data_rows")
+
+
+def _nonlinear(value: Value, reader: Reader) -> tuple[str, Value]:
+    """Why nothing is merged through a value that is not affine in a map of features that it is computed from."""
+    node = value.node
+    if node.op != "call_function" or node in reader.fixed or packet(node) in _SUMS:
+        return "", value
+    for operand in node.all_input_nodes:
+        below, tensor = Value(operand, value.axis), operand.meta.get("val")
+        if not isinstance(tensor, torch.Tensor) or operand in reader.fixed:
+            continue
+        code = "nonlinear" if same_sizes(tensor.shape, val(node).shape) else ""
+        if not code and _picks_rows(val(node), tensor, value.axis):
+            code = "data_rows"
+        if code and reader.is_mapped(below):
+            return Refusal(code, operator=call(node)), below
+    return "", value
+
+
+def _picks_rows(result: torch.Tensor, operand: torch.Tensor, axis: int) -> bool:
+    """Whether a value has the features of its operand, and rows that only the data count."""
+    counted = free_unbacked_symbols(result) - free_unbacked_symbols(operand)
+    return (
+        bool(counted) and result.dim() == operand.dim() and same_size(result.shape[axis], operand.shape[axis])
+    )
 
 
 def shared_reason(node: fx.Node, builder: Builder) -> str:
@@ -152,6 +205,34 @@ def _site(
     )
     names = dict.fromkeys([*(node.name for node in sorted(inner)), value.node.name, after.name])
     return replace(site, nodes=tuple(names))
+
+
+def _priced(
+    site: Site, below: Value, after: fx.Node, planned: Mapping[Value, float], reader: Reader, builder: Builder
+) -> Site:
+    """A break with the seconds of its maps, and of one map in their place; without where they are no row of dense maps.
+
+    Args:
+        site: the break.
+        below: the value that the maps below give.
+        after: the map behind it.
+        planned: what a region that is rewritten takes then.
+        reader, builder: what the pass knows.
+    """
+    inner = sorted(_maps_below(below, reader, builder))
+    sizes = []
+    for node in [*inner, after]:
+        axis, elements = reader.map_axis(node), reader.map_elements(node)
+        matrix = next((each.matrix for each in elements if isinstance(each, Apply)), None)
+        if axis is None or matrix is None:
+            return site
+        sizes.append((Value(node, axis).rows(), matrix.inputs, matrix.outputs))
+    if any(out != into for (_, _, out), (_, into, _) in pairwise(sizes)):
+        return site
+    costs = Costs.of(Value(after, val(after).dim() - 1), reader.context.machine, reader.context.inner)
+    rows, inputs, outputs = min(rows for rows, _, _ in sizes), sizes[0][1], sizes[-1][2]
+    apart = planned.get(below, sum(costs.linear(*size) for size in sizes[:-1])) + costs.linear(*sizes[-1])
+    return replace(site, seconds_before=apart, seconds_after=min(apart, costs.linear(rows, inputs, outputs)))
 
 
 def _maps_below(value: Value, reader: Reader, builder: Builder) -> list[fx.Node]:

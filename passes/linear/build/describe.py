@@ -57,6 +57,8 @@ class Subject:
             params_after=parameters,
             flops_before=self.decision.flops,
             flops_after=plan_flops(plan) if self.decision.gains else self.decision.flops,
+            seconds_before=self.decision.seconds_before,
+            seconds_after=self.decision.seconds_after,
             inputs=tuple(node.name for node in self._inputs(ordered)),
             output=tree.value.node.name,
         )

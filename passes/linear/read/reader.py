@@ -113,9 +113,9 @@ class Reader:
             return False
         move = read_move(node, axis)
         # A map that cannot be merged, as its weight is no weight, is reported where there is nothing else to say.
-        return move is not None and (self._is_mapped(move.operand) or not self._is_mapped(operand))
+        return move is not None and (self.is_mapped(move.operand) or not self.is_mapped(operand))
 
-    def _is_mapped(self, value: Value) -> bool:
+    def is_mapped(self, value: Value) -> bool:
         """Whether a value comes from a map of its features."""
         stack, seen = [value], {value}
         while stack:
@@ -184,7 +184,7 @@ class Reader:
             return move
         if free_unbacked_symbols(val(node)) - free_unbacked_symbols(move.operand.tensor):
             return None  # the data decide how many rows there are, and what follows asks this value for it
-        if move.scales and not self._is_mapped(move.operand) and not self._is_carried(move.operand):
+        if move.scales and not self.is_mapped(move.operand) and not self._is_carried(move.operand):
             return None  # nothing is gained by going on
         if move.scales and any(self._comes_from(each, move.operand.node) for each in move.beside):
             return (

@@ -1,85 +1,16 @@
-"""The report: its table, its graph texts and diff, its totals, its JSON."""
+"""The report: its graph texts and diff, its totals, its parts; what is written is whole."""
 
-import json
 import os
 import re
 
 import pytest
 import torch
-from torch import fx
+from reports import chain_graph, merged_graph, report
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from stonefx.passes.refusal import Refusal
-from stonefx.passes.site import Site
 from stonefx.report import Report, Totals, graph_text, graph_totals, write_atomically
 
 ONES = torch.ones(3)
-
-
-def chain_graph(rows: int = 4, dynamic: bool = False) -> fx.GraphModule:
-    """x [rows, 8] through two linears, weights marked as `capture` marks them."""
-
-    def forward(x, w1, b1, w2):
-        return torch.nn.functional.linear(torch.nn.functional.linear(x, w1, b1), w2)
-
-    arguments = torch.randn(rows, 8), torch.randn(6, 8), torch.randn(6), torch.randn(2, 6)
-    mode = "symbolic" if dynamic else "fake"
-    module = make_fx(forward, pre_dispatch=True, tracing_mode=mode)(*arguments)
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    for node, name in zip(placeholders[1:], ("0.weight", "0.bias", "1.weight"), strict=True):
-        node.meta["weight"] = name
-    return module
-
-
-def merged_graph() -> fx.GraphModule:
-    """The same value as one linear over a fold."""
-
-    def forward(x, w1, b1, w2):
-        weight = (w2.double() @ w1.double()).float()
-        bias = (w2.double() @ b1.double()).float()
-        return torch.nn.functional.linear(x, weight, bias)
-
-    arguments = torch.randn(4, 8), torch.randn(6, 8), torch.randn(6), torch.randn(2, 6)
-    module = make_fx(forward, pre_dispatch=True, tracing_mode="fake")(*arguments)
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    for node, name in zip(placeholders[1:], ("0.weight", "0.bias", "1.weight"), strict=True):
-        node.meta["weight"] = name
-    linear = next(node for node in module.graph.nodes if node.target is torch.ops.aten.linear.default)
-    linear.args[1].meta["fold"] = "0+1.weight"
-    linear.args[2].meta["fold"] = "0+1.bias"
-    return module
-
-
-def site(**changes) -> Site:
-    fields = {
-        "pass_name": "linear_chains",
-        "target": "linear_chain",
-        "status": "rewritten",
-        "module_path": "head",
-        "source": "/home/me/model.py:12",
-        "params_before": 66,
-        "params_after": 18,
-        "flops_before": 480,
-        "flops_after": 128,
-        "original_error": 3e-8,
-        "max_error": 2e-8,
-        "bound": 1e-6,
-    }
-    return Site(**(fields | changes))
-
-
-def report(**changes) -> Report:
-    fields = {
-        "sites": [site(), site(status="refused", reason="the value between is returned", module_path="tail")],
-        "before": graph_text(chain_graph()),
-        "after": graph_text(merged_graph()),
-        "notes": ["decoder: not captured"],
-        "seconds": {"linear_chains": 0.25},
-        "totals_before": graph_totals(chain_graph()),
-        "totals_after": graph_totals(merged_graph()),
-        "backend": {"door": "optimize", "inner": "eager", "torch": "2.13.0"},
-    }
-    return Report(**(fields | changes))
 
 
 def test_graph_text_names_weights_where_they_are_used():
@@ -163,73 +94,12 @@ def test_flops_of_products(function, shapes, flops):
     assert graph_totals(module).flops == flops
 
 
-def test_table_holds_every_column_and_every_reason():
-    text = str(report())
-    for part in (
-        "linear_chain",
-        "rewritten",
-        "refused",
-        "model.py:12",
-        "params 66 -> 18",
-        "flops 480 -> 128",
-    ):
-        assert part in text
-    assert "3.0e-08 -> 2.0e-08 / 1.0e-06" in text
-    assert "the value between is returned" in text
-    assert "1 rewritten, 1 refused, 0 near misses" in text
-    assert "parameters 66 -> 18 (27.27 %)" in text
-    assert "door optimize, inner eager, torch 2.13.0" in text
-    assert "notes:\n  decoder: not captured" in text
-    assert "/home/me" not in text
-
-
-def test_repeated_blocks_share_a_row():
-    sites = [site(module_path=f"layer.{i}.ffn") for i in range(12)]
-    text = str(report(sites=sites))
-    assert "layer.0.ffn (+11 more)" in text
-    assert "layer.1.ffn" not in text
-    assert "12 rewritten" in text
-
-
-def test_nothing_found_is_said():
-    assert str(Report()) == "nothing to rewrite was found"
-
-
 def test_diff_is_a_unified_diff():
     lines = report().diff().splitlines()
     assert lines[:2] == ["--- before", "+++ after"]
     assert any(line.startswith("-%linear_1") for line in lines)
     assert "+0+1.weight: f32[2, 8] = fold(0.weight, 1.weight)" in lines
     assert report(after=report().before).diff() == ""
-
-
-def test_json_round_trip(tmp_path):
-    sites = [site(guards={"tanh_limit": float("inf"), "min_norm": 1e-15}, nodes=("linear", "linear_1"))]
-    path = tmp_path / "report.json"
-    text = report(sites=sites).to_json(path)
-    document = json.loads(path.read_text())
-    assert json.loads(text) == document
-    assert document["schema"] == 2
-    assert document["sites"][0]["guards"] == {"tanh_limit": "inf", "min_norm": 1e-15}
-    assert document["sites"][0]["nodes"] == ["linear", "linear_1"]
-    assert document["summary"]["parameters_before"] == 66
-    assert document["notes"] == ["decoder: not captured"]
-    assert not any(name.endswith(".tmp") for name in os.listdir(tmp_path))
-
-
-def test_a_refusal_keeps_its_code_and_figures():
-    why = Refusal("shared", value="relu", count=2, users="linear, linear_1")
-    text = report(sites=[site(status="refused", reason=why), site(reason="two became one")]).to_json()
-    refused, rewritten = Report.from_json(text).sites
-    assert (refused.code, refused.figures["count"]) == ("shared", 2)
-    assert refused.reason == why and "read" not in refused.reason.cure
-    assert (rewritten.code, rewritten.figures) == ("", {})
-    old = json.loads(text) | {"schema": 1}
-    for facts in old["sites"]:
-        del facts["code"], facts["figures"]
-    assert Report.from_json(json.dumps(old)).sites[0].reason == str(why)
-    with pytest.raises(ValueError, match="expected a report of schema 2 or 1, got 3"):
-        Report.from_json(json.dumps(old | {"schema": 3}))
 
 
 def test_merge_prefixes_and_sums():

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 import stonefx
 from stonefx import demo as demo_module
 from stonefx.__main__ import main
-from stonefx.arguments import load_model, parse_input
 from stonefx.benchmarks import Arm, Case, run, suites
+from stonefx.cli.inputs import parse_input
+from stonefx.cli.models import find_model
 
 MODELS = """
 import torch
@@ -87,7 +88,7 @@ def message(result):
 def test_help_names_every_command():
     result = invoke("--help")
     assert result.exit_code == 0
-    for name in ("demo", "explain", "bench", "doctor"):
+    for name in ("demo", "explain", "optimize", "compress", "bench", "doctor"):
         assert f"  {name} " in result.output
 
 
@@ -122,13 +123,19 @@ def test_explain_with_diff_and_integer_input(models):
     ("arguments", "text"),
     [
         (["user_models:chain"], "give at least one --input, such as --input 8x128"),
-        (["user_models:chain", "--input", "8x"], "expected sizes such as 8x128 or 2x16:int64, got '8x'"),
+        (
+            ["user_models:chain", "--input", "8x"],
+            "expected sizes such as 8x128, 2x16:int64 or mask=2x16:bool, got '8x'",
+        ),
         (["user_models:chain", "--input", "8:float7"], "torch has no dtype 'float7'"),
-        (["user_models", "--input", "8"], "expected pkg.module:factory, got 'user_models'"),
+        (
+            ["user_models", "--input", "8"],
+            "a folder or id of transformers that is on this disk, or a file that stonefx.save wrote; got 'user_models'",
+        ),
         (["no_such_module:f", "--input", "8"], "there is no module 'no_such_module'"),
         (["broken_models:f", "--input", "8"], "broken_models was found but does not import"),
         (["user_models:nothing", "--input", "8"], "user_models has no 'nothing'"),
-        (["user_models:number", "--input", "8"], "is of type int, expected a function or an nn.Module"),
+        (["user_models:number", "--input", "8"], "is of type int, expected a function"),
         (["user_models:needs", "--input", "8"], "cannot be called without arguments"),
         (["user_models:gives_text", "--input", "8"], "gave a str, expected an nn.Module"),
         (
@@ -162,8 +169,8 @@ def test_explain_says_on_one_line_what_the_model_cannot_do(models, arguments, te
 
 
 def test_a_module_is_taken_as_it_is(models):
-    model, examples = load_model("user_models:model")
-    assert isinstance(model, torch.nn.Identity) and examples is None
+    found = find_model("user_models:model")
+    assert isinstance(found.model, torch.nn.Identity) and found.examples is None
 
 
 @pytest.mark.parametrize("factory", ["with_tuple", "with_keywords"])
@@ -207,6 +214,33 @@ def test_bench_prints_a_table_and_writes_json(tiny_suites, tmp_path):
     assert os.listdir(tmp_path) == ["out.json"]
 
 
+def test_bench_compares_and_draws(tiny_suites, tmp_path):
+    pytest.importorskip("matplotlib")
+    old, picture = tmp_path / "old.json", tmp_path / "chain.png"
+    first = invoke(
+        "bench", "chain", "--seconds", "0.01", "--json", str(old), "--plot", str(picture), "--cold"
+    )
+    assert first.exit_code == 0 and picture.stat().st_size > 0, first.output
+    assert json.loads(old.read_text())["settings"]["cold"]
+    document = json.loads(old.read_text())
+    for case in document["suites"]["chain"]:
+        # What was there is so much faster that no noise explains it, or so much slower.
+        case["arms"][1] |= {"speedup": 1e6, "interval": [1e6, 1e6]}
+    old.write_text(json.dumps(document))
+    worse = invoke("bench", "chain", "--seconds", "0.01", "--compare", str(old))
+    assert worse.exit_code == 1 and f"Error: 2 slower than in {old}" in worse.output
+    for case in document["suites"]["chain"]:
+        case["arms"][1] |= {"speedup": 1e-6, "interval": [1e-6, 1e-6]}
+    old.write_text(json.dumps(document))
+    better = invoke("bench", "chain", "--seconds", "0.01", "--compare", str(old))
+    assert better.exit_code == 0 and "0 slower, 2 faster" in better.output
+
+
+def test_bench_prints_json_alone(tiny_suites):
+    result = invoke("bench", "chain", "--seconds", "0.01", "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["suites"]["chain"]
+
+
 def test_bench_runs_every_suite_by_default(tiny_suites):
     result = invoke("bench", "--seconds", "0.01")
     assert result.exit_code == 0, result.output
@@ -231,8 +265,8 @@ def test_interrupted_bench_leaves_nothing_behind(tiny_suites, tmp_path, monkeypa
 
     monkeypatch.setattr(run, "run_suite", interrupt)
     result = invoke("bench", "chain", "--json", str(tmp_path / "out.json"))
-    assert result.exit_code == 1
-    assert "Aborted!" in result.output
+    assert result.exit_code == 130
+    assert "Stopped." in result.output
     assert os.listdir(tmp_path) == []
 
 
@@ -298,3 +332,34 @@ def test_demo_prints_its_tables():
     assert done.returncode == 0, done.stderr
     for part in ("linear_chain", "expmap0", "(equal)", "stonefx.optimize", "76,256 -> 4,128 (5.41 %)"):
         assert part in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("stonefx ex", ["plain,explain"]),
+        ("stonefx bench cha", ["plain,chain"]),
+        ("stonefx explain --fail", ["plain,--fail-on"]),
+        ("stonefx explain models", ["file,models"]),
+        ("stonefx optimize --inner ind", ["plain,inductor"]),
+    ],
+)
+def test_completion(words, offered):
+    environment = {
+        "_STONEFX_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    result = CliRunner().invoke(main, prog_name="stonefx", env=environment)
+    assert result.exit_code == 0 and result.output.split() == offered
+
+
+def test_the_demo_ends_with_the_path_of_a_page(monkeypatch, tmp_path):
+    report = stonefx.explain(torch.nn.Linear(4, 4), torch.ones(1, 4))
+    monkeypatch.setattr(demo_module, "run_demo", lambda say: ({"chain": {}}, report))
+    shown = invoke("demo", "--html", str(tmp_path / "demo.html"))
+    path = shown.output.strip().splitlines()[-1].rpartition(": ")[2]
+    assert path == str(tmp_path / "demo.html") and "<html" in (tmp_path / "demo.html").read_text()
+    without = invoke("demo", "--json")
+    page = json.loads(without.stdout)["page"]
+    assert os.path.getsize(page) and page in without.stderr

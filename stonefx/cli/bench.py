@@ -1,0 +1,244 @@
+"""`stonefx bench`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from stonefx.cli.common import CheckFailed, Refused, check_folders, json_option
+from stonefx.cli.lone_suites import bench_compress, bench_growth
+
+_NO_FILE = "--resume goes on in a file: name it with --json"
+
+
+def _suites(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    from stonefx.benchmarks.suites import SUITES
+
+    return [CompletionItem(name) for name in (*SUITES, "compress", "growth") if name.startswith(start)]
+
+
+@click.command()
+@click.argument("suites", nargs=-1, metavar="[SUITE ...]", shell_complete=_suites)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Intra-op threads of torch; its own choice if left out."
+)
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Time limit of each case.")
+@json_option("The results")
+@click.option(
+    "--only",
+    "--case",
+    "only",
+    multiple=True,
+    metavar="CASE",
+    help="Measure this case alone; may be repeated.",
+)
+@click.option("--resume", is_flag=True, help="Keep what the --json file has, and write it after each case.")
+@click.option(
+    "--plot",
+    "picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the results here; the ending chooses the format.",
+)
+@click.option(
+    "--compare",
+    "old_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="OLD.json",
+    help="Compare with an earlier --json; exit code 1 where an arm became slower than both intervals allow.",
+)
+@click.option("--cold", is_flag=True, help="Each call finds the caches full of something else.")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Keep statistics of compress in this folder, for a run that goes on; empty it when stonefx changes.",
+)
+def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options: Any) -> None:
+    """Time against eager, inductor and by hand.
+
+    The suites are chain, hyperbolic, integrations, ops, regions and zoo, and compress and growth, which run by
+    themselves. Without a name chain and hyperbolic run; the others need packages of the extra `bench`. zoo takes
+    most of an hour, compress several hours.
+
+    \b
+    stonefx bench chain --threads 2
+    stonefx bench chain --case "batch 8" --seconds 5
+    stonefx bench zoo --json zoo.json --resume
+    stonefx bench chain --json new.json --compare old.json --plot chain.png
+
+    Exit code 1: --compare found something slower.
+    """
+    if json_to != "-":
+        _bench(suites, None if json_to is None else Path(json_to), resume, **options)
+        return
+    if resume:
+        raise click.UsageError(_NO_FILE)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.json"
+        with contextlib.redirect_stdout(sys.stderr):
+            _bench(suites, path, resume, **options)
+        click.echo(path.read_text(encoding="utf-8").rstrip("\n"))
+
+
+def _bench(
+    suites: tuple[str, ...],
+    path: Path | None,
+    resume: bool,
+    *,
+    device: str,
+    threads: int | None,
+    seconds: float | None,
+    only: tuple[str, ...],
+    picture: Path | None,
+    keep: Path | None,
+    old_file: Path | None,
+    cold: bool,
+) -> None:
+    alone = {"growth", "compress"} & {*suites}
+    if alone and (old_file is not None or cold):
+        raise click.UsageError(f"--compare and --cold are for other suites than {alone.pop()}")
+    if "growth" in suites:
+        if suites != ("growth",) or device != "cpu" or seconds is not None or resume or keep is not None:
+            raise click.UsageError(
+                "growth runs by itself, on the CPU, with --only, --threads, --json and --plot alone"
+            )
+        bench_growth(threads, path, only, picture)
+        return
+    if "compress" in suites:
+        if suites != ("compress",) or device != "cpu" or seconds is not None:
+            raise click.UsageError("compress runs by itself, on the CPU, without --seconds")
+        if resume and path is None:
+            raise click.UsageError(_NO_FILE)
+        bench_compress(threads, path, only, resume, picture, keep)
+        return
+    if keep is not None:
+        raise click.UsageError("--keep: only the suite compress has statistics to keep")
+    import torch
+
+    from stonefx.benchmarks import Settings, result_document, result_table
+    from stonefx.benchmarks.case import CaseResult
+    from stonefx.benchmarks.compare import compare
+    from stonefx.benchmarks.load import load_average, load_warning
+    from stonefx.benchmarks.machine import machine_facts, usable_cores
+    from stonefx.benchmarks.picture import draw
+    from stonefx.benchmarks.resume import OtherMachine, earlier_results, merged_results
+    from stonefx.benchmarks.run import UnknownCase, run_suite
+    from stonefx.benchmarks.suites import LONG, SUITES, TABLES
+    from stonefx.report import write_atomically
+
+    unknown = [name for name in suites if name not in SUITES]
+    if unknown:
+        names = ", ".join([*SUITES, "compress", "growth"])
+        raise click.UsageError(f"there is no suite {unknown[0]!r}; choose from {names}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError(
+            f"--device cuda: torch {torch.__version__} sees no CUDA device on this machine"
+        )
+    check_folders({"--json": path, "--plot": picture})
+    if resume and path is None:
+        raise click.UsageError(_NO_FILE)
+    old = None if old_file is None else _earlier(old_file)
+    if picture is not None:
+        _can_draw(picture)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+    load = load_average()
+    if warning := load_warning(load, usable_cores()):
+        click.echo(warning, err=True)
+    settings = Settings(cold=cold) if seconds is None else Settings(seconds=seconds, cold=cold)
+    machine = machine_facts(device)
+    click.echo(", ".join(f"{name} {value}" for name, value in machine.items() if value))
+    results: dict[str, list[CaseResult]] = {}
+    if resume and path is not None:
+        try:
+            results = earlier_results(path, machine)
+        except OtherMachine as error:
+            raise click.UsageError(f"--resume: {error}") from None
+
+    def document() -> dict[str, Any]:
+        return result_document(results, machine, settings, load)
+
+    def write(to: Path | None = path) -> None:
+        if to is not None:
+            write_atomically(to, json.dumps(document(), indent=2, allow_nan=False) + "\n")
+
+    for name in suites or [name for name in SUITES if name not in LONG]:
+
+        def add(result: CaseResult, name: str = name) -> None:
+            nonlocal results
+            results = merged_results(results, name, result)
+            if resume:
+                write()
+
+        done = [result.name for result in results.get(name, [])]
+        try:
+            run_suite(name, device, settings, only=only, done=done, on_result=add)
+        except UnknownCase as error:
+            raise click.UsageError(f"--only: {error}") from None
+        except BaseException:
+            if path is not None and results and not resume:
+                part = path.with_name(f"{path.name}.part")
+                write(part)
+                click.echo(
+                    f"stopped; what was measured is in {part}, and --resume --json {part} goes on", err=True
+                )
+            raise
+        click.echo(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
+    if path is not None:
+        write()
+        click.echo(f"\nwritten to {path}")
+    if picture is not None:
+        draw(document(), picture)
+        click.echo(f"picture: {picture}")
+    if old is not None:
+        # As a file would hold them, so that both sides are alike.
+        comparison = compare(old, json.loads(json.dumps(document())))
+        click.echo(f"\n{comparison}")
+        if comparison.slower:
+            raise CheckFailed(f"{len(comparison.slower)} slower than in {old_file}")
+
+
+def _earlier(file: Path) -> dict[str, Any]:
+    """The results in a file of `--json`.
+
+    Raises:
+        click.BadParameter: it holds something else.
+    """
+    from stonefx.benchmarks.compare import compare
+
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        compare(document, document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = "no JSON" if isinstance(error, json.JSONDecodeError) else f"no results: {error}"
+        raise click.BadParameter(
+            f"{file} is {what}; expected what stonefx bench --json wrote", param_hint="--compare"
+        ) from None
+    return document
+
+
+def _can_draw(picture: Path) -> None:
+    """A picture is drawn at the end, and what it needs is looked for at the start.
+
+    Raises:
+        click.BadParameter: there is no such format.
+        Refused: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise Refused('--plot needs matplotlib: pip install "stonefx[plot]"') from None
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if picture.suffix.lstrip(".") not in formats:
+        raise click.BadParameter(
+            f"expected a name that ends in one of {', '.join(sorted(formats))}, got {str(picture)!r}",
+            param_hint="--plot",
+        )

@@ -1,0 +1,170 @@
+"""What all commands share: one line for a mistake, exit codes, and where JSON and pages go."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+CHECK_FAILED, MISTAKE, OUR_ERROR, STOPPED = 1, 2, 3, 130
+
+
+class Refused(click.ClickException):
+    """What stonefx cannot do for these arguments, said on one line."""
+
+    exit_code = MISTAKE
+
+    def __init__(self, error: Exception | str) -> None:
+        super().__init__(" ".join(str(error).split()))
+
+
+class CheckFailed(click.ClickException):
+    """What was to be checked does not hold."""
+
+    exit_code = CHECK_FAILED
+
+
+class Commands(click.Group):
+    """A group of commands that says each mistake on one line and ends with an exit code that a script can use."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; with `standalone_mode=False` what goes wrong is raised."""
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                code: Any = run()
+        except click.ClickException as error:
+            _end(_line(error), error.exit_code)
+        except click.Abort:
+            _end("Stopped.", STOPPED)
+        except Exception:
+            traceback.print_exc()
+            _end("Error: the lines above are a defect of stonefx; please report them.", OUR_ERROR)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    click.echo(line, err=True)
+    sys.exit(code)
+
+
+def _line(error: click.ClickException) -> str:
+    """One line: what is wrong, and where an option was given, where to read about it."""
+    text = " ".join(error.format_message().split())
+    hint = ""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f"; see {error.ctx.command_path} --help"
+    return f"Error: {text.rstrip('.')}{hint}"
+
+
+def _show_warning(message: Warning | str, *details: Any, **more: Any) -> None:
+    # Only what stonefx says is for who uses the command; torch's notes on its own future are not.
+    if type(message).__module__.startswith("stonefx."):
+        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+
+
+def _json_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and value != "-":
+        if ".json" not in Path(value).name:
+            raise click.BadParameter(
+                f"expected a file name with .json in it, got {value!r}; alone, to print, it stands last or as --json=-",
+                context,
+                parameter,
+            )
+        check_folder("--json", Path(value))
+    return value
+
+
+def json_option(what: str) -> Callable[[Command], Command]:
+    """`--json`, which prints `what` as JSON and nothing else, and `--json FILE`, which writes it."""
+    return click.option(
+        "--json",
+        "json_to",
+        is_flag=False,
+        flag_value="-",
+        metavar="[FILE]",
+        callback=_json_name,
+        help=f"{what} as JSON: printed instead of the text, or written to FILE.",
+    )
+
+
+def _page_name(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None:
+        if value.suffix not in (".html", ".htm"):
+            raise click.BadParameter(f"expected a file name that ends in .html, got {str(value)!r}")
+        check_folder("--html", value)
+    return value
+
+
+def html_option(what: str) -> Callable[[Command], Command]:
+    """`--html FILE`, which writes a page."""
+    return click.option(
+        "--html",
+        "html_to",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=_page_name,
+        metavar="FILE",
+        help=f"Write {what} as one page for a browser.",
+    )
+
+
+def check_folder(option: str, file: Path | None) -> None:
+    """What is written at the end must have a folder at the start.
+
+    Raises:
+        click.UsageError: it has none; the message names the option.
+    """
+    if file is not None and not file.absolute().parent.is_dir():
+        raise click.UsageError(f"{option}: there is no folder {file.absolute().parent}; create it first")
+
+
+def check_folders(files: Mapping[str, Path | None]) -> None:
+    """`check_folder` of several files, by the option that names each."""
+    for option, file in files.items():
+        check_folder(option, file)
+
+
+def say(text: str, json_to: str | None) -> None:
+    """Print what a person reads; nothing where JSON is printed instead."""
+    if json_to != "-":
+        click.echo(text)
+
+
+def note(text: str, json_to: str | None) -> None:
+    """Print a line about a file that was written; where JSON is printed, beside it."""
+    click.echo(text, err=json_to == "-")
+
+
+def give_json(text: str, json_to: str | None) -> None:
+    """Print or write a JSON document, as `--json` asks."""
+    from stonefx.report import write_atomically
+
+    if json_to == "-":
+        click.echo(text.rstrip("\n"))
+    elif json_to is not None:
+        write_atomically(json_to, text.rstrip("\n") + "\n")
+        click.echo(f"JSON: {json_to}")
+
+
+def names_files(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    """Completion of an argument that is mostly a file or a folder."""
+    return [CompletionItem(start, type="file")]

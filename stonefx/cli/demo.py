@@ -1,0 +1,34 @@
+"""`stonefx demo`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from stonefx.cli.common import Refused, give_json, html_option, json_option, note, say
+
+
+@click.command()
+@json_option("The results")
+@html_option("the report of the second model")
+def demo(json_to: str | None, html_to: Path | None) -> None:
+    """Optimize two small models, time them, and write the report of one as a page.
+
+    \b
+    stonefx demo
+    stonefx demo --html report.html
+    stonefx demo --json results.json
+    """
+    from stonefx.demo import MissingPackage, run_demo
+
+    try:
+        results, report = run_demo(say=lambda text: say(text, json_to))
+    except MissingPackage as error:
+        raise Refused(error) from None
+    page = html_to or Path(tempfile.mkdtemp(prefix="stonefx-")) / "report.html"
+    report.to_html(page)
+    give_json(json.dumps({**results, "page": str(page.absolute())}, indent=2), json_to)
+    note(f"\nThe report of the second model, as a page: {page.absolute()}", json_to)

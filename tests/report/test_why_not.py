@@ -1,0 +1,159 @@
+"""Why a place was left as it is: the true reason, the user's line, and what can be done, for twenty-odd models."""
+
+import linecache
+import re
+
+import pytest
+import torch
+import why_not_models as models
+from why_not_models import Case
+
+import stonefx
+from stonefx.backend import collected_reports
+from stonefx.passes.refusal import Refusal
+from stonefx.report import Report
+
+
+def rows(*sizes, dtype=torch.float32):
+    return lambda: torch.randn(*sizes, dtype=dtype)
+
+
+CASES = {
+    "an activation between": Case(
+        models.Activation, "nonlinear", "`gelu` between the maps is not a fixed linear map"
+    ),
+    "a value that is used twice": Case(models.Shared, "shared", "'linear' is used in 2 places"),
+    "a value that is returned": Case(
+        models.Returned, "returned", "'linear' is returned", cure="Return it only where"
+    ),
+    "training mode": Case(
+        models.TrainingMode, "dropout", "dropout with p=0.2", training=True, cure="model.eval"
+    ),
+    "a batch norm that learns": Case(
+        models.BatchNormTraining, "norm", "`batch_norm`", training=True, cure="evaluation"
+    ),
+    "weights that are trained": Case(
+        models.Trained, "trained", "gradients are wanted of up.weight", door="compile", cure="torch.no_grad"
+    ),
+    "autocast": Case(models.Autocast, "autocast", r"float32 to bfloat16", cure="without autocast"),
+    "a parametrisation that draws": Case(models.Parametrised, "run_time_weight", "computed at run time"),
+    "a weight made by a network": Case(
+        models.Hypernetwork,
+        "run_time_weight",
+        "computed at run time",
+        module="up",
+        cure="parameter or a buffer",
+    ),
+    "a weight that is written": Case(
+        models.WrittenWeight, "run_time_weight", "'mul_' is computed at run time"
+    ),
+    "a weight that is to stay": Case(
+        models.Kept,
+        "kept",
+        "'up.weight' is to be kept",
+        door="optimize",
+        options={"keep": ("up",)},
+        cure="keep=",
+    ),
+    "weights in one buffer": Case(
+        models.FlatParameters,
+        "untraced",
+        "'up.weight' is not folded: it is part of a larger buffer",
+        door="compile without gradients",
+        cure="copy.deepcopy",
+    ),
+    "nothing to gain": Case(
+        models.Unprofitable, "no_faster", "would be no faster", "conv_chain", example=rows(2, 64, 12, 12)
+    ),
+    "another dtype behind": Case(
+        models.HalfBetween, "dtype_changes", "from float32 to float64", cure="one dtype"
+    ),
+    "complex numbers": Case(
+        models.Complex, "not_floating", "complex64", example=rows(16, 64, dtype=torch.complex64)
+    ),
+    "a layer norm between": Case(models.LayerNorm, "norm", "`layer_norm` between the maps"),
+    "a bias at a border": Case(
+        models.Padding,
+        "border",
+        "padding of 'conv2d_1'",
+        "conv_chain",
+        example=rows(2, 8, 6, 6),
+        cure="bias=False",
+    ),
+    "a detached value": Case(models.Detached, "detached", "`detach` between the maps stops gradients"),
+    "a region without gradients": Case(models.NoGrad, "gradient_mode", "no_grad region", cure="all of them"),
+    "rows that the data count": Case(
+        models.DataDependentRows, "data_rows", "`index`.* depends on the data", cure="before"
+    ),
+    "one map of several that wins nothing": Case(
+        models.FanOut,
+        "fan_out_no_faster",
+        r"one map 256 -> 256 \+ 256",
+        "linear_fan_out",
+        example=rows(2, 256),
+    ),
+    "two curvatures": Case(
+        models.CurvatureMismatch, "", r"0\.25 \|\|args_0.* expected 1 \+ 0\.49", "mobius_add", "near miss"
+    ),
+    "another clamp": Case(models.AnotherClamp, "", "clamped from above at 0.5", "logmap0", "near miss"),
+    "a norm that is used outside": Case(models.SharedNorm, "", "clamp_min .* is also used by", "expmap0"),
+}
+
+
+def reported(case: Case) -> Report:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model, x = case.model().train(case.training), case.example()
+    if case.door == "explain":
+        return stonefx.explain(model, x)
+    if case.door == "optimize":
+        return stonefx.optimize(model, x, machine="default", **case.options).report
+    with torch.set_grad_enabled(case.door == "compile"), collected_reports() as made:
+        torch.compile(model, backend="stone", options={"inner": "eager"})(x)
+    (report,) = made
+    return report
+
+
+def line_of(model: type) -> str:
+    """`file.py:line` of the line in a model that is marked as the place."""
+    lines = linecache.getlines(models.__file__)
+    start = next(n for n, text in enumerate(lines) if text.startswith(f"class {model.__name__}("))
+    return f"why_not_models.py:{next(n for n in range(start, len(lines)) if '# here' in lines[n]) + 1}"
+
+
+@pytest.mark.filterwarnings("ignore::stonefx.rewriting.StonefxWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_the_report_names_reason_and_place(name):
+    case = CASES[name]
+    report = reported(case)
+    left = [site for site in report.sites if site.status != "rewritten" and site.target == case.target]
+    (site,) = [each for each in left if re.search(case.says, each.reason)] or left
+    assert re.search(case.says, site.reason), site.reason
+    assert (site.status, site.code) == (case.status, case.code)
+    assert site.source.endswith(line_of(case.model)), site.source
+    assert site.module_path == case.module
+    assert not any(other.nodes == site.nodes for other in report.rewritten())
+    cure = site.reason.cure if isinstance(site.reason, Refusal) else ""
+    assert case.cure in cure
+    # It is on the first screen of the text, with its line.
+    assert re.search(case.says, " ".join(str(report).split()))
+
+
+def test_a_graph_break_is_named_with_its_line():
+    report = stonefx.explain(models.GraphBreak().eval(), torch.randn(16, 64))
+    note = next(note for note in report.notes if "does not trace to one graph" in note)
+    assert re.search(re.escape(line_of(models.GraphBreak)) + r": if hidden\.sum\(\) > 0", note)
+    assert "Change that line" in note
+
+
+@pytest.mark.filterwarnings("ignore::stonefx.rewriting.StonefxWarning")
+def test_a_subclass_weight_is_named_with_its_line():
+    torch._dynamo.reset()
+    with torch.no_grad(), collected_reports() as made:
+        torch.compile(models.SubclassWeight().eval(), backend="stone", options={"inner": "eager"})(
+            torch.randn(16, 64)
+        )
+    note = next(note for report in made for note in report.notes if "TwoTensor" in note)
+    assert re.search(
+        r"1 operation\(s\) on TwoTensor, the first at .*" + re.escape(line_of(models.SubclassWeight)), note
+    )
