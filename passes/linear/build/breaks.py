@@ -125,11 +125,10 @@ def _nonlinear(value: Value, reader: Reader) -> tuple[str, Value]:
         below, tensor = Value(operand, value.axis), operand.meta.get("val")
         if not isinstance(tensor, torch.Tensor) or operand in reader.fixed:
             continue
-        code = "nonlinear" if same_sizes(tensor.shape, val(node).shape) else ""
-        if not code and _picks_rows(val(node), tensor, value.axis):
-            code = "data_rows"
-        if code and reader.is_mapped(below):
-            return Refusal(code, operator=call(node)), below
+        if same_sizes(tensor.shape, val(node).shape) and reader.is_mapped(below):
+            return Refusal("nonlinear", operator=call(node)), below
+        if _picks_rows(val(node), tensor, value.axis) and reader.is_mapped(below):
+            return Refusal("data_rows", operator=call(node)), below
     return "", value
 
 
