@@ -11,7 +11,7 @@ from torch import fx
 from .fold_weights import WEIGHT_EXPRESSIONS
 from .graph.nodes import source_line
 from .hyperbolic import HYPERBOLIC
-from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTION_SUMS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT
+from .linear import ATTENTION, LINEAR_CHAINS, LINEAR_CONTRACTIONS, LINEAR_FAN_OUT
 from .lower import LOWER
 from .normalize import NORMALIZE
 from .site import Context, Pass, RewriteError, Site
@@ -23,8 +23,7 @@ PIPELINE: dict[str, Pass] = {
         NORMALIZE,  # first: every later pass reads one spelling instead of many
         ATTENTION,  # before linear_chains: a key map that moved next to its query map is merged into it
         LINEAR_CHAINS,  # before hyperbolic: merged maps leave fewer nodes between the maps of a layer
-        LINEAR_CONTRACTIONS,
-        LINEAR_CONTRACTION_SUMS,  # behind it: each term has become one product
+        LINEAR_CONTRACTIONS,  # behind it: what one matrix can do is done by one matrix
         LINEAR_FAN_OUT,  # behind it: maps that were merged through a shared value have become maps of one value
         HYPERBOLIC,
         WEIGHT_EXPRESSIONS,  # behind all that may make a weight expression part of something larger
@@ -38,7 +37,6 @@ FOLDING = tuple(
         ATTENTION,
         LINEAR_CHAINS,
         LINEAR_CONTRACTIONS,
-        LINEAR_CONTRACTION_SUMS,
         LINEAR_FAN_OUT,
         WEIGHT_EXPRESSIONS,
     )

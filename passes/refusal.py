@@ -31,8 +31,6 @@ CODES: dict[str, Code] = {
         "Nothing: as it stands it is faster here. The cost model takes the sizes of the example; "
         "`stonefx doctor --measure` checks it against this machine.",
     ),
-    "product_no_faster": Code("one product would be no faster: " + PREDICTED),
-    "product_slower_at": Code("one product would be slower where varying sizes are {size}: " + PREDICTED),
     "fan_out_no_faster": Code(
         "one map {what} would be no faster: predicted {after:.3g} us against {before:.3g} us as they stand "
         "at {rows} rows"
@@ -64,7 +62,6 @@ CODES: dict[str, Code] = {
         "the intermediate {value!r} is used in {count} places ({users}), so it has to be computed",
         "Nothing where all of them need it.",
     ),
-    "shared_product": Code("the value {value!r} between the products is read by something else too"),
     "shared_key": Code("the key map is read by something else too, so it has to be computed"),
     "returned_part": Code("the result {value!r} is returned, and would be a view of a larger one"),
     "input_changed": Code(
@@ -98,7 +95,6 @@ CODES: dict[str, Code] = {
         "nothing to fold",
         "Make it a parameter or a buffer of the model if it never changes.",
     ),
-    "run_time_product": Code("the weight {weight!r} is computed at run time"),
     "expression_changed": Code("{value!r}, which is computed from weights, is changed by {operator}{at}"),
     "autocast_weight": Code(
         "the weight {weight!r} goes through {operator} under autocast, where the dtype is chosen at run time",
@@ -111,14 +107,12 @@ CODES: dict[str, Code] = {
         "{operator} runs under autocast ({before} to {after}), where the dtype of each product is chosen at run time",
         "Convert the model (`model.bfloat16()`) and call it without autocast.",
     ),
-    "autocast_product": Code("a product runs under autocast, where its dtype is chosen at run time"),
     "converts": Code("{operator} turns {before}{weight} into {after}"),
     "dtype_changes": Code(
         "the dtype changes from {before} to {after} between the maps",
         "Keep one dtype between the two layers.",
     ),
     "not_floating": Code("{operator} computes in {dtype}, not in a real floating-point dtype"),
-    "product_dtype": Code("the products compute in {dtype}"),
     "border": Code(
         "the constant that {value!r} adds is zero in the padding of {convolution!r}, so that a merged map would be "
         "wrong at the border",
@@ -155,7 +149,6 @@ CODES: dict[str, Code] = {
         "the result has strides {strides}, which no memory format of torch has, and later views may rely on them",
         "`.contiguous()` behind it.",
     ),
-    "product_strides": Code("the result has strides {strides}, which no memory format of torch has"),
     "not_row_major": Code("the result {value!r} is not row-major"),
     "viewed": Code("a result is viewed in a way that a part of a wider result does not allow"),
     "viewed_key": Code("the features of the key are viewed in a way that its map does not commute with"),

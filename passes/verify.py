@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from .graph.arguments import named_arguments, packet
 from .graph.evaluation import Evaluation, example
 from .graph.nodes import val
 from .refusal import Refusal
 from .site import Site
 
+aten = torch.ops.aten
 # A rewrite may be this much less accurate than the original spelling itself is before its bound matters: near
 # a cancellation no spelling can hold a fixed bound, and the original is what the user accepted.
 SLACK = 4.0
@@ -74,7 +76,8 @@ class Verifier:
         """Symbolic sizes at their example, every tensor that is no weight from the site's probes."""
         free = [name for name in site.inputs if name not in self.values and is_tensor(graph.nodes[name])]
         fakes = [val(graph.nodes[name]) for name in free]
-        probes = site.probes(generator) if site.probes else [random_like(fake, generator) for fake in fakes]
+        nodes = [graph.nodes[name] for name in free]
+        probes = site.probes(generator) if site.probes else [_probe(node, generator) for node in nodes]
         values: dict[str, Any] = {
             name: probe.to(fake.device) for name, fake, probe in zip(free, fakes, probes, strict=True)
         }
@@ -244,6 +247,20 @@ def _largest(value: torch.Tensor) -> float:
 def is_tensor(node: fx.Node) -> bool:
     """Whether a node stands for a tensor, not a size or a flag."""
     return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _probe(node: fx.Node, generator: torch.Generator) -> torch.Tensor:
+    """A random value for a node; where it cuts something into segments, lengths or places that add up to its size."""
+    for user in node.users:
+        given = named_arguments(user) if packet(user) is aten.segment_reduce else {}
+        lengths, offsets = given.get("lengths") is node, given.get("offsets") is node
+        if lengths or offsets:
+            size, count = example(val(given["data"]).shape[0]), example(val(node).shape[0]) - offsets
+            of_segment = torch.randint(0, max(count, 1), (size,), generator=generator, device="cpu")
+            found = torch.bincount(of_segment, minlength=count)
+            found = torch.cat([found.new_zeros(1), found.cumsum(0)]) if offsets else found
+            return found.to(val(node).dtype)
+    return random_like(val(node), generator)
 
 
 def random_like(fake: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

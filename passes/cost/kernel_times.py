@@ -6,6 +6,8 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from .flops import product_flops
+
 Table = tuple[tuple[int, float], ...]
 
 
@@ -63,7 +65,7 @@ class KernelTimes:
         """Predict the time of `[rows, inputs] -> [rows, outputs]` without the call."""
         if rows == 0:
             return 0.0
-        flops = 2 * rows * inputs * outputs
+        flops = product_flops(rows, inputs, outputs)
         read, written = itemsize * rows * inputs, itemsize * rows * outputs
         seconds = flops / self.rate(rows, itemsize * inputs * outputs) + written / interpolate(
             self.write, written

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .flops import product_flops
 from .kernel_times import KernelTimes
 
 
@@ -81,7 +82,7 @@ class Machine:
         times = self.times(itemsize)
         if times is not None:
             return times.work_seconds(rows, inputs, outputs, itemsize)
-        compute = linear_flops(rows, inputs, outputs) / self.flop_rate
+        compute = product_flops(rows, inputs, outputs) / self.flop_rate
         traffic = itemsize * (inputs * outputs + rows * (inputs + outputs)) / self.bandwidth
         return max(compute, traffic)
 
@@ -93,12 +94,3 @@ class Machine:
     def times(self, itemsize: int) -> KernelTimes | None:
         """The measured times for elements of so many bytes."""
         return {4: self.single, 2: self.half}.get(itemsize)
-
-
-def linear_flops(rows: int, inputs: int, outputs: int) -> int:
-    """Floating-point operations of one linear map, an addition and a multiplication apart.
-
-    >>> linear_flops(2, 3, 5)
-    60
-    """
-    return 2 * rows * inputs * outputs

@@ -164,6 +164,13 @@ class Emitter:
             return node.all_input_nodes[0]
         return self.double(node)
 
+    def total(self, nodes: Sequence[fx.Node]) -> fx.Node:
+        """The sum of some weights."""
+        total = nodes[0]
+        for node in nodes[1:]:
+            total = self(aten.add.Tensor, total, node)
+        return total
+
     def rounded(self, node: fx.Node | None, dtype: torch.dtype) -> fx.Node:
         """The node's value in another dtype."""
         assert node is not None

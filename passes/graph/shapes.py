@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -87,3 +88,8 @@ def hint(size: Size, otherwise: int) -> int:
     return max(
         0, int(formula.subs({symbol: examples.get(symbol, otherwise) for symbol in formula.free_symbols}))
     )
+
+
+def entries(value: torch.Tensor) -> int:
+    """How many entries a fake tensor has at its example sizes; a number that only the data know counts as 1."""
+    return math.prod(hint(size, 1) for size in value.shape)

@@ -108,8 +108,11 @@ def is_leaf(node: fx.Node) -> bool:
 
 
 def weight_only_nodes(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes whose values depend on parameters, buffers and constants alone, and repeatably so."""
-    found: set[fx.Node] = set()
+    """The nodes whose values depend on parameters, buffers and constants alone, and repeatably so.
+
+    What is folded already is such a value, though it may be computed from an identity matrix as well.
+    """
+    found = set(expressions(node for node in graph.nodes if "fold" in node.meta))
     for node in graph.nodes:
         operands = node.all_input_nodes
         repeatable = _repeatable(node) if is_operator(node) else node.target is operator.getitem

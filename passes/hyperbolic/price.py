@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import fx
 
-from ..graph.shapes import hint
+from ..cost.flops import node_flops
+from ..graph.shapes import entries, hint
 from ..refusal import Refusal
 from .find import Found
 from .formulas import FORMULAS
@@ -20,26 +20,21 @@ from .rows.forms import ONE
 from .rows.matching import Match, Operand
 
 
-def elements(value: torch.Tensor) -> int:
-    """How many entries a fake tensor has at its hints."""
-    return prod(hint(size, 1) for size in value.shape)
-
-
 def flops_before(region: Region) -> int:
-    """One operation for each entry that a node reads or writes, whichever is more."""
-    total = 0
-    for node in region.rows:
-        read = [a.meta["val"] for a in node.all_input_nodes if isinstance(a.meta.get("val"), torch.Tensor)]
-        if isinstance(node.meta.get("val"), torch.Tensor):
-            total += max(map(elements, [node.meta["val"], *read]))
-    return total
+    """Operations of the nodes of a formula."""
+    return sum(map(node_flops, region.rows))
 
 
-def flops_after(region: Region, target: str) -> int:
-    """What the fused operator computes."""
-    formula, value = FORMULAS[target], region.root.meta["val"]
-    width = hint(region.vectors[0].meta["val"].shape[-1], 1)
-    rows = elements(value[..., :1]) if formula.gives == "row" else elements(value)
+def operator_flops(target: str, vector: torch.Tensor, root: torch.Tensor) -> int:
+    """What the operator of a formula computes.
+
+    Args:
+        target: of the formula, and the name of its operator.
+        vector: one of its row vectors.
+        root: its result.
+    """
+    formula, width = FORMULAS[target], hint(vector.shape[-1], 1)
+    rows = entries(root[..., :1]) if formula.gives == "row" else entries(root)
     return formula.per_entry * rows * width + formula.per_row * rows
 
 
@@ -95,19 +90,17 @@ def price(found: Found, inner: str, grad: bool) -> Price:
     match, region = found.outcome, found.region
     assert isinstance(match, Match)
     gives, root = FORMULAS[match.target].gives, region.root.meta["val"]
-    rows = elements(root) / (
+    rows = entries(root) / (
         hint(root.shape[found.values[region.root].axes.index(ROW)], 1) if gives == "row" else 1
     )
     extra = [o for o in match.operands if o.factor != ONE]
-    moved = sum(2 * elements(_value(found, o)) for o in extra) + (
-        2 * elements(root) if match.multiple != ONE else 0
+    moved = sum(2 * entries(_value(found, o)) for o in extra) + (
+        2 * entries(root) if match.multiple != ONE else 0
     )
     if inner != "inductor":
         return _eager_price(region, rows, len(extra) + (match.multiple != ONE), moved)
     # A formula over pairs that is one in rows would write a row for each pair, where fused code writes none.
-    broadcast = gives == "row" and any(
-        elements(v.meta["val"]) < elements(root) / 2 for v in region.vectors[:2]
-    )
+    broadcast = gives == "row" and any(entries(v.meta["val"]) < entries(root) / 2 for v in region.vectors[:2])
     saved = SAVED.get(match.target, (0.0, 0.0))[grad]
     if root.device.type != "cpu" and gives == "number":
         saved = 0.0
@@ -129,7 +122,7 @@ def price_of_look_alike(region: Region, target: str, inner: str) -> Price | None
         return None
     value = region.root.meta["val"]
     width = hint(value.shape[-1], 1) if FORMULAS[target].gives == "row" and value.dim() else 1
-    return _eager_price(region, elements(value) / max(width, 1), 0, 0)
+    return _eager_price(region, entries(value) / max(width, 1), 0, 0)
 
 
 def _eager_price(region: Region, rows: float, steps: int, moved: int) -> Price:
@@ -158,12 +151,12 @@ def _runs(node: fx.Node) -> bool:
 
 def _entries(node: fx.Node) -> int:
     read = [a.meta["val"] for a in node.all_input_nodes if isinstance(a.meta.get("val"), torch.Tensor)]
-    return sum(map(elements, [node.meta["val"], *read]))
+    return sum(map(entries, [node.meta["val"], *read]))
 
 
 def _traffic(region: Region) -> int:
     """The entries that an operator reads and writes."""
-    return sum(elements(node.meta["val"]) for node in (*region.vectors, region.root))
+    return sum(entries(node.meta["val"]) for node in (*region.vectors, region.root))
 
 
 def _only_measured(root: fx.Node) -> bool:

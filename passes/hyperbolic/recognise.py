@@ -13,7 +13,7 @@ from ..site import Context, Site
 from .build import Builder, NoOperand
 from .find import Found, find
 from .formulas import FORMULAS
-from .price import Price, flops_after, flops_before, price, price_of_look_alike
+from .price import Price, flops_before, operator_flops, price, price_of_look_alike
 from .probes import bound, probes
 from .region import escaping, obstacle
 from .rows.algebra import Algebra
@@ -133,7 +133,8 @@ def _rewrite(item: Found, site: Site, context: Context) -> None:
     Builder(item).build(context.grad)
     site.inputs = tuple(node.name for node in region.inputs)
     site.replacement = region.root.name
-    site.flops_after = flops_after(region, match.target)
+    vector, root = region.vectors[0].meta["val"], region.root.meta["val"]
+    site.flops_after = operator_flops(match.target, vector, root)
     site.probes = probes(item)
     site.bound = bound(match, dtype)
     site.error_norm = "row" if FORMULAS[match.target].gives == "row" else "tensor"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..cost.flops import node_flops
 from ..graph.arguments import is_operator
 from ..graph.effects import Effects, effects
 from ..graph.emit import Emitter
@@ -208,5 +209,5 @@ def _site(maps: Sequence[fx.Node], value: Value, outputs: Sequence[int]) -> Site
         line=maps[0],
         output=maps[0],
         inputs=[value.node, *leaves(weights)],
-        flops=2 * value.rows() * value.width * sum(outputs),
+        flops=sum(map(node_flops, maps)),
     )

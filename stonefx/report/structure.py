@@ -41,22 +41,6 @@ def stored_behind(node: fx.Node) -> list[fx.Node]:
     return [candidate for candidate in node.graph.nodes if candidate in seen and is_stored(candidate)]
 
 
-def size_hint(size: Any) -> int:
-    """A size as a number; of a symbolic one the hint it was traced with, without adding a guard."""
-    if isinstance(size, torch.SymInt):
-        hint = size.node.hint
-        return int(hint) if hint is not None else 1
-    return int(size)
-
-
-def numel_hint(tensor: torch.Tensor) -> int:
-    """Elements of a tensor, by `size_hint`."""
-    count = 1
-    for size in tensor.shape:
-        count *= size_hint(size)
-    return count
-
-
 def tensors_in(value: Any) -> list[torch.Tensor]:
     """The tensors of a node's value, which may be one tensor or nested lists and tuples of them."""
     if isinstance(value, torch.Tensor):

@@ -33,6 +33,7 @@ def carry(b: Builder, v: str) -> str | None:
     target = _index(b, parts, count)
     wide = f"{target}.view(1, -1, 1).expand({v}.shape[0], -1, {width})"
     reduce = b.one("sum", "mean")
+    lengths = b.layer(f"nn.Buffer(torch.tensor([{count - count // 2}, {count // 2}]))")
     return b.one(
         f"{v} * {row}.view(-1, 1, 1)",
         f"{v} / (2 + {row}.abs().view(-1, 1, 1))",
@@ -54,6 +55,7 @@ def carry(b: Builder, v: str) -> str | None:
         f"{v}.new_zeros({shape}).scatter_add(1, {wide}, {v})",
         f"{v}.new_zeros({shape}).scatter_reduce(1, {wide}, {v}, '{reduce}')",
         f"torch.zeros_like({v}).index_add(1, {_index(b, count, count)}, {v})",
+        f"torch.segment_reduce({v}.transpose(0, 1), 'sum', lengths={lengths})",
         f"{v}.cumsum(1) / {count}",
         f"{v}.repeat_interleave(2, 1)",
         f"{v}.unfold(1, {min(2, count)}, 1).mean(-1)",
@@ -74,6 +76,7 @@ def between_maps(b: Builder, v: str) -> str | None:
     count = x.shape[1]
     source, target = _index(b, count, 7), _index(b, count, 7)
     mask = f"({v}.amax(-1) > 0).to({x.dtype})"
+    lengths = b.layer(f"nn.Buffer(torch.tensor([{count - count // 2}, {count // 2}]))")
     middle = b.one(
         f"(lambda h: (h * {mask}.unsqueeze(-1)).mean(1, keepdim=True))",
         f"(lambda h: torch.zeros_like(h).index_add(1, {target}, h[:, {source}]))",
@@ -83,6 +86,7 @@ def between_maps(b: Builder, v: str) -> str | None:
         f"(lambda h: h.new_zeros(h.shape).scatter_add(1, {target}[:{count}].view(1, -1, 1)"
         f".expand_as(h[:, :7]), h[:, :7]))",
         "(lambda h: h.mean(1))",
+        f"(lambda h: torch.segment_reduce(h.transpose(0, 1), 'sum', lengths={lengths}).transpose(0, 1))",
         "(lambda h: h.sum(1, keepdim=True) / h.shape[1])",
         "(lambda h: F.avg_pool1d(h.mT, 2, 1, padding=1).mT)",
     )

@@ -189,6 +189,15 @@ CARRIES: dict[str, Carry] = {
     "index_put": edges(put),
     "weighted edges": edges(normalised, lambda: torch.rand(EDGES)),
     "mean of neighbours": edges(mean_of_neighbours),
+    "sum of segments, one of them empty": Carry(
+        lambda h, n: torch.segment_reduce(h, "sum", lengths=n), (NODES,), lambda: (torch.tensor([3, 0, 9]),)
+    ),
+    "mean of segments": Carry(
+        lambda h, n: torch.segment_reduce(h, "mean", lengths=n), (NODES,), lambda: (torch.tensor([3, 4, 5]),)
+    ),
+    "segments by where they begin": Carry(
+        lambda h, n: torch.segment_reduce(h, "mean", offsets=n), (NODES,), lambda: (torch.tensor([0, 7, 12]),)
+    ),
 }
 
 # What looks like it and is none: a map on one side of it must not be taken to the other.
@@ -207,5 +216,13 @@ LOOK_ALIKES: dict[str, Carry] = {
     "added to ones": edges(lambda h, s, t: torch.ones_like(h).index_add(0, t, h[s])),
     "the largest neighbour": edges(scatter_reduced("amax")),
     "put over each other": edges(lambda h, s, t: torch.zeros_like(h).index_put((t,), h[s])),
+    "the largest of each segment": Carry(
+        lambda h, n: torch.segment_reduce(h, "max", lengths=n), (NODES,), lambda: (torch.tensor([3, 4, 5]),)
+    ),
+    "segments that begin with something": Carry(
+        lambda h, n: torch.segment_reduce(h, "sum", lengths=n, initial=1.0),
+        (NODES,),
+        lambda: (torch.tensor([3, 4, 5]),),
+    ),
     "cumulative maximum": Carry(lambda h: h.cummax(1)[0]),
 }

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stonefx.passes.cost.machine import Machine, linear_flops
+from stonefx.passes.cost.flops import product_flops
+from stonefx.passes.cost.machine import Machine
 
 CPU = Machine()
 
@@ -27,7 +28,7 @@ def test_small_batches_are_bound_by_traffic_and_large_ones_by_arithmetic():
     one_row = CPU.work_seconds(1, 1024, 1024, 4)
     assert one_row == pytest.approx(4 * (1024 * 1024 + 2 * 1024) / CPU.bandwidth)
     many_rows = CPU.work_seconds(4096, 1024, 1024, 4)
-    assert many_rows == pytest.approx(linear_flops(4096, 1024, 1024) / CPU.flop_rate)
+    assert many_rows == pytest.approx(product_flops(4096, 1024, 1024) / CPU.flop_rate)
 
 
 def test_a_gpu_is_another_machine():

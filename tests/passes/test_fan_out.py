@@ -241,3 +241,23 @@ def test_folds_on_the_way_to_a_merged_map_are_not_kept():
     fast = stonefx.optimize(model, torch.randn(4, 8, 64), machine="default")
     assert {site.target for site in fast.report.rewritten()} >= {"linear_chain", "linear_fan_out"}
     assert sum(value.numel() for value in fast.parameters()) == 64 * 128
+
+
+def test_residual_blocks_of_one_value_become_one_map():
+    """What each becomes is folded with an identity matrix in it, and is a weight all the same."""
+
+    class Blocks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+
+        def forward(self, x):
+            x = torch.tanh(x)
+            return sum(torch.relu(x + block(x)) for block in self.blocks)
+
+    model, x = Blocks().eval(), torch.randn(4, 16)
+    fast = stonefx.optimize(model, x, machine="default")
+    targets = [site.target for site in fast.report.rewritten()]
+    assert targets == [*["linear_chain"] * 4, "linear_fan_out"]
+    exact = model.double()(x.double())
+    assert (fast(x).double() - exact).abs().max() <= 1e-5 * exact.abs().max()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import stonefx.ops  # noqa: F401  (registers stone::low_rank_linear)
 from stonefx.passes.cost.machine import Machine
-from stonefx.passes.linear import LINEAR_CHAINS
+from stonefx.passes.linear import LINEAR_CHAINS, LINEAR_CONTRACTIONS
 from stonefx.passes.normalize import NORMALIZE
 from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
@@ -302,6 +302,48 @@ def test_float64_chains_are_merged_in_float64():
     assert site.bound < 1e-12
     with torch.no_grad():
         assert relative(run(module, model, x), model(x)) <= site.bound
+
+
+def test_regions_that_cross_are_reported_as_they_were():
+    """The maps of the last axis are gone by the time that their own region, which loses to the other, is reported."""
+
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = (
+                nn.Conv2d(4, 24, 1, bias=False),
+                nn.Conv2d(24, 8, 3, padding=1, bias=False),
+            )
+            self.weight = nn.Parameter(torch.randn(16, 4))
+
+        def forward(self, x):
+            return F.linear(F.linear(self.second(self.first(x)), self.weight), self.weight.t())
+
+    model, x = Crossed().eval(), torch.randn(2, 4, 5, 4)
+    module = trace(model, x)
+    merged, other = LINEAR_CHAINS.run(module, Context())
+    assert (merged.status, other.status, other.code) == ("rewritten", "refused", "other_axis")
+    assert other.flops_before == 2 * 2 * (2 * 8 * 5 * 4 * 16)
+    assert merged.flops_before == 2 * (2 * 5 * 4) * (4 * 24 + 24 * 9 * 8)
+    assert relative(run(module, model, x), model.double()(x.double())) <= merged.bound
+
+
+def test_a_product_that_moves_its_features_is_no_map_along_one_axis():
+    """`tensordot` puts what it makes last: along another axis that would be the result with its axes swapped."""
+    weights = {"up": torch.randn(8, 64), "down": torch.randn(64, 8)}
+    x = torch.randn(8, 8)
+
+    def function(w, x):
+        hidden = torch.tensordot(x, w.up, dims=([0], [0]))
+        return torch.tensordot(hidden, w.down, dims=([1], [0]))
+
+    module = trace(function, x, weights=weights)
+    NORMALIZE.run(module, Context())
+    exact = (x.double().T @ weights["up"].double()) @ weights["down"].double()
+    for each in (LINEAR_CHAINS, LINEAR_CONTRACTIONS):
+        each.run(module, Context())
+        assert relative(run(module, list(weights.values()), x), exact) <= 1e-5
+    assert counts(module)["einsum"] == 1 and "tensordot" not in counts(module)
 
 
 def test_a_single_row_without_batch_dimension():

@@ -6,7 +6,7 @@ from graphs import run, trace
 from torch import nn
 
 import stonefx
-from stonefx.passes.linear import LINEAR_CONTRACTION_SUMS, LINEAR_CONTRACTIONS
+from stonefx.passes.linear import LINEAR_CONTRACTIONS
 from stonefx.passes.normalize import NORMALIZE
 from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
@@ -64,7 +64,6 @@ LOOK_ALIKES = {
     "groups in another order": lambda w, x: torch.bmm(x, w.a) + torch.bmm(x.flip(0), w.b),
     "a sum that is not of products": lambda w, x: torch.bmm(x, w.a) + x.sum(-1, keepdim=True),
     "written to": lambda w, x: torch.bmm(x, w.a).mul_(2) + torch.bmm(x, w.b),
-    "read elsewhere": lambda w, x: (torch.bmm(x, w.a) + (y := torch.bmm(x, w.b))) * y.cos(),
 }
 
 
@@ -72,7 +71,6 @@ def traced(function, x, dynamic=False, dtype=torch.float32):
     held = weights(dtype)
     module = trace(function, x, weights=held, dynamic=dynamic)
     NORMALIZE.run(module, Context())
-    LINEAR_CONTRACTIONS.run(module, Context())
     return module, held
 
 
@@ -113,9 +111,8 @@ def test_every_spelling_becomes_one_product(name, dtype):
     function = SPELLINGS[name]
     x = torch.randn(GROUPS, ROWS, INPUTS).to(dtype)
     (module, held), (before, _) = traced(function, x, dtype=dtype), traced(function, x, dtype=dtype)
-    (site,) = LINEAR_CONTRACTION_SUMS.run(module, Context())
+    (site,) = LINEAR_CONTRACTIONS.run(module, Context())
     assert (site.target, site.status) == ("linear_chain", "rewritten"), site.reason
-    assert "products became 1, with [" in site.reason
     values = [value.detach() for value in held.values()]
     names = [node.name for node in before.graph.nodes if node.op == "placeholder"]
     assert Verifier(dict(zip(names, values, strict=False))).failures(before, module, [site]) == {}
@@ -132,17 +129,17 @@ def test_every_spelling_becomes_one_product(name, dtype):
 def test_look_alikes_stay(name):
     module, _ = traced(LOOK_ALIKES[name], torch.randn(GROUPS, ROWS, INPUTS))
     code = module.code
-    assert [site.status for site in LINEAR_CONTRACTION_SUMS.run(module, Context())] in ([], ["refused"])
+    assert [site.status for site in LINEAR_CONTRACTIONS.run(module, Context())] in ([], ["refused"])
     assert module.code == code
 
 
 def test_what_is_refused_is_reported():
     module, _ = traced(LOOK_ALIKES["written to"], torch.randn(GROUPS, ROWS, INPUTS))
-    assert [site.reason for site in LINEAR_CONTRACTION_SUMS.run(module, Context())] == []
+    assert [site.reason for site in LINEAR_CONTRACTIONS.run(module, Context())] == []
     module, _ = traced(SPELLINGS["bmm"], torch.randn(GROUPS, ROWS, INPUTS))
-    (site,) = LINEAR_CONTRACTION_SUMS.run(module, Context(keep=("b",)))
+    (site,) = LINEAR_CONTRACTIONS.run(module, Context(keep=("b",)))
     assert site.reason == "the weight 'b' is to be kept as it is"
-    (site,) = LINEAR_CONTRACTION_SUMS.run(module, Context(grad=True))
+    (site,) = LINEAR_CONTRACTIONS.run(module, Context(grad=True))
     assert site.reason.startswith("gradients are wanted of a, b: merging would train")
 
 
@@ -151,7 +148,7 @@ def test_the_number_of_rows_may_vary():
     module, held = traced(function, torch.randn(GROUPS, ROWS, INPUTS), dynamic=True)
     environment = next(iter(module.graph.nodes)).meta["val"].fake_mode.shape_env
     guards = [str(guard.expr) for guard in environment.guards]
-    (site,) = LINEAR_CONTRACTION_SUMS.run(module, Context())
+    (site,) = LINEAR_CONTRACTIONS.run(module, Context())
     assert site.status == "rewritten", site.reason
     assert [str(guard.expr) for guard in environment.guards] == guards
     x = torch.randn(GROUPS, 7, INPUTS)
@@ -177,8 +174,8 @@ def test_through_optimize_with_gradients():
     model = Experts().eval()
     x = torch.randn(GROUPS, ROWS, INPUTS)
     fast = stonefx.optimize(model, x)
-    chain, total = fast.report.sites
-    assert chain.status == total.status == "rewritten"
+    (total,) = fast.report.sites
+    assert total.status == "rewritten"
     assert total.source.partition(":")[0].endswith("test_linear_contraction_sums.py")
     wide = Experts().double()
     torch.testing.assert_close(fast(x).double(), wide(x.double()), rtol=1e-5, atol=1e-5)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from graphs import run, trace
+from graphs import counts, run, trace
 from torch import nn
 from torch.nn import functional as F
 
@@ -180,8 +180,8 @@ def test_what_costs_more_is_refused_with_both_costs():
     code = module.code
     (site,) = LINEAR_CONTRACTIONS.run(module, Context())
     assert site.status == "refused"
-    assert site.reason.startswith("one product would be no faster: predicted ")
-    assert site.reason.endswith("us as it stands")
+    assert site.code == "no_faster" and site.figures["after"] >= site.figures["before"] > 0
+    assert site.reason.startswith("merging [2, 64, 2] then [2, 2, 64] would be no faster: predicted ")
     assert module.code == code
 
 
@@ -192,23 +192,36 @@ def test_a_run_is_cut_where_that_is_fastest():
     x = torch.randn(2, 4096, 64)
     module = trace(function, x, weights=held)
     (site,) = [site for site in LINEAR_CONTRACTIONS.run(module, Context()) if site.status == "rewritten"]
-    assert "[2, 64, 512] then [2, 512, 64] then [2, 64, 2] became [2, 64, 2]" in site.reason
+    assert "then [2, 2, 64] became [2, 64, 2], [2, 2, 64]; predicted " in site.reason
+    assert counts(module)["bmm"] == 2
     value = run(module, list(held.values()), x)
     wide = function(type("W", (), {name: value.double() for name, value in held.items()}), x.double())
     assert relative(value, wide) <= 1e-5
 
 
 def test_a_value_that_is_read_twice_is_said_to_be():
+    held = {"up": torch.randn(2, 64, 2), "down": torch.randn(2, 2, 64)}
+
     def function(w, x):
         hidden = x.bmm(w.up)
         return hidden.bmm(w.down), hidden.sum()
 
-    module, _ = traced(function, torch.randn(GROUPS, ROWS, INPUTS))
+    module = trace(function, torch.randn(2, 512, 64), weights=held)
     (site,) = LINEAR_CONTRACTIONS.run(module, Context())
-    assert (site.status, site.reason) == (
-        "refused",
-        "the value 'bmm' between the products is read by something else too",
-    )
+    assert (site.status, site.code) == ("refused", "shared")
+    assert site.reason.startswith("the intermediate 'bmm' is used in 2 places (bmm_1, ")
+
+
+def test_a_product_that_several_matrices_read_is_said_to_be():
+    held = {"up": torch.randn(2, 64, 2), "one": torch.randn(64, 2), "two": torch.randn(64, 2)}
+
+    def function(w, x):
+        hidden = x.bmm(w.up)
+        return F.linear(hidden, w.one).relu() * F.linear(hidden, w.two)
+
+    module = trace(function, torch.randn(2, 512, 64), weights=held)
+    (site,) = LINEAR_CONTRACTIONS.run(module, Context())
+    assert (site.status, site.code, site.output) == ("refused", "shared", "linear")
 
 
 class Experts(nn.Module):

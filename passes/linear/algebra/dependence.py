@@ -11,7 +11,7 @@ import functools
 import weakref
 from collections.abc import Iterable, Mapping
 
-from .elements import Convolve, Element, Part, Pick, Scale, Shift, Structure, mixes
+from .elements import Apply, Convolve, Element, Part, Pick, Scale, Shift, Structure, mixes
 from .paths import path_between
 from .tree import Tree
 from .values import Value
@@ -159,6 +159,7 @@ def _behind(found: Dependence, element: Element) -> Dependence:
     if isinstance(element, Convolve):
         groups, outputs = element.groups, element.outputs
     else:
+        assert isinstance(element, Apply), element
         groups, outputs = 1, element.matrix.outputs
     size = len(found) // groups
     merged = [_union(set(found[group * size : (group + 1) * size])) for group in range(groups)]

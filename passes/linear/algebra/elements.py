@@ -10,12 +10,16 @@ import torch
 from torch import fx
 
 from ...graph.nodes import val
+from ...graph.shapes import same_size
 from ...graph.weights import Matrix
+from .values import LABELLED
 
 if TYPE_CHECKING:
     from ...graph.emit import Emitter
     from .tree import Tree
     from .values import Value
+
+Labels = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,32 @@ class Apply:
     """`y = W x`."""
 
     matrix: Matrix
+
+
+@dataclass(frozen=True)
+class Contract:
+    """`y[...] = sum over shared labels of x[...] * weight[...]`, with a label for each axis as `einsum` has letters.
+
+    What `Apply` is where one axis holds the features and the weight is one matrix. A weight of more axes is a matrix
+    for each place along the axes that value, weight and result have in common.
+
+    Args:
+        weight: the node that holds the weight.
+        operand, factor, result: the labels of the value, of the weight and of the result; a label that the result
+            lacks is summed.
+    """
+
+    weight: fx.Node
+    operand: Labels
+    factor: Labels
+    result: Labels
+
+
+@dataclass(frozen=True)
+class Permute:
+    """The axes in another order."""
+
+    order: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -156,8 +186,8 @@ class Part:
         return self.trees[-1].width
 
 
-Element = Apply | Convolve | Shift | Scale | Pick | Structure | Part
-_CHANGES_FEATURES = (Apply, Convolve, Structure, Part)
+Element = Apply | Contract | Permute | Convolve | Shift | Scale | Pick | Structure | Part
+_CHANGES_FEATURES = (Apply, Contract, Convolve, Structure, Part)
 
 
 def mixes(element: Element) -> bool:
@@ -172,7 +202,7 @@ def weights_of(element: Element) -> list[fx.Node]:
         return [node for tree in element.trees for node in tree.weights()]
     if isinstance(element, Apply):
         values = [element.matrix.node]
-    elif isinstance(element, Convolve):
+    elif isinstance(element, Contract | Convolve):
         values = [element.weight]
     elif isinstance(element, Shift | Scale):
         inner = element.value
@@ -190,7 +220,10 @@ def shifts(element: Element) -> bool:
 
 
 def feature_value(value: Any, tensor: torch.Tensor, axis: int, fixed: Any) -> bool:
-    """Whether a number or weight adds to (or scales) the features alone, the same way everywhere else."""
+    """Whether a number or weight adds to (or scales) the features alone, the same way everywhere else.
+
+    Where all axes are features, each in its own right, it only has to leave the shape as it is.
+    """
     if not isinstance(value, fx.Node):
         return isinstance(value, int | float) and not isinstance(value, bool)
     if value not in fixed or not isinstance(value.meta.get("val"), torch.Tensor):
@@ -198,6 +231,9 @@ def feature_value(value: Any, tensor: torch.Tensor, axis: int, fixed: Any) -> bo
     shape = val(value).shape
     if len(shape) > tensor.dim():
         return False
+    if axis == LABELLED:
+        behind = tensor.shape[tensor.dim() - len(shape) :]
+        return all(size == 1 or same_size(size, other) for size, other in zip(shape, behind, strict=True))
     features = axis - (tensor.dim() - len(shape))
     others = [size for index, size in enumerate(shape) if index != features]
     return all(size == 1 for size in others) and (

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .elements import Convolve, Element, Pick, Scale, Shift
+from .product import Product
 from .tree import Tree
+from .values import LABELLED
 
 
 def path_between(level: Tree, top: Tree) -> list[tuple[Tree, Tree]]:
@@ -56,6 +58,7 @@ class Way:
             of one width the lowest, as a plan cannot tell them apart.
         waiting: levels that become cuts as soon as features are mixed above them.
         distinct: of cuts of one width only the lowest is kept.
+        product: where all axes have labels, the product that the way amounts to.
     """
 
     idle: bool = True
@@ -70,6 +73,7 @@ class Way:
     cuts: tuple[Tree, ...] = ()
     waiting: tuple[Tree, ...] = ()
     distinct: bool = True
+    product: Product | None = None
 
     def extended(self, parent: Tree, child: Tree) -> Way:
         """The way on to the level above."""
@@ -79,6 +83,11 @@ class Way:
         joins = self.joins or parent.joins
         if not elements:
             return self if joins == self.joins else replace(self, joins=joins)
+        if child.value.axis == LABELLED:
+            product = self.product or Product.of(child.value)
+            for element in elements:
+                product = product.then(element)
+            return replace(self, product=product, idle=False, scales=False, picks=False, plain=False)
         convolve = next((each for each in elements if isinstance(each, Convolve)), None)
         first = self.convolve is None and convolve is not None
         mixes = any(not isinstance(each, Shift | Scale | Pick) for each in parent.elements)

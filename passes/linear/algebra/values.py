@@ -15,6 +15,8 @@ from ...graph.shapes import expression, hint, product
 
 # Stands for a size that only the data decides.
 _UNKNOWN = 64
+# As the axis of a value: every axis has a label, and each map says which of them hold its features.
+LABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Value:
 
     Args:
         node: the node that holds the tensor.
-        axis: the feature axis, counted from 0.
+        axis: the feature axis, counted from 0; or `LABELLED`, where every entry counts as a row of one feature.
         bare: for a norm, its value before it scales and shifts its features with weights.
     """
 
@@ -39,12 +41,14 @@ class Value:
     @property
     def width(self) -> int:
         """The number of features."""
-        return int(expression(self.tensor.shape[self.axis]))
+        return 1 if self.axis == LABELLED else int(expression(self.tensor.shape[self.axis]))
 
     @property
     def carried(self) -> list[Any]:
         """The sizes of the other axes."""
         shape = list(self.tensor.shape)
+        if self.axis == LABELLED:
+            return shape
         return shape[: self.axis] + shape[self.axis + 1 :]
 
     def rows(self, symbols: int | None = None) -> int:
@@ -81,12 +85,9 @@ def _with_symbols(formula: Any, symbols: int) -> int:
 def readable(node: Any, axis: int) -> bool:
     """Whether a node is a dense real tensor with a fixed number of features along an axis."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return (
-        isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and 0 <= axis < value.dim()
-        and isinstance(expression(value.shape[axis]), int)
-    )
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return False
+    return axis == LABELLED or (0 <= axis < value.dim() and isinstance(expression(value.shape[axis]), int))
 
 
 def whole_axis(source: Sequence[Any], result: Sequence[Any], axis: int) -> int | None:

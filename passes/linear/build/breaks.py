@@ -29,31 +29,50 @@ from ..read.trees import Builder
 
 aten = torch.ops.aten
 
-_PASS = "linear_chains"
 # A sum that is not read has a term of another shape: it is affine all the same.
 _SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
 
 
 def breaks(
-    graph: fx.Graph, decisions: Sequence[Decision], reader: Reader, builder: Builder
+    pass_name: str, graph: fx.Graph, decisions: Sequence[Decision], reader: Reader, builder: Builder
 ) -> Iterator[tuple[fx.Node, Site]]:
     """Yield every break between two maps, each once, with the node behind it."""
-    told: set[fx.Node] = set()
     planned = {decision.tree.value: decision.seconds_after for decision in decisions if decision.gains}
-    for decision in decisions:
-        for leaf in decision.tree.leaves():
+    for after, value, reason, curable in _breaks(graph, decisions, reader, builder):
+        inner = _maps_below(value, reader, builder)
+        if not any(map(reader.is_subject, [*inner, after])):
+            continue
+        site = _site(pass_name, inner, value, after, reason, reader)
+        if curable and _curable(site):
+            site = _priced(site, value, after, planned, reader, builder)
+        yield after, site
+
+
+def _breaks(
+    graph: fx.Graph, decisions: Sequence[Decision], reader: Reader, builder: Builder
+) -> Iterator[tuple[fx.Node, Value, str, bool]]:
+    """The map behind each break, the value of the maps below, why, and whether the model could do without it."""
+    told: set[fx.Node] = set()
+    trees = [decision.tree for decision in decisions]
+    for tree in trees:
+        for leaf in tree.leaves():
             node = leaf.value.node
-            after = _map_above(leaf)
-            if node in told or after is None:
+            above = _map_above(leaf) or _sum_beside(leaf, tree, reader)
+            if node in told or above is None:
                 continue
             reason, below = _reason(leaf, reader, builder)
             if reason:
                 told.add(node)
-                site = _site(below, after.value.node, reason, reader, builder)
-                if _curable(site):
-                    site = _priced(site, below, after.value.node, planned, reader, builder)
-                yield after.value.node, site
-    yield from _broken_maps(graph, told, reader, builder)
+                yield above.value.node, below, reason, True
+    inner = {node for tree in trees for node in tree.nodes() if node is not tree.value.node}
+    # The maps above a product with labels may be none of those that its reader is for.
+    for value in (tree.value for tree in trees if reader.labelled):
+        maps = [user for user in builder.counted[value.node] if reader.map_axis(user) is not None]
+        if maps and builder.shared(value.node) and value.node not in told | inner:
+            told.add(value.node)
+            yield maps[0], value, shared_reason(value.node, builder), False
+    for after, value, reason in _broken_maps(graph, told, reader, builder):
+        yield after, value, reason, False
 
 
 def _map_above(leaf: Tree) -> Tree | None:
@@ -62,6 +81,15 @@ def _map_above(leaf: Tree) -> Tree | None:
     while level is not None and not any(map(mixes, level.elements)):
         level = level.parent
     return level
+
+
+def _sum_beside(leaf: Tree, tree: Tree, reader: Reader) -> Tree | None:
+    """The sum in which a map that stays as it is meets another map of what it reads itself."""
+    reading = reader.read(leaf.value)
+    if not isinstance(reading, Stops) or not reading.is_map or leaf.parent is None or not leaf.parent.is_sum:
+        return None
+    beside = [each for each in tree.maps() if any(below.value == reading.operand for below in each.leaves())]
+    return leaf.parent if beside else None
 
 
 def _reason(leaf: Tree, reader: Reader, builder: Builder) -> tuple[str, Value]:
@@ -97,13 +125,10 @@ def _nonlinear(value: Value, reader: Reader) -> tuple[str, Value]:
         below, tensor = Value(operand, value.axis), operand.meta.get("val")
         if not isinstance(tensor, torch.Tensor) or operand in reader.fixed:
             continue
-        reason = ""
-        if same_sizes(tensor.shape, val(node).shape):
-            reason = Refusal("nonlinear", operator=call(node))
-        elif _picks_rows(val(node), tensor, value.axis):
-            reason = Refusal("data_rows", operator=call(node))
-        if reason and reader.is_mapped(below):
-            return reason, below
+        if same_sizes(tensor.shape, val(node).shape) and reader.is_mapped(below):
+            return Refusal("nonlinear", operator=call(node)), below
+        if _picks_rows(val(node), tensor, value.axis) and reader.is_mapped(below):
+            return Refusal("data_rows", operator=call(node)), below
     return "", value
 
 
@@ -127,7 +152,7 @@ def shared_reason(node: fx.Node, builder: Builder) -> str:
 
 def _broken_maps(
     graph: fx.Graph, told: set[fx.Node], reader: Reader, builder: Builder
-) -> Iterator[tuple[fx.Node, Site]]:
+) -> Iterator[tuple[fx.Node, Value, str]]:
     """Maps with a problem of their own, next to another map."""
     for node in graph.nodes:
         axis = reader.map_axis(node)
@@ -139,12 +164,12 @@ def _broken_maps(
         if has_map(reader, reading.operand, builder):
             told.add(node)
             if reading.operand.node not in told:
-                yield node, _site(reading.operand, node, reading.reason, reader, builder)
+                yield node, reading.operand, reading.reason
             continue
         above = _next_map(Value(node, axis), reader)
         if above is not None:
             told.update((node, above))
-            yield above, _site(Value(node, axis), above, reading.reason, reader, builder)
+            yield above, Value(node, axis), reading.reason
 
 
 def _next_map(value: Value, reader: Reader) -> fx.Node | None:
@@ -156,9 +181,7 @@ def _next_map(value: Value, reader: Reader) -> fx.Node | None:
             axis = reader.map_axis(user)
             if axis is not None:
                 return user
-            for place in range(
-                val(user).dim() if "val" in user.meta and hasattr(user.meta["val"], "dim") else 0
-            ):
+            for place in reader.axes(user):
                 following = Value(user, place)
                 reading = reader.read(following)
                 if following not in seen and reading is not None and _continues(reading, current):
@@ -172,11 +195,12 @@ def _continues(reading: object, value: Value) -> bool:
     return operand == value or value in getattr(reading, "operands", ())
 
 
-def _site(value: Value, after: fx.Node, reason: str, reader: Reader, builder: Builder) -> Site:
-    inner = _maps_below(value, reader, builder)
+def _site(
+    pass_name: str, inner: Sequence[fx.Node], value: Value, after: fx.Node, reason: str, reader: Reader
+) -> Site:
     weights = leaves(weight for node in inner for weight in _weights(node, reader))
     site = refused_site(
-        _PASS, "linear_chain", [*inner, after], weights, line=after, output=after, reason=reason
+        pass_name, "linear_chain", [*inner, after], weights, line=after, output=after, reason=reason
     )
     names = dict.fromkeys([*(node.name for node in sorted(inner)), value.node.name, after.name])
     return replace(site, nodes=tuple(names))

@@ -14,10 +14,11 @@ from ...graph.weights import leaves
 from ...refusal import Refusal
 from ...site import Site, common_path
 from ..algebra.bound import merge_bound
-from ..algebra.elements import Convolve, Deviation, Scale, Shift
+from ..algebra.elements import Convolve, Deviation, Scale, Shift, mixes, weights_of
 from ..algebra.tree import Tree
+from ..algebra.values import LABELLED, size_at
 from ..plan.decide import Decision
-from ..plan.flops import plan_flops, tree_flops
+from ..plan.flops import plan_flops
 from ..plan.plan import TIE, Choice
 from ..read.convolutions import CONVOLUTIONS
 
@@ -54,8 +55,8 @@ class Subject:
             nodes=tuple(node.name for node in ordered),
             params_before=parameters,
             params_after=parameters,
-            flops_before=tree_flops(self.tree),
-            flops_after=plan_flops(plan) if self.decision.gains else tree_flops(self.tree),
+            flops_before=self.decision.flops,
+            flops_after=plan_flops(plan) if self.decision.gains else self.decision.flops,
             seconds_before=self.decision.seconds_before,
             seconds_after=self.decision.seconds_after,
             inputs=tuple(node.name for node in self._inputs(ordered)),
@@ -65,8 +66,7 @@ class Subject:
     def rewritten(self, site: Site, read: Sequence[fx.Node]) -> Site:
         """The site once its region was rewritten, reading the given weights."""
         plan = self.decision.plan
-        widths = [each.cut.width if each.cut is not None else each.inputs for each in plan.maps()]
-        widths += [each.inputs for each in plan.maps() if each.cut is not None]
+        widths = [width for each in plan.maps() for width in _inner(each)]
         widths += [1 for each in plan.flat() if each.kind in ("move", "sum")]
         return replace(
             site,
@@ -85,7 +85,7 @@ class Subject:
         verdict = "would be slower" if after > before * (1 + TIE) else "would be no faster"
         now = sum(val(node).numel() for node in dict.fromkeys(self.tree.weights()) if val(node).dim() > 1)
         merged = decision.plan.parameters
-        rows = decision.tree.leaves()[0].value.rows()
+        rows = self._rows()
         where = f"at {rows} rows" if size is None else f"at {rows} rows, but slower where sizes are {size}"
         border = next(filter(None, (_border(level) for level in self.tree.walk())), "")
         if border:
@@ -136,18 +136,26 @@ class Subject:
     def _summary(self) -> str:
         decision = self.decision
         before, after = 1e6 * decision.seconds_before, 1e6 * decision.seconds_after
-        rows = decision.tree.leaves()[0].value.rows()
+        rows = self._rows()
         pieces = [_piece(each) for each in decision.plan.maps() if each.has_matrix]
         return (
-            f"{self._ways()} became {_chained(pieces)}; predicted {before:.3g} to {after:.3g} us at {rows} rows"
-            f"{self._as_one_map()}"
+            f"{self._ways()} became {_counted(pieces) or 'no map at all'}; "
+            f"predicted {before:.3g} to {after:.3g} us at {rows} rows{self._as_one_map()}"
         )
+
+    def _rows(self) -> int:
+        """The feature vectors that the region is given, at the example sizes."""
+        value = self.tree.leaves()[0].value
+        features = size_at(value.tensor.shape[-1], None) if value.axis == LABELLED else 1
+        return value.rows() // max(features, 1)
 
     def _as_one_map(self) -> str:
         """What one dense map would have cost, where a chain keeps several."""
         decision = self.decision
         leaves = self.tree.leaves()
         kept = [each for each in decision.plan.maps() if each.has_matrix]
+        if self.tree.value.axis == LABELLED:
+            return ""
         several = len(kept) > 1 or any(each.cut is not None for each in kept)
         convolves = any(isinstance(each, Convolve) for level in self.tree.walk() for each in level.elements)
         if len(leaves) != 1 or not several or convolves:
@@ -160,7 +168,11 @@ class Subject:
 
     def _ways(self) -> str:
         """The widths of a chain, or of every map of a region that branches."""
-        if len(self.tree.leaves()) > 1 or len(self.maps) > _NAMED:
+        branches = len(self.tree.leaves()) > 1 or len(self.maps) > _NAMED
+        if self.tree.value.axis == LABELLED:
+            shapes = [str(list(val(_weight(level)).shape)) for level in self.maps]
+            return _counted(shapes) if branches else " then ".join(shapes)
+        if branches:
             sizes = [f"{level.children[0].width} -> {level.width}" for level in self.maps]
             return _counted(sizes)
         widths = [self.maps[0].children[0].width, *(level.width for level in self.maps)]
@@ -175,13 +187,25 @@ def _border(level: Tree) -> str:
     return Refusal("border", value=level.children[0].value.node.name, convolution=level.value.node.name)
 
 
-def _piece(choice: Choice) -> list[int]:
+def _inner(choice: Choice) -> list[int]:
+    """How many terms each product adds up that a map consists of."""
+    product = choice.way.product
+    if product is not None and product.matrix:
+        return [product.extents()[2]] * 2  # the constant of an `einsum` is added by an operation of its own
+    if product is not None:
+        return [1] * (product.scales + product.shifts)
+    return [choice.inputs] if choice.cut is None else [choice.cut.width, choice.inputs]
+
+
+def _piece(choice: Choice) -> str:
+    if choice.way.product is not None:
+        return str([int(choice.way.product.sizes[label]) for label in choice.way.product.matrix])
     middle = [] if choice.cut is None else [choice.cut.width]
-    return [choice.inputs, *middle, choice.top.width]
+    return " -> ".join(map(str, [choice.inputs, *middle, choice.top.width]))
 
 
-def _chained(pieces: Sequence[Sequence[int]]) -> str:
-    return _counted([" -> ".join(map(str, piece)) for piece in pieces]) if pieces else "no map at all"
+def _weight(level: Tree) -> fx.Node:
+    return next(weights_of(element)[0] for element in level.elements if mixes(element))
 
 
 def _counted(texts: Iterable[str]) -> str:

@@ -12,8 +12,11 @@ from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import expression, is_row_major, memory_format
 from ...graph.weights import Matrix, merged_name
-from ..algebra.compose import Composition
+from ..algebra.composition import Composition
 from ..algebra.elements import Convolve
+from ..algebra.labelled import LabelledComposition
+from ..algebra.product import equation
+from ..algebra.values import LABELLED
 
 aten = torch.ops.aten
 Held = tuple[fx.Node, int]  # a tensor and its feature axis
@@ -55,7 +58,7 @@ def added(emit: Emitter, left: fx.Node, right: fx.Node) -> fx.Node:
 def _along(emit: Emitter, vector: fx.Node, held: Held, name: str) -> fx.Node:
     """A vector of features, shaped so that it broadcasts along the feature axis."""
     node, axis = held
-    behind = val(node).dim() - 1 - axis
+    behind = 0 if axis == LABELLED else val(node).dim() - 1 - axis
     rounded = emit.rounded(vector, val(node).dtype)
     if behind:
         rounded = emit(aten.reshape.default, rounded, [-1] + [1] * behind)
@@ -231,6 +234,49 @@ def convolved(emit: Emitter, target: Any, given: dict[str, Any]) -> fx.Node:
     wanted = memory_format(found) or torch.contiguous_format
     result = value.new_empty((value.shape[0], *found.shape[1:])).contiguous(memory_format=wanted)
     return emit.insert(target, args, {}, result)
+
+
+def labelled_map(
+    emit: Emitter,
+    held: Held,
+    composition: LabelledComposition,
+    weights: Sequence[fx.Node],
+    read: list[fx.Node],
+) -> Held:
+    """Apply a product to a tensor whose axes have labels: as `linear` or `bmm` where it is one, else as `einsum`."""
+    node, axis = held
+    product, dtype = composition.product, val(node).dtype
+    if composition.weight is None:
+        if product.result != product.source:
+            order = [product.source.index(label) for label in product.result]
+            node = emit.call(aten.permute.default, {"self": node, "dims": order})
+        return elementwise_map(emit, (node, axis), composition, weights, read)
+    spelling = product.spelling
+    inner, outer = product.source[-1:], product.result[-1:]
+    order_of = {"linear": (*outer, *inner), "bmm": (*product.source[:1], *inner, *outer)}
+    weight = composition.weight_in(order_of.get(spelling or "", product.matrix))
+    weight = emit.fold(emit.rounded(weight, dtype), merged_name(weights, "weight"))
+    bias = composition.bias
+    if bias is not None:
+        if spelling == "linear" and val(bias).numel() == val(bias).shape[-1]:
+            bias = emit(aten.expand.default, emit(aten.reshape.default, bias, [-1]), [val(weight).shape[0]])
+        bias = emit.fold(emit.rounded(bias, dtype), merged_name(weights, "bias"))
+    read += [weight, *([bias] if bias is not None else [])]
+    if spelling == "linear" and (bias is None or val(bias).dim() == 1):
+        return linear(emit, node, weight, bias), axis
+    if spelling == "bmm":
+        # Its fake value needs no kernel, so that no size is fixed.
+        value = val(node).new_empty((*val(node).shape[:2], val(weight).shape[2]))
+        if bias is None:
+            return emit.insert(aten.bmm.default, (node, weight), {}, value), axis
+        return emit.insert(aten.baddbmm.default, (bias, node, weight), {}, value), axis
+    if spelling == "linear":
+        node = linear(emit, node, weight, None)
+    else:
+        terms = equation((product.source, product.matrix), product.result)
+        given = {"equation": terms, "tensors": [node, weight]}
+        node = emit.call_sized(aten.einsum.default, given, [product.sizes[label] for label in product.result])
+    return (node if bias is None else _by_feature(emit, aten.add.Tensor, node, bias)), axis
 
 
 def pair_map(

@@ -13,14 +13,16 @@ from ...graph.nodes import val
 from ...graph.shapes import same_sizes
 from ...graph.weights import Matrix
 from ...refusal import Refusal
-from ..algebra.compose import Composition, compose_source
+from ..algebra.compose import compose, compose_source, follow
+from ..algebra.composition import Composition
 from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
+from ..algebra.labelled import LabelledComposition
 from ..algebra.paths import elements_between, path_between, stands_above
 from ..algebra.tree import Tree
 from ..algebra.values import Value
 from ..plan.plan import Choice
 from ..read.norms import emit_bare
-from .maps import Held, added, elementwise_map, feature_map, pair_map
+from .maps import Held, added, elementwise_map, feature_map, labelled_map, pair_map
 
 aten = torch.ops.aten
 
@@ -105,13 +107,15 @@ class Realizer:
         if choice.is_cut:
             held = self._picked(held, choice.reads)
         if choice.cut is not None:
-            first = self._composed(level, choice.cut, limit, None)
-            second = self._composed(choice.cut, top, limit, first.bias)
+            first = compose(self.emit, level, choice.cut, limit)
+            second = compose(self.emit, choice.cut, top, limit, first.bias)
             self._exchange(second, sink, extra)
             own = _own_bias(choice.cut, top, limit) if plain and first.bias is None else None
             return self._pair(held, choice, first, second, own)
-        composition = Composition(self.emit, level.width).follow(level, top, limit)
+        composition = compose(self.emit, level, top, limit)
         self._exchange(composition, sink, extra)
+        if isinstance(composition, LabelledComposition):
+            return labelled_map(self.emit, held, composition, weights, self.read)
         if composition.weight is None:
             return elementwise_map(self.emit, held, composition, weights, self.read)
         own = _own_bias(level, top, limit) if plain else None
@@ -146,7 +150,7 @@ class Realizer:
         """Constants of other terms, added by an operation of their own."""
         if not extra:
             return held
-        above = Composition(self.emit, int(val(held[0]).shape[held[1]]))
+        above = Composition(self.emit, 0)
         self._exchange(above, None, extra)
         return elementwise_map(self.emit, held, above, weights, self.read)
 
@@ -160,9 +164,6 @@ class Realizer:
         if sink is not None and composition.bias is not None:
             sink.append(composition.bias)
             composition.bias = None
-
-    def _composed(self, level: Tree, top: Tree, limit: Tree, bias: fx.Node | None) -> Composition:
-        return Composition(self.emit, level.width, bias).follow(level, top, limit)
 
     def _pair(
         self,
@@ -185,11 +186,13 @@ class Realizer:
         self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
     ) -> Held:
         level, top, source = choice.level, choice.top, choice.terms[0].level
-        composition = compose_source(self.emit, level, source.width).follow(level, top, limit)
+        composition = follow(compose_source(self.emit, level), level, top, limit)
         weights = level.weights()
         weights += [w for e in elements_between(level, top) for w in weights_of(e)]
         self._exchange(composition, sink, extra)
         held = self.emit_choice(choice.terms[0], source)
+        if isinstance(composition, LabelledComposition):
+            return labelled_map(self.emit, held, composition, weights, self.read)
         if choice.is_cut:
             assert choice.reads is not None
             held = self._picked(held, choice.reads)
@@ -207,7 +210,7 @@ class Realizer:
             return self._replay(level, self.emit_choice(choice.terms[0], limit, sink, extra), top.width)
         held = self._replay(level, self.emit_choice(choice.terms[0], level), top.width)
         above = Composition(self.emit, top.width)
-        above.bias = self._composed(level, top, limit, None).bias
+        above.bias = compose(self.emit, level, top, limit).bias
         self._exchange(above, sink, extra)
         weights = [w for e in elements_between(level, top) for w in weights_of(e)]
         return elementwise_map(self.emit, held, above, weights, self.read)

@@ -18,6 +18,7 @@ from ...graph.shapes import memory_format, same_sizes
 from ...refusal import Refusal
 from ..algebra.values import size_at
 from ..plan.decide import Decision
+from ..read.obstacles import is_part
 from .nodes import Realizer
 
 aten = torch.ops.aten
@@ -66,6 +67,8 @@ def _as_before(emit: Emitter, current: fx.Node, decision: Decision, given: Seque
     alone = storage(current) not in {storage(node) for node in given}
     if alone and (memory_format(value) == wanted or same_sizes(value.stride(), before.stride())):
         return current
+    if memory_format(before) is None and not is_part(output):
+        raise Unrealizable(Refusal("strides", strides=str(tuple(before.stride()))))
     copy = decision.costs.elementwise(decision.costs.rows(decision.tree), decision.tree.width)
     if not decision.gains_despite(copy):
         raise Unrealizable(Refusal("copied"))

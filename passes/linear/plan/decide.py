@@ -31,6 +31,7 @@ class Decision:
         plan: the plan.
         costs: what it was planned with.
         seconds_before, seconds_after: predicted at the example sizes.
+        flops: operations of the maps of the region as the graph has it, before anything is rewritten.
         worse_at: a size at which the best plan would lose, where that forbids it.
         staying: nodes of the region that are computed anyway, since something else reads them.
     """
@@ -41,6 +42,7 @@ class Decision:
     costs: Costs
     seconds_before: float
     seconds_after: float
+    flops: int
     worse_at: int | None = None
     staying: frozenset[fx.Node] = frozenset()
 
@@ -67,7 +69,7 @@ class Decision:
         fewer = len([each for each in self.plan.maps() if each.has_matrix]) < len(maps)
         weights = {weight for weight in self.tree.weights() if val(weight).dim() > 1}
         lighter = self.plan.parameters <= sum(val(weight).numel() for weight in weights)
-        return fewer and lighter and not self.staying and plan_flops(self.plan) <= tree_flops(self.tree)
+        return fewer and lighter and not self.staying and plan_flops(self.plan) <= self.flops
 
 
 def decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
@@ -167,7 +169,7 @@ def _shared(tree: Tree, builder: Builder) -> list[fx.Node]:
 
 def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
     staying = _staying(tree, builder)
-    before = _before(tree, staying, costs)
+    before, flops = _before(tree, staying, costs), tree_flops(tree)
     candidates: list[tuple[Tree, Choice]] = []
     varies = any(leaf.value.varies for leaf in tree.leaves()) or tree.value.varies
     sizes = (None, *SIZES_TRIED) if varies else (None,)
@@ -187,8 +189,8 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
             chosen = (variant, plan)
     if chosen is None:
         variant, plan = candidates[0]
-        return Decision(tree, variant, plan, costs, before, plan.seconds, lost, staying)
-    return Decision(tree, *chosen, costs, before, chosen[1].seconds, None, staying)
+        return Decision(tree, variant, plan, costs, before, plan.seconds, flops, lost, staying)
+    return Decision(tree, *chosen, costs, before, chosen[1].seconds, flops, None, staying)
 
 
 def _loses(tree: Tree, plan: Choice, staying: frozenset[fx.Node], costs: Costs) -> int | None:

@@ -24,7 +24,7 @@ class Choice:
             the trees in it), "move", "sum" or "join" (of `terms`).
         level: the level that the choice is about.
         top: the level whose features result.
-        way: from `level` to `top`.
+        way: from `level` to `top`; for "source" where axes have labels, from the source to `top`.
         cut: for "map": the level in between that makes it a pair of factors.
         terms: how the parts are computed.
         seconds: predicted.
@@ -92,11 +92,11 @@ def own_seconds(choice: Choice, costs: Costs) -> float:
     if choice.kind == "move":
         return costs.move(level, top.width)
     if choice.kind == "sum":
-        made = costs.rows(choice.way.made or level)
+        made = costs.rows(top if choice.way.product is not None else choice.way.made or level)
         return (len(choice.terms) - 1) * costs.elementwise(made, top.width, 2)
     if choice.kind == "join":
         return costs.elementwise(costs.rows(level), level.width)
-    if choice.kind == "source":
+    if choice.kind == "source" and choice.way.product is None:
         return source_seconds(choice.terms[0].level, top, choice.reads, choice.moves, costs)
     return map_seconds(level, top, choice.way, choice.cut, choice.reads, costs)
 
@@ -115,6 +115,8 @@ def map_seconds(
     level: Tree, top: Tree, way: Way, cut: Tree | None, reads: range | None, costs: Costs
 ) -> float:
     """Predicted time of one map from a level to `top`, or of two factors."""
+    if way.product is not None:
+        return costs.product(way.product)
     rows, outputs = costs.rows(level), top.width
     inputs = level.width if reads is None else len(reads)
     sliced = costs.view() if inputs < level.width else 0.0
@@ -139,6 +141,8 @@ def map_seconds(
 
 def entries(inputs: int, outputs: int, way: Way) -> int:
     """Entries of the one matrix, or kernel, of a way."""
+    if way.product is not None:
+        return way.product.entries
     if way.convolve is not None:
         return inputs // groups_kept(way) * outputs * way.convolve.volume
     return 0 if way.plain else inputs * outputs

@@ -25,7 +25,9 @@ from dataclasses import dataclass, replace
 from ..algebra.dependence import Reads, of_source, part_read, stays_as_it_is
 from ..algebra.elements import Convolve, shifts
 from ..algebra.paths import Way, single_source, way_between
+from ..algebra.product import product_of_source
 from ..algebra.tree import Tree
+from ..algebra.values import LABELLED
 from .plan import Choice, better, cheaper, entries, map_seconds, own_seconds, source_seconds
 from .price import Costs
 
@@ -40,6 +42,7 @@ class Route:
         reads: the features that one map for the way reads; None where no one map may stand for it.
         selects: not all features come through.
         of_source: as `reads`, of the one source that all of the level comes from.
+        from_source: where axes have labels, the way from that source.
     """
 
     top: Tree
@@ -47,6 +50,7 @@ class Route:
     reads: range | None
     selects: bool
     of_source: range | None
+    from_source: Way | None = None
 
 
 class Routes:
@@ -70,16 +74,24 @@ class Routes:
     def _up(self, level: Tree) -> Iterator[Route]:
         source = self.sources[level]
         reads, way, top = Reads(level.width), Way(), level
-        width = source[0].width if source is not None else 0
-        of_all = Reads(width, of_source(level, width)) if source is not None else None
+        of_all: Reads | None = None
+        behind: Way | None = None  # from the source, where labels tell what depends on what
+        if source is not None and level.value.axis == LABELLED:
+            product = product_of_source(level)
+            behind = None if product is None else Way(product=product)
+        elif source is not None:
+            of_all = Reads(source[0].width, of_source(level, source[0].width))
         while True:
-            below = of_all.part() if of_all is not None and way.convolve is None else None
-            yield Route(top, way, reads.part(), reads.found is not None, below)
+            below = reads.part() if behind is not None else None
+            if of_all is not None and way.convolve is None:
+                below = of_all.part()
+            yield Route(top, way, reads.part(), reads.found is not None, below, behind)
             if top is self.tree:
                 return
             parent = top.parent
             assert parent is not None
             way = way.extended(parent, top)
+            behind = behind and behind.extended(parent, top)
             reads.extend(parent, top)
             if of_all is not None:
                 of_all.extend(parent, top)
@@ -166,6 +178,10 @@ class Planner:
         assert found is not None
         source, moves = found
         given = (Choice("given", source, source),)
+        if route.from_source is not None:
+            size = entries(len(reads), route.top.width, route.from_source)
+            choice = Choice("source", level, route.top, given, route.from_source, None, 0.0, size, reads)
+            return replace(choice, seconds=own_seconds(choice, self.costs))
         took = source_seconds(source, route.top, reads, moves, self.costs)
         parameters = len(reads) * route.top.width
         return Choice(
@@ -186,7 +202,7 @@ class Planner:
         chosen: tuple[Tree | None, range] = (None, reads)
         took = base.seconds + map_seconds(level, top, way, None, reads, self.costs)
         parameters = base.parameters + size
-        if size and way.convolve is None and not way.joins:
+        if size and way.convolve is None and not way.joins and way.product is None:
             for cut, inner in _cuts(level, route, reads):
                 factors = base.parameters + cut.width * (len(inner) + top.width)
                 took_factors = base.seconds + map_seconds(level, top, way, cut, inner, self.costs)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ...cost.flops import product_flops
 from ...cost.machine import Machine
 from ...graph.arguments import is_operator
 from ...graph.shapes import expression
 from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
+from ..algebra.paths import way_between
+from ..algebra.product import Product
 from ..algebra.tree import Tree
-from ..algebra.values import Value, size_at
+from ..algebra.values import LABELLED, Value, size_at
 
 # What the scale and shift of a norm cost, as a part of an elementwise operation of their own.
 _OF_A_NORM = 0.1
@@ -95,10 +99,22 @@ class Costs:
             self._timed[key] = self.machine.pair_seconds(rows, inputs, rank, outputs, self.itemsize)
         return self._timed[key]
 
+    def product(self, product: Product) -> float:
+        """Seconds of a product of values whose axes have labels, or of what is left of it where there is no weight."""
+        made = math.prod(size_at(product.sizes[label], self.symbols) for label in product.result)
+        if not product.matrix:
+            moved = self.view() if product.source != product.result else 0.0
+            return moved + (self.elementwise(made, 1) if product.shifts or product.scales else 0.0)
+        groups, rows, inputs, outputs = product.extents(self.symbols)
+        added = self.elementwise(made, 1) if product.shifts and product.spelling is None else 0.0
+        machine = self.machine
+        work = groups * machine.work_seconds(rows, inputs, outputs, self.itemsize)
+        return work + machine.launch_seconds(self.itemsize) + added
+
     def convolution(self, convolve: Convolve, rows: int, inputs: int, outputs: int, groups: int = 1) -> float:
         """Seconds of a convolution that makes `rows` feature vectors."""
         window = inputs // groups * convolve.volume
-        work = 2 * rows * window * outputs / self.machine.flop_rate
+        work = product_flops(rows, window, outputs) / self.machine.flop_rate
         size = window * outputs + rows * (outputs + inputs)
         return max(work, self.itemsize * size / self.machine.bandwidth) + self.machine.launch
 
@@ -137,6 +153,8 @@ class Costs:
             return (terms - 1) * self.elementwise(rows, width, 2)
         if level.joins:
             return self.elementwise(rows, width)
+        if level.value.axis == LABELLED:
+            return self.product(way_between(level.children[0], level).product or Product.of(level.value))
         if level.children[0].value.bare:  # done in the same breath as the norm
             return _OF_A_NORM * self.elementwise(rows, width)
         return self.elements(level.elements, rows, level.children[0].width, width)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ...cost.flops import product_flops
 from ...graph.arguments import packet
 from ...graph.nodes import val
 from ...graph.weights import Matrix
@@ -87,7 +88,7 @@ def price_of_keys(
     batch = 1
     for size in val(given["query"]).shape[:-2]:
         batch *= size_at(size, None)
-    scores = 2 * batch * queries * keys / costs.machine.flop_rate
+    scores = product_flops(batch, queries, keys) / costs.machine.flop_rate
     rows, key_rows = query.source.rows(), key.source.rows()
     before = costs.linear(rows, query.matrix.inputs, query.matrix.outputs)
     before += costs.linear(key_rows, key.matrix.inputs, key.matrix.outputs) + scores * narrow
@@ -105,7 +106,7 @@ def price_of_values(node: fx.Node, given: dict[str, Any], builder: Builder, head
     rows = value.source.rows()
     before = costs.linear(rows, value.matrix.inputs, value.matrix.outputs)
     before += costs.linear(rows, output.matrix.inputs, wide)
-    average = 2 * rows * heads * queries * (wide - narrow) / costs.machine.flop_rate
+    average = product_flops(rows, heads, queries, wide - narrow) / costs.machine.flop_rate
     after = costs.linear(rows, value.matrix.inputs, heads * wide) + average
     after += (heads - 1) * costs.elementwise(rows // max(keys, 1) * queries, wide, 2)
     return (

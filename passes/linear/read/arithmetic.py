@@ -13,7 +13,7 @@ from ...graph.nodes import val
 from ...graph.shapes import same_sizes
 from ..algebra.elements import Deviation, Element, Scale, Shift, feature_value
 from ..algebra.readings import Adds, Maps
-from ..algebra.values import Value
+from ..algebra.values import LABELLED, Value
 
 aten = torch.ops.aten
 _ARITHMETIC = (aten.add, aten.sub, aten.rsub, aten.mul, aten.div, aten.neg)
@@ -111,8 +111,14 @@ def _maps(
     values = [element.value for element in elements if isinstance(element, Shift | Scale)]
     if not all(feature_value(value, tensor, axis, fixed) for value in values):
         return None
+    if axis == LABELLED and any(isinstance(each, Scale) and not _is_number(each) for each in elements):
+        return None
     kept = tuple(element for element in elements if element != Scale(1.0))
     return Maps(node, Value(operand, axis), kept)
+
+
+def _is_number(scale: Scale) -> bool:
+    return isinstance(scale.value, int | float) and (scale.value != 0 or not scale.inverse)
 
 
 def _continues(value: Any, fixed: Collection[fx.Node]) -> bool:

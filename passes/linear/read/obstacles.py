@@ -17,6 +17,7 @@ from ...graph.weights import expressions, is_leaf, is_view, leaves, name_of
 from ...refusal import Refusal
 from ...site import Context
 from ..algebra.tree import Tree
+from ..algebra.values import LABELLED
 
 aten = torch.ops.aten
 
@@ -33,7 +34,8 @@ def obstacle(tree: Tree, facts: Effects, context: Context) -> str:
     if written is not None:
         return written
     output = tree.value.node
-    if memory_format(val(output)) is None and not _is_part(output):
+    labelled = tree.value.axis == LABELLED  # then the strides may come out as they were
+    if memory_format(val(output)) is None and not is_part(output) and not labelled:
         return Refusal("strides", strides=str(tuple(val(output).stride())))
     return ""
 
@@ -76,7 +78,7 @@ def call(node: fx.Node) -> str:
     return f"`{target.overloadpacket.__name__ if is_operator(node) else getattr(target, '__name__', target)}`"
 
 
-def _is_part(node: fx.Node) -> bool:
+def is_part(node: fx.Node) -> bool:
     """Whether a value is a view of part of a larger one; later views accept it just as well when it comes alone."""
     return node.target is operator.getitem or packet(node) in (aten.slice, aten.select, aten.narrow)
 

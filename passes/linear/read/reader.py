@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
@@ -15,22 +17,25 @@ from ...refusal import Refusal
 from ...site import Context
 from ..algebra.elements import (
     Apply,
+    Contract,
     Convolve,
     Deviation,
     Element,
+    Permute,
     Scale,
     Shift,
     feature_value,
     mixes,
     weights_of,
 )
+from ..algebra.layout import permutation
 from ..algebra.readings import Joins, Maps, Moves, Reading, Stops
-from ..algebra.values import Value, readable
+from ..algebra.values import LABELLED, Value, readable
 from .arithmetic import read_affine, read_batch_norm
 from .moves import read_move
 from .norms import read_norm
 from .obstacles import call, kept_or_changed
-from .products import read_map
+from .products import read_labelled, read_map
 from .resampling import is_idle_pad, is_idle_upsample
 from .selections import read_selection
 
@@ -55,14 +60,27 @@ class Reader:
         graph: the graph, as it is before anything is rewritten.
         facts: what the graph does around each node.
         context: what the pass was told.
+        labelled: read products that share any axes with their weights, with a label for each axis of their values,
+            instead of maps of the features along one axis.
     """
 
-    def __init__(self, graph: fx.Graph, facts: Effects, context: Context) -> None:
+    def __init__(self, graph: fx.Graph, facts: Effects, context: Context, labelled: bool = False) -> None:
         self.fixed = weight_only_nodes(graph)
         self.facts = facts
         self.context = context
+        self.labelled = labelled
         self._maps: dict[fx.Node, tuple[Value, int, tuple[Element, ...]] | None] = {}
         self._readings: dict[Value, Reading | None] = {}
+
+    def axes(self, node: fx.Node) -> Sequence[int]:
+        """The feature axes that a node's value may be read along."""
+        if not isinstance(node.meta.get("val"), torch.Tensor):
+            return ()
+        return (LABELLED,) if self.labelled else range(val(node).dim())
+
+    def is_subject(self, node: fx.Node) -> bool:
+        """Whether a map is one of those that this reader is for: those with labels, if they need them."""
+        return not self.labelled or (self._map(node) is not None and read_map(node, self.fixed) is None)
 
     def map_axis(self, node: fx.Node) -> int | None:
         """The feature axis of the result of a node that is a linear map by itself; None for any other node."""
@@ -83,7 +101,8 @@ class Reader:
     def _map(self, node: fx.Node) -> tuple[Value, int, tuple[Element, ...]] | None:
         if node not in self._maps:
             tensor = is_operator(node) and isinstance(node.meta.get("val"), torch.Tensor)
-            found = read_map(node, self.fixed) if tensor else None
+            read = read_labelled if self.labelled else read_map
+            found = read(node, self.fixed) if tensor else None
             self._maps[node] = None if found is not None and self._is_carry(node, found) else found
         return self._maps[node]
 
@@ -140,6 +159,8 @@ class Reader:
         if affine is not None:
             problem = next((self._numeric_problem(node, each) for each in affine.operands), "")
             return Stops(node, affine.operands[0], problem) if problem else affine
+        if axis == LABELLED:
+            return self._read_order(node) or self._read_same(node, axis) or self._read_stop(node, axis)
         joined = self._read_join(node, axis)
         return (
             joined
@@ -148,6 +169,14 @@ class Reader:
             or self._read_carry(node, axis)
             or self._read_stop(node, axis)
         )
+
+    def _read_order(self, node: fx.Node) -> Maps | None:
+        """A permutation of axes that have labels."""
+        operands = node.all_input_nodes
+        if len(operands) != 1 or not readable(operands[0], LABELLED):
+            return None
+        order = permutation(node, val(operands[0]).dim()) if is_operator(node) else None
+        return None if order is None else Maps(node, Value(operands[0], LABELLED), (Permute(tuple(order)),))
 
     def _read_carry(self, node: fx.Node, axis: int) -> Moves | Stops | None:
         move = read_move(node, axis)
@@ -215,7 +244,9 @@ class Reader:
         return None
 
     def _map_problem(self, node: fx.Node, operand: Value, axis: int, elements: tuple[Element, ...]) -> str:
-        weight = next(weights_of(each)[0] for each in elements if isinstance(each, Apply | Convolve))
+        weight = next(
+            weights_of(each)[0] for each in elements if isinstance(each, Apply | Contract | Convolve)
+        )
         if weight not in self.fixed:
             return Refusal("run_time_weight", weight=weight.name)
         for element in elements:
@@ -225,7 +256,8 @@ class Reader:
 
     def _adds_features(self, node: fx.Node, axis: int, element: Shift) -> bool:
         value, last = element.value, val(node).dim() - 1
-        if isinstance(value, fx.Node) and axis != last and val(value).dim() == 1 and _own_bias(node):
+        along = axis not in (last, LABELLED)
+        if isinstance(value, fx.Node) and along and val(value).dim() == 1 and _own_bias(node):
             return value in self.fixed
         return feature_value(value, val(node), axis, self.fixed)
 

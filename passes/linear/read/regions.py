@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import fx
 
 from ...graph.shapes import expression, same_size
 from ...graph.sizes import is_size
-from ..algebra.elements import mixes
+from ..algebra.elements import Permute, mixes
 from ..algebra.readings import Adds, Joins, Maps, Moves, Reading, Stops, operands
 from ..algebra.tree import Tree
 from ..algebra.values import Value
@@ -33,13 +32,12 @@ def feature_axes(graph: fx.Graph, reader: Reader) -> dict[fx.Node, set[int]]:
     """The axes along which a node's value is affine in what some linear map made or will read."""
     axes: dict[fx.Node, set[int]] = {}
     for node in graph.nodes:
-        tensor = node.meta.get("val")
-        if not isinstance(tensor, torch.Tensor) or node in reader.fixed:
+        if node in reader.fixed or not reader.axes(node):
             continue
         own = reader.map_axis(node)
         found = set() if own is None else {own}
         if any(operand in axes for operand in node.all_input_nodes) or _picks_part(node, axes):
-            for axis in range(tensor.dim()):
+            for axis in reader.axes(node):
                 reading = reader.read(Value(node, axis))
                 if any(operand.axis in axes.get(operand.node, ()) for operand in operands(reading)):
                     found.add(axis)
@@ -65,7 +63,7 @@ def roots(graph: fx.Graph, reader: Reader, builder: Builder) -> Iterator[Tree]:
             if value in covered or not _begins(reader.read(value)):
                 continue
             tree = builder.build(value)
-            if not tree.maps():
+            if not any(reader.is_subject(level.value.node) for level in tree.maps()):
                 continue
             for level in tree.walk_parts():
                 if not level.is_leaf:
@@ -76,7 +74,7 @@ def roots(graph: fx.Graph, reader: Reader, builder: Builder) -> Iterator[Tree]:
 def _begins(reading: Reading | None) -> bool:
     """Whether a region may end with what a reading says: views and no-ops behind it do not belong to it."""
     if isinstance(reading, Maps):
-        return bool(reading.elements)
+        return any(not isinstance(element, Permute) for element in reading.elements)
     if isinstance(reading, Moves):
         fewer = reading.operand.rows() > Value(reading.node, _axis(reading)).rows()
         return not reading.view and (fewer or expression(reading.summed) != 1)

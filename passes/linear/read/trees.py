@@ -17,7 +17,7 @@ from ..algebra.elements import Convolve, Part
 from ..algebra.readings import Adds, Joins, Maps, Moves, Reading, Stops, operands
 from ..algebra.simplify import without_idle_views
 from ..algebra.tree import Tree
-from ..algebra.values import Value
+from ..algebra.values import LABELLED, Value
 from .reader import Reader
 
 
@@ -103,7 +103,7 @@ class Builder:
 
     def _find_part(self, value: Value, inlined: frozenset[fx.Node]) -> Part | None:
         entry = self._dominator(value)
-        if entry is None or entry.bare:
+        if entry is None or entry.bare or entry.axis == LABELLED:
             return None
         inner = self._between(entry, value)
         nodes = {each.node for each in inner}

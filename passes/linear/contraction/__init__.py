@@ -1,1 +1,0 @@
-"""Products with batches of matrices."""
