@@ -55,6 +55,12 @@ CODES: dict[str, Code] = {
     "other_axis": Code(
         "the region that ends at {value!r} with its features along axis {axis} is merged instead"
     ),
+    # Formulas of hyperbolic geometry.
+    "stored_time": Code(
+        "{points} hold times that nothing in the graph ties to their space components, and {target} takes the time of a "
+        "point from these: they differ off the hyperboloid, and in the gradient for what is stored",
+        "Make the points where they are used: what `project`, `expmap0` or `add_time` of the same curvature gives is one.",
+    ),
     # What reads or changes a value.
     "returned": Code(
         "the intermediate {value!r} is returned, so it has to be computed",

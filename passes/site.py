@@ -81,6 +81,7 @@ class Context:
         untraced: qualified names of weights that others may write without a trace, with the reason; they are kept too.
         follows: folded weights are made again when the weights that they come from change.
         machine: the facts for the cost model (`stonefx.passes.cost.machine.Machine`); None for the defaults.
+        numerics: "strict", or "fast": identities between maps are used where a guard between the two may act, too.
     """
 
     grad: bool = False
@@ -90,6 +91,7 @@ class Context:
     untraced: Mapping[str, str] = field(default_factory=dict)
     follows: bool = True
     machine: Any = None
+    numerics: Literal["fast", "strict"] = "strict"
 
     def keeps(self, weight: str) -> bool:
         """Whether a weight is to stay as it is, by its qualified name."""

@@ -55,6 +55,7 @@ def rewrite_reported(
         untraced=untraced or {},
         follows=door == "compile" or not options.release,
         machine=machine_for(module, options.machine),
+        numerics=options.numerics,
     )
     done = rewrite(module, options.passes, context, verifier)
     report = Report(

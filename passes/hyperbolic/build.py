@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -12,7 +13,7 @@ from torch import fx
 from ..graph.nodes import is_weight
 from .find import Found, operand_nodes
 from .formulas import FORMULAS
-from .read.values import ROW, Axes, Label, NotRowwise, broadcast, number_axes
+from .read.values import ROWS, Axes, Label, NotRowwise, broadcast, has_time, number_axes, row_of
 from .region import full_axes
 from .rows.forms import HALF, ONE, Form, Monomial
 from .rows.matching import Match, Operand
@@ -98,7 +99,7 @@ class Builder:
     def _labels(self) -> list[Label]:
         """The dimensions of the operator's result without the row, those of size 1 included in a row's."""
         if self.formula.gives == "row":
-            return [label for label in self.axes if label != ROW]
+            return [label for label in self.axes if label not in ROWS]
         return [label for label in self.axes if label is not None]
 
     def _held(self, index: int) -> set[Label]:
@@ -116,8 +117,12 @@ class Builder:
             apart = all((labels[i - 2] in self._held(j)) == (i == j) for i in range(2) for j in range(2))
             if len(labels) < 2 or not apart:
                 raise NoOperand("the pairs are not along the last two dimensions")
-            return [*labels[:-2], labels[index - 2], ROW]
-        return [*labels, ROW]
+            return [*labels[:-2], labels[index - 2], self._row(index)]
+        return [*labels, self._row(index)]
+
+    def _row(self, index: int) -> Label:
+        axes = self.values[self.operands[index][0]].axes
+        return axes[row_of(axes) or 0]
 
     def _place(self, index: int) -> tuple[list[int], list[int], list[int]]:
         """Dimensions to drop, the order of the others, and where to put new ones of size 1."""
@@ -145,7 +150,11 @@ class Builder:
             node = self.insert(aten.permute.default, (node, order), {})
         for dim in new:
             node = self.insert(aten.unsqueeze.default, (node, dim), {})
-        return self._scaled(node, operand)
+        node = self._scaled(node, operand)
+        if self.formula.time_in and len(self.algebra.atoms[operand.vector].parts) == 1:
+            # The operator takes the time from the space components, and does not look at what stands there.
+            node = self.insert(aten.constant_pad_nd.default, (node, [1, 0]), {})
+        return node
 
     def _scaled(self, node: fx.Node, operand: Operand) -> fx.Node:
         factor = operand.factor.number
@@ -161,11 +170,13 @@ class Builder:
         """What brings the operator's result to the root's dimensions."""
         if self.formula.gives != "row":
             return [(aten.unsqueeze.default, (dim,)) for dim, label in enumerate(self.axes) if label is None]
-        row = self.axes.index(ROW)
-        if row == len(self.axes) - 1:
-            return []
-        order = [*range(row), len(self.axes) - 1, *range(row, len(self.axes) - 1)]
-        return [(aten.permute.default, (order,)), (aten.clone.default, ())]
+        row, last = row_of(self.axes) or 0, len(self.axes) - 1
+        steps: list[tuple[Any, tuple[Any, ...]]] = []
+        if self.formula.time_out and not has_time(self.axes):
+            steps.append((aten.slice.Tensor, (last, 1, sys.maxsize)))
+        if row != last:
+            steps.append((aten.permute.default, ([*range(row), last, *range(row, last)],)))
+        return [*steps, (aten.clone.default, ())] if steps else []
 
     def _check(self, form: Form, axes: Axes) -> None:
         if form.number is not None or self._holding(form, axes) or self._holding(self._root(form), axes):

@@ -50,12 +50,16 @@ class _Distances:
             guards["atanh_limit"] = high
         elif high < INFINITY:
             return self._miss(f"the argument of {kind} is clamped from above at {high:g}")
-        # Below 1, or 0, an argument only comes by rounding: a clamp there changes nothing.
-        if low > (1.0 if kind == "acosh" else 0.0):
-            return self._miss(f"the argument of {kind} is clamped at {low:g}; the operator has no such guard")
         for c in self._curvatures(argument):
             for target, expected, halves in self._expected(kind, c):
                 if self._same(argument, expected, c):
+                    # Below 0 an argument of asinh only comes by rounding: a clamp there changes nothing.
+                    if low > (1.0 if kind == "acosh" else 0.0):
+                        if target != "lorentz_dist":
+                            return self._miss(
+                                f"the argument of {kind} is clamped at {low:g}; the operator has no such guard"
+                            )
+                        guards["min_argument"] = low
                     root = self.algebra.power(c, HALF)
                     multiple = self.algebra.scale(self.algebra.multiply(rest, root), 1.0 / halves)
                     operands = (Operand(self.x), Operand(self.y))
@@ -106,6 +110,12 @@ class _Distances:
     def _curvatures(self, form: Form) -> Iterator[Form]:
         """What `c` may be: what the squares and the inner product are multiplied by, in sums with a constant."""
         found: list[Form] = []
+        for monomial, coefficient in form:  # c <x, y> alone, of the hyperboloid
+            if coefficient < 0 and (self.algebra.single(self.xy), Fraction(1)) in monomial and len(form) == 2:
+                others = tuple(f for f in monomial if f[0] != self.algebra.single(self.xy))
+                c = Form(((others, -coefficient),))
+                if not self.algebra.kinds(c) & {"vector", "inner", "foreign", "time"}:
+                    found.append(c)
         for part in self._sums(form):
             plain = next((k for m, k in part if not m), 0.0)
             if not plain:
@@ -144,6 +154,10 @@ class _Distances:
             yield "klein_dist", product(a.add(ONE, product(c, self.xy), alpha=-1.0), width), 1.0
             times = [a.power(a.add(ONE, product(c, square)), HALF) for square in (self.xx, self.yy)]
             yield "lorentz_dist", a.add(product(*times), product(c, self.xy), alpha=-1.0), 1.0
+            # Where the sign of c is not known, sqrt(1 / c + ||x||^2) is a form of its own.
+            times = [a.power(a.add(a.power(c, -1), square), HALF) for square in (self.xx, self.yy)]
+            product_of_times = product(product(*times), c)
+            yield "lorentz_dist", a.add(product_of_times, product(c, self.xy), alpha=-1.0), 1.0
         elif kind == "asinh":
             yield "poincare_dist", a.power(odds, HALF), 2.0
         else:

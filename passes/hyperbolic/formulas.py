@@ -19,19 +19,23 @@ class Formula:
     Args:
         target: the operator, and what reports call the site.
         text: the formula, with `n = ||x||` and `s = sqrt(c)`; norms, arguments and denominators are guarded in slots.
-        operands: what each row vector is: "tangent", a vector at the origin; "point", a point of the ball; "second", a
+        operands: what each row vector is: "tangent", a vector at the origin; "short", one whose cosh is no
+            infinity; "near" and "far", two of the hyperboloid; "point", a point of the ball; "second", a
             further point; "any", any row.
         gives: a row, a number a row, or a number for each pair of rows.
         slots: the guards that the operator takes.
+        time_in, time_out: the operands, and the result, begin with a time coordinate; that of an operand is not read.
         bound: error against float64, in units of eps, on probes that stop short of the boundary.
         per_entry, per_row: floating-point operations of the operator for each entry and row.
     """
 
     target: str
     text: str
-    operands: tuple[Literal["tangent", "point", "second", "any"], ...]
+    operands: tuple[Literal["tangent", "short", "point", "second", "any", "near", "far"], ...]
     gives: Literal["row", "number", "pairs"] = "row"
     slots: tuple[str, ...] = ()
+    time_in: bool = False
+    time_out: bool = False
     bound: float = 1024.0
     per_entry: int = 2
     per_row: int = 3
@@ -139,6 +143,88 @@ FORMULAS = {
             target="poincare_to_klein",
             text="2 / (1 + c||x||^2) x",
             operands=("point",),
+            bound=64.0,
+        ),
+        Formula(
+            target="add_time",
+            text="(sqrt(1 / c + ||x||^2), x)",
+            operands=("any",),
+            time_out=True,
+            bound=64.0,
+        ),
+        Formula(
+            target="lorentz_project",
+            text="(sqrt(1 / c + ||x||^2), x), of a row (t, x)",
+            operands=("any",),
+            time_in=True,
+            time_out=True,
+            bound=64.0,
+        ),
+        Formula(
+            target="lorentz_expmap0",
+            text="(cosh(s n) / s, sinh(s n) / (s n) x)",
+            operands=("short",),
+            slots=("min_norm", "max_argument"),
+            time_in=True,
+            time_out=True,
+            per_row=12,
+        ),
+        Formula(
+            target="lorentz_logmap0",
+            text="(0, arcosh(s t) / (s n) x), of a point (t, x)",
+            operands=("any",),
+            time_in=True,
+            time_out=True,
+            per_row=12,
+        ),
+        Formula(
+            target="lorentz_dist",
+            text="arcosh(c (t u - <x, y>)) / s, of points (t, x) and (u, y)",
+            operands=("any", "second"),
+            gives="number",
+            slots=("min_argument",),
+            time_in=True,
+            per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="lorentz_cdist",
+            text="arcosh(c (t u - <x, y>)) / s of all pairs of points (t, x) and (u, y)",
+            operands=("near", "far"),
+            gives="pairs",
+            time_in=True,
+            per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="lorentz_rescale",
+            text="(w / s, sqrt((w^2 - 1) / (c n^2)) x), w = offset + scale sigmoid(t), of a row (t, x)",
+            operands=("any",),
+            slots=("offset", "min_squares"),
+            time_in=True,
+            time_out=True,
+            per_row=12,
+        ),
+        Formula(
+            target="klein_to_lorentz",
+            text="(1 / s, x) / sqrt(1 - c||x||^2)",
+            operands=("point",),
+            slots=("min_gap",),
+            time_out=True,
+            per_row=6,
+        ),
+        Formula(
+            target="lorentz_to_poincare",
+            text="x / (1 + s t), of a point (t, x)",
+            operands=("any",),
+            time_in=True,
+            bound=64.0,
+        ),
+        Formula(
+            target="lorentz_to_klein",
+            text="x / (s t), of a point (t, x)",
+            operands=("any",),
+            time_in=True,
             bound=64.0,
         ),
         Formula(

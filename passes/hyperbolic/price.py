@@ -13,7 +13,7 @@ from ..refusal import Refusal
 from .find import Found
 from .formulas import FORMULAS
 from .read.evaluate import operator_name
-from .read.values import ROW
+from .read.values import row_of
 from .read.views import VIEWS
 from .region import Region
 from .rows.forms import ONE
@@ -96,7 +96,7 @@ def price(found: Found, inner: str, grad: bool) -> Price:
     assert isinstance(match, Match)
     gives, root = FORMULAS[match.target].gives, region.root.meta["val"]
     rows = elements(root) / (
-        hint(root.shape[found.values[region.root].axes.index(ROW)], 1) if gives == "row" else 1
+        hint(root.shape[row_of(found.values[region.root].axes) or 0], 1) if gives == "row" else 1
     )
     extra = [o for o in match.operands if o.factor != ONE]
     moved = sum(2 * elements(_value(found, o)) for o in extra) + (

@@ -14,11 +14,12 @@ from .build import Builder, NoOperand
 from .find import Found, find
 from .formulas import FORMULAS
 from .price import flops_after, flops_before, price
-from .probes import bound, probes
+from .probes import bound, inputs, probes
 from .region import escaping, obstacle
 from .rows.algebra import Algebra
 from .rows.matching import Match
 from .simplify import simplify
+from ..refusal import Refusal
 
 # Constants written in float32 agree to 1e-7 and no better. Where a graph computes in float64 they must agree to what a
 # few products of Python's floats are rounded by.
@@ -34,7 +35,7 @@ class Hyperbolic:
     """
 
     name = "hyperbolic"
-    targets = (*FORMULAS, "lorentz_dist", "lorentz_cdist")
+    targets = tuple(FORMULAS)
 
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Rewrite the graph in place and report every formula and every look-alike."""
@@ -68,8 +69,9 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
     """Why a formula or a look-alike is not rewritten, as far as it alone can tell."""
     if not isinstance(item.outcome, Match):
         return item.outcome.reason
-    if item.outcome.target not in FORMULAS:
-        return "a distance of the hyperboloid over space components alone; the operator takes points with their time"
+    if item.supposed:
+        names = ", ".join(repr(node.name) for node in item.supposed)
+        return Refusal("stored_time", target=item.outcome.target, points=names, count=len(item.supposed))
     if (reason := obstacle(item.region, item.values, facts, context.grad)) is not None:
         return reason
     try:
@@ -87,7 +89,7 @@ def _closed(found: list[Found], reasons: dict[fx.Node, str | None]) -> list[Foun
         replaced = {node for item in accepted for node in item.region.rows}
         kept = []
         for item in accepted:
-            if (reason := escaping(item.region, item.values, replaced)) is None:
+            if (reason := escaping(item.region, item.values, replaced, item.algebra)) is None:
                 kept.append(item)
             reasons[item.region.root] = reason
         if len(kept) == len(accepted):
@@ -116,9 +118,9 @@ def _site(item: Found, reason: str | None) -> Site:
 def _rewrite(item: Found, site: Site, context: Context) -> None:
     match, region = item.outcome, item.region
     assert isinstance(match, Match)
-    dtype = region.root.meta["val"].dtype
+    dtype, read = region.root.meta["val"].dtype, tuple(node.name for node in inputs(item))
     Builder(item).build(context.grad)
-    site.inputs = tuple(node.name for node in region.inputs)
+    site.inputs = read
     site.replacement = region.root.name
     site.flops_after = flops_after(region, match.target)
     site.probes = probes(item)

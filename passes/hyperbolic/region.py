@@ -12,7 +12,9 @@ from ..graph.effects import Effects, written_operands
 from ..graph.nodes import source_line
 from ..graph.shapes import is_row_major, same_size
 from .read.evaluate import Evaluator, operator_name
-from .read.values import ROW, Axes, Label, Value
+from .rows.algebra import Algebra
+from .rows.forms import Form
+from .read.values import ROW, ROWS, WHOLE, Axes, Label, Value, has_time, row_of
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _other_dtype(region: Region, values: Mapping[fx.Node, Value], facts: Effects
     first = region.vectors[0].meta["val"]
     for node in _tensors((*region.vectors, *region.rows)):
         value = node.meta["val"]
-        number = node is not region.root and node in values and ROW not in values[node].axes
+        number = node is not region.root and node in values and row_of(values[node].axes) is None
         condition = node is not region.root and value.dtype in (torch.bool, torch.uint8)
         wider = condition or (number and value.dtype == torch.float64)
         if value.dtype != first.dtype and not wider:
@@ -130,10 +132,13 @@ def _other_shape(region: Region, values: Mapping[fx.Node, Value]) -> str | None:
     for node in region.vectors:
         for label, size in zip(values[node].axes, node.meta["val"].shape, strict=True):
             sizes.setdefault(label, []).append(size)
+            if label in ROWS:
+                other, more = (ROW, -1) if label == WHOLE else (WHOLE, 1)
+                sizes.setdefault(other, []).append(size + more)
     for label, size in zip(full_axes(values[root].axes, root), root.meta["val"].shape, strict=True):
         known = [1] if label is None else sizes.get(label, [])
         if not known or not all(same_size(size, other) for other in known):
-            if label == ROW:
+            if label in ROWS:
                 node = region.vectors[-1]
                 return (
                     f"broadcasting runs along the row: {node.name} has {list(node.meta['val'].shape)}, "
@@ -195,11 +200,14 @@ def _gradient_stopped(region: Region, facts: Effects) -> str | None:
     return None
 
 
-def escaping(region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.Node]) -> str | None:
+def escaping(
+    region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.Node], algebra: Algebra
+) -> str | None:
     """Which intermediate is needed outside of the regions that are replaced, None where none is."""
+    stay = [form for v in region.vectors for form in _views(values[v], algebra)]
     for node in _tensors(region.rows[:-1]):
         value = values.get(node)
-        if value is not None and any(_same_but_sign(value, values[v]) for v in region.vectors):
+        if value is not None and any(_same_but_sign(value.form, form) for form in stay):
             continue  # a view of an input, or its negative, which stays
         for user in node.users:
             if user.op == "output":
@@ -209,8 +217,13 @@ def escaping(region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.N
     return None
 
 
-def _same_but_sign(left: Value, right: Value) -> bool:
-    (mine, theirs) = (dict(value.form) for value in (left, right))
+def _views(value: Value, algebra: Algebra) -> list[Form]:
+    """An input, and its time and space components."""
+    return [value.form, *algebra.parted(value.form)] if has_time(value.axes) else [value.form]
+
+
+def _same_but_sign(left: Form, right: Form) -> bool:
+    mine, theirs = dict(left), dict(right)
     return mine.keys() == theirs.keys() and all(abs(k) == abs(theirs[m]) for m, k in mine.items())
 
 

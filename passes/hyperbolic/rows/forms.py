@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Any, Literal
 
 Kind = Literal[
-    "vector", "scalar", "inner", "sum", "clamp", "abs", "tanh", "artanh", "acosh", "asinh", "log", "foreign",
-    "above", "zero", "at_zero",
+    "vector", "scalar", "inner", "sum", "clamp", "abs", "tanh", "artanh", "acosh", "asinh", "sinh", "cosh", "sigmoid",
+    "log", "foreign", "above", "zero", "at_zero", "time", "mask",
 ]  # fmt: skip
 Monomial = tuple[tuple[int, Fraction], ...]
 HALF = Fraction(1, 2)
