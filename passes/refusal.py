@@ -56,6 +56,8 @@ CODES: dict[str, Code] = {
         "the region that ends at {value!r} with its features along axis {axis} is merged instead"
     ),
     # Formulas of hyperbolic geometry.
+    # Of two points at the origin lorentz_cdist gives NaN in float64.
+    "no_kernel": Code("{target} is not used in {dtype}, where points at the origin have no distance"),
     "stored_time": Code(
         "{points} hold times that nothing in the graph ties to their space components, and {target} takes the time of a "
         "point from these: they differ off the hyperboloid, and in the gradient for what is stored",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from .rows.algebra import Algebra
-from .rows.forms import ONE, ZERO, Form, Monomial, constant, join
+from .rows.forms import OF_ROWS, ONE, ZERO, Form, Monomial, constant, join
 from .rows.matching import Match, NearMiss, Operand
 
 TARGET = "mobius_add"
@@ -53,7 +53,7 @@ class _Comparison:
         if not self.algebra.close(abs(lead_y), abs(lead_x)):
             return NearMiss(TARGET, f"the coefficient of y begins with {lead_y * scale:g}, not with 1")
         curvature = self.algebra.scale(curvature, scale * sign_y)
-        if self.algebra.kinds(curvature) & {"vector", "inner", "foreign"}:
+        if self.algebra.kinds(curvature) & OF_ROWS:
             return None
         of_x, of_y = (self.algebra.scale(f, scale * s) for f, s in ((of_x, sign_x), (of_y, sign_y)))
         sign = sign_x * sign_y

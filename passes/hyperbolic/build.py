@@ -38,6 +38,8 @@ class Builder:
         self.match, self.region = found.outcome, found.region
         self.values, self.algebra = found.values, found.algebra
         self.formula = FORMULAS[self.match.target]
+        # The curvature may be known from the map alone that made the points.
+        self.sources = (found, *found.proofs.values())
         self.axes = full_axes(self.values[self.region.root].axes, self.region.root)
         nodes = operand_nodes(self.match, self.algebra)
         self.operands = list(zip(nodes, self.match.operands, strict=True))
@@ -200,8 +202,9 @@ class Builder:
             product = self.insert(aten.mul.Tensor, (root, root), {})
         else:
             product = self._product(*form.terms[0], axes)
-        trained = grad and any(node.meta["val"].requires_grad for node in self.region.scalars)
-        if all(map(is_weight, self.region.scalars)) and not trained:
+        scalars = [node for found in self.sources for node in found.region.scalars]
+        trained = grad and any(node.meta["val"].requires_grad for node in scalars)
+        if all(map(is_weight, scalars)) and not trained:
             product.meta["fold"] = name
         return product
 
@@ -223,8 +226,8 @@ class Builder:
 
     def _holding(self, form: Form, axes: Axes) -> fx.Node | None:
         """The first row scalar of the region with this form, whose dimensions lie as the operator's do."""
-        for node in (*self.region.scalars, *self.region.constants):
-            value = self.values.get(node)
+        held = [(n, s.values.get(n)) for s in self.sources for n in (*s.region.scalars, *s.region.constants)]
+        for node, value in held:
             if value is None or not isinstance(node.meta.get("val"), torch.Tensor):
                 continue
             if number_axes(node.meta["val"]) is None or not self.algebra.equal(value.form, form):

@@ -7,7 +7,7 @@ from fractions import Fraction
 from .formulas import FORMULAS, NORM
 from .guards import NoRadius, Radius
 from .rows.algebra import Algebra
-from .rows.forms import Form
+from .rows.forms import OF_ROWS, Form
 from .rows.functions import INFINITY
 from .rows.matching import NearMiss
 
@@ -24,7 +24,7 @@ def without_zero(
 def of_rows(algebra: Algebra, index: int) -> bool:
     """Whether an atom depends on the rows."""
     kinds = algebra.kinds(Form(((((index, Fraction(1)),), 1.0),)))
-    return bool(kinds & {"vector", "inner", "foreign"})
+    return bool(kinds & OF_ROWS)
 
 
 def artanh_in(algebra: Algebra, argument: Form) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from .rows.algebra import Algebra
-from .rows.forms import HALF, ONE, Form, Monomial, TooLarge
+from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, TooLarge
 from .rows.functions import INFINITY
 from .rows.matching import Match, NearMiss, Operand
 
@@ -32,7 +32,7 @@ def match_distance(algebra: Algebra, form: Form, x: int, y: int) -> Match | Near
         return None
     rest = Form(((tuple(f for f in monomial if f != functions[0]), coefficient),))
     atom = algebra.atoms[functions[0][0]]
-    if algebra.kinds(rest) & {"vector", "inner", "foreign"}:
+    if algebra.kinds(rest) & OF_ROWS:
         return None
     return _Distances(algebra, x, y).match(atom.kind, atom.parts[0], rest)
 
@@ -79,22 +79,27 @@ class _Distances:
         }:
             return None
         c = next(self._curvatures(argument), ONE)
+        nearest: tuple[list[Monomial], NearMiss] | None = None
+        for target, expected, _ in self._expected(kind, c):
+            try:
+                left, right = (
+                    dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument))
+                )
+            except (TooLarge, ArithmeticError):
+                continue
+            apart = self._differing(left, right, c)
+            if apart and (nearest is None or len(apart) < len(nearest[0])):
+                found, wanted = (each.get(apart[0], 0.0) for each in (left, right))
+                reason = (
+                    f"the argument of {kind} is {a.describe(argument)}, expected {a.describe(expected)}, for "
+                    f"c = {a.describe(c)}: squared and multiplied out, has {found:.17g} times "
+                    f"{a.describe(Form(((apart[0], 1.0),)))}, expected {wanted:.17g}"
+                )
+                nearest = apart, NearMiss(target, reason)
+        if nearest is not None:
+            return nearest[1]
         target, expected, _ = next(self._expected(kind, c))
-        try:
-            left, right = (
-                dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument))
-            )
-        except (TooLarge, ArithmeticError):
-            return NearMiss(target, f"{kind} of {a.describe(argument)}, expected {a.describe(expected)}")
-        for monomial in self._differing(left, right, c):
-            found, wanted = left.get(monomial, 0.0), right.get(monomial, 0.0)
-            name = a.describe(Form(((monomial, 1.0),)))
-            return NearMiss(
-                target,
-                f"the argument of {kind}, squared and multiplied out, has {found:.17g} times {name}, expected "
-                f"{wanted:.17g} for c = {a.describe(c)}",
-            )
-        return None
+        return NearMiss(target, f"{kind} of {a.describe(argument)}, expected {a.describe(expected)}")
 
     @staticmethod
     def _miss(reason: str) -> NearMiss:
@@ -114,7 +119,7 @@ class _Distances:
             if coefficient < 0 and (self.algebra.single(self.xy), Fraction(1)) in monomial and len(form) == 2:
                 others = tuple(f for f in monomial if f[0] != self.algebra.single(self.xy))
                 c = Form(((others, -coefficient),))
-                if not self.algebra.kinds(c) & {"vector", "inner", "foreign", "time"}:
+                if not self.algebra.kinds(c) & OF_ROWS:
                     found.append(c)
         for part in self._sums(form):
             plain = next((k for m, k in part if not m), 0.0)
@@ -127,7 +132,7 @@ class _Distances:
                         continue
                     others = tuple(f for f in monomial if f != (index, Fraction(1)))
                     c = Form(((others, abs(factor * coefficient / plain)),))
-                    if self.algebra.kinds(c) & {"vector", "inner", "foreign"}:
+                    if self.algebra.kinds(c) & OF_ROWS:
                         continue
                     if not any(self.algebra.equal(c, other) for other in found):
                         found.append(c)

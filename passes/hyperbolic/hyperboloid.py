@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from .clamps import of_rows
 from .profiles import Profiles
 from .rays import gap_curvature, over_gap
 from .rows.algebra import Algebra
-from .rows.forms import HALF, ONE, Form
+from .rows.forms import HALF, OF_ROWS, ONE, Form
 from .rows.functions import quotient
 from .rows.matching import Match, NearMiss, Operand
 
@@ -149,4 +148,4 @@ class _Whole:
         return index == own or (inside is not False and inside == own)
 
     def _of_rows(self, form: Form) -> bool:
-        return any(of_rows(self.algebra, i) or self.algebra.atoms[i].kind == "time" for m, _ in form for i, _ in m)
+        return bool(self.algebra.kinds(form) & OF_ROWS)

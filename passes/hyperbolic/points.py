@@ -13,7 +13,7 @@ from .formulas import FORMULAS
 from .read.evaluate import operator_name
 from .read.values import has_time
 from .rows.algebra import Algebra
-from .rows.forms import Form
+from .rows.forms import OF_ROWS, Form
 from .rows.matching import Match
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def supposed(algebra: Algebra, forms: Iterable[Form]) -> Iterator[Form]:
             if atom.kind not in ("acosh", "sum"):
                 continue
             for c in _beside(algebra, atom.parts[0], atom.kind == "acosh"):
-                known = not algebra.kinds(c) & {"vector", "inner", "foreign", "time"}
+                known = not algebra.kinds(c) & OF_ROWS
                 if known and not any(algebra.equal(c, other) for other in found):
                     found.append(c)
                     yield c

@@ -9,7 +9,7 @@ from .formulas import FORMULAS
 from .guards import NoRadius, Radius, RadiusReader
 from .rows.algebra import Algebra
 from .rows.forms import ONE, Form, constant, join
-from .rows.functions import INFINITY, quotient
+from .rows.functions import BY_ARCOSH, INFINITY, quotient
 from .rows.matching import Match, NearMiss, Operand
 from .stretches import scalar_mul
 
@@ -67,7 +67,8 @@ class Profiles:
             inside = self.read(argument, f"the argument of {kind}")
         except NoRadius as error:
             return NearMiss(target, str(error))
-        return self._radial(kind, inside, outside, limit, sign, at_zero)
+        blind = BY_ARCOSH in algebra.atoms[index].parts
+        return self._radial(kind, inside, outside, limit, sign, at_zero, blind)
 
     def read(self, form: Form, where: str) -> Radius:
         try:
@@ -95,7 +96,14 @@ class Profiles:
         return found[0]
 
     def _radial(
-        self, kind: str, inside: Radius, outside: Radius, limit: float, sign: float, at_zero: Form | None
+        self,
+        kind: str,
+        inside: Radius,
+        outside: Radius,
+        limit: float,
+        sign: float,
+        at_zero: Form | None,
+        blind: bool = False,
     ) -> Match | NearMiss:
         """Of two scales, that of the denominator is the curvature's root: `tanh(a n) / (b n) x` is that of `(a / b) x`.
 
@@ -132,22 +140,34 @@ class Profiles:
         if limit != INFINITY:
             guards[LIMITS[kind]] = limit
         curvature = algebra.power(scale, 2)
-        if kind in HYPERBOLOID and isinstance(held := self._held(target, guards, curvature), NearMiss):
-            return held
-        elif kind in HYPERBOLOID:
+        if kind in HYPERBOLOID:
+            held = self._held(target, guards, curvature, blind)
+            if isinstance(held, NearMiss):
+                return held
             guards = held
         return Match(target, (Operand(self.vector, factor),), curvature, guards, multiple=multiple)
 
-    def _held(self, target: str, guards: dict[str, float | bool], c: Form) -> dict[str, float | bool] | NearMiss:
+    def _held(
+        self, target: str, guards: dict[str, float | bool], c: Form, blind: bool
+    ) -> dict[str, float | bool] | NearMiss:
         """The guards as the maps of the hyperboloid take them, whose norms are clamped alike wherever they stand."""
+        eps = self.algebra.eps
+        if blind:  # arcosh gives nothing but rounding there
+            guards = {
+                name: value
+                for name, value in guards.items()
+                if "min" not in name or value > 1e-3 * eps**0.5
+            }
+            if not any("min" in name or "offset" in name for name in guards):
+                guards.pop("separate", None)
         if guards.pop("separate", False):
             names = [name for name in guards if name.startswith("argument_")] or ["min_norm"]
             low = guards.get(names[0], guards.get(names[0].removeprefix("argument_"), 0.0))
             return NearMiss(target, f"one of two norms alone is guarded, by {names[0]} = {low:g}")
         guards.pop("nan_at_zero", None)
         for name in ("min_scaled", "min_norm"):
-            # Both profiles are 1 + u^2 / 6 near 0: a clamp of all norms at e changes them by e^2 at most.
-            if name in guards and 12 * guards[name] ** 2 <= self.algebra.eps / 16:
+            # Both profiles are 1 + u^2 / 6 or 1 - u^2 / 6 near 0.
+            if name in guards and guards[name] ** 2 / 6 <= eps / 4:
                 del guards[name]
         if "min_scaled" in guards and c.number is not None and "min_norm" not in guards:
             guards["min_norm"] = guards.pop("min_scaled") / c.number**0.5

@@ -23,9 +23,9 @@ LARGEST_CONE = 500
 
 
 def operator_name(node: fx.Node) -> str:
-    """`mul` of `aten.mul.Tensor` and of `aten.mul_.Tensor`; empty for what is no ATen operator, nor a part of one's."""
+    """`mul` of `aten.mul.Tensor` and of `aten.mul_.Tensor`; empty for what is no ATen operator."""
     if not is_operator(node):
-        return "getitem" if node.op == "call_function" and node.target is operator.getitem else ""
+        return ""
     namespace, _, name = node.target._schema.name.partition("::")  # type: ignore[union-attr]
     return name.rstrip("_") if namespace == "aten" else ""
 
@@ -128,13 +128,14 @@ class Evaluator:
     def _evaluate(self, node: fx.Node) -> Value:
         if node in self.values:
             return self.values[node]
-        handler = HANDLERS.get(operator_name(node))
+        is_part = node.op == "call_function" and node.target is operator.getitem
+        handler = HANDLERS.get("getitem" if is_part else operator_name(node))
         try:
             if handler is None or self._depth > DEEPEST:
                 raise NotRowwise(f"{node.target} is not part of the row algebra")
             self._depth += 1
             try:
-                result = handler(self, node, named_arguments(node) if is_operator(node) else {})
+                result = handler(self, node, {} if is_part else named_arguments(node))
             finally:
                 self._depth -= 1
         except (NotRowwise, TooLarge, ValueError, ZeroDivisionError, OverflowError) as error:

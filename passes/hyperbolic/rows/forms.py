@@ -12,6 +12,8 @@ Kind = Literal[
     "log", "foreign", "above", "zero", "at_zero", "time", "mask",
 ]  # fmt: skip
 Monomial = tuple[tuple[int, Fraction], ...]
+# The kinds of what differs from row to row, and is no number that is given with it.
+OF_ROWS = frozenset({"vector", "inner", "foreign", "time"})
 HALF = Fraction(1, 2)
 MOST_TERMS = 64
 

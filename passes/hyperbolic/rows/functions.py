@@ -7,9 +7,10 @@ from fractions import Fraction
 from typing import Literal
 
 from .algebra import Algebra
-from .forms import ONE, Form, constant, join
+from .forms import OF_ROWS, ONE, Form, constant, join
 
 INFINITY = math.inf
+BY_ARCOSH = "by arcosh"
 
 
 def absolute(algebra: Algebra, form: Form) -> Form:
@@ -64,7 +65,7 @@ def _sinh(algebra: Algebra, form: Form) -> Form | None:
     if len(form) != 1 or not any(exponent == Fraction(1, 2) for _, exponent in form.terms[0][0]):
         return None
     rest = algebra.add(algebra.power(form, 2), ONE, alpha=-1.0)
-    if len(rest) != 1 or not algebra.nonnegative(rest):
+    if len(rest) != 1 or rest.terms[0][1] < 0 or rest.number is not None:
         return None
     return algebra.power(rest, Fraction(1, 2))
 
@@ -104,7 +105,9 @@ def acosh(algebra: Algebra, form: Form) -> Form:
         if high == INFINITY and (bound <= 1 + 0.01 * algebra.eps or _sinh(algebra, inside) is not None):
             form, low = inside, max(bound, 1.0) if bound > 1 + 0.01 * algebra.eps else 1.0
     if (of_sinh := _sinh(algebra, form)) is not None:
-        return asinh(algebra, clamp(algebra, of_sinh, math.sqrt(low * low - 1)))
+        # One of its own, since it knows nothing of arguments below the root of the rounding of 1.
+        inside = clamp(algebra, of_sinh, math.sqrt(low * low - 1))
+        return algebra.atom("asinh", inside, BY_ARCOSH, nonnegative=True)
     return algebra.atom("acosh", form, nonnegative=True)
 
 
@@ -213,7 +216,7 @@ def above(algebra: Algebra, left: Form, right: Form) -> Form:
     """`left > right`, as a condition: 1 or 0 where the signs decide, and at equality nothing depends on it."""
     for sign, number in ((1.0, 1.0), (-1.0, 0.0)):
         difference = algebra.scale(algebra.add(left, right, alpha=-1.0), sign)
-        if not (algebra.kinds(difference) & {"vector", "inner", "foreign"}) and algebra.nonnegative(
+        if not (algebra.kinds(difference) & OF_ROWS) and algebra.nonnegative(
             difference
         ):
             return constant(number)
