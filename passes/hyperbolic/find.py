@@ -82,7 +82,11 @@ def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
     alike = [label if label in ROWS else None for label in held] == [
         label if label in ROWS else None for label in axes
     ]
-    return held if alike else axes
+    # What the rows have by their shape alone says nothing of the views of them that make pairs.
+    natural = all(
+        label in (None, len(held) - dim) for dim, label in enumerate(held) if label not in ROWS
+    )
+    return held if alike and not natural else axes
 
 
 def _found(

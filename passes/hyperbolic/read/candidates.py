@@ -10,9 +10,11 @@ import torch
 from torch import fx
 
 from ...graph.arguments import named_arguments
+from ...graph.parts import interval
 from ...graph.shapes import same_size
 from .evaluate import SPLITS, operator_name
-from .parts import interval, is_space, is_time
+from .operators import CONSTANTS
+from .parts import is_space, is_time
 from .reductions import dimensions, equation
 from .values import WHOLE, Axes, NotRowwise, number_axes, vector_axes
 
@@ -95,6 +97,8 @@ def _taken_apart(graph: fx.Graph) -> Iterator[_Operand]:
     for node in graph.nodes:
         part = interval(node) if isinstance(node.meta.get("val"), torch.Tensor) else None
         if part is None or not is_space(part) or not part[0].meta["val"].is_floating_point():
+            continue
+        if operator_name(part[0]) in CONSTANTS:
             continue
         users = [u for user in part[0].users for u in (user.users if operator_name(user) in SPLITS else (user,))]
         if any(other and is_time(other) for other in map(interval, users)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from ...graph.arguments import is_operator, named_arguments
+from ...graph.parts import Part, interval
 from ...graph.shapes import same_size, same_sizes
 from ..rows.forms import ONE, Form
 from .values import ROW, WHOLE, Axes, Label, NotRowwise, Value, combine, tensor
@@ -16,67 +16,23 @@ if TYPE_CHECKING:
     from .evaluate import Evaluator
 
 
-def interval(node: fx.Node) -> tuple[fx.Node, int, int, int, bool] | None:
-    """What a node takes a part of: operand, dimension, first and last entry of that, and whether it keeps the dimension.
-
-    None for a node that takes no part, or one whose bounds are not known.
-    """
-    if node.op == "call_function" and not is_operator(node):
-        return _of_split(node)
-    if not is_operator(node):
-        return None
-    name = node.target._schema.name  # type: ignore[union-attr]
-    given = named_arguments(node)
-    source = given.get("self")
-    if name not in ("aten::slice", "aten::narrow", "aten::select") or not isinstance(source, fx.Node):
-        return None
-    dim = given["dim"] % tensor(source).ndim
-    size = tensor(source).shape[dim]
-    first = given["start" if name != "aten::select" else "index"] or 0
-    if name == "aten::slice":
-        last, step = given["end"], given["step"]
-        if step != 1 or (last is not None and not isinstance(last, int)):
-            return None
-    elif name == "aten::narrow":
-        last = first + given["length"]
-    else:
-        last = first + 1
-    if not isinstance(size, int) or not isinstance(first, int):
-        return None
-    first = first + size if first < 0 else min(first, size)
-    last = size if last is None else (last + size if last < 0 else min(last, size))
-    return source, dim, first, last, name != "aten::select"
-
-
-def _of_split(node: fx.Node) -> tuple[fx.Node, int, int, int, bool] | None:
-    """A part of `split([1, dim])`."""
-    if getattr(node.target, "__name__", "") != "getitem" or not isinstance(node.args[0], fx.Node):
-        return None
-    split, index = node.args[0], node.args[1]
-    if not is_operator(split) or not isinstance(index, int):
-        return None
-    if split.target._schema.name not in ("aten::split_with_sizes", "aten::split"):  # type: ignore[union-attr]
-        return None
-    given = named_arguments(split)
-    sizes, source = given.get("split_sizes", given.get("split_size")), given["self"]
-    if not isinstance(sizes, list | tuple) or not all(isinstance(size, int) for size in sizes):
-        return None
-    index = index % len(sizes)
-    first = sum(sizes[:index])
-    return source, given["dim"] % tensor(source).ndim, first, first + sizes[index], True
-
-
-def is_time(part: tuple[fx.Node, int, int, int, bool]) -> bool:
+def is_time(part: Part) -> bool:
     """Whether a part is the first entry of rows along the last dimension."""
     source, dim, first, last, _ = part
-    return dim == tensor(source).ndim - 1 and (first, last) == (0, 1) and tensor(source).shape[dim] > 2
+    return dim == tensor(source).ndim - 1 and first == 0 and same_size(last, 1) and _is_long(source)
 
 
-def is_space(part: tuple[fx.Node, int, int, int, bool]) -> bool:
+def is_space(part: Part) -> bool:
     """Whether a part is all but the first entry of rows along the last dimension, two of them at least."""
     source, dim, first, last, _ = part
     size = tensor(source).shape[dim]
-    return dim == tensor(source).ndim - 1 and (first, last) == (1, size) and size > 2
+    return dim == tensor(source).ndim - 1 and first == 1 and same_size(last, size) and _is_long(source)
+
+
+def _is_long(node: fx.Node) -> bool:
+    """Whether rows have two space components at least: one alone would broadcast."""
+    size = tensor(node).shape[-1]
+    return not isinstance(size, int) or size > 2
 
 
 def _full(value: Value, node: fx.Node) -> list[Label]:
@@ -138,8 +94,7 @@ def _cat(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
 
 
 def _rest(node: fx.Node) -> bool:
-    size = tensor(node).shape[-1]
-    return isinstance(size, int) and size > 1
+    return not same_size(tensor(node).shape[-1], 1)
 
 
 def _number(evaluator: Evaluator, node: fx.Node) -> Value:

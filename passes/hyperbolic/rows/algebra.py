@@ -100,6 +100,8 @@ class Algebra:
         held = [index for index, exponent in monomial if exponent > 0]
         if self._time in held or self._mask in held:
             others = any(self.atoms[i].kind == "vector" and i != self._time for i in held)
+            if self._mask in held and any(self.atoms[i].kind == "time" for i in held):
+                raise ValueError("a stored time is multiplied by zero, which is none where it is not finite")
             if self._time in held and (others or self._mask in held):
                 return []
             if self._mask in held:
