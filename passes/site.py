@@ -26,6 +26,7 @@ class Site:
     `inputs`, `output` and `replacement` name nodes: the region computes `output` from `inputs` in the graph
     before the pass, and `replacement` from the same `inputs` after it. `verify` runs both on `probes`;
     `also` names further values that the rewrite made anew under the names that they had; they are checked as well.
+    `keeps_nan` is False where a NaN may reach less than before, as with two maps that undo each other.
     `original_error`, `max_error` (of the rewritten region) and `bound` are differences from float64, relative to the
     largest magnitude of the whole tensor, or of each row.
     """
@@ -46,6 +47,7 @@ class Site:
     max_error: float | None = None
     bound: float | None = None
     error_norm: Literal["tensor", "row"] = "tensor"
+    keeps_nan: bool = True
 
     inputs: tuple[str, ...] = ()
     output: str = ""

@@ -60,12 +60,7 @@ class Builder:
         """Turn the root into the last of the new nodes, so that its name stays: another formula may read it."""
         root, match = self.region.root, self.match
         vectors = [self._vector(index) for index in range(len(self.operands))]
-        scalars = [self._scalar(match.curvature, grad, "curvature")]
-        scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
-        target = getattr(torch.ops.stone, match.target).default
-        steps: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
-            (target, (*vectors, *scalars), dict(match.guards))
-        ]
+        steps = self._called(vectors, grad)
         for step, args in self._reshaped():
             dense = {"memory_format": torch.contiguous_format} if step is aten.clone.default else {}
             steps.append((step, (None, *args), dense))
@@ -86,6 +81,40 @@ class Builder:
                 result = fake.new_empty(fake.shape).requires_grad_(fake.requires_grad)
             root.target, root.args, root.kwargs = step, given, kwargs
             root.meta["val"] = result
+
+    def _called(self, vectors: list[fx.Node], grad: bool) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+        """The call of the operator; of what a rule left, calls of torch's."""
+        match = self.match
+        if match.target == "identity":
+            return [(aten.clone.default, (*vectors,), {"memory_format": torch.contiguous_format})]
+        if match.target == "norm":
+            norm = (aten.linalg_vector_norm.default, (*vectors, 2, [-1]), {})
+            limit = match.guards.get("max_norm")
+            return [norm] if limit is None else [norm, (aten.clamp_max.default, (None, limit), {})]
+        if match.target == "radial_cap":
+            return self._capped(*vectors, grad)
+        scalars = [self._scalar(match.curvature, grad, "curvature")]
+        scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
+        target = getattr(torch.ops.stone, match.target).default
+        return [(target, (*vectors, *scalars), dict(match.guards))]
+
+    def _capped(self, row: fx.Node, grad: bool) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+        """`min(1, R / n) x`, spelled so that a NaN reaches the whole row."""
+        largest, c = float(self.match.guards["largest"]), self.match.curvature
+        if c.number is not None:
+            length = self.insert(aten.full.default, ([], largest * c.number**-0.5), self._like(row))
+        else:
+            root = self.insert(aten.rsqrt.default, (self._scalar(c, grad, "curvature"),), {})
+            length = self.insert(aten.mul.Tensor, (root, largest), {})
+        norm = self.insert(aten.linalg_vector_norm.default, (row, 2, [-1], True), {})
+        # No quotient by a norm of 0, whose gradient would be none.
+        factor = self.insert(aten.div.Tensor, (length, self.insert(aten.maximum.default, (norm, length), {})), {})
+        return [(aten.mul.Tensor, (row, factor), {})]
+
+    @staticmethod
+    def _like(row: fx.Node) -> dict[str, Any]:
+        value = row.meta["val"]
+        return {"dtype": value.dtype, "device": value.device}
 
     def insert(self, target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> fx.Node:
         """Add a call before the root, with its fake value."""

@@ -18,6 +18,7 @@ from .region import Region, region_of
 from .rows.algebra import Algebra
 from .rows.forms import ONE, Form, TooLarge
 from .rows.matching import Match, NearMiss
+from .steps import STEPS
 
 PAIRED = {"poincare_dist": "poincare_cdist", "klein_dist": "klein_cdist", "lorentz_dist": "lorentz_cdist"}
 
@@ -43,8 +44,10 @@ class Found:
     supposed: tuple[fx.Node, ...] = ()
 
 
-def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> list[Found]:
-    """Every formula and look-alike of a graph, in order; no two formulas have the same root.
+def find(
+    graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra
+) -> tuple[list[Found], list[Found]]:
+    """Every formula and look-alike of a graph, in order, and every step of a longer one; no two have the same root.
 
     Args:
         graph: a functional ATen graph with fake values.
@@ -53,10 +56,13 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> lis
     """
     maps: dict[fx.Node, Found] = {}
     misses: dict[fx.Node, Found] = {}
+    steps_to: dict[fx.Node, Found] = {}
     for alternatives in candidates(graph):
         for nearest in alternatives:
             vectors = {node: _axes(node, axes, maps) for node, axes in nearest.items()}
-            found = _settled(_found(algebra, vectors, order, maps))
+            every = _found(algebra, vectors, order, maps)
+            steps_to |= {item.region.root: item for item in every if item.outcome.target in STEPS.values()}
+            found = _settled([item for item in every if item.outcome.target not in STEPS.values()])
             maps |= {item.region.root: item for item in found if isinstance(item.outcome, Match)}
             near = [item for item in found if isinstance(item.outcome, NearMiss)]
             misses = {item.region.root: item for item in near} | misses
@@ -68,12 +74,13 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> lis
     lone = [
         item
         for root, item in misses.items()
-        if root not in covered and not _leads_on(root, maps, misses) and not _beside(item, maps)
+        if root not in covered and not _leads_on(root, maps | steps_to, misses) and not _beside(item, maps)
     ]
     # A multiple of a distance inside of a look-alike is a step of it.
     steps = {node for item in lone for node in item.region.rows}
     kept = [item for root, item in maps.items() if root not in steps or is_exact(item.outcome)]  # type: ignore[arg-type]
-    return sorted([*kept, *lone], key=lambda item: order[item.region.root])
+    in_order = sorted([*kept, *lone], key=lambda item: order[item.region.root])
+    return in_order, [item for root, item in steps_to.items() if root not in maps]
 
 
 def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
@@ -96,14 +103,16 @@ def _found(
     stored = [node for node, axes in vectors.items() if has_time(axes)]
     proofs = {node: proof for node in stored if (proof := map_behind(node, maps)) is not None}
     known = {node: proof.outcome.curvature for node, proof in proofs.items()}  # type: ignore[union-attr]
-    evaluator = Evaluator(algebra, vectors, order, maps, known)
+    # A conformal factor is a part of the maps at its point.
+    ends = [root for root, item in maps.items() if item.outcome.target != "conformal_factor"]
+    evaluator = Evaluator(algebra, vectors, order, ends, known)
     found = [replace(item, proofs=proofs) for item in _search(evaluator, vectors)]
     open_ones = tuple(node for node in stored if node not in proofs)
     if not open_ones:
         return found
     roots = {item.region.root for item in found if isinstance(item.outcome, Match)}
     for c in supposed(algebra, [value.form for value in evaluator.values.values()]):
-        evaluator = Evaluator(algebra, vectors, order, maps, {**dict.fromkeys(open_ones, c), **known})
+        evaluator = Evaluator(algebra, vectors, order, ends, {**dict.fromkeys(open_ones, c), **known})
         for item in _search(evaluator, vectors):
             if isinstance(item.outcome, Match) and item.region.root not in roots:
                 found = [other for other in found if other.region.root is not item.region.root]
@@ -146,6 +155,8 @@ def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
 
 def _is_row(value: Value, outcome: Match) -> bool:
     """Whether a row is the whole one that the operator gives, and not its space components alone."""
+    if outcome.target in STEPS.values():
+        return False
     return row_of(value.axes) is not None and FORMULAS[outcome.target].time_out == has_time(value.axes)
 
 
@@ -193,6 +204,8 @@ def _placed(
     if stored and not formula.time_in:  # its space components are rows of their own
         return None
     if not _is_constant(outcome.multiple, evaluator.algebra):
+        if outcome.target in STEPS:
+            return replace(outcome, target=STEPS[outcome.target])
         return None
     if gives == "row" or len(outcome.operands) < 2:
         return outcome
@@ -213,6 +226,8 @@ def _is_constant(multiple: Form, algebra: Algebra) -> bool:
 
 def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) -> Match | NearMiss:
     """A distance whose points have a dimension each of their own is one of all pairs."""
+    if len(outcome.operands) < 2:
+        return outcome
     axes = [values[node].axes for node in operand_nodes(outcome, algebra)]
     labels = [{label for label in each if label is not None and label not in ROWS} for each in axes]
     if labels[0] - labels[1] and labels[1] - labels[0] and outcome.target in PAIRED:

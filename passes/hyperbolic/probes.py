@@ -62,8 +62,8 @@ def inputs(found: Found) -> dict[fx.Node, Maker]:
             makers |= inputs(found.proofs[node])
             continue
         axes = found.values[node].axes
-        norms = _norms(match, kinds[node], node.meta["val"].dtype)
-        makers[node] = _rows(node, row_of(axes) or 0, norms, reach / factors[node], has_time(axes))
+        norms = _norms(match, kinds.get(node, "point"), node.meta["val"].dtype)
+        makers[node] = _rows(node, row_of(axes) or 0, norms, reach / factors.get(node, 1.0), has_time(axes))
     for node in region.scalars:
         makers.setdefault(node, _scalar(node, _sign(found.algebra, match.curvature, node)))
     for node in region.others:
@@ -86,6 +86,9 @@ def _norms(match: Match, kind: str, dtype: torch.dtype) -> tuple[float, ...]:
     norms = HALF_POINT if kind == "point" and dtype.itemsize == 2 else norms
     # An unguarded spelling gives 0 / 0 at zero, and so may the operator; there is nothing to measure.
     quotient = match.target in ("mobius_matvec", "mobius_scalar_mul") and "min_norm" not in match.guards
+    # Where M x is zero, libraries choose zero, whatever x is; a product of an x that is NaN never is.
+    if match.target == "mobius_matvec" and kind == "any":
+        return tuple(norm for norm in norms if norm)
     quotient = quotient or (match.target in ("lorentz_expmap0", "lorentz_logmap0"))
     unsure = match.guards.get("nan_at_zero") or match.guards.get("separate") or quotient
     return tuple(norm for norm in norms if norm or not unsure)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from .clamps import artanh_in, limited, of_rows, same_guards, stretched, without_zero
 from .formulas import FORMULAS
 from .guards import NoRadius, Radius, RadiusReader
 from .rows.algebra import Algebra
-from .rows.forms import ONE, Form, constant, join
+from .rows.forms import OF_ROWS, ONE, Form, constant, join
 from .rows.functions import BY_ARCOSH, INFINITY, quotient
 from .rows.matching import Match, NearMiss, Operand
 from .stretches import scalar_mul
@@ -52,6 +53,11 @@ class Profiles:
             )
         if exponent != 1:
             return NearMiss(target, f"{kind} is raised to the power {float(exponent):g}")
+        extra = ONE
+        if len(form) > 1:  # a sum of numbers of each row, multiplied out
+            form, extra = algebra.content(form, keep_sign=False)
+            if algebra.kinds(extra) & OF_ROWS:
+                return None
         ((monomial, coefficient),) = form.terms
         monomial, at_zero = without_zero(algebra, monomial)
         divisor = ((self.vector, Fraction(-1)), (index, Fraction(-1)))
@@ -61,14 +67,16 @@ class Profiles:
             argument, limit = limited(algebra, kind, algebra.atoms[index].parts[0])
             outside = self.read(algebra.power(rest, -1), "the denominator")
             if kind == "tanh" and (inner := artanh_in(algebra, argument)) is not None:
-                return scalar_mul(
-                    algebra, self.vector, inner, argument, limit, outside, sign
-                )
-            inside = self.read(argument, f"the argument of {kind}")
+                found_map = scalar_mul(algebra, self.vector, inner, argument, limit, outside, sign)
+            else:
+                inside = self.read(argument, f"the argument of {kind}")
+                blind = BY_ARCOSH in algebra.atoms[index].parts
+                found_map = self._radial(kind, inside, outside, limit, sign, at_zero, blind)
         except NoRadius as error:
             return NearMiss(target, str(error))
-        blind = BY_ARCOSH in algebra.atoms[index].parts
-        return self._radial(kind, inside, outside, limit, sign, at_zero, blind)
+        if isinstance(found_map, NearMiss) or extra == ONE:
+            return found_map
+        return replace(found_map, multiple=algebra.multiply(found_map.multiple, extra))
 
     def read(self, form: Form, where: str) -> Radius:
         try:
@@ -91,7 +99,7 @@ class Profiles:
             if len(functions) != 1:
                 return None
             found += functions
-        if len(found) > 1 and any(algebra.atoms[i].kind != "log" for i, _ in found):
+        if len(found) > 1 and found[0] != found[1] and any(algebra.atoms[i].kind != "log" for i, _ in found):
             return None
         return found[0]
 

@@ -18,9 +18,12 @@ from .probes import bound, inputs, probes
 from .region import escaping, obstacle
 from .rows.algebra import Algebra
 from .rows.matching import Match
+from .rules import RULES
 from .simplify import simplify
 from ..refusal import Refusal
 
+# What a rule leaves that is no operator of ours.
+OWN = ("identity", "norm", "radial_cap")
 # Constants written in float32 agree to 1e-7 and no better. Where a graph computes in float64 they must agree to what a
 # few products of Python's floats are rounded by.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-7, 32 * 2.0**-52
@@ -35,13 +38,14 @@ class Hyperbolic:
     """
 
     name = "hyperbolic"
-    targets = tuple(FORMULAS)
+    targets = tuple(dict.fromkeys((*(n for n in FORMULAS if n not in OWN), *(r.target for r in RULES if r.target))))
 
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Rewrite the graph in place and report every formula and every look-alike."""
         graph = module.graph
         facts = effects(graph)
-        found = simplify(find(graph, facts.position, _algebra(graph)))
+        found, steps = find(graph, facts.position, _algebra(graph))
+        found = simplify(found, steps, context.numerics == "fast")
         reasons = {item.region.root: _refusal(item, facts, context) for item in found}
         accepted = _closed(found, reasons)
         sites = []
@@ -80,7 +84,7 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
         Builder(item).check()
     except NoOperand as error:
         return str(error)
-    denied = context.denied.get(f"{item.outcome.target}:{item.region.root.name}")
+    denied = context.denied.get(f"{item.outcome.name}:{item.region.root.name}")
     return denied or price(item, context.inner, context.grad).refusal
 
 
@@ -104,7 +108,7 @@ def _site(item: Found, reason: str | None) -> Site:
     is_map = isinstance(item.outcome, Match)
     return Site(
         pass_name=Hyperbolic.name,
-        target=item.outcome.target,
+        target=item.outcome.name,
         status="rewritten" if reason is None else ("refused" if is_map else "near miss"),
         reason=reason or "",
         module_path=module_path(root),
@@ -126,6 +130,7 @@ def _rewrite(item: Found, site: Site, context: Context) -> None:
     site.replacement = region.root.name
     site.flops_after = flops_after(region, match.target)
     site.probes = probes(item)
+    site.keeps_nan = match.target != "identity"
     site.bound = bound(match, dtype)
     site.error_norm = "row" if FORMULAS[match.target].gives == "row" else "tensor"
 

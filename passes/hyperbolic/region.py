@@ -38,13 +38,13 @@ class Region:
     constants: tuple[fx.Node, ...]
 
     def joined(self, inner: Region) -> Region:
-        """This region and the one that computes its only row vector."""
+        """This region and one that computes a row vector of it."""
         rows = dict.fromkeys((*inner.rows, *self.rows))
         constants = dict.fromkeys((*inner.constants, *self.constants))
         scalars = dict.fromkeys((*inner.scalars, *self.scalars))
         return Region(
             root=self.root,
-            vectors=inner.vectors,
+            vectors=tuple(dict.fromkeys(v for v in (*inner.vectors, *self.vectors) if v is not inner.root)),
             scalars=tuple(scalars),
             others=tuple(dict.fromkeys((*inner.others, *self.others))),
             rows=tuple(rows),

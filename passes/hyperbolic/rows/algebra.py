@@ -145,7 +145,7 @@ class Algebra:
         root = exponent.denominator != 1
         if root and (bounded := self._root_of_clamp(form, exponent)) is not None:
             return bounded
-        content, primitive = self._content(form, keep_sign=root)
+        content, primitive = self.content(form, keep_sign=root)
         (monomial, coefficient) = content.terms[0]
         factors = []
         for index, power in monomial:
@@ -176,7 +176,7 @@ class Algebra:
         low, high = low ** float(exponent), high ** float(exponent)
         return self.atom("clamp", self.power(inside, exponent), low, high, nonnegative=True)
 
-    def _content(self, form: Form, keep_sign: bool) -> tuple[Form, Form]:
+    def content(self, form: Form, keep_sign: bool) -> tuple[Form, Form]:
         """Split a form into a monomial and a rest whose leading coefficient is 1 (or -1, if kept).
 
         Under a root a factor may be split off only where it is known to be >= 0, or where it is all there is.
