@@ -87,8 +87,8 @@ def _norms(match: Match, kind: str, dtype: torch.dtype) -> tuple[float, ...]:
     # An unguarded spelling gives 0 / 0 at zero, and so may the operator; there is nothing to measure.
     quotient = match.target in ("mobius_matvec", "mobius_scalar_mul") and "min_norm" not in match.guards
     # Where M x is zero, libraries choose zero, whatever x is; a product of an x that is NaN never is.
-    if match.target == "mobius_matvec" and kind == "any":
-        return tuple(norm for norm in norms if norm)
+    if match.target == "mobius_matvec":
+        return tuple(norm or 1e-3 for norm in norms)
     quotient = quotient or (match.target in ("lorentz_expmap0", "lorentz_logmap0"))
     unsure = match.guards.get("nan_at_zero") or match.guards.get("separate") or quotient
     return tuple(norm for norm in norms if norm or not unsure)
