@@ -52,7 +52,8 @@ def assemble(graph: fx.Graph, facts: Effects) -> bool:
     ['aten.cat.default']
     """
     written = [node for node in graph.nodes if packet(node) in FRESH and storage(node) in facts.writers]
-    return any([_assembled(node, facts) for node in written])
+    changed = [node for node in written if _assembled(node, facts)]
+    return bool(changed)
 
 
 def _assembled(base: fx.Node, facts: Effects) -> bool:
@@ -141,7 +142,7 @@ def _can_write(base: fx.Node, view: fx.Node, writer: fx.Node, facts: Effects) ->
 
 def _written(anchor: fx.Node, base: fx.Node, writer: fx.Node, part: Part) -> fx.Node:
     """The value that a part was given, with the part's shape."""
-    _, dim, first, last, keeps = part
+    _, dim, _, _, keeps = part
     kind, view = packet(writer), writer.args[0]
     shape = val(view).shape  # type: ignore[arg-type]
     if kind is aten.copy_:
@@ -154,7 +155,13 @@ def _written(anchor: fx.Node, base: fx.Node, writer: fx.Node, part: Part) -> fx.
         if kind is aten.fill_:
             fill = writer.args[1]
             if isinstance(fill, fx.Node):
-                piece = _insert(anchor, (aten.expand_as.default, (_insert(anchor, (aten.to.dtype, (fill, val(base).dtype))), held)))
+                piece = _insert(
+                    anchor,
+                    (
+                        aten.expand_as.default,
+                        (_insert(anchor, (aten.to.dtype, (fill, val(base).dtype))), held),
+                    ),
+                )
             else:
                 piece = _insert(anchor, (aten.full_like.default, (held, fill)))
         else:

@@ -15,10 +15,10 @@ Part = tuple[fx.Node, int, int, Any, bool]
 
 
 def interval(node: fx.Node) -> Part | None:
-    """What a node takes a part of: operand, dimension, first entry, the one behind the last, and whether it keeps the dimension.
+    """What a node takes a part of: operand, dimension, bounds, and whether the dimension is kept.
 
-    The first entry is a number; the one behind the last may be the size of the operand, where that varies. None for a node
-    that takes no part, or one whose bounds are not known.
+    The first entry is a number; the one behind the last may be the size of the operand, where that varies. None for a
+    node that takes no part, or one whose bounds are not known.
     """
     if node.op == "call_function" and not is_operator(node):
         return _of_split(node)

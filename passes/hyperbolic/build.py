@@ -82,7 +82,9 @@ class Builder:
             root.target, root.args, root.kwargs = step, given, kwargs
             root.meta["val"] = result
 
-    def _called(self, vectors: list[fx.Node], grad: bool) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+    def _called(
+        self, vectors: list[fx.Node], grad: bool
+    ) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
         """The call of the operator; of what a rule left, calls of torch's."""
         match = self.match
         if match.target == "identity":
@@ -108,7 +110,9 @@ class Builder:
             length = self.insert(aten.mul.Tensor, (root, largest), {})
         norm = self.insert(aten.linalg_vector_norm.default, (row, 2, [-1], True), {})
         # No quotient by a norm of 0, whose gradient would be none.
-        factor = self.insert(aten.div.Tensor, (length, self.insert(aten.maximum.default, (norm, length), {})), {})
+        factor = self.insert(
+            aten.div.Tensor, (length, self.insert(aten.maximum.default, (norm, length), {})), {}
+        )
         return [(aten.mul.Tensor, (row, factor), {})]
 
     @staticmethod

@@ -72,7 +72,9 @@ def one_clamp(algebra: Algebra, target: str, *radii: Radius) -> dict[str, float 
             name = sorted(rest)[0]
             slots = ", ".join(FORMULAS[target].slots)
             return NearMiss(
-                target, f"a norm is guarded by {name} = {radius.guards[name]:g}; the operator has {slots}"
+                target,
+                f"a norm is guarded by {name} = {radius.guards[name]:g}; the operator has {slots}",
+                "other_guard",
             )
         clamps[radius.guards.get("min_norm", 0.0)] = None
     lows = sorted(clamps)
@@ -80,5 +82,7 @@ def one_clamp(algebra: Algebra, target: str, *radii: Radius) -> dict[str, float 
     # clamp at e changes them by 12 e^2, relatively.
     if 12 * lows[-1] ** 2 > algebra.eps / 16 and any(not algebra.close(low, lows[-1]) for low in lows):
         found = " and at ".join(f"{low:g}" for low in lows)
-        return NearMiss(target, f"norms are clamped at {found}; the operator has one clamp for all")
+        return NearMiss(
+            target, f"norms are clamped at {found}; the operator has one clamp for all", "other_guard"
+        )
     return {"min_norm": lows[-1]} if lows[-1] else {}

@@ -95,7 +95,7 @@ class _Distances:
                     f"c = {a.describe(c)}: squared and multiplied out, has {found:.17g} times "
                     f"{a.describe(Form(((apart[0], 1.0),)))}, expected {wanted:.17g}"
                 )
-                nearest = apart, NearMiss(target, reason)
+                nearest = apart, NearMiss(target, reason, "other_constant")
         if nearest is not None:
             return nearest[1]
         target, expected, _ = next(self._expected(kind, c))
@@ -103,7 +103,7 @@ class _Distances:
 
     @staticmethod
     def _miss(reason: str) -> NearMiss:
-        return NearMiss("poincare_dist", reason)
+        return NearMiss("poincare_dist", reason, "other_guard")
 
     def _unclamped(self, form: Form) -> tuple[Form, float, float]:
         index = self.algebra.single(form)

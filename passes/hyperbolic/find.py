@@ -10,9 +10,9 @@ from torch import fx
 
 from .formulas import FORMULAS
 from .match import match
+from .points import map_behind, supposed
 from .read.candidates import Vectors, candidates
 from .read.evaluate import Evaluator, operator_name
-from .points import map_behind, supposed
 from .read.values import ROWS, Axes, Value, has_time, number_axes, row_of
 from .region import Region, region_of
 from .rows.algebra import Algebra
@@ -44,9 +44,7 @@ class Found:
     supposed: tuple[fx.Node, ...] = ()
 
 
-def find(
-    graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra
-) -> tuple[list[Found], list[Found]]:
+def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> tuple[list[Found], list[Found]]:
     """Every formula and look-alike of a graph, in order, and every step of a longer one; no two have the same root.
 
     Args:
@@ -90,9 +88,7 @@ def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
         label if label in ROWS else None for label in axes
     ]
     # What the rows have by their shape alone says nothing of the views of them that make pairs.
-    natural = all(
-        label in (None, len(held) - dim) for dim, label in enumerate(held) if label not in ROWS
-    )
+    natural = all(label in (None, len(held) - dim) for dim, label in enumerate(held) if label not in ROWS)
     return held if alike and not natural else axes
 
 
@@ -192,9 +188,7 @@ def _rank(item: Found) -> tuple[bool, bool, int]:
     return row_of(axes) is None, not exact, -size if exact else size
 
 
-def _placed(
-    outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator
-) -> Match | NearMiss | None:
+def _placed(outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator) -> Match | NearMiss | None:
     """The match where the result has the axes that the operator gives: over pairs it becomes that of pairs."""
     formula = FORMULAS[outcome.target]
     gives = formula.gives
@@ -234,7 +228,11 @@ def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) ->
         target = PAIRED[outcome.target]
         for name, value in outcome.guards.items():
             if name not in FORMULAS[target].slots:
-                return NearMiss(target, f"it is guarded by {name} = {value:g}; over pairs the operator has no such guard")
+                return NearMiss(
+                    target,
+                    f"it is guarded by {name} = {value:g}; over pairs the operator has no such guard",
+                    "other_guard",
+                )
         return replace(outcome, target=target)
     return outcome
 

@@ -41,6 +41,8 @@ class Formula:
     per_row: int = 3
 
 
+# What a rule leaves that is no operator of ours.
+OWN = ("identity", "norm", "radial_cap")
 FORMULAS = {
     formula.target: formula
     for formula in (

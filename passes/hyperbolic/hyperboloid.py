@@ -49,7 +49,9 @@ class _Whole:
         if len(plain) == 1 and algebra.equal(rest, self.squares) and (plain.number or 1.0) > 0:
             return Match(target, (Operand(self.vector),), algebra.power(plain, -1))
         wanted = algebra.describe(expected) if expected else "sqrt(1 / c + ||x||^2)"
-        return NearMiss(target, f"the time is {algebra.describe(self.time)}, expected {wanted}")
+        return NearMiss(
+            target, f"the time is {algebra.describe(self.time)}, expected {wanted}", "other_constant"
+        )
 
     def _mapped(self) -> Match | NearMiss | None:
         """`(cosh(u) / s, sinh(u) / u x)` and `(0, asinh(u) / u x)`."""
@@ -74,6 +76,7 @@ class _Whole:
                 found.target,
                 f"the time is {algebra.describe(self.time)}, expected {algebra.describe(expected)} "
                 f"(of the space components {algebra.describe(self.space)})",
+                "other_constant",
             )
         return found
 
@@ -95,6 +98,7 @@ class _Whole:
             target,
             f"the row is ({algebra.describe(self.time)}, {algebra.describe(self.space)}), expected a time of "
             f"{algebra.describe(time)} over the space components, for c = {algebra.describe(c)}",
+            "other_constant",
         )
 
     def _rescaled(self) -> Match | NearMiss | None:
@@ -127,12 +131,16 @@ class _Whole:
         offset = algebra.add(w, scaled, alpha=-1.0).number
         scale = quotient(algebra, scaled, sigmoid) if len(scaled) else scaled
         if offset is None or not len(scale) or self._of_rows(scale):
-            return NearMiss(target, f"the time is {algebra.describe(self.time)}, expected an offset and a multiple of a sigmoid of the time before")
+            return NearMiss(
+                target,
+                f"the time is {algebra.describe(self.time)}, expected offset + scale sigmoid(t) of the time t before",
+            )
         if offset < 1 or not algebra.nonnegative(scale):
             return NearMiss(
                 target,
                 f"the time may be below 1 / s, where no point is: {algebra.describe(w)} with an offset of {offset:g}; "
                 "the operator keeps it there",
+                "other_guard",
             )
         guards: dict[str, float | bool] = {"offset": offset}
         atom = algebra.atoms[divisors[0]]

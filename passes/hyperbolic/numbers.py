@@ -29,7 +29,7 @@ def match_number(algebra: Algebra, form: Form, vector: int) -> Match | NearMiss 
             argument, limit = limited(algebra, "artanh", atom.parts[0])
             radius = RadiusReader(algebra, vector).read(argument)
         except NoRadius as error:
-            return NearMiss(target, f"in the argument of artanh: {error}")
+            return NearMiss(target, f"in the argument of artanh: {error}", "other_norm")
         guards = one_clamp(algebra, target, radius)
         if isinstance(guards, NearMiss):
             return guards

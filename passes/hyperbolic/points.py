@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 # What keeps, moves or repeats whole rows.
 CARRIES = frozenset(
-    {"clone", "contiguous", "alias", "unsqueeze", "squeeze", "expand", "view", "reshape", "_unsafe_view", "flatten"}
+    {
+        "clone",
+        "contiguous",
+        "alias",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "flatten",
+    }
 )
 CHOICES = frozenset({"slice", "narrow", "select", "index_select"})
 

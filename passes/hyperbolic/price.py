@@ -11,7 +11,7 @@ from torch import fx
 from ..graph.shapes import hint
 from ..refusal import Refusal
 from .find import Found
-from .formulas import FORMULAS
+from .formulas import FORMULAS, OWN
 from .read.evaluate import operator_name
 from .read.values import row_of
 from .read.views import VIEWS
@@ -102,6 +102,8 @@ def price(found: Found, inner: str, grad: bool) -> Price:
     moved = sum(2 * elements(_value(found, o)) for o in extra) + (
         2 * elements(root) if match.multiple != ONE else 0
     )
+    if inner == "inductor" and match.target in OWN:  # torch's own operations, which it fuses
+        return Price(0.0, 0.0, int(rows))
     if inner != "inductor":
         steps = len(extra) + (match.multiple != ONE)
         after = EAGER_CALL * (1.5 + steps) + EAGER_ENTRY * (moved + _traffic(region)) + EAGER_ROW * rows

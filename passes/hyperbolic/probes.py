@@ -28,7 +28,12 @@ NORMS = {
 }
 # Of all pairs the norms of either side keep apart. Near points arcosh loses digits in float64 too, which is what the
 # original is evaluated in: eps / (d D) at a distance d where the largest is D.
-PAIRS = {"point": (0.4, 0.8, 0.0, 0.999), "second": (0.2, 0.6, 0.0), "near": (0.4, 0.8, 0.0), "far": (0.2, 0.6, 2.0)}
+PAIRS = {
+    "point": (0.4, 0.8, 0.0, 0.999),
+    "second": (0.2, 0.6, 0.0),
+    "near": (0.4, 0.8, 0.0),
+    "far": (0.2, 0.6, 2.0),
+}
 HALF_POINT = (0.5, 1e-2, 0.0, 0.1, 0.9, 0.75)
 Maker = Callable[[torch.Generator], torch.Tensor]
 UNKNOWN = 0.1
@@ -46,7 +51,7 @@ def bound(match: Match, dtype: torch.dtype) -> float:
 
 
 def inputs(found: Found) -> dict[fx.Node, Maker]:
-    """What a formula is probed on, each with what draws it: of points that a map of the graph makes, what that map reads."""
+    """What a formula is probed on, each with what draws it: of points that a map makes, what that map reads."""
     match, region = found.outcome, found.region
     assert isinstance(match, Match)
     makers: dict[fx.Node, Maker] = {}

@@ -38,7 +38,7 @@ class Profiles:
         self.reader = RadiusReader(algebra, vector)
 
     def match(self, form: Form) -> Match | NearMiss | None:
-        """Compare with `tanh(u) / u x`, `artanh(u) / u x` and `tanh(r artanh(u)) / u x`, and with `sinh` and `asinh`."""
+        """Compare with a tanh, artanh, sinh or asinh of `u` over `u`, and with `tanh(r artanh(u)) / u`."""
         algebra = self.algebra
         found = self._function_of_norm(form)
         if found is None:
@@ -52,7 +52,7 @@ class Profiles:
                 f"{algebra.describe(form)} holds logarithms that are not those of artanh(u) for one u",
             )
         if exponent != 1:
-            return NearMiss(target, f"{kind} is raised to the power {float(exponent):g}")
+            return NearMiss(target, f"{kind} is raised to the power {float(exponent):g}", "other_constant")
         extra = ONE
         if len(form) > 1:  # a sum of numbers of each row, multiplied out
             form, extra = algebra.content(form, keep_sign=False)
@@ -73,12 +73,13 @@ class Profiles:
                 blind = BY_ARCOSH in algebra.atoms[index].parts
                 found_map = self._radial(kind, inside, outside, limit, sign, at_zero, blind)
         except NoRadius as error:
-            return NearMiss(target, str(error))
+            return NearMiss(target, str(error), "other_norm")
         if isinstance(found_map, NearMiss) or extra == ONE:
             return found_map
         return replace(found_map, multiple=algebra.multiply(found_map.multiple, extra))
 
     def read(self, form: Form, where: str) -> Radius:
+        """The guarded norm that a form is; `NoRadius` says where it is none."""
         try:
             return self.reader.read(form)
         except NoRadius as error:
@@ -134,6 +135,7 @@ class Profiles:
                     f"different curvature inside and outside: the norm is scaled by {algebra.describe(inside.scale)} "
                     f"inside {kind} and by {algebra.describe(outside.scale)} in the denominator, where it is "
                     "clamped after scaling",
+                    "other_curvature",
                 )
         elif number != 1.0:
             of_argument, of_divisor = (stretched(g, number) for g in (of_argument, of_divisor))
@@ -162,16 +164,16 @@ class Profiles:
         eps = self.algebra.eps
         if blind:  # arcosh gives nothing but rounding there
             guards = {
-                name: value
-                for name, value in guards.items()
-                if "min" not in name or value > 1e-3 * eps**0.5
+                name: value for name, value in guards.items() if "min" not in name or value > 1e-3 * eps**0.5
             }
             if not any("min" in name or "offset" in name for name in guards):
                 guards.pop("separate", None)
         if guards.pop("separate", False):
             names = [name for name in guards if name.startswith("argument_")] or ["min_norm"]
             low = guards.get(names[0], guards.get(names[0].removeprefix("argument_"), 0.0))
-            return NearMiss(target, f"one of two norms alone is guarded, by {names[0]} = {low:g}")
+            return NearMiss(
+                target, f"one of two norms alone is guarded, by {names[0]} = {low:g}", "other_guard"
+            )
         guards.pop("nan_at_zero", None)
         for name in ("min_scaled", "min_norm"):
             # Both profiles are 1 + u^2 / 6 or 1 - u^2 / 6 near 0.
@@ -183,5 +185,9 @@ class Profiles:
         for name, value in guards.items():
             if name not in slots:
                 held = ", ".join(slots) or "no guard"
-                return NearMiss(target, f"the norm is guarded by {name} = {value:g}; the operator has {held}")
+                return NearMiss(
+                    target,
+                    f"the norm is guarded by {name} = {value:g}; the operator has {held}",
+                    "other_guard",
+                )
         return guards

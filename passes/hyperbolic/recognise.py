@@ -9,10 +9,11 @@ from torch import fx
 
 from ..graph.effects import Effects, effects
 from ..graph.nodes import module_path, source_line
+from ..refusal import Refusal
 from ..site import Context, Site
 from .build import Builder, NoOperand
 from .find import Found, find
-from .formulas import FORMULAS
+from .formulas import FORMULAS, OWN
 from .price import flops_after, flops_before, price
 from .probes import bound, inputs, probes
 from .region import escaping, obstacle
@@ -20,10 +21,8 @@ from .rows.algebra import Algebra
 from .rows.matching import Match
 from .rules import RULES
 from .simplify import simplify
-from ..refusal import Refusal
 
-# What a rule leaves that is no operator of ours.
-OWN = ("identity", "norm", "radial_cap")
+LONGEST = 300
 # Constants written in float32 agree to 1e-7 and no better. Where a graph computes in float64 they must agree to what a
 # few products of Python's floats are rounded by.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-7, 32 * 2.0**-52
@@ -38,7 +37,9 @@ class Hyperbolic:
     """
 
     name = "hyperbolic"
-    targets = tuple(dict.fromkeys((*(n for n in FORMULAS if n not in OWN), *(r.target for r in RULES if r.target))))
+    targets = tuple(
+        dict.fromkeys((*(n for n in FORMULAS if n not in OWN), *(r.target for r in RULES if r.target)))
+    )
 
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Rewrite the graph in place and report every formula and every look-alike."""
@@ -72,7 +73,14 @@ def _algebra(graph: fx.Graph) -> Algebra:
 def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
     """Why a formula or a look-alike is not rewritten, as far as it alone can tell."""
     if not isinstance(item.outcome, Match):
-        return item.outcome.reason
+        found = item.algebra.describe(item.values[item.region.root].form)
+        return Refusal(
+            item.outcome.code,
+            difference=item.outcome.reason,
+            found=found if len(found) <= LONGEST else f"{found[:LONGEST]}...",
+            target=item.outcome.target,
+            formula=FORMULAS[item.outcome.target].text,
+        )
     if item.supposed:
         names = ", ".join(repr(node.name) for node in item.supposed)
         return Refusal("stored_time", target=item.outcome.target, points=names, count=len(item.supposed))
@@ -83,7 +91,7 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
     try:
         Builder(item).check()
     except NoOperand as error:
-        return str(error)
+        return Refusal("no_operand", problem=str(error))
     denied = context.denied.get(f"{item.outcome.name}:{item.region.root.name}")
     return denied or price(item, context.inner, context.grad).refusal
 

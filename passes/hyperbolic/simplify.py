@@ -38,7 +38,11 @@ def simplify(found: list[Found], steps: list[Found], fast: bool = False) -> list
                 break
             inner, kept[root] = joined
             for part in [*kept]:  # a conformal factor that nothing else reads
-                if part is not root and part in kept[root].region.rows and part not in kept[root].region.vectors:
+                if (
+                    part is not root
+                    and part in kept[root].region.rows
+                    and part not in kept[root].region.vectors
+                ):
                     del kept[part]
             if inner.region.root in kept and not _needed(inner, kept):
                 del kept[inner.region.root]
@@ -102,8 +106,10 @@ class _Radii:
         return None if reach is None or ratio is None or ratio <= 0 else float(reach) * sqrt(ratio)
 
 
-def _without_own_numbers(region: Region, kept: Mapping[fx.Node, Found], values: Mapping[fx.Node, Value]) -> Region:
-    """The region, where a number that is computed from its rows is none that is given, and a part of it if nothing else."""
+def _without_own_numbers(
+    region: Region, kept: Mapping[fx.Node, Found], values: Mapping[fx.Node, Value]
+) -> Region:
+    """The region without numbers that are computed from its rows; where nothing else reads them, they are a part."""
     rows, scalars = set(region.rows), []
     for scalar in region.scalars:
         inside = _between(scalar, set(region.vectors), kept, values)

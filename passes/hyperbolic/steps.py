@@ -69,7 +69,9 @@ def logmap(pair: Pair) -> Match | str:
     return Match("logmap", (times(x, algebra, -1.0), y), inner.curvature, {**inner.guards, **guards})
 
 
-def _gap(pair: Pair, form: Form, x: int, c: Form, values: Mapping[fx.Node, Value]) -> dict[str, float | bool] | str:
+def _gap(
+    pair: Pair, form: Form, x: int, c: Form, values: Mapping[fx.Node, Value]
+) -> dict[str, float | bool] | str:
     """The guard of a form that is `max(1 - c||x||^2, min_gap)` in the numbers that the graph has for it."""
     algebra = pair.algebra
     guards: dict[str, float | bool] = {}

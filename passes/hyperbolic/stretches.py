@@ -31,6 +31,7 @@ def scalar_mul(
             target,
             f"different curvature inside and outside: the norm is scaled by {algebra.describe(inside.scale)} in "
             f"artanh and by {algebra.describe(outside.scale)} in the denominator",
+            "other_curvature",
         )
     guards = one_clamp(algebra, target, inside, outside)
     if isinstance(guards, NearMiss):
@@ -68,17 +69,20 @@ def match_matvec(algebra: Algebra, form: Form, vectors: Sequence[int]) -> Match 
         inside = RadiusReader(algebra, x).read(reduced)
         stretch, shrink = _split(algebra, ratio, m, x)
     except NoRadius as error:
-        return NearMiss(target, str(error))
+        return NearMiss(target, str(error), "other_norm")
     if not algebra.equal(inside.scale, outside.scale):
         return NearMiss(
             target,
             f"different curvature inside and outside: {algebra.describe(inside.scale)} in artanh and "
             f"{algebra.describe(outside.scale)} in the denominator",
+            "other_curvature",
         )
     if not algebra.equal(stretch.scale, shrink.scale):
         factor = quotient(algebra, stretch.scale, shrink.scale)
         return NearMiss(
-            target, f"the quotient of norms has the factor {algebra.describe(factor)}, expected 1"
+            target,
+            f"the quotient of norms has the factor {algebra.describe(factor)}, expected 1",
+            "other_constant",
         )
     guards = one_clamp(algebra, target, inside, outside, stretch, shrink)
     if isinstance(guards, NearMiss):

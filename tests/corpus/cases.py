@@ -73,7 +73,9 @@ def case(
     """Add a function to the corpus."""
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        CASES.append(Case(library, function.__name__, target, function, kinds, guards, limited, loses, beside, single))
+        CASES.append(
+            Case(library, function.__name__, target, function, kinds, guards, limited, loses, beside, single)
+        )
         return function
 
     return add

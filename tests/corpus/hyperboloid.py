@@ -1,4 +1,4 @@
-"""The hyperboloid as libraries spell it, with the time stored and over space components alone, and what only looks so."""
+"""The hyperboloid as libraries spell it, with its time and over space components alone, and what looks so."""
 
 from __future__ import annotations
 
@@ -240,12 +240,16 @@ def rescaled_by_another_time(x):
 
 @look_alike(2, "lorentz_dist", "squared and multiplied out")
 def hyperboloid_with_a_plus(x, y):
-    return torch.acosh(torch.sqrt(1 + squares(x)) * torch.sqrt(1 + squares(y)) + (x * y).sum(-1, keepdim=True))
+    return torch.acosh(
+        torch.sqrt(1 + squares(x)) * torch.sqrt(1 + squares(y)) + (x * y).sum(-1, keepdim=True)
+    )
 
 
 @look_alike(2, "lorentz_dist", "squared and multiplied out")
 def hyperboloid_of_two_curvatures(x, y):
-    return torch.acosh(torch.sqrt(1 + squares(x)) * torch.sqrt(1 + 2 * squares(y)) - (x * y).sum(-1, keepdim=True))
+    return torch.acosh(
+        torch.sqrt(1 + squares(x)) * torch.sqrt(1 + 2 * squares(y)) - (x * y).sum(-1, keepdim=True)
+    )
 
 
 @look_alike(1, "klein_to_lorentz", "expected a time of")

@@ -172,13 +172,22 @@ def mobius_add_hypll(x, y, c):
     return num / torch.clamp_min(1 + 2 * c * xy + c**2 * broadcasted_x2 * broadcasted_y2, 1e-15)
 
 
-# --- expmap, logmap -----------------------------------------------------------------------------------------------------
+# --- expmap, logmap ---------------------------------------------------------------------------------------------------
 def factor(x: Tensor, c: float | Tensor, low: float = 1e-15) -> Tensor:
     gap = 1 - c * x.pow(2).sum(-1, keepdim=True)
     return 2 / (gap.clamp_min(low) if low else gap)
 
 
-@case("geoopt", "expmap", "second", "tangent", min_gap=1e-15, min_norm=1e-15, tanh_limit=15.0, min_denominator=1e-15)
+@case(
+    "geoopt",
+    "expmap",
+    "second",
+    "tangent",
+    min_gap=1e-15,
+    min_norm=1e-15,
+    tanh_limit=15.0,
+    min_denominator=1e-15,
+)
 def expmap(x, u, c):
     u_norm = u.norm(dim=-1, p=2, keepdim=True).clamp_min(1e-15)
     second_term = geoopt_tan_k(factor(x, c) / 2.0 * u_norm, c) * (u / u_norm)

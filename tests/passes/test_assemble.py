@@ -39,7 +39,10 @@ ASSEMBLED = {
     "a broadcast row": filled(torch.zeros_like, lambda out, x, y: out[:, 1:].copy_(y[0])),
     "a changed copy": filled(torch.clone, lambda out, x, y: out.narrow(-1, 0, 1).mul_(-1)),
     "three parts": filled(
-        torch.zeros_like, first, lambda out, x, y: out[:, 2:4].copy_(y[:, :2]), lambda out, x, y: out[:, 4].neg_()
+        torch.zeros_like,
+        first,
+        lambda out, x, y: out[:, 2:4].copy_(y[:, :2]),
+        lambda out, x, y: out[:, 4].neg_(),
     ),
     "rows": filled(torch.ones_like, lambda out, x, y: out[2:].copy_(x[:4])),
 }
@@ -51,7 +54,11 @@ def test_assembled(name, dynamic):
     before = trace(lambda _, x, y: ASSEMBLED[name](x, y), X, Y, dynamic=dynamic)
     after = copy.deepcopy(before)
     NORMALIZE.run(after, Context())
-    assert not any(str(node.target).split(".")[1].endswith("_") for node in after.graph.nodes if node.op == "call_function")
+    assert not any(
+        str(node.target).split(".")[1].endswith("_")
+        for node in after.graph.nodes
+        if node.op == "call_function"
+    )
     results = []
     for graph in (before, after):
         leaves = [value.clone().requires_grad_() for value in (X, Y)]
@@ -111,7 +118,15 @@ def another_dtype(x, y):
     return out * 2
 
 
-OTHERS = (overlapping, read_between, changed_source, a_view_that_is_read, both_dimensions, partly_unfilled, another_dtype)
+OTHERS = (
+    overlapping,
+    read_between,
+    changed_source,
+    a_view_that_is_read,
+    both_dimensions,
+    partly_unfilled,
+    another_dtype,
+)
 
 
 @pytest.mark.parametrize("function", OTHERS, ids=lambda function: function.__name__)

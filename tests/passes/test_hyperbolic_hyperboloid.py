@@ -1,4 +1,4 @@
-"""Rows with their time: what is proved of points, what is not, values and gradients, slice assignment, sizes that vary."""
+"""Rows with their time: what is proved of points, values and gradients, slice assignment, sizes that vary."""
 
 import copy
 import math
@@ -120,7 +120,10 @@ def test_stored_times_are_not_taken_for_those_of_points():
     x, y = rows(6, 5), rows(6, 5, seed=1)
     before, after, (site,) = rewritten(dist, x, y)
     assert (site.target, site.status, site.code) == ("lorentz_dist", "refused", "stored_time")
-    assert "'arg0_1', 'arg1_1' hold times that nothing in the graph ties to their space components" in site.reason
+    assert (
+        "'arg0_1', 'arg1_1' hold times that nothing in the graph ties to their space components"
+        in site.reason
+    )
     assert "project" in site.reason.cure
     assert str(after.graph) == str(before.graph)
 
@@ -170,7 +173,9 @@ def test_sizes_that_vary(dynamic):
 
 
 def test_a_row_of_one_space_component_is_none():
-    _, _, sites = rewritten(lambda x: torch.cat([torch.sqrt(squares(x[:, 1:]) + 1), x[:, 1:]], -1), rows(6, 2))
+    _, _, sites = rewritten(
+        lambda x: torch.cat([torch.sqrt(squares(x[:, 1:]) + 1), x[:, 1:]], -1), rows(6, 2)
+    )
     assert sites == []
 
 

@@ -100,7 +100,9 @@ def _taken_apart(graph: fx.Graph) -> Iterator[_Operand]:
             continue
         if operator_name(part[0]) in CONSTANTS:
             continue
-        users = [u for user in part[0].users for u in (user.users if operator_name(user) in SPLITS else (user,))]
+        users = [
+            u for user in part[0].users for u in (user.users if operator_name(user) in SPLITS else (user,))
+        ]
         if any(other and is_time(other) for other in map(interval, users)):
             yield _Operand(part[0], whole=True)
 
@@ -177,7 +179,7 @@ def _row(source: Any, dim: Any) -> int:
 
 
 def _summed(node: object, row: int) -> tuple[_Operand, ...]:
-    """What a sum is one of the squares or products of, of which only the space components, or other signs, may be summed."""
+    """The rows of whose products a sum is one, over all of the row or over its space components."""
     if operands := _squared(node, row):
         return operands
     if not isinstance(node, fx.Node) or row != -1:

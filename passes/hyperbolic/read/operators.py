@@ -11,8 +11,8 @@ from torch import fx
 
 from ..rows import functions
 from ..rows.forms import ONE, ZERO, Form, constant
-from .reductions import REDUCTIONS, dimensions, reduced
 from .parts import PARTS
+from .reductions import REDUCTIONS, dimensions, reduced
 from .values import NotRowwise, Value, combine, row_of, tensor
 from .views import VIEWS
 
@@ -187,7 +187,9 @@ def _where(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
 
 
 CONSTANTS = frozenset(
-    f"{fill}{kind}" if kind != "new" else f"new_{fill}" for fill in ("full", "ones", "zeros") for kind in ("", "_like", "new")
+    f"{fill}{kind}" if kind != "new" else f"new_{fill}"
+    for fill in ("full", "ones", "zeros")
+    for kind in ("", "_like", "new")
 )
 
 HANDLERS: dict[str, Handler] = {

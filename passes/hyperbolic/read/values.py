@@ -21,9 +21,10 @@ Axes = tuple[Label, ...]
 class Value:
     """A node's form, and for each of its dimensions what it runs over.
 
-    `ROW` is the dimension along the rows, `WHOLE` along rows that begin with a time coordinate. A number is a dimension of the batch, counted from the end of the rows, the
-    row included: rows `[B, N, D]` have `(3, 2, ROW)`. A letter is the dimension of one side of a matrix of pairs. Along
-    a dimension with None the value is constant.
+    `ROW` is the dimension along the rows, `WHOLE` along rows that begin with a time coordinate. A number is a
+    dimension of the batch, counted from the end of the rows, the row included: rows `[B, N, D]` have `(3, 2,
+    ROW)`. A letter is the dimension of one side of a matrix of pairs. Along a dimension with None the value is
+    constant.
     """
 
     form: Form

@@ -10,16 +10,15 @@ from typing import Any
 from .forms import MOST_TERMS, ONE, Atom, Form, Kind, Monomial, TooLarge, join
 from .formula import formula
 
-
 TIME_AXIS, MASK = "the time axis", "the space axes"
 
 
 class Algebra:
     """Arithmetic on forms over one table of atoms, in which equal atoms share one index.
 
-    A row that begins with a time coordinate is its time times the vector `(1, 0, ..., 0)`, plus its space components. As
-    the product of two rows is taken entry by entry, that of the time axis with any other vector is zero; the mask, which is
-    1 at the space components and 0 at the time, takes the time away.
+    A row that begins with a time coordinate is its time times the vector `(1, 0, ..., 0)`, plus its space
+    components. As the product of two rows is taken entry by entry, that of the time axis with any other vector
+    is zero; the mask, which is 1 at the space components and 0 at the time, takes the time away.
 
     Args:
         tolerance: relative difference up to which two constants count as equal.

@@ -216,9 +216,7 @@ def above(algebra: Algebra, left: Form, right: Form) -> Form:
     """`left > right`, as a condition: 1 or 0 where the signs decide, and at equality nothing depends on it."""
     for sign, number in ((1.0, 1.0), (-1.0, 0.0)):
         difference = algebra.scale(algebra.add(left, right, alpha=-1.0), sign)
-        if not (algebra.kinds(difference) & OF_ROWS) and algebra.nonnegative(
-            difference
-        ):
+        if not (algebra.kinds(difference) & OF_ROWS) and algebra.nonnegative(difference):
             return constant(number)
     return algebra.atom("above", left, right)
 

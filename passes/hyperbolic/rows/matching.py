@@ -51,10 +51,17 @@ class Match:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A form that looks like one of our operators, and the first difference."""
+    """A form that looks like one of our operators, and the first difference.
+
+    Args:
+        target: the operator.
+        reason: the difference, in words.
+        code: its kind, a key of `refusal.CODES`.
+    """
 
     target: str
     reason: str
+    code: str = "other_formula"
 
     @property
     def name(self) -> str:
