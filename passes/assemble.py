@@ -61,7 +61,7 @@ def _assembled(base: fx.Node, facts: Effects) -> bool:
     if parts is None:
         return False
     dim, writers = parts[0][1][1], [writer for writer, _ in parts]
-    views = [writer.args[0] for writer in writers]
+    views: list[Any] = [writer.args[0] for writer in writers]
     readers = {user for user in base.users if user not in views}
     last = max(writers, key=facts.position.__getitem__)
     ordered = sorted(parts, key=lambda item: item[1][2])
@@ -79,7 +79,7 @@ def _assembled(base: fx.Node, facts: Effects) -> bool:
     base.replace_all_uses_with(anchor, delete_user_cb=lambda user: user in readers)
     anchor.args = (pieces, dim)
     anchor.meta = {k: last.meta[k] for k in ("stack_trace", "nn_module_stack") if k in last.meta}
-    with val(base).fake_mode, torch.no_grad():
+    with base.meta["val"].fake_mode, torch.no_grad():
         trained = any(val(piece).requires_grad for piece in pieces)
         anchor.meta["val"] = val(base).new_empty(val(base).shape).requires_grad_(trained)
     for node in (*writers, *views, base):
@@ -183,9 +183,14 @@ def _slice(anchor: fx.Node, base: fx.Node, dim: int, first: int, last: int) -> f
 
 def _insert(anchor: fx.Node, call: tuple[Any, Sequence[Any]]) -> fx.Node:
     target, args = call
-    values = fx.node.map_arg(tuple(args), lambda node: node.meta["val"])
+    values: Any = fx.node.map_arg(tuple(args), lambda node: node.meta["val"])
     with anchor.graph.inserting_before(anchor):
         node = anchor.graph.call_function(target, tuple(args))
-    with next(v for v in values if isinstance(v, torch.Tensor)).fake_mode:
+    with _first(args).meta["val"].fake_mode:
         node.meta["val"] = target(*values)
     return node
+
+
+def _first(args: Sequence[Any]) -> fx.Node:
+    """The first node among the arguments of a call."""
+    return next(argument for argument in args if isinstance(argument, fx.Node))

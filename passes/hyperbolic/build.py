@@ -19,6 +19,7 @@ from .rows.forms import HALF, ONE, Form, Monomial
 from .rows.matching import Match, Operand
 
 aten = torch.ops.aten
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 KEPT = ("stack_trace", "nn_module_stack")
 
 
@@ -82,25 +83,27 @@ class Builder:
             root.target, root.args, root.kwargs = step, given, kwargs
             root.meta["val"] = result
 
-    def _called(
-        self, vectors: list[fx.Node], grad: bool
-    ) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+    def _called(self, vectors: list[fx.Node], grad: bool) -> list[Call]:
         """The call of the operator; of what a rule left, calls of torch's."""
         match = self.match
         if match.target == "identity":
             return [(aten.clone.default, (*vectors,), {"memory_format": torch.contiguous_format})]
         if match.target == "norm":
-            norm = (aten.linalg_vector_norm.default, (*vectors, 2, [-1]), {})
+            norm: tuple[Any, tuple[Any, ...], dict[str, Any]] = (
+                aten.linalg_vector_norm.default,
+                (*vectors, 2, [-1]),
+                {},
+            )
             limit = match.guards.get("max_norm")
             return [norm] if limit is None else [norm, (aten.clamp_max.default, (None, limit), {})]
         if match.target == "radial_cap":
-            return self._capped(*vectors, grad)
+            return self._capped(vectors[0], grad)
         scalars = [self._scalar(match.curvature, grad, "curvature")]
         scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
         target = getattr(torch.ops.stone, match.target).default
         return [(target, (*vectors, *scalars), dict(match.guards))]
 
-    def _capped(self, row: fx.Node, grad: bool) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+    def _capped(self, row: fx.Node, grad: bool) -> list[Call]:
         """`min(1, R / n) x`, spelled so that a NaN reaches the whole row."""
         largest, c = float(self.match.guards["largest"]), self.match.curvature
         if c.number is not None:

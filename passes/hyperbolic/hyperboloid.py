@@ -45,12 +45,12 @@ class _Whole:
         rest = algebra.add(square, plain, alpha=-1.0)
         if index not in algebra.indices(rest) or "time" in algebra.kinds(rest):
             return None
-        expected = algebra.power(algebra.add(plain, self.squares), HALF) if len(plain) else None
         if len(plain) == 1 and algebra.equal(rest, self.squares) and (plain.number or 1.0) > 0:
             return Match(target, (Operand(self.vector),), algebra.power(plain, -1))
-        wanted = algebra.describe(expected) if expected else "sqrt(1 / c + ||x||^2)"
         return NearMiss(
-            target, f"the time is {algebra.describe(self.time)}, expected {wanted}", "other_constant"
+            target,
+            f"the time is {algebra.describe(self.time)}, expected sqrt(1 / c + {algebra.describe(self.squares)})",
+            "other_constant",
         )
 
     def _mapped(self) -> Match | NearMiss | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import fx
 
@@ -15,9 +15,6 @@ from .read.values import has_time
 from .rows.algebra import Algebra
 from .rows.forms import OF_ROWS, Form
 from .rows.matching import Match
-
-if TYPE_CHECKING:
-    from .find import Found
 
 # What keeps, moves or repeats whole rows.
 CARRIES = frozenset(
@@ -37,7 +34,7 @@ CARRIES = frozenset(
 CHOICES = frozenset({"slice", "narrow", "select", "index_select"})
 
 
-def map_behind(node: fx.Node, maps: Mapping[fx.Node, Found]) -> Found | None:
+def map_behind(node: fx.Node, maps: Mapping[fx.Node, Any]) -> Any | None:
     """The recognised map whose points a node holds, all or some of them; None where the graph does not say."""
     while node not in maps:
         name = operator_name(node)

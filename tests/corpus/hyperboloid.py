@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from cases import case, look_alike
+from cases import LOOK_ALIKES, LookAlike, case, look_alike
 from poincare import norm, root
 from torch import Tensor
 from torch.nn import functional as F
@@ -178,11 +178,14 @@ TIMES = {
 }
 for _name, _time in TIMES.items():
 
-    @look_alike(1, "add_time", "the time is .*, expected sqrt")
     def _with_time(x, time=_time):
         return torch.cat([time(norm(x)), x], -1)
 
-    _with_time.__name__ = f"space components under {_name}"
+    LOOK_ALIKES.append(
+        LookAlike(
+            f"space components under {_name}", _with_time, 1, "add_time", "the time is .*, expected .*sqrt"
+        )
+    )
 
 
 PARTS = {
@@ -194,12 +197,19 @@ PARTS = {
 }
 for _name, _parts in PARTS.items():
 
-    @look_alike(1, "lorentz_expmap0", "the time is .*, expected .*cosh")
     def _mapped(x, parts=_parts):
         time, factor = parts(norm(x).clamp_min(1e-15))
         return torch.cat([time, factor * x], -1)
 
-    _mapped.__name__ = f"expmap0 of the hyperboloid with {_name}"
+    LOOK_ALIKES.append(
+        LookAlike(
+            f"expmap0 of the hyperboloid with {_name}",
+            _mapped,
+            1,
+            "lorentz_expmap0",
+            "the time is .*, expected .*cosh",
+        )
+    )
 
 
 @look_alike(1, "lorentz_expmap0", "the norm is raised to the power 2")

@@ -39,7 +39,7 @@ class Algebra:
         self._of_kind: dict[tuple[Kind, Any], list[int]] = {}
         self.time_axis = self.atom("vector", TIME_AXIS)
         self.mask = self.atom("mask", MASK)
-        self._time, self._mask = (self.single(form) for form in (self.time_axis, self.mask))
+        self._time, self._mask = (self.index(*named) for named in (("vector", TIME_AXIS), ("mask", MASK)))
 
     def index(self, kind: Kind, *parts: Any, nonnegative: bool = False) -> int:
         """Index of the atom with this kind and these parts, which is added where it is new."""
@@ -104,10 +104,10 @@ class Algebra:
             if self._time in held and (others or self._mask in held):
                 return []
             if self._mask in held:
-                rest = tuple(f for f in monomial if f[0] != self._mask)
+                unmasked = tuple(f for f in monomial if f[0] != self._mask)
                 if others:
-                    return self._simplify(rest, coefficient)
-                monomial = join(rest, ((self._mask, Fraction(1)),))  # type: ignore[arg-type]
+                    return self._simplify(unmasked, coefficient)
+                monomial = join(unmasked, ((self._mask, Fraction(1)),))
         for index, exponent in monomial:
             atom = self.atoms[index]
             whole = exponent.denominator == 1
