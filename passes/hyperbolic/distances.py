@@ -79,27 +79,32 @@ class _Distances:
         }:
             return None
         c = next(self._curvatures(argument), ONE)
-        nearest: tuple[list[Monomial], NearMiss] | None = None
-        for target, expected, _ in self._expected(kind, c):
-            try:
-                left, right = (
-                    dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument))
-                )
-            except (TooLarge, ArithmeticError):
-                continue
-            apart = self._differing(left, right, c)
-            if apart and (nearest is None or len(apart) < len(nearest[0])):
-                found, wanted = (each.get(apart[0], 0.0) for each in (left, right))
-                reason = (
-                    f"the argument of {kind} is {a.describe(argument)}, expected {a.describe(expected)}, for "
-                    f"c = {a.describe(c)}: squared and multiplied out, has {found:.17g} times "
-                    f"{a.describe(Form(((apart[0], 1.0),)))}, expected {wanted:.17g}"
-                )
-                nearest = apart, NearMiss(target, reason, "other_constant")
-        if nearest is not None:
-            return nearest[1]
-        target, expected, _ = next(self._expected(kind, c))
-        return NearMiss(target, f"{kind} of {a.describe(argument)}, expected {a.describe(expected)}")
+        target, expected = self._alike(kind, argument, c)
+        where = f"{kind} of {a.describe(argument)}, expected {a.describe(expected)} for c = {a.describe(c)}"
+        try:
+            left, right = (
+                dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument))
+            )
+        except (TooLarge, ArithmeticError):
+            return NearMiss(target, where)
+        for monomial in self._differing(left, right, c)[:1]:
+            found, wanted = (each.get(monomial, 0.0) for each in (left, right))
+            name = a.describe(Form(((monomial, 1.0),)))
+            return NearMiss(
+                target,
+                f"{where}: squared and multiplied out, has {found:.17g} times {name}, expected {wanted:.17g}",
+                "other_constant",
+            )
+        return None
+
+    def _alike(self, kind: str, argument: Form, c: Form) -> tuple[str, Form]:
+        """The distance that an argument looks like: by the roots that it is a sum of, or is divided by."""
+        exponents = {e for m, _ in argument for i, e in m if self.algebra.atoms[i].kind == "sum"}
+        likely = (
+            "lorentz_dist" if HALF in exponents else "klein_dist" if -HALF in exponents else "poincare_dist"
+        )
+        known = [(target, expected) for target, expected, _ in self._expected(kind, c)]
+        return next((pair for pair in known if pair[0] == likely), known[0])
 
     @staticmethod
     def _miss(reason: str) -> NearMiss:

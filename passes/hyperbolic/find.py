@@ -76,7 +76,7 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> tup
     ]
     # A multiple of a distance inside of a look-alike is a step of it.
     steps = {node for item in lone for node in item.region.rows}
-    kept = [item for root, item in maps.items() if root not in steps or is_exact(item.outcome)]  # type: ignore[arg-type]
+    kept = [item for root, item in maps.items() if root not in steps or _stands_alone(item)]
     in_order = sorted([*kept, *lone], key=lambda item: order[item.region.root])
     return in_order, [item for root, item in steps_to.items() if root not in maps]
 
@@ -154,6 +154,14 @@ def _is_row(value: Value, outcome: Match) -> bool:
     if outcome.target in STEPS.values():
         return False
     return row_of(value.axes) is not None and FORMULAS[outcome.target].time_out == has_time(value.axes)
+
+
+def _stands_alone(item: Found) -> bool:
+    """Whether a formula inside of a look-alike is one of its own: exact, and no part of a row with its time."""
+    outcome, value = item.outcome, item.values[item.region.root]
+    if not isinstance(outcome, Match) or not is_exact(outcome):
+        return False
+    return FORMULAS[outcome.target].time_out <= has_time(value.axes)
 
 
 def _chosen(node: fx.Node) -> bool:

@@ -41,7 +41,7 @@ def add_time_by_half_a_power(space, c):
 
 
 @case("geoopt", "lorentz_project", "any")
-def project(x, c):
+def lorentz_project(x, c):
     k, dim = 1 / c, -1
     dn = x.size(dim) - 1
     left = torch.sqrt(k + torch.norm(x.narrow(dim, 1, dn), p=2, dim=dim) ** 2).unsqueeze(dim)
@@ -69,7 +69,7 @@ def exp_map0(x, curv, eps=1e-8):
 
 
 @case("HGCN", "lorentz_expmap0", "tangent", max_argument=15.0)
-def expmap0_hgcn(u, c):
+def lorentz_expmap0_hgcn(u, c):
     k = 1.0 / c
     x = u.narrow(-1, 1, u.size(-1) - 1)
     x_norm = torch.norm(x, p=2, dim=1, keepdim=True).clamp(min=1e-15)
@@ -123,7 +123,7 @@ def elementwise_dist(x, y, curv):
 
 
 @case("geoopt", "lorentz_dist", "any", "second", loses=4.0, beside=2 * LIFTED)
-def dist(x, y, c):
+def lorentz_dist(x, y, c):
     u, v, k = lifted(x, c), lifted(y, c), 1 / c
     d, uv = u.size(-1) - 1, u * v
     inner = -uv.narrow(-1, 0, 1).sum(-1) + uv.narrow(-1, 1, d).sum(-1)
