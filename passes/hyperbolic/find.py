@@ -98,7 +98,7 @@ def _found(
     """What there is in some rows; where they store a time, also what there is if it is that of a point."""
     stored = [node for node, axes in vectors.items() if has_time(axes)]
     proofs = {node: proof for node in stored if (proof := map_behind(node, maps)) is not None}
-    known = {node: proof.outcome.curvature for node, proof in proofs.items()}  # type: ignore[union-attr]
+    known = {node: proof.outcome.curvature for node, proof in proofs.items()}
     # A conformal factor is a part of the maps at its point.
     ends = [root for root, item in maps.items() if item.outcome.target != "conformal_factor"]
     evaluator = Evaluator(algebra, vectors, order, ends, known)
