@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from .assemble import assemble
 from .graph.arguments import DROPOUTS, is_operator, named_arguments, packet
 from .graph.effects import Effects, effects, storage, storages
 from .graph.nodes import val
@@ -36,6 +37,7 @@ class Normalize:
     What goes: dropout in eval mode, `alias`, views onto the same layout, `to` and `contiguous` where nothing has
     to be converted or moved, and `clone` where neither it nor its original is ever written to. What a caller
     could tell apart stays: a value that the graph returns, anything that converts a dtype, `detach`.
+    Tensors that are made and then written to in parts become one concatenation (`assemble.py`).
     Spellings of linear maps (`matmul`, `addmm`, `einsum`) are left as they are, since another spelling may round
     differently; `linear_chains` reads them all.
     """
@@ -61,6 +63,7 @@ class Normalize:
                 graph.erase_node(node)
             else:
                 _fill_in_arguments(node)
+        assemble(graph, effects(graph))
         graph.lint()
         module.recompile()
         return []

@@ -10,6 +10,9 @@ from typing import Any
 PREDICTED = "predicted {after:.3g} us against {before:.3g} us as it stands"
 
 
+NEARLY = "{difference}; the graph has {found}, and {target} is {formula}"
+
+
 @dataclass(frozen=True)
 class Code:
     """What a code means.
@@ -52,6 +55,57 @@ CODES: dict[str, Code] = {
     ),
     "other_axis": Code(
         "the region that ends at {value!r} with its features along axis {axis} is merged instead"
+    ),
+    # Formulas of hyperbolic geometry.
+    "other_formula": Code(NEARLY),
+    "other_norm": Code(
+        NEARLY, "The row's 2-norm along one dimension, in the argument as in the denominator."
+    ),
+    "other_guard": Code(
+        NEARLY, "The guards that an operator takes are listed with it; `torch.ops.stone` shows them."
+    ),
+    "other_curvature": Code(NEARLY, "Take one curvature for all of a formula."),
+    "other_constant": Code(
+        NEARLY, "If it is a typing error, mend it; else nothing, since it is another function."
+    ),
+    "needed_inside": Code(
+        "the intermediate {value} {use}",
+        "Compute it again where it is read, or read it where only the formula's result is needed.",
+    ),
+    "dtypes_inside": Code(
+        "dtypes differ inside: {first} is {expected}, {value} is {dtype}{where}",
+        "Compute the formula in one dtype, and convert before it or behind it.",
+    ),
+    "devices_inside": Code("devices differ inside: {expected} and, at {value}, {device}"),
+    "along_the_row": Code(
+        "broadcasting runs along the row: {value} has {shape}, the result {result}",
+        "Expand the shorter operand first.",
+    ),
+    "not_over_rows": Code("broadcasting is not over rows: {inputs} give {result}"),
+    "operator_strides": Code(
+        "the result has strides {strides}, not the row-major ones of the operator, and later views may rely on them",
+        "`.contiguous()` behind it.",
+    ),
+    "changed_inside": Code(
+        "{value} is changed in place by {writer}{when}",
+        "Write the change as a new value: `x = x + y` instead of `x += y`.",
+    ),
+    "changes_inside": Code(
+        "{writer} changes {value} in place",
+        "Write the change as a new value: `x = x + y` instead of `x += y`.",
+    ),
+    "stopped_inside": Code("the gradient is stopped inside, at {value}"),
+    "half_without_gradient": Code(
+        "a part of it is computed without gradient (no_grad, or a function with its own backward)",
+        "Put all of it into the region, or none.",
+    ),
+    "no_operand": Code("{problem}"),
+    # Of two points at the origin lorentz_cdist gives NaN in float64.
+    "no_kernel": Code("{target} is not used in {dtype}, where points at the origin have no distance"),
+    "stored_time": Code(
+        "{points} hold times that nothing in the graph ties to their space components, and {target} takes the time of "
+        "a point from these: they differ off the hyperboloid, and in the gradient for what is stored",
+        "Make the points where they are used: `project`, `expmap0` or `add_time` of the same curvature gives one.",
     ),
     # What reads or changes a value.
     "returned": Code(

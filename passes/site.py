@@ -28,6 +28,7 @@ class Site:
     `also` names further values that the rewrite made anew under the names that they had; they are checked as well.
     `seconds_before` and `seconds_after` are predicted for one call at the example's sizes, as the region stands and
     rewritten; a refused site says what a rewrite would make of it, and None stands where nothing was predicted.
+    `keeps_nan` is False where a NaN may reach less than before, as with two maps that undo each other.
     `original_error`, `max_error` (of the rewritten region) and `bound` are differences from float64, relative to the
     largest magnitude of the whole tensor, or of each row.
     """
@@ -50,6 +51,7 @@ class Site:
     max_error: float | None = None
     bound: float | None = None
     error_norm: Literal["tensor", "row"] = "tensor"
+    keeps_nan: bool = True
 
     inputs: tuple[str, ...] = ()
     output: str = ""
@@ -84,6 +86,7 @@ class Context:
         keep: module paths, or patterns of them, whose weights are not to be merged.
         untraced: qualified names of weights that others may write without a trace, with the reason; they are kept too.
         machine: the facts for the cost model (`stonefx.passes.cost.machine.Machine`); None for the defaults.
+        numerics: "strict", or "fast": identities between maps are used where a guard between the two may act, too.
     """
 
     grad: bool = False
@@ -92,6 +95,7 @@ class Context:
     keep: tuple[str, ...] = ()
     untraced: Mapping[str, str] = field(default_factory=dict)
     machine: Any = None
+    numerics: Literal["fast", "strict"] = "strict"
 
     def keeps(self, weight: str) -> bool:
         """Whether a weight is to stay as it is, by its qualified name."""

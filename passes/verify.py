@@ -67,7 +67,7 @@ class Verifier:
         if not problem and scale != 1.0:
             scaled = {name: _times(value, scale) for name, value in inputs.items()}
             problem = trial.compare(scaled, f" times {scale:.0e}")
-        for planted, turns in ((math.nan, _turns(inputs)), (math.inf, 1)):
+        for planted, turns in ((math.nan, _turns(inputs)), (math.inf, 1)) if site.keeps_nan else ():
             for turn in range(turns):
                 problem = problem or trial.spread(_planted(inputs, planted, turn, generator), planted)
         return Refusal("verification", problem=problem) if problem else None

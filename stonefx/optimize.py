@@ -61,6 +61,7 @@ def optimize(
     release: bool = True,
     inplace: bool = False,
     integrations: str | Iterable[str] = "all",
+    numerics: str = "strict",
 ) -> nn.Module:
     """Return a faster model of the same meaning, over its own copy of the weights.
 
@@ -98,6 +99,8 @@ def optimize(
             than for one fold. After an error in the last step, which makes the folds, the model is incomplete.
         integrations: "all", or names of libraries (geoopt, hypll) whose code is made to reach the graph while it is
             traced; () for none.
+        numerics: "strict", or "fast": two maps of hyperbolic geometry that undo each other are taken away also where
+            rounding, or a guard between the two, may keep a long vector from coming back.
 
     Raises:
         TypeError: `model` is no `nn.Module`, or an option has the wrong type.
@@ -114,7 +117,7 @@ def optimize(
     options = Options.parse(
         {"inner": inner, "passes": passes, "dynamic": dynamic, "verify": verify, "require": require}
         | {"on_error": on_error, "keep": keep, "machine": machine, "release": release, "inplace": inplace}
-        | {"integrations": integrations}
+        | {"integrations": integrations, "numerics": numerics}
     )
     model = _checked(model)
     source, borrowed = model, None

@@ -14,6 +14,7 @@ from .passes.pipeline import PIPELINE, TARGETS
 Inner = Literal["eager", "aot_eager", "inductor"]
 INNERS = ("eager", "aot_eager", "inductor")
 ON_ERROR = ("raise", "eager")
+NUMERICS = ("fast", "strict")
 MACHINES = ("measured", "default")
 
 
@@ -36,6 +37,8 @@ class Options:
         inplace: take the model over instead of copying it (`optimize` only).
         integrations: "all", or names of libraries (geoopt, hypll) whose code is made to reach the graph while it is
             traced; () for none.
+        numerics: "strict", or "fast": two maps of hyperbolic geometry that undo each other are taken away also where
+            rounding, or a guard between the two, may keep a long vector from coming back.
 
     Raises:
         TypeError: an unknown option (the message names the nearest known one), or a value of the wrong type.
@@ -47,7 +50,7 @@ class Options:
     Traceback (most recent call last):
     ...
     TypeError: unknown option 'iner'; did you mean 'inner'? Known options: dynamic, inner, inplace, \
-integrations, keep, machine, on_error, passes, release, require, verify
+integrations, keep, machine, numerics, on_error, passes, release, require, verify
     """
 
     inner: Inner = "inductor"
@@ -61,6 +64,7 @@ integrations, keep, machine, on_error, passes, release, require, verify
     release: bool = True
     inplace: bool = False
     integrations: tuple[str, ...] = ("all",)
+    numerics: Literal["fast", "strict"] = "strict"
 
     def __post_init__(self) -> None:
         names = _names("passes", self.passes)
@@ -73,6 +77,7 @@ integrations, keep, machine, on_error, passes, release, require, verify
         _each_of("integrations", self.integrations, LIBRARIES)
         _one_of("inner", self.inner, INNERS)
         _one_of("on_error", self.on_error, ON_ERROR)
+        _one_of("numerics", self.numerics, NUMERICS)
         if not isinstance(self.machine, Machine):
             _one_of("machine", self.machine, MACHINES)
         for name in ("dynamic", "verify", "release", "inplace"):

@@ -51,6 +51,7 @@ def rewrite_reported(
         keep=options.keep,
         untraced=untraced or {},
         machine=machine_for(module, options.machine),
+        numerics=options.numerics,
     )
     done = rewrite(module, options.passes, context, verifier)
     report = Report(

@@ -35,7 +35,7 @@ def test_a_single_name_is_a_sequence_of_one() -> None:
         ),
         ({"passes": ("linear_chain",)}, ValueError, r"got 'linear_chain'; did you mean 'linear_chains'\?"),
         ({"passes": 3}, TypeError, r"'passes' must be a name or a sequence of names, got 3"),
-        ({"require": ["expmap"]}, ValueError, r"'require' got 'expmap'; did you mean 'expmap0'\?"),
+        ({"require": ["expmap_0"]}, ValueError, r"'require' got 'expmap_0'; did you mean 'expmap0'\?"),
         ({"verify": "yes"}, TypeError, r"'verify' must be True or False, got 'yes'"),
         ({"on_error": "ignore"}, ValueError, r"'on_error' got 'ignore'\. Choices: raise, eager"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from .rows.algebra import Algebra
-from .rows.forms import ONE, ZERO, Form, Monomial, constant, join
+from .rows.forms import OF_ROWS, ONE, ZERO, Form, Monomial, constant, join
 from .rows.matching import Match, NearMiss, Operand
 
 TARGET = "mobius_add"
@@ -46,23 +46,25 @@ class _Comparison:
             return None
         lead_x, lead_y = self._plain(of_x), self._plain(of_y)
         if abs(lead_x) == 0 or denominator is None:
-            return NearMiss(TARGET, self._without(denominator, lead_x))
+            return NearMiss(TARGET, self._without(denominator, lead_x), "other_constant")
         scale = 1 / abs(lead_x)
         sign_x = 1 if lead_x > 0 else -1
         sign_y = 1 if lead_y > 0 else -1
         if not self.algebra.close(abs(lead_y), abs(lead_x)):
-            return NearMiss(TARGET, f"the coefficient of y begins with {lead_y * scale:g}, not with 1")
+            return NearMiss(
+                TARGET, f"the coefficient of y begins with {lead_y * scale:g}, not with 1", "other_constant"
+            )
         curvature = self.algebra.scale(curvature, scale * sign_y)
-        if self.algebra.kinds(curvature) & {"vector", "inner", "foreign"}:
+        if self.algebra.kinds(curvature) & OF_ROWS:
             return None
         of_x, of_y = (self.algebra.scale(f, scale * s) for f, s in ((of_x, sign_x), (of_y, sign_y)))
         sign = sign_x * sign_y
         reason = self._wrong_numerator(of_x, of_y, curvature, sign)
         if reason:
-            return NearMiss(TARGET, reason)
+            return NearMiss(TARGET, reason, "other_constant")
         guards = self._guards(denominator, curvature, sign, scale)
         if isinstance(guards, str):
-            return NearMiss(TARGET, guards)
+            return NearMiss(TARGET, guards, "other_guard")
         operands = (Operand(self.x, constant(sign_x)), Operand(self.y, constant(sign_y)))
         return Match(TARGET, operands, curvature, guards)
 

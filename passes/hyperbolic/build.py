@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -12,12 +13,13 @@ from torch import fx
 from ..graph.nodes import is_weight
 from .find import Found, operand_nodes
 from .formulas import FORMULAS
-from .read.values import ROW, Axes, Label, NotRowwise, broadcast, number_axes
+from .read.values import ROWS, Axes, Label, NotRowwise, broadcast, has_time, number_axes, row_of
 from .region import full_axes
 from .rows.forms import HALF, ONE, Form, Monomial
 from .rows.matching import Match, Operand
 
 aten = torch.ops.aten
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 KEPT = ("stack_trace", "nn_module_stack")
 
 
@@ -37,6 +39,8 @@ class Builder:
         self.match, self.region = found.outcome, found.region
         self.values, self.algebra = found.values, found.algebra
         self.formula = FORMULAS[self.match.target]
+        # The curvature may be known from the map alone that made the points.
+        self.sources = (found, *found.proofs.values())
         self.axes = full_axes(self.values[self.region.root].axes, self.region.root)
         nodes = operand_nodes(self.match, self.algebra)
         self.operands = list(zip(nodes, self.match.operands, strict=True))
@@ -57,12 +61,7 @@ class Builder:
         """Turn the root into the last of the new nodes, so that its name stays: another formula may read it."""
         root, match = self.region.root, self.match
         vectors = [self._vector(index) for index in range(len(self.operands))]
-        scalars = [self._scalar(match.curvature, grad, "curvature")]
-        scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
-        target = getattr(torch.ops.stone, match.target).default
-        steps: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
-            (target, (*vectors, *scalars), dict(match.guards))
-        ]
+        steps = self._called(vectors, grad)
         for step, args in self._reshaped():
             dense = {"memory_format": torch.contiguous_format} if step is aten.clone.default else {}
             steps.append((step, (None, *args), dense))
@@ -84,6 +83,46 @@ class Builder:
             root.target, root.args, root.kwargs = step, given, kwargs
             root.meta["val"] = result
 
+    def _called(self, vectors: list[fx.Node], grad: bool) -> list[Call]:
+        """The call of the operator; of what a rule left, calls of torch's."""
+        match = self.match
+        if match.target == "identity":
+            return [(aten.clone.default, (*vectors,), {"memory_format": torch.contiguous_format})]
+        if match.target == "norm":
+            norm: tuple[Any, tuple[Any, ...], dict[str, Any]] = (
+                aten.linalg_vector_norm.default,
+                (*vectors, 2, [-1]),
+                {},
+            )
+            limit = match.guards.get("max_norm")
+            return [norm] if limit is None else [norm, (aten.clamp_max.default, (None, limit), {})]
+        if match.target == "radial_cap":
+            return self._capped(vectors[0], grad)
+        scalars = [self._scalar(match.curvature, grad, "curvature")]
+        scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
+        target = getattr(torch.ops.stone, match.target).default
+        return [(target, (*vectors, *scalars), dict(match.guards))]
+
+    def _capped(self, row: fx.Node, grad: bool) -> list[Call]:
+        """`min(1, R / n) x`, spelled so that a NaN reaches the whole row."""
+        largest, c = float(self.match.guards["largest"]), self.match.curvature
+        if c.number is not None:
+            length = self.insert(aten.full.default, ([], largest * c.number**-0.5), self._like(row))
+        else:
+            root = self.insert(aten.rsqrt.default, (self._scalar(c, grad, "curvature"),), {})
+            length = self.insert(aten.mul.Tensor, (root, largest), {})
+        norm = self.insert(aten.linalg_vector_norm.default, (row, 2, [-1], True), {})
+        # No quotient by a norm of 0, whose gradient would be none.
+        factor = self.insert(
+            aten.div.Tensor, (length, self.insert(aten.maximum.default, (norm, length), {})), {}
+        )
+        return [(aten.mul.Tensor, (row, factor), {})]
+
+    @staticmethod
+    def _like(row: fx.Node) -> dict[str, Any]:
+        value = row.meta["val"]
+        return {"dtype": value.dtype, "device": value.device}
+
     def insert(self, target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> fx.Node:
         """Add a call before the root, with its fake value."""
         root = self.region.root
@@ -98,7 +137,7 @@ class Builder:
     def _labels(self) -> list[Label]:
         """The dimensions of the operator's result without the row, those of size 1 included in a row's."""
         if self.formula.gives == "row":
-            return [label for label in self.axes if label != ROW]
+            return [label for label in self.axes if label not in ROWS]
         return [label for label in self.axes if label is not None]
 
     def _held(self, index: int) -> set[Label]:
@@ -116,8 +155,12 @@ class Builder:
             apart = all((labels[i - 2] in self._held(j)) == (i == j) for i in range(2) for j in range(2))
             if len(labels) < 2 or not apart:
                 raise NoOperand("the pairs are not along the last two dimensions")
-            return [*labels[:-2], labels[index - 2], ROW]
-        return [*labels, ROW]
+            return [*labels[:-2], labels[index - 2], self._row(index)]
+        return [*labels, self._row(index)]
+
+    def _row(self, index: int) -> Label:
+        axes = self.values[self.operands[index][0]].axes
+        return axes[row_of(axes) or 0]
 
     def _place(self, index: int) -> tuple[list[int], list[int], list[int]]:
         """Dimensions to drop, the order of the others, and where to put new ones of size 1."""
@@ -145,7 +188,11 @@ class Builder:
             node = self.insert(aten.permute.default, (node, order), {})
         for dim in new:
             node = self.insert(aten.unsqueeze.default, (node, dim), {})
-        return self._scaled(node, operand)
+        node = self._scaled(node, operand)
+        if self.formula.time_in and len(self.algebra.atoms[operand.vector].parts) == 1:
+            # The operator takes the time from the space components, and does not look at what stands there.
+            node = self.insert(aten.constant_pad_nd.default, (node, [1, 0]), {})
+        return node
 
     def _scaled(self, node: fx.Node, operand: Operand) -> fx.Node:
         factor = operand.factor.number
@@ -161,11 +208,13 @@ class Builder:
         """What brings the operator's result to the root's dimensions."""
         if self.formula.gives != "row":
             return [(aten.unsqueeze.default, (dim,)) for dim, label in enumerate(self.axes) if label is None]
-        row = self.axes.index(ROW)
-        if row == len(self.axes) - 1:
-            return []
-        order = [*range(row), len(self.axes) - 1, *range(row, len(self.axes) - 1)]
-        return [(aten.permute.default, (order,)), (aten.clone.default, ())]
+        row, last = row_of(self.axes) or 0, len(self.axes) - 1
+        steps: list[tuple[Any, tuple[Any, ...]]] = []
+        if self.formula.time_out and not has_time(self.axes):
+            steps.append((aten.slice.Tensor, (last, 1, sys.maxsize)))
+        if row != last:
+            steps.append((aten.permute.default, ([*range(row), last, *range(row, last)],)))
+        return [*steps, (aten.clone.default, ())] if steps else []
 
     def _check(self, form: Form, axes: Axes) -> None:
         if form.number is not None or self._holding(form, axes) or self._holding(self._root(form), axes):
@@ -189,8 +238,9 @@ class Builder:
             product = self.insert(aten.mul.Tensor, (root, root), {})
         else:
             product = self._product(*form.terms[0], axes)
-        trained = grad and any(node.meta["val"].requires_grad for node in self.region.scalars)
-        if all(map(is_weight, self.region.scalars)) and not trained:
+        scalars = [node for found in self.sources for node in found.region.scalars]
+        trained = grad and any(node.meta["val"].requires_grad for node in scalars)
+        if all(map(is_weight, scalars)) and not trained:
             product.meta["fold"] = name
         return product
 
@@ -212,8 +262,8 @@ class Builder:
 
     def _holding(self, form: Form, axes: Axes) -> fx.Node | None:
         """The first row scalar of the region with this form, whose dimensions lie as the operator's do."""
-        for node in (*self.region.scalars, *self.region.constants):
-            value = self.values.get(node)
+        held = [(n, s.values.get(n)) for s in self.sources for n in (*s.region.scalars, *s.region.constants)]
+        for node, value in held:
             if value is None or not isinstance(node.meta.get("val"), torch.Tensor):
                 continue
             if number_axes(node.meta["val"]) is None or not self.algebra.equal(value.form, form):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from .rows.algebra import Algebra
-from .rows.forms import HALF, ONE, Form, Monomial, TooLarge
+from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, TooLarge
 from .rows.functions import INFINITY
 from .rows.matching import Match, NearMiss, Operand
 
@@ -32,7 +32,7 @@ def match_distance(algebra: Algebra, form: Form, x: int, y: int) -> Match | Near
         return None
     rest = Form(((tuple(f for f in monomial if f != functions[0]), coefficient),))
     atom = algebra.atoms[functions[0][0]]
-    if algebra.kinds(rest) & {"vector", "inner", "foreign"}:
+    if algebra.kinds(rest) & OF_ROWS:
         return None
     return _Distances(algebra, x, y).match(atom.kind, atom.parts[0], rest)
 
@@ -50,12 +50,16 @@ class _Distances:
             guards["atanh_limit"] = high
         elif high < INFINITY:
             return self._miss(f"the argument of {kind} is clamped from above at {high:g}")
-        # Below 1, or 0, an argument only comes by rounding: a clamp there changes nothing.
-        if low > (1.0 if kind == "acosh" else 0.0):
-            return self._miss(f"the argument of {kind} is clamped at {low:g}; the operator has no such guard")
         for c in self._curvatures(argument):
             for target, expected, halves in self._expected(kind, c):
                 if self._same(argument, expected, c):
+                    # Below 0 an argument of asinh only comes by rounding: a clamp there changes nothing.
+                    if low > (1.0 if kind == "acosh" else 0.0):
+                        if target != "lorentz_dist":
+                            return self._miss(
+                                f"the argument of {kind} is clamped at {low:g}; the operator has no such guard"
+                            )
+                        guards["min_argument"] = low
                     root = self.algebra.power(c, HALF)
                     multiple = self.algebra.scale(self.algebra.multiply(rest, root), 1.0 / halves)
                     operands = (Operand(self.x), Operand(self.y))
@@ -75,26 +79,36 @@ class _Distances:
         }:
             return None
         c = next(self._curvatures(argument), ONE)
-        target, expected, _ = next(self._expected(kind, c))
+        target, expected = self._alike(kind, argument, c)
+        where = f"{kind} of {a.describe(argument)}, expected {a.describe(expected)} for c = {a.describe(c)}"
         try:
             left, right = (
                 dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument))
             )
         except (TooLarge, ArithmeticError):
-            return NearMiss(target, f"{kind} of {a.describe(argument)}, expected {a.describe(expected)}")
-        for monomial in self._differing(left, right, c):
-            found, wanted = left.get(monomial, 0.0), right.get(monomial, 0.0)
+            return NearMiss(target, where)
+        for monomial in self._differing(left, right, c)[:1]:
+            found, wanted = (each.get(monomial, 0.0) for each in (left, right))
             name = a.describe(Form(((monomial, 1.0),)))
             return NearMiss(
                 target,
-                f"the argument of {kind}, squared and multiplied out, has {found:.17g} times {name}, expected "
-                f"{wanted:.17g} for c = {a.describe(c)}",
+                f"{where}: squared and multiplied out, has {found:.17g} times {name}, expected {wanted:.17g}",
+                "other_constant",
             )
         return None
 
+    def _alike(self, kind: str, argument: Form, c: Form) -> tuple[str, Form]:
+        """The distance that an argument looks like: by the roots that it is a sum of, or is divided by."""
+        exponents = {e for m, _ in argument for i, e in m if self.algebra.atoms[i].kind == "sum"}
+        likely = (
+            "lorentz_dist" if HALF in exponents else "klein_dist" if -HALF in exponents else "poincare_dist"
+        )
+        known = [(target, expected) for target, expected, _ in self._expected(kind, c)]
+        return next((pair for pair in known if pair[0] == likely), known[0])
+
     @staticmethod
     def _miss(reason: str) -> NearMiss:
-        return NearMiss("poincare_dist", reason)
+        return NearMiss("poincare_dist", reason, "other_guard")
 
     def _unclamped(self, form: Form) -> tuple[Form, float, float]:
         index = self.algebra.single(form)
@@ -106,6 +120,12 @@ class _Distances:
     def _curvatures(self, form: Form) -> Iterator[Form]:
         """What `c` may be: what the squares and the inner product are multiplied by, in sums with a constant."""
         found: list[Form] = []
+        for monomial, coefficient in form:  # c <x, y> alone, of the hyperboloid
+            if coefficient < 0 and (self.algebra.single(self.xy), Fraction(1)) in monomial and len(form) == 2:
+                others = tuple(f for f in monomial if f[0] != self.algebra.single(self.xy))
+                c = Form(((others, -coefficient),))
+                if not self.algebra.kinds(c) & OF_ROWS:
+                    found.append(c)
         for part in self._sums(form):
             plain = next((k for m, k in part if not m), 0.0)
             if not plain:
@@ -117,7 +137,7 @@ class _Distances:
                         continue
                     others = tuple(f for f in monomial if f != (index, Fraction(1)))
                     c = Form(((others, abs(factor * coefficient / plain)),))
-                    if self.algebra.kinds(c) & {"vector", "inner", "foreign"}:
+                    if self.algebra.kinds(c) & OF_ROWS:
                         continue
                     if not any(self.algebra.equal(c, other) for other in found):
                         found.append(c)
@@ -144,6 +164,10 @@ class _Distances:
             yield "klein_dist", product(a.add(ONE, product(c, self.xy), alpha=-1.0), width), 1.0
             times = [a.power(a.add(ONE, product(c, square)), HALF) for square in (self.xx, self.yy)]
             yield "lorentz_dist", a.add(product(*times), product(c, self.xy), alpha=-1.0), 1.0
+            # Where the sign of c is not known, sqrt(1 / c + ||x||^2) is a form of its own.
+            times = [a.power(a.add(a.power(c, -1), square), HALF) for square in (self.xx, self.yy)]
+            product_of_times = product(product(*times), c)
+            yield "lorentz_dist", a.add(product_of_times, product(c, self.xy), alpha=-1.0), 1.0
         elif kind == "asinh":
             yield "poincare_dist", a.power(odds, HALF), 2.0
         else:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from .formulas import FORMULAS
 from .match import match
+from .points import map_behind, supposed
 from .read.candidates import Vectors, candidates
 from .read.evaluate import Evaluator, operator_name
-from .read.values import ROW, Axes, Value, number_axes
+from .read.values import ROWS, Axes, Value, has_time, number_axes, row_of
 from .region import Region, region_of
 from .rows.algebra import Algebra
 from .rows.forms import ONE, Form, TooLarge
 from .rows.matching import Match, NearMiss
+from .steps import STEPS
 
 PAIRED = {"poincare_dist": "poincare_cdist", "klein_dist": "klein_cdist", "lorentz_dist": "lorentz_cdist"}
 
@@ -30,16 +32,20 @@ class Found:
         region: its nodes.
         values: what the nodes of the region are to the row algebra.
         algebra: the table of atoms, one for the whole graph.
+        proofs: of operands that are points of the hyperboloid, the maps that make them.
+        supposed: the operands whose time is stored, and supposed to be that of a point.
     """
 
     outcome: Match | NearMiss
     region: Region
     values: Mapping[fx.Node, Value]
     algebra: Algebra
+    proofs: Mapping[fx.Node, Found] = field(default_factory=dict)
+    supposed: tuple[fx.Node, ...] = ()
 
 
-def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> list[Found]:
-    """Every formula and look-alike of a graph, in order; no two formulas have the same root.
+def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> tuple[list[Found], list[Found]]:
+    """Every formula and look-alike of a graph, in order, and every step of a longer one; no two have the same root.
 
     Args:
         graph: a functional ATen graph with fake values.
@@ -48,11 +54,13 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> lis
     """
     maps: dict[fx.Node, Found] = {}
     misses: dict[fx.Node, Found] = {}
+    steps_to: dict[fx.Node, Found] = {}
     for alternatives in candidates(graph):
         for nearest in alternatives:
             vectors = {node: _axes(node, axes, maps) for node, axes in nearest.items()}
-            evaluator = Evaluator(algebra, vectors, order, maps)
-            found = _settled(list(_search(evaluator, vectors)))
+            every = _found(algebra, vectors, order, maps)
+            steps_to |= {item.region.root: item for item in every if item.outcome.target in STEPS.values()}
+            found = _settled([item for item in every if item.outcome.target not in STEPS.values()])
             maps |= {item.region.root: item for item in found if isinstance(item.outcome, Match)}
             near = [item for item in found if isinstance(item.outcome, NearMiss)]
             misses = {item.region.root: item for item in near} | misses
@@ -64,18 +72,49 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> lis
     lone = [
         item
         for root, item in misses.items()
-        if root not in covered and not _leads_on(root, maps, misses) and not _beside(item, maps)
+        if root not in covered and not _leads_on(root, maps | steps_to, misses) and not _beside(item, maps)
     ]
     # A multiple of a distance inside of a look-alike is a step of it.
     steps = {node for item in lone for node in item.region.rows}
-    kept = [item for root, item in maps.items() if root not in steps or is_exact(item.outcome)]  # type: ignore[arg-type]
-    return sorted([*kept, *lone], key=lambda item: order[item.region.root])
+    kept = [item for root, item in maps.items() if root not in steps or _stands_alone(item)]
+    in_order = sorted([*kept, *lone], key=lambda item: order[item.region.root])
+    return in_order, [item for root, item in steps_to.items() if root not in maps]
 
 
 def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
     """Of a row that a formula gives, the dimensions are those that it was found to have."""
     held = maps[node].values[node].axes if node in maps else axes
-    return held if [label == ROW for label in held] == [label == ROW for label in axes] else axes
+    alike = [label if label in ROWS else None for label in held] == [
+        label if label in ROWS else None for label in axes
+    ]
+    # What the rows have by their shape alone says nothing of the views of them that make pairs.
+    natural = all(label in (None, len(held) - dim) for dim, label in enumerate(held) if label not in ROWS)
+    return held if alike and not natural else axes
+
+
+def _found(
+    algebra: Algebra, vectors: Vectors, order: Mapping[fx.Node, int], maps: Mapping[fx.Node, Found]
+) -> list[Found]:
+    """What there is in some rows; where they store a time, also what there is if it is that of a point."""
+    stored = [node for node, axes in vectors.items() if has_time(axes)]
+    proofs = {node: proof for node in stored if (proof := map_behind(node, maps)) is not None}
+    known = {node: proof.outcome.curvature for node, proof in proofs.items()}
+    # A conformal factor is a part of the maps at its point.
+    ends = [root for root, item in maps.items() if item.outcome.target != "conformal_factor"]
+    evaluator = Evaluator(algebra, vectors, order, ends, known)
+    found = [replace(item, proofs=proofs) for item in _search(evaluator, vectors)]
+    open_ones = tuple(node for node in stored if node not in proofs)
+    if not open_ones:
+        return found
+    roots = {item.region.root for item in found if isinstance(item.outcome, Match)}
+    for c in supposed(algebra, [value.form for value in evaluator.values.values()]):
+        evaluator = Evaluator(algebra, vectors, order, ends, {**dict.fromkeys(open_ones, c), **known})
+        for item in _search(evaluator, vectors):
+            if isinstance(item.outcome, Match) and item.region.root not in roots:
+                found = [other for other in found if other.region.root is not item.region.root]
+                found.append(replace(item, proofs=proofs, supposed=open_ones))
+                roots.add(item.region.root)
+    return found
 
 
 def _beside(item: Found, maps: Mapping[fx.Node, Found]) -> bool:
@@ -93,7 +132,7 @@ def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
     indices = [evaluator.vectors[node] for node in vectors]
     for node, value in evaluator.cone():
         try:
-            outcome = match(evaluator.algebra, value.form, indices)
+            outcome = match(evaluator.algebra, value.form, indices, has_time(value.axes))
             if (
                 isinstance(outcome, Match)
                 and (outcome := _placed(outcome, value, vectors, evaluator)) is None
@@ -106,8 +145,23 @@ def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
         values = ChainMap({node: value}, evaluator.values)
         yield Found(outcome, region_of(evaluator, node), values, evaluator.algebra)
         # A number may be a step on the way to a row: 2 artanh(n) is a distance, and in logmap0.
-        if isinstance(outcome, Match) and is_exact(outcome) and ROW in value.axes and not _chosen(node):
+        if isinstance(outcome, Match) and is_exact(outcome) and _is_row(value, outcome) and not _chosen(node):
             evaluator.cut(node)
+
+
+def _is_row(value: Value, outcome: Match) -> bool:
+    """Whether a row is the whole one that the operator gives, and not its space components alone."""
+    if outcome.target in STEPS.values():
+        return False
+    return row_of(value.axes) is not None and FORMULAS[outcome.target].time_out == has_time(value.axes)
+
+
+def _stands_alone(item: Found) -> bool:
+    """Whether a formula inside of a look-alike is one of its own: exact, and no part of a row with its time."""
+    outcome, value = item.outcome, item.values[item.region.root]
+    if not isinstance(outcome, Match) or not is_exact(outcome):
+        return False
+    return FORMULAS[outcome.target].time_out <= has_time(value.axes)
 
 
 def _chosen(node: fx.Node) -> bool:
@@ -138,15 +192,22 @@ def _rank(item: Found) -> tuple[bool, bool, int]:
     """A row first, then what is exact; of these the last, with the choice at zero, and of multiples the first."""
     assert isinstance(item.outcome, Match)
     exact, size = is_exact(item.outcome), len(item.region.rows)
-    return ROW not in item.values[item.region.root].axes, not exact, -size if exact else size
+    axes = item.values[item.region.root].axes
+    return row_of(axes) is None, not exact, -size if exact else size
 
 
-def _placed(outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator) -> Match | None:
+def _placed(outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator) -> Match | NearMiss | None:
     """The match where the result has the axes that the operator gives: over pairs it becomes that of pairs."""
-    gives = "number" if outcome.target in PAIRED else FORMULAS[outcome.target].gives
-    if (gives == "row") != (ROW in value.axes):
+    formula = FORMULAS[outcome.target]
+    gives = formula.gives
+    if (gives == "row") != (row_of(value.axes) is not None) or has_time(value.axes) > formula.time_out:
+        return None
+    stored = any(len(evaluator.algebra.atoms[operand.vector].parts) > 1 for operand in outcome.operands)
+    if stored and not formula.time_in:  # its space components are rows of their own
         return None
     if not _is_constant(outcome.multiple, evaluator.algebra):
+        if outcome.target in STEPS:
+            return replace(outcome, target=STEPS[outcome.target])
         return None
     if gives == "row" or len(outcome.operands) < 2:
         return outcome
@@ -165,12 +226,22 @@ def _is_constant(multiple: Form, algebra: Algebra) -> bool:
     )
 
 
-def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) -> Match:
+def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) -> Match | NearMiss:
     """A distance whose points have a dimension each of their own is one of all pairs."""
+    if len(outcome.operands) < 2:
+        return outcome
     axes = [values[node].axes for node in operand_nodes(outcome, algebra)]
-    labels = [{label for label in each if label is not None and label != ROW} for each in axes]
+    labels = [{label for label in each if label is not None and label not in ROWS} for each in axes]
     if labels[0] - labels[1] and labels[1] - labels[0] and outcome.target in PAIRED:
-        return replace(outcome, target=PAIRED[outcome.target])
+        target = PAIRED[outcome.target]
+        for name, value in outcome.guards.items():
+            if name not in FORMULAS[target].slots:
+                return NearMiss(
+                    target,
+                    f"it is guarded by {name} = {value:g}; over pairs the operator has no such guard",
+                    "other_guard",
+                )
+        return replace(outcome, target=target)
     return outcome
 
 

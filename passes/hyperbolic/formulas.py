@@ -19,24 +19,30 @@ class Formula:
     Args:
         target: the operator, and what reports call the site.
         text: the formula, with `n = ||x||` and `s = sqrt(c)`; norms, arguments and denominators are guarded in slots.
-        operands: what each row vector is: "tangent", a vector at the origin; "point", a point of the ball; "second", a
+        operands: what each row vector is: "tangent", a vector at the origin; "short", one whose cosh is no
+            infinity; "near" and "far", two of the hyperboloid; "point", a point of the ball; "second", a
             further point; "any", any row.
         gives: a row, a number a row, or a number for each pair of rows.
         slots: the guards that the operator takes.
+        time_in, time_out: the operands, and the result, begin with a time coordinate; that of an operand is not read.
         bound: error against float64, in units of eps, on probes that stop short of the boundary.
         per_entry, per_row: floating-point operations of the operator for each entry and row.
     """
 
     target: str
     text: str
-    operands: tuple[Literal["tangent", "point", "second", "any"], ...]
+    operands: tuple[Literal["tangent", "short", "point", "second", "any", "near", "far"], ...]
     gives: Literal["row", "number", "pairs"] = "row"
     slots: tuple[str, ...] = ()
+    time_in: bool = False
+    time_out: bool = False
     bound: float = 1024.0
     per_entry: int = 2
     per_row: int = 3
 
 
+# What a rule leaves that is no operator of ours.
+OWN = ("identity", "norm", "radial_cap")
 FORMULAS = {
     formula.target: formula
     for formula in (
@@ -139,6 +145,119 @@ FORMULAS = {
             target="poincare_to_klein",
             text="2 / (1 + c||x||^2) x",
             operands=("point",),
+            bound=64.0,
+        ),
+        Formula(
+            target="expmap",
+            text="x + tanh(s g n / 2) / (s n) v, with Möbius addition, n = ||v|| and g = 2 / (1 - c||x||^2)",
+            operands=("second", "short"),
+            slots=("min_gap", "min_norm", "tanh_limit", *SUM, "max_radius"),
+            per_entry=8,
+            per_row=24,
+        ),
+        Formula(
+            target="logmap",
+            text="2 / (s g) artanh(s ||w||) w / ||w|| with w = -x + y, g = 2 / (1 - c||x||^2)",
+            operands=("second", "point"),
+            slots=("min_gap", *SUM, "atanh_limit"),
+            per_entry=8,
+            per_row=24,
+        ),
+        Formula(target="identity", text="x", operands=("point",), per_entry=0, per_row=0),
+        Formula(
+            target="radial_cap",
+            text="min(1, largest / (s n)) x",
+            operands=("tangent",),
+            slots=("largest",),
+        ),
+        Formula(
+            target="norm",
+            text="min(||x||, max_norm)",
+            operands=("short",),
+            gives="number",
+            slots=("max_norm",),
+            bound=64.0,
+        ),
+        Formula(
+            target="add_time",
+            text="(sqrt(1 / c + ||x||^2), x)",
+            operands=("any",),
+            time_out=True,
+            bound=64.0,
+        ),
+        Formula(
+            target="lorentz_project",
+            text="(sqrt(1 / c + ||x||^2), x), of a row (t, x)",
+            operands=("any",),
+            time_in=True,
+            time_out=True,
+            bound=64.0,
+        ),
+        Formula(
+            target="lorentz_expmap0",
+            text="(cosh(s n) / s, sinh(s n) / (s n) x)",
+            operands=("short",),
+            slots=("min_norm", "max_argument"),
+            time_in=True,
+            time_out=True,
+            per_row=12,
+        ),
+        Formula(
+            target="lorentz_logmap0",
+            text="(0, arcosh(s t) / (s n) x), of a point (t, x)",
+            operands=("any",),
+            time_in=True,
+            time_out=True,
+            per_row=12,
+        ),
+        Formula(
+            target="lorentz_dist",
+            text="arcosh(c (t u - <x, y>)) / s, of points (t, x) and (u, y)",
+            operands=("any", "second"),
+            gives="number",
+            slots=("min_argument",),
+            time_in=True,
+            per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="lorentz_cdist",
+            text="arcosh(c (t u - <x, y>)) / s of all pairs of points (t, x) and (u, y)",
+            operands=("near", "far"),
+            gives="pairs",
+            time_in=True,
+            per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="lorentz_rescale",
+            text="(w / s, sqrt((w^2 - 1) / (c n^2)) x), w = offset + scale sigmoid(t), of a row (t, x)",
+            operands=("any",),
+            slots=("offset", "min_squares"),
+            time_in=True,
+            time_out=True,
+            per_row=12,
+        ),
+        Formula(
+            target="klein_to_lorentz",
+            text="(1 / s, x) / sqrt(1 - c||x||^2)",
+            operands=("point",),
+            slots=("min_gap",),
+            time_out=True,
+            per_row=6,
+        ),
+        Formula(
+            target="lorentz_to_poincare",
+            text="x / (1 + s t), of a point (t, x)",
+            operands=("any",),
+            time_in=True,
+            bound=64.0,
+        ),
+        Formula(
+            target="lorentz_to_klein",
+            text="x / (s t), of a point (t, x)",
+            operands=("any",),
+            time_in=True,
             bound=64.0,
         ),
         Formula(

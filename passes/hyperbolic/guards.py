@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from .rows.algebra import Algebra
-from .rows.forms import HALF, ONE, Form, Monomial
+from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial
 from .rows.functions import quotient
 
 
@@ -79,7 +79,7 @@ class RadiusReader:
         return replace(radius, guards={**radius.guards, "norm_offset": number})
 
     def _of_rows(self, form: Form) -> bool:
-        return bool(self.algebra.kinds(form) & {"vector", "inner", "foreign"})
+        return bool(self.algebra.kinds(form) & OF_ROWS)
 
     def _term(self, monomial: Monomial, coefficient: float) -> Radius:
         """`scale * norm`, the norm guarded or not."""

@@ -11,9 +11,9 @@ from ..cost.flops import node_flops
 from ..graph.shapes import entries, hint
 from ..refusal import Refusal
 from .find import Found
-from .formulas import FORMULAS
+from .formulas import FORMULAS, OWN
 from .read.evaluate import operator_name
-from .read.values import ROW
+from .read.values import row_of
 from .read.views import VIEWS
 from .region import Region
 from .rows.forms import ONE
@@ -91,12 +91,14 @@ def price(found: Found, inner: str, grad: bool) -> Price:
     assert isinstance(match, Match)
     gives, root = FORMULAS[match.target].gives, region.root.meta["val"]
     rows = entries(root) / (
-        hint(root.shape[found.values[region.root].axes.index(ROW)], 1) if gives == "row" else 1
+        hint(root.shape[row_of(found.values[region.root].axes) or 0], 1) if gives == "row" else 1
     )
     extra = [o for o in match.operands if o.factor != ONE]
     moved = sum(2 * entries(_value(found, o)) for o in extra) + (
         2 * entries(root) if match.multiple != ONE else 0
     )
+    if inner == "inductor" and match.target in OWN:  # torch's own operations, which it fuses
+        return Price(0.0, 0.0, int(rows))
     if inner != "inductor":
         return _eager_price(region, rows, len(extra) + (match.multiple != ONE), moved)
     # A formula over pairs that is one in rows would write a row for each pair, where fused code writes none.

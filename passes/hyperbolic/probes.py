@@ -12,7 +12,7 @@ from ..graph.nodes import is_weight
 from ..site import Probe
 from .find import Found, operand_nodes
 from .formulas import FORMULAS
-from .read.values import ROW
+from .read.values import has_time, row_of
 from .rows.algebra import Algebra
 from .rows.forms import Form
 from .rows.matching import Match
@@ -21,14 +21,21 @@ from .rows.matching import Match
 # artanh amplifies the rounding of its argument by 1 / (2 (1 - u)), so 1 - 1e-3 costs 500 eps.
 NORMS = {
     "tangent": (1.0, 1e-3, 0.0, 0.1, 4.0, 30.0),
+    "short": (1.0, 1e-3, 0.0, 0.1, 4.0),
     "point": (0.5, 1e-3, 0.0, 0.1, 0.9, 0.999),
     "second": (0.3, 0.1, 0.6, 0.0, 0.8, 0.5),
     "any": (0.7, 2.0, 0.0, 0.2, 1.1, 0.01),
 }
 # Of all pairs the norms of either side keep apart. Near points arcosh loses digits in float64 too, which is what the
 # original is evaluated in: eps / (d D) at a distance d where the largest is D.
-PAIRS = {"point": (0.4, 0.8, 0.0, 0.999), "second": (0.2, 0.6, 0.0)}
+PAIRS = {
+    "point": (0.4, 0.8, 0.0, 0.999),
+    "second": (0.2, 0.6, 0.0),
+    "near": (0.4, 0.8, 0.0),
+    "far": (0.2, 0.6, 2.0),
+}
 HALF_POINT = (0.5, 1e-2, 0.0, 0.1, 0.9, 0.75)
+Maker = Callable[[torch.Generator], torch.Tensor]
 UNKNOWN = 0.1
 SAMPLED = 0.4
 
@@ -43,11 +50,11 @@ def bound(match: Match, dtype: torch.dtype) -> float:
     return (4.0 if dtype.itemsize == 2 else FORMULAS[match.target].bound) * eps
 
 
-def probes(found: Found) -> Probe:
-    """A function that draws the inputs of a formula that are not weights, in their order."""
+def inputs(found: Found) -> dict[fx.Node, Maker]:
+    """What a formula is probed on, each with what draws it: of points that a map makes, what that map reads."""
     match, region = found.outcome, found.region
     assert isinstance(match, Match)
-    makers: list[Callable[[torch.Generator], torch.Tensor]] = []
+    makers: dict[fx.Node, Maker] = {}
     curvature = match.curvature.number
     if curvature is not None:
         reach = abs(curvature) ** -0.5
@@ -56,13 +63,22 @@ def probes(found: Found) -> Probe:
     kinds = dict(zip(operand_nodes(match, found.algebra), FORMULAS[match.target].operands, strict=True))
     factors = {node: abs(o.factor.number or 1.0) for node, o in zip(kinds, match.operands, strict=True)}
     for node in region.vectors:
-        row = found.values[node].axes.index(ROW)
-        norms = _norms(match, kinds[node], node.meta["val"].dtype)
-        makers.append(_rows(node, row, norms, reach / factors[node]))
+        if node in found.proofs:
+            makers |= inputs(found.proofs[node])
+            continue
+        axes = found.values[node].axes
+        norms = _norms(match, kinds.get(node, "point"), node.meta["val"].dtype)
+        makers[node] = _rows(node, row_of(axes) or 0, norms, reach / factors.get(node, 1.0), has_time(axes))
     for node in region.scalars:
-        makers.append(_scalar(node, _sign(found.algebra, match.curvature, node)))
-    makers += [_filler(node) for node in region.others]
-    free = [make for node, make in zip(region.inputs, makers, strict=True) if not is_weight(node)]
+        makers.setdefault(node, _scalar(node, _sign(found.algebra, match.curvature, node)))
+    for node in region.others:
+        makers.setdefault(node, _filler(node))
+    return makers
+
+
+def probes(found: Found) -> Probe:
+    """A function that draws the inputs of a formula that are not weights, in their order."""
+    free = [make for node, make in inputs(found).items() if not is_weight(node)]
 
     def draw(generator: torch.Generator) -> Sequence[torch.Tensor]:
         return [make(generator) for make in free]
@@ -75,6 +91,10 @@ def _norms(match: Match, kind: str, dtype: torch.dtype) -> tuple[float, ...]:
     norms = HALF_POINT if kind == "point" and dtype.itemsize == 2 else norms
     # An unguarded spelling gives 0 / 0 at zero, and so may the operator; there is nothing to measure.
     quotient = match.target in ("mobius_matvec", "mobius_scalar_mul") and "min_norm" not in match.guards
+    # Where M x is zero, libraries choose zero, whatever x is; a product of an x that is NaN never is.
+    if match.target == "mobius_matvec":
+        return tuple(norm or 1e-3 for norm in norms)
+    quotient = quotient or (match.target in ("lorentz_expmap0", "lorentz_logmap0"))
     unsure = match.guards.get("nan_at_zero") or match.guards.get("separate") or quotient
     return tuple(norm for norm in norms if norm or not unsure)
 
@@ -83,23 +103,26 @@ def _shape(node: fx.Node) -> list[int]:
     return [example(size) for size in node.meta["val"].shape]
 
 
-def _rows(
-    node: fx.Node, row: int, norms: Sequence[float], reach: float
-) -> Callable[[torch.Generator], torch.Tensor]:
+def _rows(node: fx.Node, row: int, norms: Sequence[float], reach: float, timed: bool) -> Maker:
+    """Rows whose space components have given norms, under any time."""
+
     def make(generator: torch.Generator) -> torch.Tensor:
         shape = _shape(node)
         lengths = shape[:row] + shape[row + 1 :]
-        rows = torch.randn([*lengths, shape[row]], generator=generator, dtype=torch.float64)
+        rows = torch.randn([*lengths, shape[row] - timed], generator=generator, dtype=torch.float64)
         rows = rows / rows.norm(dim=-1, keepdim=True)
         count = rows[..., 0].numel()
         turn = torch.tensor(norms, dtype=torch.float64).repeat(count // len(norms) + 1)[:count]
         rows = rows * (reach * turn).reshape(*rows.shape[:-1], 1)
+        if timed:
+            time = torch.rand([*rows.shape[:-1], 1], generator=generator, dtype=torch.float64)
+            rows = torch.cat([time, rows], -1)
         return rows.movedim(-1, row).contiguous().to(node.meta["val"].dtype)
 
     return make
 
 
-def _scalar(node: fx.Node, sign: float) -> Callable[[torch.Generator], torch.Tensor]:
+def _scalar(node: fx.Node, sign: float) -> Maker:
     def make(generator: torch.Generator) -> torch.Tensor:
         uniform = torch.rand(_shape(node), generator=generator, dtype=torch.float64)
         return (sign * (0.5 + uniform)).to(node.meta["val"].dtype)
@@ -107,7 +130,7 @@ def _scalar(node: fx.Node, sign: float) -> Callable[[torch.Generator], torch.Ten
     return make
 
 
-def _filler(node: fx.Node) -> Callable[[torch.Generator], torch.Tensor]:
+def _filler(node: fx.Node) -> Maker:
     def make(generator: torch.Generator) -> torch.Tensor:
         return torch.zeros(_shape(node), dtype=node.meta["val"].dtype)
 

@@ -9,17 +9,20 @@ from torch import fx
 
 from ..graph.effects import Effects, effects
 from ..graph.nodes import module_path, source_line
+from ..refusal import Refusal
 from ..site import Context, Site
 from .build import Builder, NoOperand
 from .find import Found, find
-from .formulas import FORMULAS
+from .formulas import FORMULAS, OWN
 from .price import Price, flops_before, operator_flops, price, price_of_look_alike
-from .probes import bound, probes
+from .probes import bound, inputs, probes
 from .region import escaping, obstacle
 from .rows.algebra import Algebra
 from .rows.matching import Match
+from .rules import RULES
 from .simplify import simplify
 
+LONGEST = 300
 # Constants written in float32 agree to 1e-7 and no better. Where a graph computes in float64 they must agree to what a
 # few products of Python's floats are rounded by.
 TOLERANCE, TOLERANCE_DOUBLE = 1e-7, 32 * 2.0**-52
@@ -34,13 +37,16 @@ class Hyperbolic:
     """
 
     name = "hyperbolic"
-    targets = (*FORMULAS, "lorentz_dist", "lorentz_cdist")
+    targets = tuple(
+        dict.fromkeys((*(n for n in FORMULAS if n not in OWN), *(r.target for r in RULES if r.target)))
+    )
 
     def run(self, module: fx.GraphModule, context: Context) -> list[Site]:
         """Rewrite the graph in place and report every formula and every look-alike."""
         graph = module.graph
         facts = effects(graph)
-        found = simplify(find(graph, facts.position, _algebra(graph)))
+        found, steps = find(graph, facts.position, _algebra(graph))
+        found = simplify(found, steps, context.numerics == "fast")
         reasons = {item.region.root: _refusal(item, facts, context) for item in found}
         accepted = _closed(found, reasons)
         sites = []
@@ -67,16 +73,26 @@ def _algebra(graph: fx.Graph) -> Algebra:
 def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
     """Why a formula or a look-alike is not rewritten, as far as it alone can tell."""
     if not isinstance(item.outcome, Match):
-        return item.outcome.reason
-    if item.outcome.target not in FORMULAS:
-        return "a distance of the hyperboloid over space components alone; the operator takes points with their time"
+        found = item.algebra.describe(item.values[item.region.root].form)
+        return Refusal(
+            item.outcome.code,
+            difference=item.outcome.reason,
+            found=found if len(found) <= LONGEST else f"{found[:LONGEST]}...",
+            target=item.outcome.target,
+            formula=FORMULAS[item.outcome.target].text,
+        )
+    if item.supposed:
+        names = ", ".join(repr(node.name) for node in item.supposed)
+        return Refusal("stored_time", target=item.outcome.target, points=names, count=len(item.supposed))
     if (reason := obstacle(item.region, item.values, facts, context.grad)) is not None:
         return reason
+    if item.outcome.target == "lorentz_cdist" and item.region.root.meta["val"].dtype == torch.float64:
+        return Refusal("no_kernel", target=item.outcome.target, dtype="float64")
     try:
         Builder(item).check()
     except NoOperand as error:
-        return str(error)
-    denied = context.denied.get(f"{item.outcome.target}:{item.region.root.name}")
+        return Refusal("no_operand", problem=str(error))
+    denied = context.denied.get(f"{item.outcome.name}:{item.region.root.name}")
     return denied or price(item, context.inner, context.grad).refusal
 
 
@@ -87,7 +103,7 @@ def _closed(found: list[Found], reasons: dict[fx.Node, str | None]) -> list[Foun
         replaced = {node for item in accepted for node in item.region.rows}
         kept = []
         for item in accepted:
-            if (reason := escaping(item.region, item.values, replaced)) is None:
+            if (reason := escaping(item.region, item.values, replaced, item.algebra)) is None:
                 kept.append(item)
             reasons[item.region.root] = reason
         if len(kept) == len(accepted):
@@ -100,7 +116,7 @@ def _site(item: Found, reason: str | None) -> Site:
     is_map = isinstance(item.outcome, Match)
     return Site(
         pass_name=Hyperbolic.name,
-        target=item.outcome.target,
+        target=item.outcome.name,
         status="rewritten" if reason is None else ("refused" if is_map else "near miss"),
         reason=reason or "",
         module_path=module_path(root),
@@ -129,13 +145,14 @@ def _priced(site: Site, item: Found, context: Context) -> Site:
 def _rewrite(item: Found, site: Site, context: Context) -> None:
     match, region = item.outcome, item.region
     assert isinstance(match, Match)
-    dtype = region.root.meta["val"].dtype
+    dtype, read = region.root.meta["val"].dtype, tuple(node.name for node in inputs(item))
     Builder(item).build(context.grad)
-    site.inputs = tuple(node.name for node in region.inputs)
+    site.inputs = read
     site.replacement = region.root.name
     vector, root = region.vectors[0].meta["val"], region.root.meta["val"]
     site.flops_after = operator_flops(match.target, vector, root)
     site.probes = probes(item)
+    site.keeps_nan = match.target != "identity"
     site.bound = bound(match, dtype)
     site.error_norm = "row" if FORMULAS[match.target].gives == "row" else "tensor"
 

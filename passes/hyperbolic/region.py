@@ -11,8 +11,11 @@ from torch import fx
 from ..graph.effects import Effects, written_operands
 from ..graph.nodes import source_line
 from ..graph.shapes import is_row_major, same_size
+from ..refusal import Refusal
 from .read.evaluate import Evaluator, operator_name
-from .read.values import ROW, Axes, Label, Value
+from .read.values import ROW, ROWS, WHOLE, Axes, Label, Value, has_time, row_of
+from .rows.algebra import Algebra
+from .rows.forms import Form
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class Region:
     constants: tuple[fx.Node, ...]
 
     def joined(self, inner: Region) -> Region:
-        """This region and the one that computes its only row vector."""
+        """This region and one that computes a row vector of it."""
         rows = dict.fromkeys((*inner.rows, *self.rows))
         constants = dict.fromkeys((*inner.constants, *self.constants))
         scalars = dict.fromkeys((*inner.scalars, *self.scalars))
         return Region(
             root=self.root,
-            vectors=inner.vectors,
+            vectors=tuple(dict.fromkeys(v for v in (*inner.vectors, *self.vectors) if v is not inner.root)),
             scalars=tuple(scalars),
             others=tuple(dict.fromkeys((*inner.others, *self.others))),
             rows=tuple(rows),
@@ -89,7 +92,7 @@ def region_of(evaluator: Evaluator, root: fx.Node) -> Region:
     )
 
 
-def obstacle(region: Region, values: Mapping[fx.Node, Value], facts: Effects, grad: bool) -> str | None:
+def obstacle(region: Region, values: Mapping[fx.Node, Value], facts: Effects, grad: bool) -> Refusal | None:
     """Why replacing the region would change what the graph computes, None where it would not."""
     return (
         _other_dtype(region, values, facts)
@@ -104,42 +107,53 @@ def _tensors(nodes: Iterable[fx.Node]) -> list[fx.Node]:
     return [node for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]
 
 
-def _other_dtype(region: Region, values: Mapping[fx.Node, Value], facts: Effects) -> str | None:
+def _other_dtype(region: Region, values: Mapping[fx.Node, Value], facts: Effects) -> Refusal | None:
     """Rows are of one dtype, and so is the result; numbers of a row may be of a wider one in between."""
     first = region.vectors[0].meta["val"]
     for node in _tensors((*region.vectors, *region.rows)):
         value = node.meta["val"]
-        number = node is not region.root and node in values and ROW not in values[node].axes
+        number = node is not region.root and node in values and row_of(values[node].axes) is None
         condition = node is not region.root and value.dtype in (torch.bool, torch.uint8)
         wider = condition or (number and value.dtype == torch.float64)
         if value.dtype != first.dtype and not wider:
             autocast = ", under autocast" if node in facts.autocast else ""
-            return (
-                f"dtypes differ inside: {region.vectors[0].name} is {first.dtype}, "
-                f"{node.name} is {value.dtype}{autocast}"
+            return Refusal(
+                "dtypes_inside",
+                first=region.vectors[0].name,
+                expected=str(first.dtype),
+                value=node.name,
+                dtype=str(value.dtype),
+                where=autocast,
             )
         if value.device != first.device:
-            return f"devices differ inside: {first.device} and, at {node.name}, {value.device}"
+            return Refusal(
+                "devices_inside", expected=str(first.device), value=node.name, device=str(value.device)
+            )
     return None
 
 
-def _other_shape(region: Region, values: Mapping[fx.Node, Value]) -> str | None:
+def _other_shape(region: Region, values: Mapping[fx.Node, Value]) -> Refusal | None:
     """Every dimension of the result is one of a row vector, with its size."""
     root = region.root
     sizes: dict[Label, list[int | torch.SymInt]] = {}
     for node in region.vectors:
         for label, size in zip(values[node].axes, node.meta["val"].shape, strict=True):
             sizes.setdefault(label, []).append(size)
+            if label in ROWS:
+                other, more = (ROW, -1) if label == WHOLE else (WHOLE, 1)
+                sizes.setdefault(other, []).append(size + more)
     for label, size in zip(full_axes(values[root].axes, root), root.meta["val"].shape, strict=True):
         known = [1] if label is None else sizes.get(label, [])
         if not known or not all(same_size(size, other) for other in known):
-            if label == ROW:
+            if label in ROWS:
                 node = region.vectors[-1]
-                return (
-                    f"broadcasting runs along the row: {node.name} has {list(node.meta['val'].shape)}, "
-                    f"the result {list(root.meta['val'].shape)}"
+                return Refusal(
+                    "along_the_row",
+                    value=node.name,
+                    shape=str(list(node.meta["val"].shape)),
+                    result=str(list(root.meta["val"].shape)),
                 )
-            return _shapes_text(region)
+            return _other_shapes(region)
     return None
 
 
@@ -148,34 +162,33 @@ def full_axes(axes: Axes, node: fx.Node) -> Axes:
     return (None,) * (node.meta["val"].ndim - len(axes)) + axes
 
 
-def _other_strides(region: Region) -> str | None:
+def _other_strides(region: Region) -> Refusal | None:
     value = region.root.meta["val"]
     if is_row_major(value):
         return None
-    return (
-        f"the result has strides {tuple(value.stride())}, not the row-major ones of the operator, and later views "
-        "may rely on them"
-    )
+    return Refusal("operator_strides", strides=str(tuple(value.stride())))
 
 
-def _shapes_text(region: Region) -> str:
+def _other_shapes(region: Region) -> Refusal:
     inputs = ", ".join(
         f"{node.name} {list(node.meta['val'].shape)}" for node in (*region.vectors, *region.scalars)
     )
-    return f"broadcasting is not over rows: {inputs} give {list(region.root.meta['val'].shape)}"
+    return Refusal("not_over_rows", inputs=inputs, result=str(list(region.root.meta["val"].shape)))
 
 
-def _mutated(region: Region, facts: Effects) -> str | None:
+def _mutated(region: Region, facts: Effects) -> Refusal | None:
     for node in (*region.rows, *region.constants):
         if written := written_operands(node):
-            return f"{_named(node)} changes {written[0].name} in place"
+            return Refusal("changes_inside", writer=_named(node), value=written[0].name)
     for node in _tensors(region.rows):
         if (writer := facts.writer(node)) is not None and not _same_memory(node, region):
-            return f"{node.name} is changed in place by {_named(writer)}"
+            return Refusal("changed_inside", value=node.name, writer=_named(writer), when="")
     first = min((*region.rows, *region.constants), key=facts.position.__getitem__)
     for node in _tensors((*region.inputs, *region.constants)):
         if (writer := facts.written_between(node, first, region.root)) is not None:
-            return f"{node.name} is changed in place by {_named(writer)} before the map is computed"
+            return Refusal(
+                "changed_inside", value=node.name, writer=_named(writer), when=" before the map is computed"
+            )
     return None
 
 
@@ -185,32 +198,40 @@ def _same_memory(node: fx.Node, region: Region) -> bool:
     return any(storage == i.meta["val"].untyped_storage()._cdata for i in region.inputs)
 
 
-def _gradient_stopped(region: Region, facts: Effects) -> str | None:
+def _gradient_stopped(region: Region, facts: Effects) -> Refusal | None:
     for node in region.rows:
         if operator_name(node) == "detach":
-            return f"the gradient is stopped inside, at {_named(node)}"
+            return Refusal("stopped_inside", value=_named(node))
     modes = {node in facts.no_grad for node in (*region.rows, *region.constants)}
     if len(modes) > 1:
-        return "a part of it is computed without gradient (no_grad, or a function with its own backward)"
+        return Refusal("half_without_gradient")
     return None
 
 
-def escaping(region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.Node]) -> str | None:
+def escaping(
+    region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.Node], algebra: Algebra
+) -> Refusal | None:
     """Which intermediate is needed outside of the regions that are replaced, None where none is."""
+    stay = [form for v in region.vectors for form in _views(values[v], algebra)]
     for node in _tensors(region.rows[:-1]):
         value = values.get(node)
-        if value is not None and any(_same_but_sign(value, values[v]) for v in region.vectors):
+        if value is not None and any(_same_but_sign(value.form, form) for form in stay):
             continue  # a view of an input, or its negative, which stays
         for user in node.users:
             if user.op == "output":
-                return f"the intermediate {_named(node)} is returned"
+                return Refusal("needed_inside", value=_named(node), use="is returned")
             if user not in replaced and isinstance(user.meta.get("val"), torch.Tensor | tuple | list):
-                return f"the intermediate {_named(node)} is also used by {_named(user)}"
+                return Refusal("needed_inside", value=_named(node), use=f"is also used by {_named(user)}")
     return None
 
 
-def _same_but_sign(left: Value, right: Value) -> bool:
-    (mine, theirs) = (dict(value.form) for value in (left, right))
+def _views(value: Value, algebra: Algebra) -> list[Form]:
+    """An input, and its time and space components."""
+    return [value.form, *algebra.parted(value.form)] if has_time(value.axes) else [value.form]
+
+
+def _same_but_sign(left: Form, right: Form) -> bool:
+    mine, theirs = dict(left), dict(right)
     return mine.keys() == theirs.keys() and all(abs(k) == abs(theirs[m]) for m, k in mine.items())
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from .rows.algebra import Algebra
-from .rows.forms import ONE, Form
-from .rows.matching import Match, Operand
-
-# An offset under the root of the curvature, as libraries have it against c = 0, changes a map by less than rounding.
-OFFSET = 1e-14
+from . import identities
+from .pairs import Pair
+from .rows.matching import Match
+from .steps import expmap, logmap
 
 
 @dataclass(frozen=True)
@@ -22,99 +20,127 @@ class Rule:
         outer, inner: the operators.
         apply: the one operator that both make, or why they do not, in words.
         needs: the condition that is proved, and the example that shows why it is needed.
+        target: what reports call the site; the operator where it is empty.
+        position: which operand of the outer operator the inner one gives.
     """
 
     name: str
     outer: str
     inner: str
-    apply: Callable[[Algebra, Match, Match], Match | str]
+    apply: Callable[[Pair], Match | str]
     needs: str
+    target: str = ""
+    position: int = 0
 
 
-def same_curvature(algebra: Algebra, left: Form, right: Form) -> bool:
-    """Whether two curvatures are equal, up to an offset against zero."""
-    difference = algebra.add(left, right, alpha=-1.0)
-    number = difference.number
-    return algebra.equal(left, right) or (
-        number is not None and abs(number) <= OFFSET and left.number is None
-    )
-
-
-def _curvatures(algebra: Algebra, outer: Match, inner: Match) -> str | None:
-    left, right = (_opened(algebra, match.curvature) for match in (outer, inner))
-    if same_curvature(algebra, left, right):
-        return None
-    return (
-        f"{outer.target} has the curvature {algebra.describe(outer.curvature)}, {inner.target} "
-        f"{algebra.describe(inner.curvature)}"
-    )
-
-
-def _opened(algebra: Algebra, form: Form) -> Form:
-    """A form that is one sum as that sum."""
-    index = algebra.single(form)
-    return algebra.atoms[index].parts[0] if index is not None and algebra.atoms[index].kind == "sum" else form
-
-
-def _times(operand: Operand, algebra: Algebra, factor: float) -> Operand:
-    return replace(operand, factor=algebra.scale(operand.factor, factor))
-
-
-def _plain(outer: Match) -> bool:
-    return outer.operands[0].factor.number in (1.0, -1.0)
-
-
-def _dist_of_sum(algebra: Algebra, outer: Match, inner: Match) -> Match | str:
-    """`2 / s artanh(s ||x + y||)`."""
-    if reason := _curvatures(algebra, outer, inner):
-        return reason
-    if inner.multiple != ONE or not _plain(outer):
-        return "the sum is scaled before its norm is taken"
-    low = outer.guards.get("min_norm", 0.0)
-    # A norm below the clamp belongs to points nearer than it: the distance differs by twice the clamp at most, which is
-    # less than the rounding of a sum whose terms are near 1.
-    if low > max(0.01 * algebra.eps, 2e-15):
-        return f"the norm of the sum is clamped at {low:g}, which the distance has no guard for"
-    x, y = inner.operands
-    signed = (_times(x, algebra, -1.0), y)
-    if all(operand.factor.number == -1 for operand in signed):
-        signed = (x, _times(y, algebra, -1.0))
-    guards = dict(inner.guards)
-    if "atanh_limit" in outer.guards:
-        guards["atanh_limit"] = outer.guards["atanh_limit"]
-    return Match("poincare_dist", signed, inner.curvature, guards, multiple=outer.multiple)
-
-
-def _scaled_twice(algebra: Algebra, outer: Match, inner: Match) -> Match | str:
-    """`r (q x)`."""
-    if reason := _curvatures(algebra, outer, inner):
-        return reason
-    if inner.multiple != ONE or not _plain(outer):
-        return "the inner map is scaled"
-    if guard := next((name for name in (*outer.guards, *inner.guards) if name.endswith("_limit")), None):
-        return f"{guard} may act between the two"
-    low = float(outer.guards.get("min_norm", 0.0))
-    if 12 * low * low > algebra.eps / 16:
-        return f"the norm between the two is clamped at {low:g}"
-    operand = _times(inner.operands[0], algebra, outer.operands[0].factor.number or 1.0)
-    number = algebra.multiply(outer.numbers[0], inner.numbers[0])
-    guards = {k: v for k, v in inner.guards.items() if k == "min_norm"}
-    return Match(outer.target, (operand,), inner.curvature, guards, (number,), outer.multiple)
-
-
+MERGED = "project_merge"
 RULES = (
     Rule(
         "dist0(x + y) = dist(-x, y)",
         "poincare_dist0",
         "mobius_add",
-        _dist_of_sum,
+        identities.dist_of_sum,
         "equal curvatures; a clamp of the norm below rounding: clamped at 1e-5, all nearer points are 2e-5 apart",
     ),
     Rule(
         "r (q x) = (r q) x",
         "mobius_scalar_mul",
         "mobius_scalar_mul",
-        _scaled_twice,
-        "no limit of artanh or tanh: 0.1 (100 x) saturates at the boundary and does not come back",
+        identities.scaled_twice,
+        "no limit of artanh or tanh that can act between: 0.1 (100 x) saturates and does not come back",
+    ),
+    Rule(
+        "x + tanh(s g n / 2) / (s n) v = expmap(x, v), g = 2 / (1 - c||x||^2)",
+        "mobius_add",
+        "expmap_step",
+        expmap,
+        "g is that of the row that is added to: with the factor of another point it is no geodesic",
+        position=1,
+    ),
+    Rule(
+        "2 / (s g) artanh(s ||w||) w / ||w|| = logmap(x, y), w = -x + y",
+        "logmap_step",
+        "mobius_add",
+        logmap,
+        "g is that of the row that is taken away: with the factor of y the length is another",
+    ),
+    *(
+        Rule(
+            f"project({name}) = {name} with a limit of tanh",
+            "project",
+            name,
+            identities.projected_map,
+            "the norms of the map are guarded alike, else its result may be shorter than tanh",
+            MERGED,
+        )
+        for name in ("expmap0", "mobius_matvec", "mobius_scalar_mul")
+    ),
+    *(
+        Rule(
+            f"project({name}) = {name} with a largest radius",
+            "project",
+            name,
+            identities.projected,
+            "the result is taken as it is: twice it is shortened elsewhere",
+            MERGED,
+        )
+        for name in ("mobius_add", "expmap")
+    ),
+    Rule(
+        "project(project(x)) = project(x)",
+        "project",
+        "project",
+        identities.projected_twice,
+        "the ratio of the curvatures is a number: of two balls that vary either may be the smaller",
+        MERGED,
+    ),
+    Rule(
+        "project of a point of the hyperboloid is the point",
+        "lorentz_project",
+        "lorentz_expmap0",
+        identities.on_it_already,
+        "equal curvatures: a point of c = 1 gets another time at c = 2",
+        MERGED,
+    ),
+    Rule(
+        "logmap0(expmap0(v)) = min(1, R / (s n)) v",
+        "logmap0",
+        "expmap0",
+        identities.log_of_exp,
+        "equal curvatures, norms that are clamped below rounding; without a limit between, the length of v: of a row "
+        "of length 100 tanh is 1, and artanh of that infinite",
+        "log_exp_cancel",
+    ),
+    Rule(
+        "dist0(expmap0(v)) = 2 min(n, R / s)",
+        "poincare_dist0",
+        "expmap0",
+        identities.dist0_of_exp,
+        "as for logmap0: of a row of length 100 the distance is infinite",
+        "log_exp_cancel",
+    ),
+    Rule(
+        "-x + (x + y) = y",
+        "mobius_add",
+        "mobius_add",
+        identities.added_and_taken,
+        "no offset of a denominator, which keeps y from coming back; with numerics fast alone, since a NaN of x is "
+        "lost and, of opposite points at the boundary, the denominator is 0",
+        "mobius_cancel",
+        1,
+    ),
+    *(
+        Rule(
+            f"{outer}({inner}(x)) = x",
+            outer,
+            inner,
+            identities.there_and_back,
+            "with numerics fast alone: of a point at twice the radius that at half of it comes back",
+            "model_conversion",
+        )
+        for outer, inner in (
+            ("klein_to_poincare", "poincare_to_klein"),
+            ("poincare_to_klein", "klein_to_poincare"),
+        )
     ),
 )

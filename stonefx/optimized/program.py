@@ -250,7 +250,8 @@ class Program:
                 if all(self.owned.read[index] in self.constants for index in origins):
                     source._non_persistent_buffers_set.add(name)
         for name, value in moved.items():
-            (source._parameters if isinstance(value, nn.Parameter) else source._buffers)[name] = value
+            table: dict[str, Any] = source._parameters if isinstance(value, nn.Parameter) else source._buffers
+            table[name] = value
         source._non_persistent_buffers_set.difference_update(self.constants.keys() - source._buffers.keys())
         return source
 

@@ -23,6 +23,8 @@ class Case:
         guards: the operator's guards, as written; limits just below 1 are compared as the dtype holds them.
         limited: outside of the ball it is finite, and must stay what it is.
         loses: near points come out wrong by so many roots of eps, as arcosh has it.
+        single: not in float64, where a guard acts that float32 cannot hold, or the operator has no kernel.
+        beside: what else of the function becomes an operator, such as the map that makes its points.
     """
 
     library: str
@@ -33,6 +35,8 @@ class Case:
     guards: dict[str, Any] = field(default_factory=dict)
     limited: bool = False
     loses: float = 0.0
+    beside: tuple[str, ...] = ()
+    single: bool = False
 
     def __str__(self) -> str:
         return f"{self.library}.{self.name}"
@@ -57,12 +61,21 @@ LOOK_ALIKES: list[LookAlike] = []
 
 
 def case(
-    library: str, target: str, *kinds: str, limited: bool = False, loses: float = 0.0, **guards: Any
+    library: str,
+    target: str,
+    *kinds: str,
+    limited: bool = False,
+    loses: float = 0.0,
+    beside: tuple[str, ...] = (),
+    single: bool = False,
+    **guards: Any,
 ) -> Callable[..., Any]:
     """Add a function to the corpus."""
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        CASES.append(Case(library, function.__name__, target, function, kinds, guards, limited, loses))
+        CASES.append(
+            Case(library, function.__name__, target, function, kinds, guards, limited, loses, beside, single)
+        )
         return function
 
     return add

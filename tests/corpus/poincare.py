@@ -172,6 +172,66 @@ def mobius_add_hypll(x, y, c):
     return num / torch.clamp_min(1 + 2 * c * xy + c**2 * broadcasted_x2 * broadcasted_y2, 1e-15)
 
 
+# --- expmap, logmap ---------------------------------------------------------------------------------------------------
+def factor(x: Tensor, c: float | Tensor, low: float = 1e-15) -> Tensor:
+    gap = 1 - c * x.pow(2).sum(-1, keepdim=True)
+    return 2 / (gap.clamp_min(low) if low else gap)
+
+
+@case(
+    "geoopt",
+    "expmap",
+    "second",
+    "tangent",
+    min_gap=1e-15,
+    min_norm=1e-15,
+    tanh_limit=15.0,
+    min_denominator=1e-15,
+)
+def expmap(x, u, c):
+    u_norm = u.norm(dim=-1, p=2, keepdim=True).clamp_min(1e-15)
+    second_term = geoopt_tan_k(factor(x, c) / 2.0 * u_norm, c) * (u / u_norm)
+    return mobius_add(x, second_term, c)
+
+
+@case("HIE", "expmap", "second", "tangent", min_norm=1e-5, tanh_limit=15.0, denominator_offset=1e-5)
+def expmap_without_clamp(x, u, c):
+    u_norm = torch.clamp_min(norm(u), 1e-5)
+    second_term = (root(c) / 2 * factor(x, c, 0.0) * u_norm).clamp(-15, 15).tanh() * u / (root(c) * u_norm)
+    return mobius_add_offset(x, second_term, c)
+
+
+@case("HypLL", "expmap", "second", "tangent", min_gap=1e-15, min_norm=1e-15, min_denominator=1e-15)
+def expmap_hypll(x, v, c):
+    v_norm = v.norm(dim=-1, keepdim=True).clamp_min(1e-15)
+    lambda_x = 2 / (1 - c * x.pow(2).sum(dim=-1, keepdim=True)).clamp_min(1e-15)
+    c_sqrt = root(c)
+    second_term = torch.tanh(c_sqrt * lambda_x * v_norm / 2) * v / (c_sqrt * v_norm)
+    return mobius_add(x, second_term, c)
+
+
+@case("geoopt", "logmap", "second", "point", min_gap=1e-15, min_denominator=1e-15, atanh_limit=GEOOPT)
+def logmap(x, y, c):
+    sub = mobius_add(-x, y, c)
+    sub_norm = sub.norm(dim=-1, p=2, keepdim=True).clamp_min(1e-15)
+    return 2.0 * geoopt_artan_k(sub_norm, c) * (sub / (factor(x, c) * sub_norm))
+
+
+@case("HIE", "logmap", "second", "point", denominator_offset=1e-5, atanh_limit=HIE)
+def logmap_without_clamp(x, y, c):
+    sub = mobius_add_offset(-x, y, c)
+    sub_norm = norm(sub)
+    return 2 / (root(c) * factor(x, c, 0.0)) * artanh(root(c) * sub_norm, HIE) * sub / sub_norm
+
+
+@case("HypLL", "logmap", "second", "point", min_gap=1e-15, min_denominator=1e-15)
+def logmap_hypll(x, y, c):
+    min_x_y = mobius_add(-x, y, c)
+    n = min_x_y.norm(dim=-1, keepdim=True).clamp_min(1e-15)
+    lambda_x = 2 / (1 - c * x.pow(2).sum(dim=-1, keepdim=True)).clamp_min(1e-15)
+    return 2 / (root(c) * lambda_x) * torch.atanh(root(c) * n) * min_x_y / n
+
+
 # --- project ----------------------------------------------------------------------------------------------------------
 @case("geoopt", "project", "any", min_norm=1e-15, limited=True)
 def project(x, c):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx
 
 from ...graph.arguments import named_arguments
+from ...graph.parts import interval
 from ...graph.shapes import same_size
-from .evaluate import operator_name
+from .evaluate import SPLITS, operator_name
+from .operators import CONSTANTS
+from .parts import is_space, is_time
 from .reductions import dimensions, equation
-from .values import Axes, NotRowwise, number_axes, vector_axes
+from .values import WHOLE, Axes, NotRowwise, number_axes, vector_axes
 
 NORMS = ("linalg_vector_norm", "norm", "linalg_norm", "frobenius_norm")
 PRODUCTS = {"linalg_vecdot": ("x", "y"), "dot": ("self", "tensor"), "inner": ("self", "other")}
@@ -31,14 +34,19 @@ Vectors = dict[fx.Node, Axes]
 
 @dataclass(frozen=True)
 class _Operand:
-    """A node, the dimension of it that the row lies along, and the side of a matrix of pairs that it gives."""
+    """A node, the dimension of it that the row lies along, and the side of a matrix of pairs that it gives.
+
+    Rows with their time are whole.
+    """
 
     node: fx.Node
     row: int = -1
     side: str | None = None
+    whole: bool = False
 
     def axes(self) -> Axes:
-        return vector_axes(self.node.meta["val"], self.row, self.side)
+        axes = vector_axes(self.node.meta["val"], self.row, self.side)
+        return (*axes[:-1], WHOLE) if self.whole else axes
 
 
 def candidates(graph: fx.Graph) -> Iterator[list[Vectors]]:
@@ -61,7 +69,42 @@ def candidates(graph: fx.Graph) -> Iterator[list[Vectors]]:
         if len(operands) == 2 and not _same_rows(*operands):
             continue
         seen.add(operands)
-        yield [_vectors(chosen) for chosen in _alternatives(operands)]
+        chosen = [_vectors(nearest) for nearest in _alternatives(operands)]
+        whole = [each for operand in operands if (each := _whole(operand)) is not None]
+        if len(whole) == len(operands):
+            if tuple(whole) not in seen:
+                chosen.insert(0, _vectors(tuple(whole)))
+            seen.add(tuple(whole))
+        yield chosen
+    for operand in dict.fromkeys(_taken_apart(graph)):
+        if (operand,) not in seen:
+            yield [_vectors((operand,))]
+
+
+def _whole(operand: _Operand) -> _Operand | None:
+    """The rows with their time of which the operand is the space components, or which the operand is."""
+    part = interval(operand.node) if operand.row == -1 else None
+    if part is not None and is_space(part):
+        return _Operand(part[0], side=operand.side, whole=True)
+    parts = (interval(user) for user in operand.node.users) if operand.row == -1 else ()
+    if operand.whole:
+        return operand
+    return replace(operand, whole=True) if any(part and is_time(part) for part in parts) else None
+
+
+def _taken_apart(graph: fx.Graph) -> Iterator[_Operand]:
+    """Rows of which both the time and the space components are read."""
+    for node in graph.nodes:
+        part = interval(node) if isinstance(node.meta.get("val"), torch.Tensor) else None
+        if part is None or not is_space(part) or not part[0].meta["val"].is_floating_point():
+            continue
+        if operator_name(part[0]) in CONSTANTS:
+            continue
+        users = [
+            u for user in part[0].users for u in (user.users if operator_name(user) in SPLITS else (user,))
+        ]
+        if any(other and is_time(other) for other in map(interval, users)):
+            yield _Operand(part[0], whole=True)
 
 
 def _quotient(node: fx.Node) -> tuple[_Operand, ...]:
@@ -117,7 +160,7 @@ def _reduced(node: fx.Node, pairs: bool) -> tuple[_Operand, ...]:
         source = given.get("self", given.get("A"))
         return _distinct(source, row=_row(source, given.get("dim")))
     if name == "sum":
-        return _squared(given["self"], _row(given["self"], given.get("dim")))
+        return _summed(given["self"], _row(given["self"], given.get("dim")))
     if name == "einsum" and len(given["tensors"]) == 2:
         return _of_einsum(given)
     if name in PRODUCTS:
@@ -133,6 +176,19 @@ def _row(source: Any, dim: Any) -> int:
         return -1
     dims = dimensions(source, dim)
     return dims[0] if len(dims) == 1 else -1
+
+
+def _summed(node: object, row: int) -> tuple[_Operand, ...]:
+    """The rows of whose products a sum is one, over all of the row or over its space components."""
+    if operands := _squared(node, row):
+        return operands
+    if not isinstance(node, fx.Node) or row != -1:
+        return ()
+    if operator_name(node) == "cat":
+        node = named_arguments(node)["tensors"][-1]
+    part = interval(node)  # type: ignore[arg-type]
+    operands = _squared(part[0], row) if part is not None and is_space(part) else ()
+    return tuple(replace(operand, whole=True) for operand in operands)
 
 
 def _squared(node: object, row: int) -> tuple[_Operand, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import operator
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -11,10 +13,11 @@ from torch import fx
 
 from ...graph.arguments import is_operator, named_arguments
 from ..rows.algebra import Algebra
-from ..rows.forms import TooLarge, constant
-from .operators import HANDLERS, NONNEGATIVE
-from .values import Axes, NotRowwise, Value, number_axes
+from ..rows.forms import Form, TooLarge, constant
+from .operators import CONSTANTS, HANDLERS, NONNEGATIVE
+from .values import Axes, NotRowwise, Value, has_time, number_axes
 
+SPLITS = ("split_with_sizes", "split")
 DEEPEST = 100
 LARGEST_CONE = 500
 
@@ -36,6 +39,7 @@ class Evaluator:
             is a row scalar, where its shape is that of one, or opaque.
         order: position of every node of the graph.
         ends: nodes that are maps of their own already: nothing is seen through them.
+        curvatures: of rows that begin with their time, those that are points of the hyperboloid, with its curvature.
     """
 
     def __init__(
@@ -44,13 +48,22 @@ class Evaluator:
         vectors: Mapping[fx.Node, Axes],
         order: Mapping[fx.Node, int],
         ends: Iterable[fx.Node] = (),
+        curvatures: Mapping[fx.Node, Form] | None = None,
     ) -> None:
         self.algebra = algebra
         self.order = order
-        self.vectors = {node: algebra.index("vector", node) for node in vectors}
-        self.values: dict[fx.Node, Value] = {
-            node: Value(algebra.atom("vector", node), axes) for node, axes in vectors.items()
-        }
+        self.vectors: dict[fx.Node, int] = {}
+        self.values: dict[fx.Node, Value] = {}
+        for node, axes in vectors.items():
+            parts = (node, "space") if has_time(axes) else (node,)
+            self.vectors[node] = algebra.index("vector", *parts)
+            form = algebra.atom("vector", *parts)
+            if has_time(axes):
+                time = algebra.atom("time", node)
+                if (c := (curvatures or {}).get(node)) is not None:
+                    time = time_of(algebra, form, c)
+                form = algebra.add(algebra.multiply(algebra.time_axis, time), form)
+            self.values[node] = Value(form, axes)
         self.leaves: set[fx.Node] = set()
         self.opaque: dict[fx.Node, str] = {}
         for node in ends:
@@ -71,6 +84,9 @@ class Evaluator:
             try:
                 value = self._evaluate(node)
             except NotRowwise:
+                if operator_name(node) in SPLITS:  # its parts are values, itself is none
+                    for user in node.users:
+                        heapq.heappush(pending, (self.order[user], user))
                 continue
             if node in self.leaves:
                 continue
@@ -96,7 +112,7 @@ class Evaluator:
             raise NotRowwise(self.opaque[argument])
         if not isinstance(argument.meta.get("val"), torch.Tensor):
             raise NotRowwise("a size or another non-tensor that is not known")
-        if number_axes(argument.meta["val"]) is None:
+        if number_axes(argument.meta["val"]) is None and operator_name(argument) not in CONSTANTS:
             raise NotRowwise(f"{argument.name} is not computed from the rows alone")
         return self._evaluate(argument)
 
@@ -112,13 +128,14 @@ class Evaluator:
     def _evaluate(self, node: fx.Node) -> Value:
         if node in self.values:
             return self.values[node]
-        handler = HANDLERS.get(operator_name(node))
+        is_part = node.op == "call_function" and node.target is operator.getitem
+        handler = HANDLERS.get("getitem" if is_part else operator_name(node))
         try:
             if handler is None or self._depth > DEEPEST:
                 raise NotRowwise(f"{node.target} is not part of the row algebra")
             self._depth += 1
             try:
-                result = handler(self, node, named_arguments(node))
+                result = handler(self, node, {} if is_part else named_arguments(node))
             finally:
                 self._depth -= 1
         except (NotRowwise, TooLarge, ValueError, ZeroDivisionError, OverflowError) as error:
@@ -141,3 +158,8 @@ class Evaluator:
         self.leaves.add(node)
         nonnegative = operator_name(node) in NONNEGATIVE
         return Value(self.algebra.atom("scalar", node, nonnegative=nonnegative), axes)
+
+
+def time_of(algebra: Algebra, space: Form, c: Form) -> Form:
+    """`sqrt(1 / c + ||x||^2)`, the time of a point of the hyperboloid."""
+    return algebra.power(algebra.add(algebra.power(c, -1), algebra.inner(space, space)), Fraction(1, 2))

@@ -11,8 +11,9 @@ from torch import fx
 
 from ..rows import functions
 from ..rows.forms import ONE, ZERO, Form, constant
+from .parts import PARTS
 from .reductions import REDUCTIONS, dimensions, reduced
-from .values import ROW, NotRowwise, Value, combine, tensor
+from .values import NotRowwise, Value, combine, row_of, tensor
 from .views import VIEWS
 
 if TYPE_CHECKING:
@@ -180,10 +181,16 @@ def _all_zero(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Val
 def _where(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
     condition, chosen, other = (evaluator.value(given[name]) for name in ("condition", "self", "other"))
     form = functions.select(evaluator.algebra, condition.form, chosen.form, other.form)
-    if form is None or ROW in condition.axes:
+    if form is None or row_of(condition.axes) is not None:
         raise NotRowwise("a choice between values that is no formula of ours")
     return Value(form, combine(condition, chosen, other))
 
+
+CONSTANTS = frozenset(
+    f"{fill}{kind}" if kind != "new" else f"new_{fill}"
+    for fill in ("full", "ones", "zeros")
+    for kind in ("", "_like", "new")
+)
 
 HANDLERS: dict[str, Handler] = {
     "add": _plus(1.0),
@@ -202,6 +209,9 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("atanh", "arctanh"), _unary(functions.artanh)),
     **dict.fromkeys(("acosh", "arccosh"), _unary(functions.acosh)),
     **dict.fromkeys(("asinh", "arcsinh"), _unary(functions.asinh)),
+    "sinh": _unary(functions.sinh),
+    "cosh": _unary(functions.cosh),
+    **dict.fromkeys(("sigmoid", "special_expit"), _unary(functions.sigmoid)),
     "log": _unary(functions.log),
     "log1p": _unary(lambda g, a: functions.log(g, g.add(ONE, a))),
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max", "hardtanh"), _clamp),
@@ -218,4 +228,5 @@ HANDLERS: dict[str, Handler] = {
     "where": _where,
     **REDUCTIONS,
     **VIEWS,
+    **PARTS,
 }

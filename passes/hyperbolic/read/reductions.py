@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
+from ...graph.shapes import same_size
 from ..rows.forms import HALF, Form
-from .values import ROW, Axes, NotRowwise, Value, broadcast, distinct, tensor
+from .values import ROWS, Axes, NotRowwise, Value, broadcast, distinct, tensor
 
 if TYPE_CHECKING:
     from .evaluate import Evaluator
@@ -30,7 +31,7 @@ def reduced(source: fx.Node, axes: Axes, dims: list[int], keepdim: bool) -> tupl
     """Whether the reduction is one over the row, and the axes of its result."""
     rank = tensor(source).ndim
     full = (None,) * (rank - len(axes)) + axes
-    over_row = len(dims) == 1 and full[dims[0]] == ROW
+    over_row = len(dims) == 1 and full[dims[0]] in ROWS
     if keepdim:
         return over_row, tuple(None if i - rank in dims else label for i, label in enumerate(full))
     return over_row, tuple(label for i, label in enumerate(full) if i - rank not in dims)
@@ -55,6 +56,8 @@ def _norm(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
 def _sum(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
     source = given["self"]
     value = evaluator.value(source)
+    if (number := _of_one(source, value, given)) is not None:
+        return number
     if any(evaluator.algebra.degree(monomial) != 2 for monomial, _ in value.form):
         raise NotRowwise("a sum over something that is not a product of two rows")
     dims = dimensions(source, given.get("dim"))
@@ -62,6 +65,15 @@ def _sum(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
     if not over_row:
         return Value(_foreign(evaluator, f"sum of squares {_over(dims)}", value.form), axes)
     return Value(evaluator.algebra.sum(value.form), axes)
+
+
+def _of_one(source: fx.Node, value: Value, given: dict[str, Any]) -> Value | None:
+    """A number of each row, where the sum runs over a dimension of size 1."""
+    dims = dimensions(source, given.get("dim"))
+    axes = (None,) * (tensor(source).ndim - len(value.axes)) + value.axes
+    if len(dims) != 1 or axes[dims[0]] is not None or not _one(source, dims[0]):
+        return None
+    return Value(value.form, reduced(source, value.axes, dims, bool(given.get("keepdim")))[1])
 
 
 def _foreign(evaluator: Evaluator, description: str, form: Form) -> Form:
@@ -73,7 +85,7 @@ def _product(evaluator: Evaluator, left: fx.Node, right: fx.Node) -> Value:
     """`<left, right>` over the last dimension, which is dropped."""
     first, second = evaluator.value(left), evaluator.value(right)
     axes = broadcast(first.axes, second.axes)
-    if first.axes[-1:] != (ROW,) or second.axes[-1:] != (ROW,):
+    if first.axes[-1:] != second.axes[-1:] or first.axes[-1] not in ROWS:
         raise NotRowwise("an inner product over another dimension than the row")
     return Value(evaluator.algebra.inner(first.form, second.form), axes[:-1])
 
@@ -93,11 +105,20 @@ def _matmul(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value
     if tensor(left).ndim < 2 or tensor(right).ndim < 2 or "inner" in str(node.target):
         raise NotRowwise("a matrix product")
     first, second = evaluator.value(left), evaluator.value(right)
-    if first.axes[-1:] != (ROW,) or second.axes[-2:-1] != (ROW,):
+    if first.axes[-1:] == second.axes[-2:-1] == (None,) and _one(left, -1) and _one(right, -2):
+        # A product of a column and a row of numbers.
+        form = evaluator.algebra.multiply(first.form, second.form)
+        axes = broadcast(first.axes[:-2], second.axes[:-2])
+        return Value(form, distinct((*axes, first.axes[-2], second.axes[-1])))
+    if first.axes[-1:] != second.axes[-2:-1] or first.axes[-1] not in ROWS:
         raise NotRowwise("a matrix product that is not one of rows with rows")
     axes = broadcast(first.axes[:-2], second.axes[:-2])
     form = evaluator.algebra.inner(first.form, second.form)
     return Value(form, distinct((*axes, first.axes[-2], second.axes[-1])))
+
+
+def _one(node: fx.Node, dim: int) -> bool:
+    return same_size(tensor(node).shape[dim], 1)
 
 
 def _einsum(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
@@ -112,7 +133,7 @@ def _einsum(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value
                 raise NotRowwise("an einsum over dimensions that do not lie alike")
     summed = set(operands[0]) | set(operands[1])
     summed -= set(output)
-    if len(summed) != 1 or labels[summed.pop()] != ROW:
+    if len(summed) != 1 or labels[summed.pop()] not in ROWS:
         raise NotRowwise("an einsum that is not an inner product over the row")
     form = evaluator.algebra.inner(values[0].form, values[1].form)
     return Value(form, distinct([labels[letter] for letter in output]))

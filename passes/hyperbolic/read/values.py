@@ -11,7 +11,8 @@ from torch import fx
 from ...graph.shapes import same_size
 from ..rows.forms import Form
 
-ROW = "row"
+ROW, WHOLE = "row", "row with its time"
+ROWS = frozenset({ROW, WHOLE})
 Label = str | int | None
 Axes = tuple[Label, ...]
 
@@ -20,9 +21,10 @@ Axes = tuple[Label, ...]
 class Value:
     """A node's form, and for each of its dimensions what it runs over.
 
-    `ROW` is the dimension along the rows. A number is a dimension of the batch, counted from the end of the rows, the
-    row included: rows `[B, N, D]` have `(3, 2, ROW)`. A letter is the dimension of one side of a matrix of pairs. Along
-    a dimension with None the value is constant.
+    `ROW` is the dimension along the rows, `WHOLE` along rows that begin with a time coordinate. A number is a
+    dimension of the batch, counted from the end of the rows, the row included: rows `[B, N, D]` have `(3, 2,
+    ROW)`. A letter is the dimension of one side of a matrix of pairs. Along a dimension with None the value is
+    constant.
     """
 
     form: Form
@@ -70,6 +72,16 @@ def tensor(node: fx.Node) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise NotRowwise("not a tensor")
     return value
+
+
+def row_of(axes: Sequence[Label]) -> int | None:
+    """Where the row lies; None where the value is constant along it."""
+    return next((dim for dim, label in enumerate(axes) if label in ROWS), None)
+
+
+def has_time(axes: Sequence[Label]) -> bool:
+    """Whether the rows begin with a time coordinate."""
+    return WHOLE in axes
 
 
 def vector_axes(value: torch.Tensor, row: int = -1, side: str | None = None) -> Axes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from ...graph.shapes import same_size, same_sizes
-from .values import ROW, Axes, Label, NotRowwise, Value, tensor
+from .values import Axes, Label, NotRowwise, Value, tensor
 
 if TYPE_CHECKING:
     from .evaluate import Evaluator
@@ -94,18 +94,6 @@ def _expand(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value
     return Value(value.form, tuple(axes))
 
 
-def _slice(evaluator: Evaluator, node: fx.Node, given: dict[str, Any]) -> Value:
-    value = evaluator.value(given["self"])
-    if given["step"] != 1 or not same_sizes(tensor(given["self"]).shape, tensor(node).shape):
-        raise NotRowwise("a part of the rows")
-    return value
-
-
-def row_dimension(axes: Axes) -> int | None:
-    """Where the row lies, counted from the end; None where the value is constant along it."""
-    return axes.index(ROW) - len(axes) if ROW in axes else None
-
-
 VIEWS = {
     **dict.fromkeys(
         ("alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive", "to"), _identity
@@ -120,5 +108,4 @@ VIEWS = {
     "permute": _permute,
     "movedim": _movedim,
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
-    "slice": _slice,
 }

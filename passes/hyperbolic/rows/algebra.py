@@ -10,9 +10,15 @@ from typing import Any
 from .forms import MOST_TERMS, ONE, Atom, Form, Kind, Monomial, TooLarge, join
 from .formula import formula
 
+TIME_AXIS, MASK = "the time axis", "the space axes"
+
 
 class Algebra:
     """Arithmetic on forms over one table of atoms, in which equal atoms share one index.
+
+    A row that begins with a time coordinate is its time times the vector `(1, 0, ..., 0)`, plus its space
+    components. As the product of two rows is taken entry by entry, that of the time axis with any other vector
+    is zero; the mask, which is 1 at the space components and 0 at the time, takes the time away.
 
     Args:
         tolerance: relative difference up to which two constants count as equal.
@@ -31,6 +37,9 @@ class Algebra:
         self.eps = eps
         self.atoms: list[Atom] = []
         self._of_kind: dict[tuple[Kind, Any], list[int]] = {}
+        self.time_axis = self.atom("vector", TIME_AXIS)
+        self.mask = self.atom("mask", MASK)
+        self._time, self._mask = (self.index(*named) for named in (("vector", TIME_AXIS), ("mask", MASK)))
 
     def index(self, kind: Kind, *parts: Any, nonnegative: bool = False) -> int:
         """Index of the atom with this kind and these parts, which is added where it is new."""
@@ -87,6 +96,18 @@ class Algebra:
 
     def _simplify(self, monomial: Monomial, coefficient: float) -> Iterable[tuple[Monomial, float]]:
         """Multiply out sums raised to 1, 2, ... and turn `|a| ** 2` into `a ** 2`."""
+        held = [index for index, exponent in monomial if exponent > 0]
+        if self._time in held or self._mask in held:
+            others = any(self.atoms[i].kind == "vector" and i != self._time for i in held)
+            if self._mask in held and any(self.atoms[i].kind == "time" for i in held):
+                raise ValueError("a stored time is multiplied by zero, which is none where it is not finite")
+            if self._time in held and (others or self._mask in held):
+                return []
+            if self._mask in held:
+                unmasked = tuple(f for f in monomial if f[0] != self._mask)
+                if others:
+                    return self._simplify(unmasked, coefficient)
+                monomial = join(unmasked, ((self._mask, Fraction(1)),))
         for index, exponent in monomial:
             atom = self.atoms[index]
             whole = exponent.denominator == 1
@@ -123,7 +144,7 @@ class Algebra:
         root = exponent.denominator != 1
         if root and (bounded := self._root_of_clamp(form, exponent)) is not None:
             return bounded
-        content, primitive = self._content(form, keep_sign=root)
+        content, primitive = self.content(form, keep_sign=root)
         (monomial, coefficient) = content.terms[0]
         factors = []
         for index, power in monomial:
@@ -154,21 +175,20 @@ class Algebra:
         low, high = low ** float(exponent), high ** float(exponent)
         return self.atom("clamp", self.power(inside, exponent), low, high, nonnegative=True)
 
-    def _content(self, form: Form, keep_sign: bool) -> tuple[Form, Form]:
+    def content(self, form: Form, keep_sign: bool) -> tuple[Form, Form]:
         """Split a form into a monomial and a rest whose leading coefficient is 1 (or -1, if kept).
 
         Under a root a factor may be split off only where it is known to be >= 0, or where it is all there is.
         """
         leading = form.terms[0][1]
         coefficient = abs(leading) if keep_sign else leading
-        shared = dict(form.terms[0][0])
-        for monomial, _ in form.terms[1:]:
-            exponents = dict(monomial)
-            shared = {
-                index: min(exponent, exponents[index])
-                for index, exponent in shared.items()
-                if index in exponents
-            }
+        # 1 / k + ||x||^2 is (1 + k ||x||^2) / k: no sum holds a quotient.
+        all_exponents = [dict(monomial) for monomial, _ in form]
+        least = {
+            index: min(exponents.get(index, Fraction(0)) for exponents in all_exponents)
+            for index in {i for exponents in all_exponents for i in exponents}
+        }
+        shared = {index: exponent for index, exponent in least.items() if exponent}
         if keep_sign:
             unknown = [i for i, e in shared.items() if not self.atoms[i].nonnegative and e % 2 == 1]
             # sqrt(c p) = sqrt(c) sqrt(p) needs the sign of all but one of the factors.
@@ -187,6 +207,11 @@ class Algebra:
             k >= 0 and all(self.atoms[i].nonnegative or e % 2 == 0 or e.denominator % 2 == 0 for i, e in m)
             for m, k in form
         )
+
+    def at_least(self, form: Form) -> float:
+        """A number that a form is never below: its constant, where every other term is visibly >= 0."""
+        others = Form(tuple(term for term in form if term[0]))
+        return sum(k for m, k in form if not m) if self.nonnegative(others) else -math.inf
 
     def single(self, form: Form) -> int | None:
         """The index of the atom that the form is, None where it is anything else."""
@@ -211,10 +236,25 @@ class Algebra:
             pair = [i for i, e in vectors for _ in range(int(e))]
             if len(pair) != 2 or sum(e for _, e in vectors) != 2:
                 raise ValueError("a sum over the row of something that is not a product of two row vectors")
-            product = self.index("inner", *sorted(pair), nonnegative=pair[0] == pair[1])
             rest = tuple(f for f in monomial if f not in vectors)
+            if pair == [self._time, self._time]:
+                terms.append((rest, coefficient))
+                continue
+            product = self.index("inner", *sorted(pair), nonnegative=pair[0] == pair[1])
             terms.append((join(rest, ((product, Fraction(1)),)), coefficient))
         return self._collect(terms)
+
+    def parted(self, form: Form) -> tuple[Form, Form]:
+        """The time of a row, as a number, and its space components."""
+        times, space = [], []
+        for monomial, coefficient in form:
+            if self._time in dict(monomial):
+                times.append((tuple(f for f in monomial if f[0] != self._time), coefficient))
+            elif self._mask not in dict(monomial):
+                space.append((monomial, coefficient))
+            else:
+                space.append((tuple(f for f in monomial if f[0] != self._mask), coefficient))
+        return self._collect(times), self._collect(space)
 
     def indices(self, form: Form) -> set[int]:
         """Every atom in a form, those inside other atoms included."""

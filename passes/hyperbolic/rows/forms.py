@@ -8,10 +8,12 @@ from fractions import Fraction
 from typing import Any, Literal
 
 Kind = Literal[
-    "vector", "scalar", "inner", "sum", "clamp", "abs", "tanh", "artanh", "acosh", "asinh", "log", "foreign",
-    "above", "zero", "at_zero",
+    "vector", "scalar", "inner", "sum", "clamp", "abs", "tanh", "artanh", "acosh", "asinh", "sinh", "cosh", "sigmoid",
+    "log", "foreign", "above", "zero", "at_zero", "time", "mask",
 ]  # fmt: skip
 Monomial = tuple[tuple[int, Fraction], ...]
+# The kinds of what differs from row to row, and is no number that is given with it.
+OF_ROWS = frozenset({"vector", "inner", "foreign", "time"})
 HALF = Fraction(1, 2)
 MOST_TERMS = 64
 

@@ -38,12 +38,16 @@ def _factor(algebra: Algebra, index: int, exponent: Fraction) -> str:
     return f"{name}^{float(exponent):g}"
 
 
+def _name_of(node: object) -> str:
+    return str(getattr(node, "name", node))
+
+
 def _name(algebra: Algebra, index: int) -> str:
     atom = algebra.atoms[index]
     first = atom.parts[0]
     match atom.kind:
         case "vector" | "scalar":
-            return str(getattr(first, "name", first))
+            return _name_of(first)
         case "inner":
             return f"<{_name(algebra, first)}, {_name(algebra, atom.parts[1])}>"
         case "sum":
@@ -54,7 +58,9 @@ def _name(algebra: Algebra, index: int) -> str:
             low, high = atom.parts[1:]
             bounds = [f"min={low:g}"] * (low > float("-inf")) + [f"max={high!r}"] * (high < float("inf"))
             return f"clamp({formula(algebra, first)}, {', '.join(bounds)})"
-        case "foreign":
+        case "time":
+            return f"time of {_name_of(first)}"
+        case "mask" | "foreign":
             return str(first)
         case _:
             return f"{atom.kind}({formula(algebra, first)})"

@@ -7,9 +7,10 @@ from fractions import Fraction
 from typing import Literal
 
 from .algebra import Algebra
-from .forms import ONE, Form, constant, join
+from .forms import OF_ROWS, ONE, Form, constant, join
 
 INFINITY = math.inf
+BY_ARCOSH = "by arcosh"
 
 
 def absolute(algebra: Algebra, form: Form) -> Form:
@@ -27,7 +28,7 @@ def clamp(algebra: Algebra, form: Form, low: float = -INFINITY, high: float = IN
         return constant(min(max(number, low), high))
     if low == high:
         return constant(low)
-    if low <= 0 and algebra.nonnegative(form):
+    if low <= algebra.at_least(form):
         low = -INFINITY
     if low == -INFINITY and high == INFINITY:
         return form
@@ -47,10 +48,39 @@ def artanh(algebra: Algebra, form: Form) -> Form:
     return _odd(algebra, "artanh", form)
 
 
-_VALUES = {"tanh": math.tanh, "artanh": math.atanh, "asinh": math.asinh}
+def sinh(algebra: Algebra, form: Form) -> Form:
+    """`sinh(form)`; odd, so that the leading coefficient inside is positive."""
+    return _odd(algebra, "sinh", form)
 
 
-def _odd(algebra: Algebra, kind: Literal["tanh", "artanh", "asinh"], form: Form) -> Form:
+def cosh(algebra: Algebra, form: Form) -> Form:
+    """`cosh(form)`; even, so that the leading coefficient inside is positive."""
+    if form.number is not None:
+        return constant(math.cosh(form.number))
+    return algebra.atom("cosh", algebra.scale(form, -1.0 if form.terms[0][1] < 0 else 1.0), nonnegative=True)
+
+
+def _sinh(algebra: Algebra, form: Form) -> Form | None:
+    """`u` where a form is `sqrt(1 + u^2)`."""
+    if len(form) != 1 or not any(exponent == Fraction(1, 2) for _, exponent in form.terms[0][0]):
+        return None
+    rest = algebra.add(algebra.power(form, 2), ONE, alpha=-1.0)
+    if len(rest) != 1 or rest.terms[0][1] < 0 or rest.number is not None:
+        return None
+    return algebra.power(rest, Fraction(1, 2))
+
+
+def sigmoid(algebra: Algebra, form: Form) -> Form:
+    """`1 / (1 + exp(-form))`."""
+    if form.number is not None:
+        return constant(1 / (1 + math.exp(-form.number)))
+    return algebra.atom("sigmoid", form, nonnegative=True)
+
+
+_VALUES = {"tanh": math.tanh, "artanh": math.atanh, "asinh": math.asinh, "sinh": math.sinh}
+
+
+def _odd(algebra: Algebra, kind: Literal["tanh", "artanh", "asinh", "sinh"], form: Form) -> Form:
     if form.number is not None:
         return constant(_VALUES[kind](form.number))
     if form.terms[0][1] < 0:
@@ -65,9 +95,19 @@ def asinh(algebra: Algebra, form: Form) -> Form:
 
 
 def acosh(algebra: Algebra, form: Form) -> Form:
-    """`arcosh(form)`."""
+    """`arcosh(form)`; `arcosh(sqrt(1 + u^2))` is `|asinh(u)|`."""
     if form.number is not None:
         return constant(math.acosh(form.number))
+    low = 1.0
+    if (index := algebra.single(form)) is not None and algebra.atoms[index].kind == "clamp":
+        inside, bound, high = algebra.atoms[index].parts
+        # Below 1, or nearer to it than the numbers of the graph come, an argument only lies by rounding.
+        if high == INFINITY and (bound <= 1 + 0.01 * algebra.eps or _sinh(algebra, inside) is not None):
+            form, low = inside, max(bound, 1.0) if bound > 1 + 0.01 * algebra.eps else 1.0
+    if (of_sinh := _sinh(algebra, form)) is not None:
+        # One of its own, since it knows nothing of arguments below the root of the rounding of 1.
+        inside = clamp(algebra, of_sinh, math.sqrt(low * low - 1))
+        return algebra.atom("asinh", inside, BY_ARCOSH, nonnegative=True)
     return algebra.atom("acosh", form, nonnegative=True)
 
 
@@ -101,6 +141,9 @@ def _area(algebra: Algebra, form: Form) -> Form | None:
     for monomial, coefficient in form:
         root = Form(((monomial, coefficient),))
         rest = algebra.add(form, root, alpha=-1.0)
+        if len(rest) and (low := _of_bounded_root(algebra, root, rest)) is not None:
+            # z + max(sqrt(z^2 - 1), e) is that of max(z, sqrt(1 + e^2)): below, both are e to within e^2.
+            return acosh(algebra, clamp(algebra, rest, (1 + low * low) ** 0.5))
         if not len(rest) or not any(e == Fraction(1, 2) for _, e in monomial):
             continue
         for sign, function in ((-1.0, acosh), (1.0, asinh)):
@@ -109,6 +152,19 @@ def _area(algebra: Algebra, form: Form) -> Form | None:
             ):
                 return function(algebra, rest)
     return None
+
+
+def _of_bounded_root(algebra: Algebra, root: Form, rest: Form) -> float | None:
+    """`e` where a form is `max(sqrt(rest^2 - 1), e)`, or that with the clamp on the square."""
+    ((monomial, coefficient),) = root.terms
+    if len(monomial) != 1 or coefficient != 1 or algebra.atoms[monomial[0][0]].kind != "clamp":
+        return None
+    ((index, exponent),) = monomial
+    inside, low, high = algebra.atoms[index].parts
+    square = algebra.add(algebra.multiply(rest, rest), ONE, alpha=-1.0)
+    if high != INFINITY or exponent not in (1, Fraction(1, 2)):
+        return None
+    return low ** float(exponent) if algebra.equal(algebra.power(inside, 2 * exponent), square) else None
 
 
 def _arguments(form: Form) -> list[int]:
@@ -160,9 +216,7 @@ def above(algebra: Algebra, left: Form, right: Form) -> Form:
     """`left > right`, as a condition: 1 or 0 where the signs decide, and at equality nothing depends on it."""
     for sign, number in ((1.0, 1.0), (-1.0, 0.0)):
         difference = algebra.scale(algebra.add(left, right, alpha=-1.0), sign)
-        if not (algebra.kinds(difference) & {"vector", "inner", "foreign"}) and algebra.nonnegative(
-            difference
-        ):
+        if not (algebra.kinds(difference) & OF_ROWS) and algebra.nonnegative(difference):
             return constant(number)
     return algebra.atom("above", left, right)
 

@@ -32,6 +32,7 @@ class Match:
         guards: the operator's attributes that differ from its defaults.
         numbers: the forms of its further row scalars, such as the factor of `mobius_scalar_mul`.
         multiple: what the operator's result is multiplied by.
+        rule: what reports call the site where a rule made it; else they call it by the operator.
     """
 
     target: str
@@ -40,11 +41,29 @@ class Match:
     guards: Mapping[str, float | bool] = field(default_factory=dict)
     numbers: tuple[Form, ...] = ()
     multiple: Form = ONE
+    rule: str = ""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return self.rule or self.target
 
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A form that looks like one of our operators, and the first difference."""
+    """A form that looks like one of our operators, and the first difference.
+
+    Args:
+        target: the operator.
+        reason: the difference, in words.
+        code: its kind, a key of `refusal.CODES`.
+    """
 
     target: str
     reason: str
+    code: str = "other_formula"
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return self.target
