@@ -101,7 +101,6 @@ CODES: dict[str, Code] = {
     ),
     "no_operand": Code("{problem}"),
     # Of two points at the origin lorentz_cdist gives NaN in float64.
-    "no_kernel": Code("{target} is not used in {dtype}, where points at the origin have no distance"),
     "stored_time": Code(
         "{points} hold times that nothing in the graph ties to their space components, and {target} takes the time of "
         "a point from these: they differ off the hyperboloid, and in the gradient for what is stored",

@@ -74,7 +74,8 @@ struct FarRow {
     while (at + 1 < dim && static_cast<double>(load(far[at])) != size && static_cast<double>(load(far[at])) != -size) {
       ++at;
     }
-    pivot = static_cast<double>(load(far[at]));
+    // Two points at the origin: nothing lies along or across it.
+    pivot = size > 0.0 ? static_cast<double>(load(far[at])) : 1.0;
     inverse = 1.0 / pivot;
     for (int a = 0; a < kOthers; ++a) {
       at_pivot[a] = static_cast<double>(load(other[a][at]));
@@ -96,7 +97,7 @@ struct FarRow {
     STONE_UNROLL
     for (int a = 0; a < kOthers; ++a) {
       sums.along[a] = sum_of(along[a]);
-      shift[a] = sum_of(left[a]) / sums.far_squares;
+      shift[a] = sums.far_squares > 0.0 ? sum_of(left[a]) / sums.far_squares : 0.0;
     }
     for_wide(dim, [&](const auto& read) __attribute__((always_inline)) {
       const Wide f = read(far), first = across(0, read(other[0]), f);

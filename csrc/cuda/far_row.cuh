@@ -73,7 +73,8 @@ struct FarRow {
     }
     const double largest = group.largest(size);
     const auto index = static_cast<int64_t>(group.largest(size == largest ? at : 0.0));
-    pivot = count > 0 ? static_cast<double>(portable::load(far[index])) : 1.0;
+    // Two points at the origin: nothing lies along or across it.
+    pivot = count > 0 && largest > 0.0 ? static_cast<double>(portable::load(far[index])) : 1.0;
     inverse = 1.0 / pivot;
 #pragma unroll
     for (int a = 0; a < kOthers; ++a) {
@@ -97,7 +98,7 @@ struct FarRow {
 #pragma unroll
     for (int a = 0; a < kOthers; ++a) {
       sums.along[a] = of_far[a];
-      shift[a] = of_far[kOthers + a] / sums.far_squares;
+      shift[a] = sums.far_squares > 0.0 ? of_far[kOthers + a] / sums.far_squares : 0.0;
     }
     for (int64_t i = group.lane; i < count; i += group.lanes) {
       const double f = portable::load(far[i]), first = across(0, portable::load(other[0][i]), f);

@@ -86,8 +86,6 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
         return Refusal("stored_time", target=item.outcome.target, points=names, count=len(item.supposed))
     if (reason := obstacle(item.region, item.values, facts, context.grad)) is not None:
         return reason
-    if item.outcome.target == "lorentz_cdist" and item.region.root.meta["val"].dtype == torch.float64:
-        return Refusal("no_kernel", target=item.outcome.target, dtype="float64")
     try:
         Builder(item).check()
     except NoOperand as error:

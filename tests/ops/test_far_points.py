@@ -211,3 +211,19 @@ def test_other_curvatures(c):
         close(lorentz.logmap(p, q, c), exact.lorentz_logmap(a, b, mpf(c)), 256 * WIDE)
         close(lorentz.geodesic(p, q, 0.3, c), exact.lorentz_geodesic(a, b, mpf(c), mpf(0.3)), 256 * WIDE)
     assert mp.dps == cases.DIGITS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("c", [0.1, 0.5, 0.7, 1.0, 1.3, 2.0])
+def test_pairs_at_the_origin(c, dtype):
+    """The product of their times is 1 to rounding, on either side."""
+    space = torch.zeros(5, 3, dtype=dtype)
+    space[2, 0], space[3], space[4] = 1e-12, 1e-160 if dtype == torch.float64 else 1e-30, 0.5
+    x = lorentz.project(torch.cat([torch.zeros(5, 1, dtype=dtype), space], -1), c).requires_grad_()
+    distances = lorentz.cdist(x, x.detach(), c)
+    expected = lorentz.dist(x.detach()[:, None], x.detach()[None], c)
+    torch.testing.assert_close(distances, expected, rtol=16 * torch.finfo(dtype).eps, atol=1e-150)
+    assert bool((distances[:2, :2] == 0).all())
+    curvature = torch.tensor(c, dtype=dtype, requires_grad=True)
+    for result in (distances.sum(), lorentz.cdist(x, x.detach(), curvature).sum()):
+        assert torch.autograd.grad(result, x)[0].isfinite().all()

@@ -107,7 +107,8 @@ struct FarPoint {
 
   STONE_FUNCTION FarPoint(const FarSums& q, double c) {
     root = sqrt(c);
-    length = sqrt(c * q.far_squares);
+    // Never 0, by which lengths along f are divided; both points may be the origin.
+    length = longer(sqrt(c * q.far_squares), 0x1p-900);
     time = sqrt(1.0 + c * q.far_squares);
     at.ahead = time + length;
     at.behind = 1.0 / at.ahead;
