@@ -19,6 +19,7 @@ from .optimized import (
     OptimizedModule,
     PartlyOptimizedModule,
     Program,
+    exact_results,
     held_elsewhere,
     kept_state,
     make_program,
@@ -264,7 +265,8 @@ def _optimize_captured(
     if borrowed is not None:
         borrowed.own()
     fast = OptimizedModule(source, program, report)
-    return _verified(fast, expected, example, options, mode)
+    original = None if borrowed is None else borrowed.original
+    return _verified(fast, expected, example, options, mode, original)
 
 
 @dataclass(frozen=True)
@@ -328,11 +330,17 @@ def _replace_parts(source: nn.Module, parts: Iterable[_Part], options: Options) 
 
 
 def _verified(
-    fast: Optimized, expected: Any, example: Arguments, options: Options, mode: bool | None = None
+    fast: Optimized,
+    expected: Any,
+    example: Arguments,
+    options: Options,
+    mode: bool | None = None,
+    original: nn.Module | None = None,
 ) -> Optimized:
     """The result, after its results were compared with the original's where that is asked for."""
     if options.verify:
-        verify_whole(expected, run_preserved(fast, example, mode), fast.report)
+        exact = (lambda: None) if original is None else partial(exact_results, original, example, mode)
+        verify_whole(expected, run_preserved(fast, example, mode), fast.report, exact)
     return fast
 
 

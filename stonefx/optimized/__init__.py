@@ -6,7 +6,7 @@ from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, optimize
 from .parts import kept_state, plain_twin
 from .program import Folds, Program, make_program
 from .weights import has_hooks, held_elsewhere, overlapping_weights, owner, weight
-from .whole import run_preserved, verify_whole
+from .whole import exact_results, run_preserved, verify_whole
 
 __all__ = [
     "Folds",
@@ -14,6 +14,7 @@ __all__ = [
     "OptimizedModule",
     "PartlyOptimizedModule",
     "Program",
+    "exact_results",
     "has_hooks",
     "held_elsewhere",
     "kept_state",

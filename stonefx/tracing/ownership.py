@@ -44,6 +44,7 @@ class Borrowed:
 
     def __init__(self, model: nn.Module) -> None:
         check_owned(model)
+        self.original = model
         self.lent: dict[int, torch.Tensor] = {}
         memo: dict[int, Any] = {}
         with torch.inference_mode(False):

@@ -809,3 +809,37 @@ def test_numbers_in_float64_are_compiled(inner: str, wanted: bool) -> None:
     model.scale.fill_(-2.0)
     with torch.set_grad_enabled(wanted):
         torch.testing.assert_close(fast(x), model(x))
+
+
+class Saturates(nn.Module):
+    """There and back without a guard: of a long row nothing is left but where it saturates."""
+
+    def forward(self, v: torch.Tensor) -> torch.Tensor:
+        norm = v.norm(dim=-1, keepdim=True)
+        y = torch.tanh(norm) * v / norm
+        norm = y.norm(dim=-1, keepdim=True)
+        return torch.atanh(norm) * y / norm
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0, 20.0])
+def test_what_the_original_loses_in_rounding_is_no_difference(scale: float) -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(64, 8) * scale
+    fast = stonefx.optimize(Saturates(), rows)
+    lost = [note for note in fast.report.notes if "is lost in rounding" in note]
+    assert len(lost) == (scale > 1)
+    equal(fast(rows / (2 * scale)), Saturates()(rows / (2 * scale)), 1e-5)
+
+
+def test_a_real_difference_is_one_beside_float64_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stonefx.optimize.__globals__["run_preserved"]
+    calls = []
+
+    def wrong(model: nn.Module, *args: Any) -> Any:
+        calls.append(model)
+        return run(model, *args) * (1.5 if isinstance(model, stonefx.optimized.OptimizedModule) else 1)
+
+    monkeypatch.setitem(stonefx.optimize.__globals__, "run_preserved", wrong)
+    with pytest.raises(stonefx.RewriteError, match="differs from the original at result by"):
+        stonefx.optimize(chain(8, 32, 8), x())
+    assert len(calls) == 2
