@@ -24,7 +24,7 @@ def unseen_writers(weight: torch.Tensor) -> str:
     'its memory came from NumPy, DLPack, a file or torch.load, or went to NumPy, so that others may write it; \
 the weights of copy.deepcopy(model) are its own'
     """
-    if not has_memory(weight):
+    if weight.layout != torch.strided or not torch._C._has_storage(weight):
         return "it is no dense tensor with memory of its own"
     if weight.is_inference():
         return "it was made in inference mode, where no version counter tells of writes"

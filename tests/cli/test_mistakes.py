@@ -95,7 +95,7 @@ OPTIMIZE = {
     "inner": [([*TRACED, "-o", "a.safetensors", "--inner", "tvm"], "'tvm' is not one of 'eager'")],
     "passes": [([*TRACED, "-o", "a.safetensors", "--passes", "linear_chain"], "linear_chains")],
     "keep": [([*TRACED, "-o", "a.safetensors", "--keep"], "Option '--keep' requires an argument")],
-    "require": [([*TRACED, "-o", "a.safetensors", "--require", "expmap"], "expmap")],
+    "require": [([*TRACED, "-o", "a.safetensors", "--require", "expmap_0"], "expmap_0")],
     "json_to": [([*TRACED, "-o", "a.safetensors", "--json", "a.txt"], "expected a file name with .json in it")],
     "html_to": [([*TRACED, "-o", "a.safetensors", "--html", "a.txt"], "expected a file name that ends in .html")],
 }  # fmt: skip

@@ -243,8 +243,8 @@ def test_only_what_reads_such_a_weight_is_left() -> None:
     model[1].share_memory()
     assert_fresh(compiled(model), model)
     sites = stonefx.last_report().sites
-    assert sorted(site.status for site in sites) == ["refused", "rewritten"]
-    (refused,) = (site for site in sites if site.status == "refused")
+    assert [site.status for site in sites].count("rewritten") == 1
+    (refused,) = (site for site in sites if site.code == "untraced")
     assert refused.reason == (
         "the weight '1.weight' is not folded: it lies in shared memory, which other processes may write"
     )

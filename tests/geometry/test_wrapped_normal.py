@@ -104,6 +104,6 @@ def test_messages():
     with pytest.raises(RuntimeError, match=r"scale must broadcast to .* = \[3\], got \[2\] with loc \[3\]"):
         WrappedNormal(zeros, torch.ones(2))
     with pytest.raises(ValueError, match="scale"):
-        WrappedNormal(zeros, -1.0)
+        WrappedNormal(zeros, -1.0, validate_args=True)
     with pytest.raises(ValueError, match="positive"):
         WrappedNormal(zeros, 1.0, -1.0)

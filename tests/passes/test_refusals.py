@@ -12,6 +12,7 @@ from torch import nn
 
 import stonefx
 from stonefx import passes
+from stonefx.passes.hyperbolic.rows.matching import NearMiss
 from stonefx.passes.refusal import CODES, Refusal
 from stonefx.report.codes import page
 
@@ -25,7 +26,27 @@ def calls():
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal":
                 names = {keyword.arg for keyword in node.keywords if keyword.arg}
                 more = any(keyword.arg is None for keyword in node.keywords)
-                yield path.name, node.lineno, ast.literal_eval(node.args[0]), names, more
+                if isinstance(node.args[0], ast.Attribute):  # what a matcher found, see below
+                    for code in sorted(found_by_matchers()):
+                        yield path.name, node.lineno, code, names, more
+                else:
+                    yield path.name, node.lineno, ast.literal_eval(node.args[0]), names, more
+
+
+def found_by_matchers():
+    """The codes of near misses, which are given to `NearMiss` by name or position, and its default."""
+    codes = {NearMiss.__dataclass_fields__["code"].default}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "NearMiss":
+                given = [*node.args[2:3], *(k.value for k in node.keywords if k.arg == "code")]
+                codes |= {
+                    each.value
+                    for argument in given
+                    for each in ast.walk(argument)
+                    if isinstance(each, ast.Constant) and isinstance(each.value, str)
+                }
+    return codes
 
 
 def fields(text):
