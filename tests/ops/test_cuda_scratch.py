@@ -131,7 +131,7 @@ def test_cdist_kernels_far_apart_in_size(kernels):
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("shape", [(5, 7, 2), (66, 3, 40)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 7, 2), (66, 3, 9)], ids=str)
 def test_cdist_kernels_of_far_pairs_of_the_hyperboloid(kernels, shape):
     rows, columns, dim = shape
     for dtype in (torch.float32, torch.float64):
