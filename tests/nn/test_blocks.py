@@ -92,7 +92,8 @@ def test_results_are_points_whatever_the_input(name, model, dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [*((name, "poincare") for name in LAYERS), ("block", "lorentz"), ("batch norm", "klein")]
+    ("name", "model"),
+    [*((name, "poincare") for name in LAYERS), ("block", "lorentz"), ("batch norm", "klein")],
 )
 def test_compiled_whole(name, model):
     torch._dynamo.reset()  # one forward serves more layers than Dynamo keeps

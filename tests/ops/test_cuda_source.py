@@ -98,7 +98,9 @@ def test_mobius_kernels(kernels, shape):
 def test_point_kernels(kernels, shape):
     rows, dim = shape
     dtypes = list(ELEMENTS) if dim <= 64 else [torch.float32]
-    for dtype, radius, scale in [(d, r, s) for d in dtypes for r, s in ((1e308, 1.0), (0.5, 1.0), (1e308, 400.0))]:
+    for dtype, radius, scale in [
+        (d, r, s) for d in dtypes for r, s in ((1e308, 1.0), (0.5, 1.0), (1e308, 400.0))
+    ]:
         v, grad = scale * points(rows, dim, dtype=dtype), points(rows, dim, dtype=dtype, seed=5)
         y, grad_v = torch.empty_like(v), torch.empty_like(v)
         grad_c = torch.empty(rows, 1, dtype=torch.float64 if dtype == torch.float64 else torch.float32)

@@ -93,10 +93,18 @@ CASES = {
         example=rows(2, 256),
     ),
     "two curvatures": Case(
-        models.CurvatureMismatch, "other_guard", r"0\.25 \|\|args_0.* expected 1 \+ 0\.49", "mobius_add", "near miss"
+        models.CurvatureMismatch,
+        "other_guard",
+        r"0\.25 \|\|args_0.* expected 1 \+ 0\.49",
+        "mobius_add",
+        "near miss",
     ),
-    "another clamp": Case(models.AnotherClamp, "other_norm", "clamped from above at 0.5", "logmap0", "near miss"),
-    "a norm that is used outside": Case(models.SharedNorm, "needed_inside", "clamp_min .* is also used by", "expmap0"),
+    "another clamp": Case(
+        models.AnotherClamp, "other_norm", "clamped from above at 0.5", "logmap0", "near miss"
+    ),
+    "a norm that is used outside": Case(
+        models.SharedNorm, "needed_inside", "clamp_min .* is also used by", "expmap0"
+    ),
 }
 
 
