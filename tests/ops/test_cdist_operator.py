@@ -22,7 +22,7 @@ def reference(name):
     return module(name).reference
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_opcheck(name, dtype):
     args = operands(name, dtype, batch=(2,))
