@@ -120,7 +120,8 @@ def fold_sources(folds: fx.GraphModule | None) -> list[list[int]]:
         return []
     placeholders = folds.graph.find_nodes(op="placeholder")
     roots: Any = folds.graph.output_node().args[0]
-    return [[index for index, node in enumerate(placeholders) if node in _closure([root])] for root in roots]
+    needed = [_closure([root]) for root in roots]
+    return [[index for index, node in enumerate(placeholders) if node in each] for each in needed]
 
 
 def some_folds(

@@ -76,11 +76,12 @@ def apart(first: torch.Tensor, *others: torch.Tensor) -> bool:
     >>> apart(rows[:2], rows[2:]), apart(rows[:3], rows[2:])
     (True, False)
     """
-    start, end = _extent(first)
-    return all(end <= other[0] or other[1] <= start for other in map(_extent, others))
+    start, end = extent(first)
+    return all(end <= other[0] or other[1] <= start for other in map(extent, others))
 
 
-def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+def extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """The addresses of the first entry of a tensor and behind the last one; both 0 where there is none."""
     if not tensor.numel():
         return 0, 0
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

@@ -19,13 +19,13 @@ from .optimized import (
     OptimizedModule,
     PartlyOptimizedModule,
     Program,
-    exact_results,
     held_elsewhere,
     kept_state,
     make_program,
     other_sizes_run,
     overlapping_weights,
     plain_twin,
+    results_in_float64,
     row_major_arguments,
     run_preserved,
     verify_whole,
@@ -339,7 +339,7 @@ def _verified(
 ) -> Optimized:
     """The result, after its results were compared with the original's where that is asked for."""
     if options.verify:
-        exact = (lambda: None) if original is None else partial(exact_results, original, example, mode)
+        exact = None if original is None else partial(results_in_float64, original, example, mode)
         verify_whole(expected, run_preserved(fast, example, mode), fast.report, exact)
     return fast
 

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 import stonefx
 from stonefx.backend import collected_reports
 from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned
+from stonefx.optimized import results_in_float64
 from stonefx.passes.verify import SLACK
 
 EAGER, INDUCTOR, OPTIMIZE, COMPILE = "eager", "inductor", "optimize", "compile(stone)"
@@ -64,30 +65,19 @@ def architecture_case(
     return Case(
         name=name,
         arms=[Arm(name=arm, call=partial(floating_results, call, inputs)) for arm, call in models.items()],
-        truth=exact_result(model, inputs),
+        truth=floating_leaves(results_in_float64(model, ((), inputs))),
         synchronize=torch.cuda.synchronize if device == "cuda" else None,
         facts=facts,
     )
 
 
-def exact_result(model: nn.Module, inputs: dict[str, Any]) -> list[torch.Tensor]:
-    """The results in float64, of numbers and masks made on the way too."""
-    wide = {
-        key: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
-        for key, x in inputs.items()
-    }
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.no_grad():
-            return floating_results(copy.deepcopy(model).double(), wide)
-    finally:
-        torch.set_default_dtype(usual)
-
-
 def floating_results(call: Callable[..., Any], inputs: dict[str, Any]) -> list[torch.Tensor]:
-    """The floating tensors of a call's result, wherever they lie in it."""
-    result = call(**inputs)
+    """The floating tensors of a call's result."""
+    return floating_leaves(call(**inputs))
+
+
+def floating_leaves(result: Any) -> list[torch.Tensor]:
+    """The floating tensors of a result, wherever they lie in it."""
     leaves = pytree.tree_leaves(dict(result) if isinstance(result, dict) else result)
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
 

@@ -42,8 +42,7 @@ class AffineLayer(HyperbolicLayer):
         self.coordinates = self.in_features + times[0]
         rows = self.out_features + times[1]
         self.weight = nn.Parameter(torch.empty(rows, self.coordinates, device=device, dtype=dtype))
-        vector = torch.empty(rows, device=device, dtype=dtype)
-        self.register_parameter("bias", nn.Parameter(vector) if bias else None)
+        self.register_bias(rows, bias, device, dtype)
 
     def reset_parameters(self) -> None:
         """Draw a weight that keeps the length of vectors on average; the bias is 0."""

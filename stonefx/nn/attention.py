@@ -91,8 +91,7 @@ class HyperbolicAttention(HyperboloidLayer):
             raise ValueError(f"HyperbolicAttention: dropout must be from 0 to below 1, got {dropout}")
         rows = 3 * self.dim
         self.weight = nn.Parameter(torch.empty(rows, 1 + self.dim, device=device, dtype=dtype))
-        vector = torch.empty(rows, device=device, dtype=dtype)
-        self.register_parameter("bias", nn.Parameter(vector) if bias else None)
+        self.register_bias(rows, bias, device, dtype)
         self.log_scale = nn.Parameter(torch.empty(self.num_heads, device=device, dtype=dtype))
         self.out = LorentzLinear(self.dim, self.dim, c, bias, device=device, dtype=dtype)
         self.share_curvature(self.out)

@@ -69,6 +69,13 @@ class HyperbolicLayer(nn.Module):
         self.register_parameter("log_curvature", nn.Parameter(value) if learn_curvature else None)
         self.register_buffer("fixed_curvature", None if learn_curvature else value)
 
+    def register_bias(
+        self, size: int, wanted: bool, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        """Make the parameter `bias`, `[size]`, or none."""
+        vector = torch.empty(size, device=device, dtype=dtype)
+        self.register_parameter("bias", nn.Parameter(vector) if wanted else None)
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the parameters anew and set the curvature given to the constructor; needed after `to_empty`."""

@@ -57,8 +57,7 @@ class HyperbolicLayerNorm(HyperboloidLayer):
         super().__init__(dim, c, model, learn_curvature, device, dtype)
         self.eps = number("HyperbolicLayerNorm", "eps", eps)
         self.weight = nn.Parameter(torch.empty(self.dim, device=device, dtype=dtype))
-        vector = torch.empty(self.dim, device=device, dtype=dtype)
-        self.register_parameter("bias", nn.Parameter(vector) if bias else None)
+        self.register_bias(self.dim, bias, device, dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -1,12 +1,13 @@
 """The module that `stonefx.optimize` returns: a rewritten graph as one generated call over owned weights."""
 
 from .batches import other_sizes_run, with_free_batch
+from .following import Folds
 from .layout import row_major_arguments, written_weights
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, optimized_module, program_of
 from .parts import kept_state, plain_twin
-from .program import Folds, Program, make_program
+from .program import Program, make_program
 from .weights import has_hooks, held_elsewhere, overlapping_weights, owner, weight
-from .whole import exact_results, run_preserved, verify_whole
+from .whole import results_in_float64, run_preserved, verify_whole
 
 __all__ = [
     "Folds",
@@ -14,7 +15,6 @@ __all__ = [
     "OptimizedModule",
     "PartlyOptimizedModule",
     "Program",
-    "exact_results",
     "has_hooks",
     "held_elsewhere",
     "kept_state",
@@ -25,6 +25,7 @@ __all__ = [
     "owner",
     "plain_twin",
     "program_of",
+    "results_in_float64",
     "row_major_arguments",
     "run_preserved",
     "verify_whole",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 import warnings
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from ..capture import Capture
 from ..passes.graph.transpose import store_transposed
-from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, some_folds, split_folds
+from ..passes.hoist import FoldSplit, evaluate_folds, fold_sources, split_folds
 from ..rewriting import StonefxWarning
 from ..runtime import FreshFolds
 from ..tracing.functions import with_functions
@@ -26,7 +26,7 @@ from .calling import Call, makes_tensors_on_a_device, packed, returned_weights
 from .codegen import Body, build, emit
 from .compiled import CompiledGraph
 from .folding import Folding
-from .following import following
+from .following import Folds, bytes_of, folds_at, following, owned_and_followed
 from .weights import Reading, current_weight, global_hook_tables, owner, owner_or_none, weight
 
 # Operators of ours that autocast changes as it changes `aten::linear`.
@@ -63,21 +63,6 @@ class Code:
     def build(self) -> dict[str, Callable[..., Any]]:
         """The functions, to be methods of a class."""
         return {name: build(text, name, self.shared) for name, text in self.functions.items()}
-
-
-@dataclass(frozen=True)
-class Folds:
-    """Some of the folds of a graph.
-
-    Args:
-        graph: computes them; None where there are none, and in a model from a file, which has their values.
-        read: names of the weights that it takes, in order.
-        operands: the placeholders of the program's graph that take its results.
-    """
-
-    graph: fx.GraphModule | None = None
-    read: list[str] = field(default_factory=list)
-    operands: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -497,10 +482,10 @@ def make_program(
     sizes = {
         capture.weights[node.name]: node.meta["val"] for node in placeholders if node.name in capture.weights
     }
-    owned, followed, moved = _owned_and_followed(
+    owned, followed, moved = owned_and_followed(
         [{read[index] for index in origins} for origins in fold_sources(split.folds)],
-        [_bytes(node.meta["val"]) for node in folded],
-        {name: _bytes(value) for name, value in sizes.items()},
+        [bytes_of(node.meta["val"]) for node in folded],
+        {name: bytes_of(value) for name, value in sizes.items()},
         {name for name in names.values() if name in sizes},
         shown,
         release,
@@ -523,8 +508,8 @@ def make_program(
     constants |= {attributes[target]: tensor for target, tensor in _attributes(capture.module).items()}
     return Program(
         capture,
-        _folds(split, read, folded, owned),
-        _folds(split, read, folded, followed),
+        folds_at(split, read, folded, owned),
+        folds_at(split, read, folded, followed),
         inner,
         names,
         rows,
@@ -534,67 +519,6 @@ def make_program(
         frozen=_without_gradient(capture.module, originals, required, split),
         renamed=renamed,
     )
-
-
-def _owned_and_followed(
-    sources: list[set[str]],
-    results: list[int],
-    weights: Mapping[str, int],
-    live: Collection[str],
-    shown: Collection[str],
-    release: bool,
-) -> tuple[list[int], list[int], set[str]]:
-    """Which folds are all that is left of their weights, and which have their weights beside them.
-
-    A weight that stays can still be changed, in training say, and then every fold of it must change. So where a fold
-    shares a weight with the graph, all that it reads stays and it follows; or, where that would keep more than the
-    folds and what the graph reads anyway, the weight goes too: the graph reads it under a new name.
-
-    Args:
-        sources: of each fold, the weights that it reads.
-        results: the bytes of each fold.
-        weights: the bytes of each weight.
-        live: the weights that the graph itself reads.
-        shown: the weights that somebody else can change.
-        release: weights may go.
-
-    Returns:
-        The folds that own their values, those that follow, and the live weights that go under a new name.
-    """
-    owned: list[int] = []
-    followed: list[int] = []
-    moved: set[str] = set()
-    for folds in _connected(sources):
-        read = set().union(*(sources[fold] for fold in folds))
-        beside = read.intersection(live)
-        more = sum(weights.get(name, 0) for name in read - beside)
-        most = sum(results[fold] for fold in folds) + sum(weights[name] for name in beside)
-        if not release or not read.isdisjoint(shown) or (beside and more <= most):
-            followed += folds
-        else:
-            owned += folds
-            moved |= beside
-    return sorted(owned), sorted(followed), moved
-
-
-def _connected(sources: list[set[str]]) -> list[list[int]]:
-    """The folds that share weights, directly or by others, together."""
-    groups: list[tuple[list[int], set[str]]] = []
-    for fold, names in enumerate(sources):
-        apart = [group for group in groups if group[1].isdisjoint(names)]
-        near = [group for group in groups if not group[1].isdisjoint(names)]
-        folds = sorted([fold, *(other for group in near for other in group[0])])
-        groups = [*apart, (folds, names.union(*(group[1] for group in near)))]
-    return [folds for folds, _ in groups]
-
-
-def _bytes(value: torch.Tensor) -> int:
-    return value.numel() * value.itemsize
-
-
-def _folds(split: FoldSplit, read: list[str], operands: Sequence[fx.Node], chosen: Sequence[int]) -> Folds:
-    graph, weights = some_folds(split.folds, chosen)
-    return Folds(graph, [read[index] for index in weights], [operands[position].name for position in chosen])
 
 
 def _without_gradient(

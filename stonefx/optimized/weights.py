@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules import module as module_globals
 from torch.nn.utils.prune import BasePruningMethod
 
-from ..memory import apart, has_memory
+from ..memory import apart, extent, has_memory
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -119,17 +119,21 @@ def overlapping_weights(whole: nn.Module, part: nn.Module) -> dict[str, str]:
     >>> overlapping_weights(flat, flat)["weight"]
     "'row' lies in the same memory"
     """
-    places: dict[int, dict[int, tuple[str, torch.Tensor]]] = {}
-    for name, tensor in _weights(whole):
-        if has_memory(tensor):
-            places.setdefault(tensor.untyped_storage().data_ptr(), {})[id(tensor)] = name, tensor
-    found = {}
-    for name, tensor in _weights(part):
-        near = places.get(tensor.untyped_storage().data_ptr(), {}) if has_memory(tensor) else {}
-        for other, value in near.values():
-            if value is not tensor and not apart(tensor, value):
-                found[name] = f"{other!r} lies in the same memory"
-    return found
+    everything = {id(tensor): (name, tensor) for name, tensor in _weights(whole) if has_memory(tensor)}
+    shared: dict[int, str] = {}
+    furthest: tuple[str, torch.Tensor] | None = None
+    # By where they start, so that one which reaches into others reaches into the next one.
+    for name, tensor in sorted(everything.values(), key=lambda item: extent(item[1])):
+        if furthest is not None and not apart(tensor, furthest[1]):
+            shared.setdefault(id(tensor), furthest[0])
+            shared.setdefault(id(furthest[1]), name)
+        if furthest is None or extent(tensor)[1] > extent(furthest[1])[1]:
+            furthest = name, tensor
+    return {
+        name: f"{shared[id(tensor)]!r} lies in the same memory"
+        for name, tensor in _weights(part)
+        if id(tensor) in shared
+    }
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -52,7 +52,7 @@ def run_preserved(
                 buffer.copy_(value)
 
 
-def verify_whole(expected: Any, actual: Any, report: Report, exact: Callable[[], Any] = lambda: None) -> None:
+def verify_whole(expected: Any, actual: Any, report: Report, exact: Callable[[], Any] | None = None) -> None:
     """Compare the results of the original and the optimized model and note the difference in the report.
 
     Regions were verified against their bounds before; what a model makes of a rounding is its own affair, so
@@ -62,7 +62,8 @@ def verify_whole(expected: Any, actual: Any, report: Report, exact: Callable[[],
     Args:
         expected, actual: the two results.
         report: gets the note.
-        exact: computes the original's result in float64, where more than that differs; None where it cannot be told.
+        exact: computes the original's result in float64, for where more than that differs; None where the original is
+            gone.
 
     Raises:
         RewriteError: the results differ in structure, or by more than that.
@@ -82,7 +83,7 @@ def verify_whole(expected: Any, actual: Any, report: Report, exact: Callable[[],
         error = relative_error(second[path], value, "tensor")
         allowed = max(torch.finfo(value.dtype).eps, coarsest) ** 0.5
         if error > allowed and truth is None:
-            truth = tensors(exact())
+            truth = _tensors_or_none(exact)
         if error > allowed and truth and path in truth:
             own = relative_error(value, truth[path], "tensor")
             if relative_error(second[path], truth[path], "tensor") <= SLACK * own:
@@ -102,10 +103,27 @@ def verify_whole(expected: Any, actual: Any, report: Report, exact: Callable[[],
         report.notes.append(f"whole model against the original on the example inputs: {worst:.1e}")
 
 
-def exact_results(
-    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], gradients: bool | None
+def _tensors_or_none(exact: Callable[[], Any] | None) -> dict[Path, torch.Tensor]:
+    """The tensors of a result in float64; none where the model does not run in it, which tells nothing."""
+    if exact is None:
+        return {}
+    try:
+        return tensors(exact())
+    except Exception:
+        return {}
+
+
+def results_in_float64(
+    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], gradients: bool | None = None
 ) -> Any:
-    """What a model computes in float64; None where it does not run in it."""
+    """What a model computes in float64, of the numbers and masks that it makes on the way too.
+
+    Args:
+        model, example, gradients: as of `run_preserved`; the model and the arguments are copied.
+
+    Raises:
+        Exception: whatever the model raises there.
+    """
     wide = tree_map(
         lambda value: (
             value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
@@ -116,8 +134,6 @@ def exact_results(
     torch.set_default_dtype(torch.float64)
     try:
         return run_preserved(copy.deepcopy(model).double(), wide, gradients)
-    except Exception:  # whatever it is, float64 tells nothing then
-        return None
     finally:
         torch.set_default_dtype(before)
 

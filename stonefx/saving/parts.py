@@ -49,7 +49,8 @@ def _followed_document(folds: Folds) -> dict[str, Any]:
     return {
         "graph": graph_document(graph, names),
         "read": folds.read,
-        "names": [node.meta["fold"] for node in results],
+        # With whether a fold is what the model computes itself, so that its range is the model's own affair.
+        "names": [[node.meta["fold"], "as_it_was" in node.meta] for node in results],
     }
 
 
@@ -59,11 +60,13 @@ def _followed(document: Any, trusted: Collection[str]) -> tuple[fx.GraphModule, 
     record = schema.record(document, where, ("graph", "read", "names"))
     graph = graph_of(record["graph"], where, trusted)
     results: Any = graph.graph.output_node().args[0]
-    names = schema.names(record["names"], where)
+    names = [schema.items(entry, where, 2) for entry in schema.items(record["names"], where)]
     if len(names) != len(results) or not all(isinstance(node, fx.Node) for node in results):
         raise schema.expected(f"{len(names)} values of the graph", len(results), where)
-    for node, name in zip(results, names, strict=True):
-        node.meta["fold"] = name
+    for node, (name, as_it_was) in zip(results, names, strict=True):
+        node.meta["fold"] = schema.text(name, where)
+        if schema.flag(as_it_was, where):
+            node.meta["as_it_was"] = True
     return graph, schema.names(record["read"], where)
 
 
