@@ -20,7 +20,7 @@ def host_cuda_library(exports, tmp_path_factory):
     with FileLock(library.with_suffix(".lock")):
         if not library.exists():
             includes = [f"-I{path}" for path in (HERE / "host_cuda", CSRC / "include", CSRC / "cuda")]
-            options = ["-std=c++20", "-O1", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas"]
+            options = ["-std=c++20", "-O1", "-fPIC", "-shared", "-Wno-unknown-pragmas"]
             # Written aside, so that a build that was stopped leaves nothing to be loaded.
             made = library.with_suffix(".part")
             subprocess.run(["g++", *options, *includes, HERE / "host_cuda" / exports, "-o", made], check=True)
