@@ -43,6 +43,7 @@ def bert_with_linear_head() -> tuple[nn.Module, dict[str, Any]]:
         return WithLinearHead(body).eval(), inputs
 
 
+LONG = {(name, "train") for name in ("whisper", "mobilenet_v2", "t5", "llama", "segformer")}
 ALL = MODELS | {"bert_with_linear_head": bert_with_linear_head}
 
 
@@ -143,8 +144,8 @@ def cases() -> list[Any]:
         for mode in ("eval", "train"):
             for sizes in ("static", "dynamic"):
                 usual = (mode, sizes) in {("eval", "static"), ("train", "dynamic")}
-                # These two train as many graphs, most of a minute each.
-                quick = usual and (name, mode) not in {("mixtral", "train"), ("whisper", "train")}
+                # Many graphs, or large ones: up to most of a minute each.
+                quick = usual and name != "mixtral" and (name, mode) not in LONG
                 marks = [] if quick else [pytest.mark.slow]
                 found.append(pytest.param(name, mode, sizes, id=f"{name}-{mode}-{sizes}", marks=marks))
     return found

@@ -7,11 +7,11 @@ import pytest
 import torch
 from cdist_cases import NAMES, operands, space
 from operator_cases import overload, requiring
-from test_operator_instruction_sets import run
+from test_operator_instruction_sets import INSTRUCTION_SETS, run
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
-from stonefx import native, ops
+from stonefx import ops
 
 
 def module(name):
@@ -28,6 +28,14 @@ def test_opcheck(name, dtype):
     args = operands(name, dtype, batch=(2,))
     opcheck(overload(name), requiring(args))
     opcheck(overload(f"{name}_forward"), args)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck_of_gradients(name, dtype):
+    """Traces the derivative of the derivative with sizes that vary: a quarter of a minute each."""
+    args = operands(name, dtype, batch=(2,))
     opcheck(overload(f"{name}_backward"), requiring((torch.randn(2, 5, 4, dtype=dtype), *args)))
 
 
@@ -152,10 +160,8 @@ print("agreed")
 """
 
 
-@pytest.mark.parametrize("isa", [*native.build_info()["instruction_sets"], None], ids=str)
+@pytest.mark.parametrize("isa", [*INSTRUCTION_SETS, None], ids=str)
 def test_every_instruction_set_and_the_fallback(isa):
-    if isa is not None and isa not in native.build_info()["instruction_sets_usable"]:
-        pytest.skip(f"this CPU lacks {isa}")
     done = run(PROGRAM, **({"STONEFX_CPU_ISA": isa} if isa else {"STONEFX_NATIVE": "0"}))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "agreed"
