@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import stonefx
 from stonefx.benchmarks.by_hand import SegmentationByHand, merged
 from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned
+from stonefx.benchmarks.suites import pooled
 
 Made = tuple[nn.Module, tuple[Any, ...]]
 
@@ -162,12 +163,20 @@ REGIONS: dict[str, Callable[[], Made]] = {
     "LoRA 768, rank 8": lora,
     "ALBERT first layer": albert,
     "conv 3x3 -> 1x1": autoencoder,
+    "SGC 256 -> 64, 3 steps": pooled.sgc_of_ten_thousand,
+    "GCN 256 -> 256 -> 64": pooled.gcn_without_activation,
+    "attentive pooling": pooled.attentive_pooling,
+    "masked mean": pooled.masked_mean,
 }
 # What one would write in its place.
 BY_HAND: dict[str, Callable[[Any], nn.Module]] = {
     "SegFormer-B0 head": SegmentationByHand,
     "768 -> 3072 -> 768": lambda model: merged([model.up, model.down]),
     "LoRA 768, rank 8": _without_adapter,
+    "SGC 256 -> 64, 3 steps": pooled.SgcByHand,
+    "GCN 256 -> 256 -> 64": pooled.GcnByHand,
+    "attentive pooling": pooled.AttentivePoolingByHand,
+    "masked mean": pooled.MaskedMeanByHand,
 }
 
 
@@ -189,7 +198,8 @@ def region_case(name: str, make: Callable[[], Made], device: str = "cpu") -> Cas
     model = model.to(device)
     inputs = torch.utils._pytree.tree_map(lambda x: x.to(device), inputs)
     with torch.no_grad():
-        exact = copy.deepcopy(model).double()(*torch.utils._pytree.tree_map(lambda x: x.double(), inputs))
+        wide = torch.utils._pytree.tree_map(lambda x: x.double() if x.is_floating_point() else x, inputs)
+        exact = copy.deepcopy(model).double()(*wide)
         optimized = stonefx.optimize(model, inputs)
         over_inductor = stonefx.optimize(model, inputs, inner="inductor")
     arms: dict[str, Callable[..., Any]] = {

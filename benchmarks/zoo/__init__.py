@@ -38,8 +38,16 @@ from stonefx.benchmarks.zoo.encoders import (
     mpnet,
     roberta,
 )
+from stonefx.benchmarks.zoo.graphs import appnp, gcn, graphsage, sgc
 from stonefx.benchmarks.zoo.sizes import SMALL, TINY, Built, Inputs, Size
-from stonefx.benchmarks.zoo.speech import hubert, wav2vec2
+from stonefx.benchmarks.zoo.speech import (
+    hubert,
+    hubert_classifier,
+    wav2vec2,
+    wav2vec2_classifier,
+    wavlm_classifier,
+    whisper_classifier,
+)
 from stonefx.benchmarks.zoo.state_space import mamba, mamba2, rwkv
 from stonefx.benchmarks.zoo.vision import (
     beit,
@@ -64,6 +72,8 @@ ARCHITECTURES: dict[str, Callable[[Size], Built]] = {
         *(t5, bart, pegasus, whisper),
         *(vit, deit, beit, dinov2, convnext, resnet, mobilenet_v2, segformer, dpt, clip),
         *(wav2vec2, hubert),
+        *(wav2vec2_classifier, hubert_classifier, wavlm_classifier, whisper_classifier),
+        *(gcn, sgc, graphsage, appnp),
         *(mamba, mamba2, rwkv),
         *(unet, vae, dit),
     )

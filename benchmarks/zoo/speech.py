@@ -34,3 +34,32 @@ def wav2vec2(size: Size = SMALL) -> Built:
 def hubert(size: Size = SMALL) -> Built:
     config = transformers.HubertConfig(**_names(size))
     return build(transformers.HubertModel, config), {"input_values": size.floats(size.samples)}
+
+
+def wav2vec2_classifier(size: Size = SMALL) -> Built:
+    config = transformers.Wav2Vec2Config(**_names(size), classifier_proj_size=size.hidden, num_labels=12)
+    model = build(transformers.Wav2Vec2ForSequenceClassification, config)
+    return model, {"input_values": size.floats(size.samples)}
+
+
+def hubert_classifier(size: Size = SMALL) -> Built:
+    config = transformers.HubertConfig(**_names(size), classifier_proj_size=size.hidden, num_labels=12)
+    model = build(transformers.HubertForSequenceClassification, config)
+    return model, {"input_values": size.floats(size.samples)}
+
+
+def wavlm_classifier(size: Size = SMALL) -> Built:
+    config = transformers.WavLMConfig(**_names(size), classifier_proj_size=size.hidden, num_labels=12)
+    model = build(transformers.WavLMForSequenceClassification, config)
+    return model, {"input_values": size.floats(size.samples)}
+
+
+def whisper_classifier(size: Size = SMALL) -> Built:
+    config = transformers.WhisperConfig(
+        d_model=size.hidden, encoder_layers=size.layers, encoder_attention_heads=size.heads,
+        encoder_ffn_dim=size.feed_forward, max_source_positions=size.length, num_mel_bins=80,
+        classifier_proj_size=size.hidden, num_labels=12, vocab_size=size.vocabulary,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    model = build(transformers.WhisperForAudioClassification, config)
+    return model, {"input_features": size.floats(80, 2 * size.length)}
