@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..calling import Caller
+from ..curvature import operand
+from ..library import NO_LIMIT, declare
 from . import radial
-from .calling import Caller
-from .curvature import operand
-from .library import NO_LIMIT, declare
 
 
 def slope(u: Tensor) -> Tensor:

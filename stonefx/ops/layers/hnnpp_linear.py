@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .curvature import operand
-from .library import LIBRARY, NO_LIMIT, TAGS, implement_composite
-from .point_of_distances import point_of_distances
+from .. import batching, checks
+from ..curvature import operand
+from ..library import LIBRARY, NO_LIMIT, TAGS, implement_composite
+from ..rows.point_of_distances import point_of_distances
 
 
 def _linear(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from . import ball_image, batching
-from .calling import Caller
+from .. import batching
+from ..calling import Caller
+from ..curvature import positive
+from ..library import declare
+from . import ball_image
 from .cdist import operator, widen
-from .curvature import positive
-from .library import declare
 
 _NAME = "klein_cdist"
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .calling import Caller
-from .library import Operator, declare
-from .sharding import Dimensions
+from .. import batching, checks
+from ..calling import Caller
+from ..library import Operator, declare
+from ..sharding import Dimensions
 
 _NAME = "butterfly"
 

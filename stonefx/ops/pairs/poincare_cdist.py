@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from . import batching
-from .calling import Caller
+from .. import batching
+from ..calling import Caller
+from ..curvature import positive
+from ..library import NO_LIMIT, declare
 from .cdist import Guards, ball_distances, ball_gradients, ball_sides, check_operands, operator
-from .curvature import positive
-from .library import NO_LIMIT, declare
 from .poincare_cdist_epilogue import CALL as EPILOGUE
 
 _NAME = "poincare_cdist"

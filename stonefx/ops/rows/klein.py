@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..library import declare
 from . import analytic as a
-from .library import declare
 from .row_formula import RowFormula
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .curvature import operand
-from .library import declare_composite
+from ..curvature import operand
+from ..library import declare_composite
 from .poincare_linear_epilogue import CALL, GUARDS
 from .poincare_linear_epilogue import reference as epilogue_reference
 

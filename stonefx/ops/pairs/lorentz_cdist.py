@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .calling import Caller
+from .. import batching, checks
+from ..calling import Caller
+from ..curvature import positive
+from ..library import declare
+from ..rows.lorentz import DIST
 from .cdist import operator
-from .curvature import positive
-from .library import declare
-from .lorentz import DIST
 
 _NAME = "lorentz_cdist"
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .calling import Caller
+from .. import batching, checks
+from ..calling import Caller
+from ..library import NO_LIMIT, Operator, declare
+from ..sharding import Dimensions
 from .cdist import Guards, ball_distances, ball_sides, check_operands, squares_of_products, widen
-from .library import NO_LIMIT, Operator, declare
-from .sharding import Dimensions
 
 _NAME = "poincare_cdist_epilogue"
 _ARGUMENTS = (

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .curvature import operand
-from .library import LIBRARY, TAGS, implement_composite
+from .. import batching, checks
+from ..curvature import operand
+from ..library import LIBRARY, TAGS, implement_composite
 from .poincare_hyperplanes import poincare_hyperplanes
 
 

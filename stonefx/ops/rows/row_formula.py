@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .library import NO_LIMIT, Operator
-from .sharding import Dimensions
+from .. import batching, checks
+from ..library import NO_LIMIT, Operator
+from ..sharding import Dimensions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import batching, checks, radial
+from .. import batching, checks
+from ..calling import Caller
+from ..curvature import operand
+from ..library import NO_LIMIT, Operator, declare
+from ..rows import radial
+from ..rows.expmap0 import slope as tanh_slope
+from ..rows.logmap0 import slope as atanh_slope
+from ..sharding import Dimensions
 from .butterfly import backward_reference as butterfly_backward
 from .butterfly import check as check_butterfly
 from .butterfly import reference as butterfly_reference
-from .calling import Caller
-from .curvature import operand
-from .expmap0 import slope as tanh_slope
-from .library import NO_LIMIT, Operator, declare
-from .logmap0 import slope as atanh_slope
-from .sharding import Dimensions
 
 _NAME = "hyper_butterfly"
 _ARGUMENTS = (

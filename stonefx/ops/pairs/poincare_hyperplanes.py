@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .calling import Caller
-from .library import Operator, declare
-from .sharding import Dimensions
+from .. import batching, checks
+from ..calling import Caller
+from ..library import Operator, declare
+from ..sharding import Dimensions
 
 _NAME = "poincare_hyperplanes"
 _ARGUMENTS = "Tensor product, Tensor x, Tensor offset, Tensor scale, Tensor c, *, float min_alpha=0"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..library import declare
 from . import analytic as a
-from .library import declare
 from .row_formula import RowFormula
 
 _TINY = 1e-300

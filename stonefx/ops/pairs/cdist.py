@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .library import NO_LIMIT, Function, Operator
-from .sharding import Dimensions
+from .. import batching, checks
+from ..library import NO_LIMIT, Function, Operator
+from ..sharding import Dimensions
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..library import declare
 from . import analytic as a
 from . import far_rows
-from .library import declare
 from .row_formula import RowFormula
 
 

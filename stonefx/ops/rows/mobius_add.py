@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import batching, checks
-from .calling import Caller
-from .curvature import operand
-from .library import NO_LIMIT, Operator, declare
-from .sharding import Dimensions
+from .. import batching, checks
+from ..calling import Caller
+from ..curvature import operand
+from ..library import NO_LIMIT, Operator, declare
+from ..sharding import Dimensions
 
 _NAME = "mobius_add"
 _ARGUMENTS = (

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import batching, checks, radial
-from .calling import Caller
-from .expmap0 import slope as tanh_slope
-from .library import NO_LIMIT, Operator, declare
-from .logmap0 import slope as atanh_slope
-from .mobius_add import backward_reference as mobius_add_backward
-from .mobius_add import reference as mobius_add_reference
-from .sharding import Dimensions
+from .. import batching, checks
+from ..calling import Caller
+from ..library import NO_LIMIT, Operator, declare
+from ..rows import radial
+from ..rows.expmap0 import slope as tanh_slope
+from ..rows.logmap0 import slope as atanh_slope
+from ..rows.mobius_add import backward_reference as mobius_add_backward
+from ..rows.mobius_add import reference as mobius_add_reference
+from ..sharding import Dimensions
 
 _NAME = "poincare_linear_epilogue"
 GUARDS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .calling import Caller
-from .library import NO_LIMIT, declare
+from ..calling import Caller
+from ..library import NO_LIMIT, declare
 from .row_formula import RowFormula
 
 # Arguments of sinh beyond this are scaled down, row by row: the point depends on their ratios alone.

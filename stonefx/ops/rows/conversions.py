@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..library import declare
 from . import analytic as a
-from .library import declare
 from .row_formula import RowFormula
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .add_time import CALL
-from .add_time import reference as add_time_reference
-from .calling import Caller
-from .curvature import number, operand
-from .library import declare_composite
-from .lorentz import RESCALE
+from ..calling import Caller
+from ..curvature import number, operand
+from ..library import declare_composite
+from ..rows.add_time import CALL
+from ..rows.add_time import reference as add_time_reference
+from ..rows.lorentz import RESCALE
 
 _NAME = "lorentz_linear"
 _RESCALE = Caller(RESCALE.name)

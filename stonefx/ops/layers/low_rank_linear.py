@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import batching, checks
-from .calling import Caller
-from .library import Operator, cast_by_autocast, declare
-from .sharding import Dimensions
+from .. import batching, checks
+from ..calling import Caller
+from ..library import Operator, cast_by_autocast, declare
+from ..sharding import Dimensions
 
 _NAME = "low_rank_linear"
 
