@@ -2,8 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "cpu/isa.h"
-#include "cpu/machine.h"
+#include "cpu/machine/isa.h"
+#include "cpu/machine/machine.h"
 
 namespace py = pybind11;
 

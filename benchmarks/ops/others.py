@@ -15,7 +15,7 @@ from stonefx.benchmarks.ops.peers import PEERS
 from stonefx.benchmarks.ops.rowwise import CURVATURE
 from stonefx.benchmarks.ops.steps import Function, case, inductor, modes
 from stonefx.geometry import poincare
-from stonefx.ops.butterfly import reference
+from stonefx.ops.layers.butterfly import reference
 
 BUTTERFLIES = (64, 256, 1024, 4096)
 

@@ -2,9 +2,9 @@
 set(stone_isa_objects)
 
 function(stone_instruction_set name)
-  add_library(stone_${name} OBJECT csrc/cpu/table.cpp csrc/cpu/butterfly.cpp csrc/cpu/cdist_table.cpp
-                                   csrc/cpu/hyperplanes.cpp csrc/cpu/linear_epilogue.cpp csrc/cpu/take.cpp
-                                   csrc/cpu/formula_table.cpp)
+  add_library(stone_${name} OBJECT csrc/cpu/table.cpp csrc/cpu/butterfly/butterfly.cpp csrc/cpu/rows/formula_table.cpp
+                                   csrc/cpu/pairs/cdist_table.cpp csrc/cpu/pairs/hyperplanes.cpp
+                                   csrc/cpu/products/linear_epilogue.cpp csrc/cpu/products/take.cpp)
   target_include_directories(stone_${name} PRIVATE csrc/include csrc/cpu)
   target_compile_definitions(stone_${name} PRIVATE STONE_NAMESPACE=stone::${name})
   target_compile_options(stone_${name} PRIVATE ${STONE_CPU_FLAGS} ${ARGN})
@@ -19,8 +19,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   stone_instruction_set(avx512 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512)
 endif()
 
-add_library(stonefx_cpu MODULE csrc/cpu/launch.cpp csrc/cpu/cdist_launch.cpp csrc/cpu/hyperplane_launch.cpp
-            csrc/cpu/kernels.cpp csrc/cpu/isa.cpp ${stone_isa_objects})
+add_library(stonefx_cpu MODULE csrc/cpu/launch.cpp csrc/cpu/pairs/cdist_launch.cpp csrc/cpu/pairs/hyperplane_launch.cpp
+            csrc/cpu/kernels.cpp csrc/cpu/machine/isa.cpp ${stone_isa_objects})
 target_include_directories(stonefx_cpu PRIVATE csrc/include csrc/cpu csrc/launch)
 target_include_directories(stonefx_cpu SYSTEM PRIVATE ${STONE_TORCH_INCLUDES})
 target_compile_definitions(

@@ -1,5 +1,5 @@
 # stonefx._C: facts about the build, readable without torch.
-pybind11_add_module(_C MODULE csrc/module.cpp csrc/cpu/isa.cpp csrc/cpu/machine.cpp)
+pybind11_add_module(_C MODULE csrc/module.cpp csrc/cpu/machine/isa.cpp csrc/cpu/machine/machine.cpp)
 find_package(Threads REQUIRED)
 target_link_libraries(_C PRIVATE Threads::Threads)
 target_include_directories(_C PRIVATE csrc)

@@ -2,9 +2,9 @@
 
 #include <string>
 
-#include "cdist_kernels.h"
-#include "hyperplane_kernels.h"
-#include "isa.h"
+#include "pairs/cdist_kernels.h"
+#include "pairs/hyperplane_kernels.h"
+#include "machine/isa.h"
 
 namespace stone {
 

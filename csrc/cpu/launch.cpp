@@ -1,10 +1,10 @@
 // The operators on the CPU: rows in parallel on torch's own threads.
-#include "butterfly_launch.h"
-#include "fresh_pages.h"
+#include "butterfly/butterfly_launch.h"
+#include "machine/fresh_pages.h"
 #include "kernels.h"
-#include "linear_launch.h"
+#include "products/linear_launch.h"
 #include "register.h"
-#include "take_launch.h"
+#include "products/take_launch.h"
 
 namespace stone {
 

@@ -1,7 +1,7 @@
 // Compiled once for each instruction set, with STONE_NAMESPACE naming it. It must include no header whose inline
 // functions others could link to: see stone/macros.h.
-#include "mobius_rows.h"
-#include "radial_rows.h"
+#include "rows/mobius_rows.h"
+#include "rows/radial_rows.h"
 #include "stone/expmap0.h"
 #include "stone/logmap0.h"
 

@@ -316,7 +316,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <class Formula, class T>
 bool aligned_rows(const RowArguments& a) {
   bool aligned = a.width[0] % kPack<T, true> == 0;
-  for (int v = 0; v < (kSeparate<typename Formula::Layout> ? 1 : Formula::kInfo.vectors); ++v) {
+  for (int v = 0; v < (kSeparate<typename Formula::Layout> ? 1 : Formula::kInfo.vectors.size); ++v) {
     aligned = aligned && aligned_to_16(a.vector[v]) && aligned_to_16(a.grad_vector[v]);
   }
   return aligned && aligned_to_16(a.result) && aligned_to_16(a.grad);

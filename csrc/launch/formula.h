@@ -17,18 +17,18 @@ namespace stone::launch {
 // The batch that all row vectors broadcast to. Their last dimensions agree, but for a vector of which only the norm
 // is used.
 inline Sizes check_vectors(const RowFormulaInfo& info, bool separate, const Tensor* vectors) {
-  for (int v = 0; v < info.vectors; ++v) {
-    check_rows(info.name, info.vector[v], vectors[v]);
+  for (int v = 0; v < info.vectors.size; ++v) {
+    check_rows(info.name, info.vectors[v], vectors[v]);
   }
   Sizes batch = batch_of(vectors[0]);
-  for (int v = 1; v < info.vectors; ++v) {
-    const std::string labels = std::string(info.vector[0]) + " and " + info.vector[v];
+  for (int v = 1; v < info.vectors.size; ++v) {
+    const std::string labels = std::string(info.vectors[0]) + " and " + info.vectors[v];
     check_same_dtype(info.name, labels.c_str(), vectors[0], vectors[v]);
     check_same_device(info.name, labels.c_str(), vectors[0], vectors[v]);
     batch = broadcast_rows(info.name, labels, vectors[0], vectors[v], batch, !separate);
   }
   if (info.time_in && vectors[0].size(vectors[0].dim() - 1) == 0) {
-    fail(std::string(info.name) + ": " + info.vector[0] +
+    fail(std::string(info.name) + ": " + info.vectors[0] +
          " must have a time component and then the space components, got " + show_shape(vectors[0]));
   }
   return batch;
@@ -47,10 +47,10 @@ struct RowCall {
       : vector(std::move(vector_)), scalar(std::move(scalar_)) {
     batch = check_vectors(info, separate, vector.data());
     for (size_t s = 0; s < scalars; ++s) {
-      check_curvature(info.name, scalar[s], batch, vector[0], info.scalar[s], info.vector[0]);
+      check_curvature(info.name, scalar[s], batch, vector[0], info.scalars[s], info.vectors[0]);
     }
     for (size_t g = 0; g < guards; ++g) {
-      check_options(info.name, {{info.guard[g], guard[g]}});
+      check_options(info.name, {{info.guards[g], guard[g]}});
       arguments.guard[g] = guard[g];
     }
     rows = product(batch);
@@ -111,7 +111,7 @@ struct RowOperator<Device, Formula, index, std::index_sequence<V...>, std::index
     Call call(info, kSeparate, {vector...}, {scalar...}, {guard...});
     const Tensor& x = call.vector[0];
     const std::string name = std::string(info.name) + "_backward";
-    const std::string labels = std::string("grad and ") + info.vector[0];
+    const std::string labels = std::string("grad and ") + info.vectors[0];
     check_gradient(name.c_str(), labels.c_str(), grad, x, call.result_sizes(info));
     grad = dense(grad);
     call.arguments.grad = grad.const_data_ptr();
@@ -131,8 +131,8 @@ struct RowOperator<Device, Formula, index, std::index_sequence<V...>, std::index
 template <class Device, class Formula, int index>
 void register_formula(torch::stable::detail::StableLibrary& m) {
   constexpr RowFormulaInfo info = Formula::kInfo;
-  using Operator = RowOperator<Device, Formula, index, std::make_index_sequence<info.vectors>,
-                               std::make_index_sequence<info.scalars>, std::make_index_sequence<info.guards>>;
+  using Operator = RowOperator<Device, Formula, index, std::make_index_sequence<info.vectors.size>,
+                               std::make_index_sequence<info.scalars.size>, std::make_index_sequence<info.guards.size>>;
   const std::string name = info.name;
   m.impl(name.c_str(), TORCH_BOX(&Operator::forward));
   m.impl((name + "_forward").c_str(), TORCH_BOX(&Operator::forward));

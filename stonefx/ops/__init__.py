@@ -1,24 +1,24 @@
 """`torch.ops.stone.*`: fused operators, with fake, native gradient, batching and a reference in torch."""
 
-from . import conversions, klein, lorentz, poincare, sphere
-from .add_time import add_time
-from .butterfly import butterfly
-from .expmap0 import expmap0
-from .hnnpp_linear import hnnpp_linear
-from .hyper_butterfly import hyper_butterfly
-from .klein_cdist import klein_cdist
+from .layers.butterfly import butterfly
+from .layers.hnnpp_linear import hnnpp_linear
+from .layers.hyper_butterfly import hyper_butterfly
+from .layers.lorentz_linear import lorentz_linear
+from .layers.low_rank_linear import low_rank_linear
+from .layers.pifa_linear import pifa_linear
+from .layers.poincare_linear import poincare_linear
 from .library import load
-from .logmap0 import logmap0
-from .lorentz_cdist import lorentz_cdist
-from .lorentz_linear import lorentz_linear
-from .low_rank_linear import low_rank_linear
-from .mobius_add import mobius_add
-from .pifa_linear import pifa_linear
-from .poincare_cdist import poincare_cdist
-from .poincare_hyperplanes import poincare_hyperplanes
-from .poincare_linear import poincare_linear
-from .poincare_mlr import hnnpp_mlr, poincare_mlr
-from .point_of_distances import point_of_distances
+from .pairs.klein_cdist import klein_cdist
+from .pairs.lorentz_cdist import lorentz_cdist
+from .pairs.poincare_cdist import poincare_cdist
+from .pairs.poincare_hyperplanes import poincare_hyperplanes
+from .pairs.poincare_mlr import hnnpp_mlr, poincare_mlr
+from .rows import conversions, klein, lorentz, poincare, sphere
+from .rows.add_time import add_time
+from .rows.expmap0 import expmap0
+from .rows.logmap0 import logmap0
+from .rows.mobius_add import mobius_add
+from .rows.point_of_distances import point_of_distances
 
 ROW_FORMULAS = {
     formula.name: formula

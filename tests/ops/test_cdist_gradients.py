@@ -1,15 +1,9 @@
 """Gradients of distance matrices: numerically, against float64, at coincident points, and guarded."""
 
-import importlib
-
 import pytest
 import torch
 from cdist_cases import NAMES, operands, space
-from operator_cases import overload, relative, requiring
-
-
-def module(name):
-    return importlib.import_module(f"stonefx.ops.{name}")
+from operator_cases import module, overload, relative, requiring
 
 
 def gradients(function, args, grad):

@@ -1,21 +1,16 @@
 """Distance matrices as operators: registration, shapes, vmap, compile, instruction sets, errors."""
 
-import importlib
 import re
 
 import pytest
 import torch
 from cdist_cases import NAMES, operands, space
-from operator_cases import overload, requiring
+from operator_cases import module, overload, requiring
 from test_operator_instruction_sets import INSTRUCTION_SETS, run
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from stonefx import ops
-
-
-def module(name):
-    return importlib.import_module(f"stonefx.ops.{name}")
 
 
 def reference(name):
@@ -139,21 +134,20 @@ def test_threads_divide_the_tiles(name):
 
 
 PROGRAM = """
-import importlib
 import torch
 from cdist_cases import DTYPES, NAMES, operands
-from operator_cases import overload, relative
+from operator_cases import module, overload, relative
 for name in NAMES:
-    module = importlib.import_module(f"stonefx.ops.{name}")
+    written = module(name)
     for dtype in DTYPES:
         eps = torch.finfo(dtype).eps
         for rows, columns, dim in ((1, 1, 2), (70, 67, 33)):
             x, y, c = operands(name, dtype, rows=rows, columns=columns, dim=dim)
-            exact = module.reference(x.double(), y.double(), c)
+            exact = written.reference(x.double(), y.double(), c)
             got = overload(name)(x, y, c).double()
             assert ((got - exact).abs() <= 4 * max(eps, 1e-15) * exact).all(), (name, dtype)
             grad = torch.randn(rows, columns, generator=torch.Generator().manual_seed(1)).to(dtype)
-            expected = module.gradients(grad.double(), x.double(), y.double(), c)
+            expected = written.gradients(grad.double(), x.double(), y.double(), c)
             for one, other in zip(overload(name + "_backward")(grad, x, y, c), expected):
                 assert relative(one, other) < 64 * max(eps, 1e-15), (name, dtype)
 print("agreed")

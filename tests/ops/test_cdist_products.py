@@ -10,7 +10,7 @@ from torch.library import opcheck
 
 from stonefx import ops
 from stonefx.geometry import poincare
-from stonefx.ops.poincare_cdist_epilogue import OPERATOR
+from stonefx.ops.pairs.poincare_cdist_epilogue import OPERATOR
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_distance_matrices(dtype):
             # what the images in the ball keep of a pair of points that is not taken apart
             bound = 4 * torch.finfo(dtype).eps + (1e-12 if dtype == torch.float64 else 1e-8)
             assert abs(mpf(got[i, j].item()) - expected) <= bound * expected + WIDE, (i, j)
-    reference = importlib.import_module("stonefx.ops.lorentz_cdist").reference(x, x, ONE)
+    reference = importlib.import_module("stonefx.ops.pairs.lorentz_cdist").reference(x, x, ONE)
     torch.testing.assert_close(got, reference, rtol=8 * torch.finfo(dtype).eps + 2e-12, atol=1e-15)
 
 

@@ -1,10 +1,8 @@
 """`torch.func` over the operators: transforms in every order give what they give on the references."""
 
-import importlib
-
 import pytest
 import torch
-from operator_cases import arguments, declared, has_gradient, overload
+from operator_cases import arguments, declared, has_gradient, module, overload
 from torch.autograd import forward_ad
 
 from stonefx import ops
@@ -26,7 +24,7 @@ NAMES = (
 
 def reference(name):
     if name in COMPOSITES:
-        return importlib.import_module(f"stonefx.ops.{name}").reference
+        return module(name).reference
     return declared(name).reference
 
 

@@ -8,7 +8,7 @@ from operator_cases import DTYPES, overload
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stonefx import ops
-from stonefx.ops.pifa_linear import OPERATOR, backward_reference, reference
+from stonefx.ops.layers.pifa_linear import OPERATOR, backward_reference, reference
 
 # rows, in, out, rank: none, one, fewer than a vector, vectors and a part of one, more rows than one thread takes
 SIZES = [

@@ -6,7 +6,7 @@ import torch
 from operator_cases import DTYPES, overload
 from torch.library import opcheck
 
-from stonefx.ops.point_of_distances import FORMULA, point_of_distances
+from stonefx.ops.rows.point_of_distances import FORMULA, point_of_distances
 
 
 def distances(rows, dim, dtype=torch.float64, scale=1.0):

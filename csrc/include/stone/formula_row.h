@@ -23,9 +23,9 @@ struct Slots {
   using Layout = typename Formula::Layout;
   static constexpr int kTimes = times_of<Formula>();
   static constexpr int kMoments = Layout::kMoments + kTimes;
-  static constexpr int kScalars = Formula::kInfo.scalars;
+  static constexpr int kScalars = Formula::kInfo.scalars.size;
   static constexpr int kQuantities = kMoments + kScalars;
-  static constexpr int kGuards = Formula::kInfo.guards;
+  static constexpr int kGuards = Formula::kInfo.guards.size;
   static constexpr int kResults = Formula::kInfo.gives_number ? 1 : Layout::kBasis + (Formula::kInfo.time_out ? 1 : 0);
 };
 

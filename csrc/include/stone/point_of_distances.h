@@ -12,7 +12,7 @@ namespace STONE_NAMESPACE {
 struct PointOfDistances {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "point_of_distances", 1, {"v"}, 1, {"c"}, false, false, false, 1, {"max_radius"}};
+      .name = "point_of_distances", .vectors = {"v"}, .scalars = {"c"}, .guards = {"max_radius"}};
 };
 
 // Arguments of sinh beyond this are shifted; its square is far from overflow.

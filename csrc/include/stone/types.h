@@ -67,18 +67,26 @@ constexpr int kMaxVectors = 3;
 constexpr int kMaxScalars = 2;
 constexpr int kMaxGuards = 6;
 
+// The names of operands of one kind, and how many there are.
+template <int kMax>
+struct Names {
+  template <class... Name>
+  constexpr Names(Name... name) : size(sizeof...(Name)), of{name...} {}
+  constexpr const char* operator[](int index) const { return of[index]; }
+
+  int size;
+  const char* of[kMax];
+};
+
 // An operator of rows as its schema has it: row vectors, then numbers of the row, then guards.
 struct RowFormulaInfo {
   const char* name;
-  int vectors;
-  const char* vector[kMaxVectors];
-  int scalars;
-  const char* scalar[kMaxScalars];
-  bool gives_number;  // [*batch] and not [*batch, dim]
-  bool time_in;       // rows begin with a time component
-  bool time_out;
-  int guards;
-  const char* guard[kMaxGuards];
+  Names<kMaxVectors> vectors;
+  Names<kMaxScalars> scalars = {};
+  bool gives_number = false;  // [*batch] and not [*batch, dim]
+  bool time_in = false;       // rows begin with a time component
+  bool time_out = false;
+  Names<kMaxGuards> guards = {};
 };
 
 // The batch dimensions of operands that broadcast, neighbours merged where every operand allows it. Strides count

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stonefx import ops
-from stonefx.ops.poincare_cdist import Mode
+from stonefx.ops.pairs.poincare_cdist import Mode
 
 from ..function import Function, along, is_number, not_a_number, not_tensors
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from stonefx.ops.calling import Caller
-from stonefx.ops.poincare_mlr import distances_to_planes
+from stonefx.ops.pairs.poincare_mlr import distances_to_planes
 
 from ..operands import fits, is_compiling, is_matrix, is_number, multiplies
 from .guards import BOUNDS, MARGIN, Guards

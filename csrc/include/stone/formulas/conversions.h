@@ -9,7 +9,7 @@ namespace STONE_NAMESPACE {
 struct PoincareToLorentz {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "poincare_to_lorentz", 1, {"x"}, 1, {"c"}, false, false, true, 1, {"min_gap"}};
+      .name = "poincare_to_lorentz", .vectors = {"x"}, .scalars = {"c"}, .time_out = true, .guards = {"min_gap"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S alpha = gap(s[0], m[Layout::kXX], guard[0]);
@@ -21,7 +21,7 @@ struct PoincareToLorentz {
 struct PoincareToKlein {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "poincare_to_klein", 1, {"x"}, 1, {"c"}, false, false, false, 1, {"max_radius"}};
+      .name = "poincare_to_klein", .vectors = {"x"}, .scalars = {"c"}, .guards = {"max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S squares = s[0] * m[Layout::kXX];
@@ -34,7 +34,7 @@ struct PoincareToKlein {
 struct LorentzToPoincare {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "lorentz_to_poincare", 1, {"x"}, 1, {"c"}, false, true, false, 1, {"max_radius"}};
+      .name = "lorentz_to_poincare", .vectors = {"x"}, .scalars = {"c"}, .time_in = true, .guards = {"max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S squares = s[0] * m[Layout::kXX];
@@ -47,7 +47,7 @@ struct LorentzToPoincare {
 struct LorentzToKlein {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "lorentz_to_klein", 1, {"x"}, 1, {"c"}, false, true, false, 1, {"max_radius"}};
+      .name = "lorentz_to_klein", .vectors = {"x"}, .scalars = {"c"}, .time_in = true, .guards = {"max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S squares = s[0] * m[Layout::kXX];
@@ -60,7 +60,7 @@ struct LorentzToKlein {
 struct KleinToPoincare {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "klein_to_poincare", 1, {"x"}, 1, {"c"}, false, false, false, 2, {"min_gap", "max_radius"}};
+      .name = "klein_to_poincare", .vectors = {"x"}, .scalars = {"c"}, .guards = {"min_gap", "max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S k = 1.0 / (1.0 + root(gap(s[0], m[Layout::kXX], guard[0])));
@@ -72,7 +72,7 @@ struct KleinToPoincare {
 struct KleinToLorentz {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "klein_to_lorentz", 1, {"x"}, 1, {"c"}, false, false, true, 1, {"min_gap"}};
+      .name = "klein_to_lorentz", .vectors = {"x"}, .scalars = {"c"}, .time_out = true, .guards = {"min_gap"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S width = root(gap(s[0], m[Layout::kXX], guard[0]));

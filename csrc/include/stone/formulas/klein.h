@@ -16,7 +16,7 @@ STONE_FUNCTION S klein_odds(const S* m, const S& c, const S& alpha) {
 struct KleinAdd {
   using Layout = Sum;
   static constexpr RowFormulaInfo kInfo{
-      "klein_add", 2, {"x", "y"}, 1, {"c"}, false, false, false, 2, {"min_gap", "max_radius"}};
+      .name = "klein_add", .vectors = {"x", "y"}, .scalars = {"c"}, .guards = {"min_gap", "max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -34,7 +34,8 @@ struct KleinAdd {
 
 struct KleinDist {
   using Layout = DifferenceAndInner;
-  static constexpr RowFormulaInfo kInfo{"klein_dist", 2, {"x", "y"}, 1, {"c"}, true, false, false, 1, {"min_gap"}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "klein_dist", .vectors = {"x", "y"}, .scalars = {"c"}, .gives_number = true, .guards = {"min_gap"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S alpha = gap(s[0], m[Layout::kXX], guard[0]);
@@ -46,7 +47,7 @@ struct KleinDist {
 struct KleinGeodesic {
   using Layout = DifferenceAndInner;
   static constexpr RowFormulaInfo kInfo{
-      "klein_geodesic", 2, {"x", "y"}, 2, {"c", "t"}, false, false, false, 2, {"min_gap", "max_radius"}};
+      .name = "klein_geodesic", .vectors = {"x", "y"}, .scalars = {"c", "t"}, .guards = {"min_gap", "max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];

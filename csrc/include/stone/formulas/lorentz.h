@@ -36,7 +36,8 @@ struct PointsReach {
 struct LorentzInner {
   using Layout = Tangent;
   static constexpr int kTimes = 2;
-  static constexpr RowFormulaInfo kInfo{"lorentz_inner", 2, {"x", "y"}, 0, {}, true, true, false, 0, {}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "lorentz_inner", .vectors = {"x", "y"}, .gives_number = true, .time_in = true};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* /*s*/, const double* /*guard*/) {
     return {{m[Layout::kXY] - m[Layout::kMoments] * m[Layout::kMoments + 1]}};
@@ -47,7 +48,8 @@ struct LorentzInner {
 struct LorentzExpmap0 {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "lorentz_expmap0", 1, {"v"}, 1, {"c"}, false, true, true, 2, {"min_norm", "max_argument"}};
+      .name = "lorentz_expmap0", .vectors = {"v"}, .scalars = {"c"}, .time_in = true, .time_out = true,
+      .guards = {"min_norm", "max_argument"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S u2 = s[0] * at_least(m[Layout::kXX], guard[0] * guard[0]);
@@ -59,7 +61,8 @@ struct LorentzExpmap0 {
 // (0, asinh(u) / u x), u = sqrt(c) ||x||.
 struct LorentzLogmap0 {
   using Layout = Single;
-  static constexpr RowFormulaInfo kInfo{"lorentz_logmap0", 1, {"x"}, 1, {"c"}, false, true, true, 0, {}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "lorentz_logmap0", .vectors = {"x"}, .scalars = {"c"}, .time_in = true, .time_out = true};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* /*guard*/) {
     const S u2 = s[0] * m[Layout::kXX];
@@ -73,7 +76,8 @@ struct LorentzExpmap {
   using Layout = Tangent;
   using Far = FarExpmap;
   static constexpr RowFormulaInfo kInfo{
-      "lorentz_expmap", 2, {"x", "v"}, 1, {"c"}, false, true, true, 1, {"max_argument"}};
+      .name = "lorentz_expmap", .vectors = {"x", "v"}, .scalars = {"c"}, .time_in = true, .time_out = true,
+      .guards = {"max_argument"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -95,7 +99,8 @@ struct LorentzExpmap {
 struct LorentzLogmap : PointsReach<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
   using Far = FarLogmap;
-  static constexpr RowFormulaInfo kInfo{"lorentz_logmap", 2, {"x", "y"}, 1, {"c"}, false, true, true, 0, {}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "lorentz_logmap", .vectors = {"x", "y"}, .scalars = {"c"}, .time_in = true, .time_out = true};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* /*guard*/) {
     const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
@@ -109,7 +114,8 @@ struct LorentzDist : PointsReach<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
   using Far = FarDist;
   static constexpr RowFormulaInfo kInfo{
-      "lorentz_dist", 2, {"x", "y"}, 1, {"c"}, true, true, false, 1, {"min_argument"}};
+      .name = "lorentz_dist", .vectors = {"x", "y"}, .scalars = {"c"}, .gives_number = true, .time_in = true,
+      .guards = {"min_argument"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
@@ -121,7 +127,8 @@ struct LorentzDist : PointsReach<DifferenceAndInner> {
 // The space components as they are, under the time that puts them on the hyperboloid.
 struct LorentzProject {
   using Layout = Single;
-  static constexpr RowFormulaInfo kInfo{"lorentz_project", 1, {"x"}, 1, {"c"}, false, true, true, 0, {}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "lorentz_project", .vectors = {"x"}, .scalars = {"c"}, .time_in = true, .time_out = true};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* /*guard*/) {
     return {{chain(m[Layout::kXX], 1.0, 0.0), time_over(s[0] * m[Layout::kXX]) * (1.0 / root(s[0]))}};
@@ -133,7 +140,7 @@ struct LorentzGeodesic : PointsReach<DifferenceAndInner> {
   using Layout = DifferenceAndInner;
   using Far = FarGeodesic;
   static constexpr RowFormulaInfo kInfo{
-      "lorentz_geodesic", 2, {"x", "y"}, 2, {"c", "t"}, false, true, true, 0, {}};
+      .name = "lorentz_geodesic", .vectors = {"x", "y"}, .scalars = {"c", "t"}, .time_in = true, .time_out = true};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* /*guard*/) {
     const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
@@ -149,7 +156,7 @@ struct LorentzTransport : PointsReach<Transport> {
   using Layout = Transport;
   using Far = FarTransport;
   static constexpr RowFormulaInfo kInfo{
-      "lorentz_transport", 3, {"x", "y", "v"}, 1, {"c"}, false, true, true, 0, {}};
+      .name = "lorentz_transport", .vectors = {"x", "y", "v"}, .scalars = {"c"}, .time_in = true, .time_out = true};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 4> of(const S* m, const S* s, const double* /*guard*/) {
     const LorentzPoints<S> p = lorentz_points<S, Layout>(m, s[0]);
@@ -166,7 +173,8 @@ struct LorentzRescale {
   using Layout = Single;
   static constexpr int kTimes = 1;
   static constexpr RowFormulaInfo kInfo{
-      "lorentz_rescale", 1, {"y"}, 2, {"c", "scale"}, false, true, true, 2, {"offset", "min_squares"}};
+      .name = "lorentz_rescale", .vectors = {"y"}, .scalars = {"c", "scale"}, .time_in = true, .time_out = true,
+      .guards = {"offset", "min_squares"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S w = at_least(s[1] * sigmoid(m[Layout::kMoments]) + guard[0], 1.0);

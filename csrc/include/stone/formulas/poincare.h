@@ -31,8 +31,8 @@ STONE_FUNCTION S denominator_extra(const S& d, double min_denominator, double of
 struct Expmap {
   using Layout = Tangent;
   static constexpr RowFormulaInfo kInfo{
-      "expmap", 2, {"x", "v"}, 1, {"c"}, false, false, false, 6,
-      {"min_gap", "min_norm", "tanh_limit", "min_denominator", "denominator_offset", "max_radius"}};
+      .name = "expmap", .vectors = {"x", "v"}, .scalars = {"c"},
+      .guards = {"min_gap", "min_norm", "tanh_limit", "min_denominator", "denominator_offset", "max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -58,8 +58,9 @@ struct Expmap {
 // 2 / (sqrt(c) lambda_x) artanh(sqrt(c) ||w||) w / ||w||, w = -x (+) y.
 struct Logmap {
   using Layout = Difference;
-  static constexpr RowFormulaInfo kInfo{"logmap", 2, {"x", "y"}, 1, {"c"}, false, false, false, 4,
-                                        {"min_gap", "min_denominator", "denominator_offset", "atanh_limit"}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "logmap", .vectors = {"x", "y"}, .scalars = {"c"},
+      .guards = {"min_gap", "min_denominator", "denominator_offset", "atanh_limit"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -79,8 +80,9 @@ struct Logmap {
 // 2 / sqrt(c) artanh(sqrt(c) ||-x (+) y||) = 2 / sqrt(c) asinh(sqrt(c ||x - y||^2 / (alpha beta))).
 struct PoincareDist {
   using Layout = Difference;
-  static constexpr RowFormulaInfo kInfo{"poincare_dist", 2, {"x", "y"}, 1, {"c"}, true, false, false, 4,
-                                        {"min_gap", "min_denominator", "denominator_offset", "atanh_limit"}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "poincare_dist", .vectors = {"x", "y"}, .scalars = {"c"}, .gives_number = true,
+      .guards = {"min_gap", "min_denominator", "denominator_offset", "atanh_limit"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -96,8 +98,9 @@ struct PoincareDist {
 // 2 / sqrt(c) artanh(sqrt(c) ||x||).
 struct PoincareDist0 {
   using Layout = Single;
-  static constexpr RowFormulaInfo kInfo{"poincare_dist0", 1, {"x"}, 1, {"c"}, true, false, false, 3,
-                                        {"min_gap", "min_norm", "atanh_limit"}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "poincare_dist0", .vectors = {"x"}, .scalars = {"c"}, .gives_number = true,
+      .guards = {"min_gap", "min_norm", "atanh_limit"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -109,8 +112,9 @@ struct PoincareDist0 {
 // tanh(r artanh(sqrt(c) ||x||)) x / (sqrt(c) ||x||).
 struct MobiusScalarMul {
   using Layout = Single;
-  static constexpr RowFormulaInfo kInfo{"mobius_scalar_mul", 1, {"x"}, 2, {"c", "r"}, false, false, false, 5,
-                                        {"min_gap", "min_norm", "atanh_limit", "tanh_limit", "max_radius"}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "mobius_scalar_mul", .vectors = {"x"}, .scalars = {"c", "r"},
+      .guards = {"min_gap", "min_norm", "atanh_limit", "tanh_limit", "max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -126,8 +130,9 @@ struct MobiusScalarMul {
 // tanh(||x|| / ||y|| artanh(sqrt(c) ||y||)) x / (sqrt(c) ||x||).
 struct MobiusMatvec {
   using Layout = Separate;
-  static constexpr RowFormulaInfo kInfo{"mobius_matvec", 2, {"mx", "x"}, 1, {"c"}, false, false, false, 5,
-                                        {"min_gap", "min_norm", "atanh_limit", "tanh_limit", "max_radius"}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "mobius_matvec", .vectors = {"mx", "x"}, .scalars = {"c"},
+      .guards = {"min_gap", "min_norm", "atanh_limit", "tanh_limit", "max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -147,7 +152,7 @@ struct MobiusMatvec {
 struct Project {
   using Layout = Single;
   static constexpr RowFormulaInfo kInfo{
-      "project", 1, {"x"}, 1, {"c"}, false, false, false, 3, {"eps", "curvature_offset", "min_norm"}};
+      .name = "project", .vectors = {"x"}, .scalars = {"c"}, .guards = {"eps", "curvature_offset", "min_norm"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     const S squares = at_least(m[Layout::kXX], guard[2] * guard[2]);
@@ -158,7 +163,8 @@ struct Project {
 // lambda_x = 2 / (1 - c||x||^2).
 struct ConformalFactor {
   using Layout = Single;
-  static constexpr RowFormulaInfo kInfo{"conformal_factor", 1, {"x"}, 1, {"c"}, true, false, false, 1, {"min_gap"}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "conformal_factor", .vectors = {"x"}, .scalars = {"c"}, .gives_number = true, .guards = {"min_gap"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* guard) {
     return {{2.0 / signed_gap(s[0], m[Layout::kXX], guard[0])}};
@@ -168,8 +174,8 @@ struct ConformalFactor {
 // x (+) t (x) (-x (+) y), through the hyperboloid: both shares of the arc are positive for t in [0, 1].
 struct PoincareGeodesic {
   using Layout = Difference;
-  static constexpr RowFormulaInfo kInfo{"poincare_geodesic", 2, {"x", "y"}, 2, {"c", "t"}, false, false, false, 2,
-                                        {"min_gap", "max_radius"}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "poincare_geodesic", .vectors = {"x", "y"}, .scalars = {"c", "t"}, .guards = {"min_gap", "max_radius"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];
@@ -193,7 +199,7 @@ struct PoincareGeodesic {
 struct PoincareTransport {
   using Layout = Transport;
   static constexpr RowFormulaInfo kInfo{
-      "poincare_transport", 3, {"x", "y", "v"}, 1, {"c"}, false, false, false, 1, {"min_gap"}};
+      .name = "poincare_transport", .vectors = {"x", "y", "v"}, .scalars = {"c"}, .guards = {"min_gap"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 3> of(const S* m, const S* s, const double* guard) {
     const S c = s[0];

@@ -17,7 +17,7 @@ STONE_FUNCTION S squared_half_tangent(const S& apart, const S& together) {
 // cos(u) x + sin(u) / u v, u = sqrt(c) ||v||, v made tangent at x and x brought to length 1 / sqrt(c).
 struct SphereExpmap {
   using Layout = Tangent;
-  static constexpr RowFormulaInfo kInfo{"sphere_expmap", 2, {"x", "v"}, 1, {"c"}, false, false, false, 0, {}};
+  static constexpr RowFormulaInfo kInfo{.name = "sphere_expmap", .vectors = {"x", "v"}, .scalars = {"c"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* /*guard*/) {
     const S squares = at_least(m[Layout::kXX], kTiny);
@@ -31,7 +31,7 @@ struct SphereExpmap {
 // u / sin(u) (y - cos(u) x), u = sqrt(c) d(x, y).
 struct SphereLogmap {
   using Layout = DifferenceAndSum;
-  static constexpr RowFormulaInfo kInfo{"sphere_logmap", 2, {"x", "y"}, 1, {"c"}, false, false, false, 0, {}};
+  static constexpr RowFormulaInfo kInfo{.name = "sphere_logmap", .vectors = {"x", "y"}, .scalars = {"c"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* /*guard*/) {
     const S tangent = squared_half_tangent(m[Layout::kBB], m[Layout::kSS]);
@@ -42,7 +42,8 @@ struct SphereLogmap {
 
 struct SphereDist {
   using Layout = DifferenceAndSum;
-  static constexpr RowFormulaInfo kInfo{"sphere_dist", 2, {"x", "y"}, 1, {"c"}, true, false, false, 0, {}};
+  static constexpr RowFormulaInfo kInfo{
+      .name = "sphere_dist", .vectors = {"x", "y"}, .scalars = {"c"}, .gives_number = true};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* /*guard*/) {
     return {{2.0 * angle_of_squares(m[Layout::kBB], m[Layout::kSS]) / root(s[0])}};
@@ -52,8 +53,7 @@ struct SphereDist {
 // (sin((1 - t) u) x + sin(t u) y) / sin(u), u = sqrt(c) d(x, y).
 struct SphereGeodesic {
   using Layout = DifferenceAndSum;
-  static constexpr RowFormulaInfo kInfo{
-      "sphere_geodesic", 2, {"x", "y"}, 2, {"c", "t"}, false, false, false, 0, {}};
+  static constexpr RowFormulaInfo kInfo{.name = "sphere_geodesic", .vectors = {"x", "y"}, .scalars = {"c", "t"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 2> of(const S* m, const S* s, const double* /*guard*/) {
     const S tangent = squared_half_tangent(m[Layout::kBB], m[Layout::kSS]);
@@ -70,7 +70,7 @@ struct SphereGeodesic {
 // x / (sqrt(c) ||x||); 0 stays 0, with gradient 0.
 struct SphereProject {
   using Layout = Single;
-  static constexpr RowFormulaInfo kInfo{"sphere_project", 1, {"x"}, 1, {"c"}, false, false, false, 0, {}};
+  static constexpr RowFormulaInfo kInfo{.name = "sphere_project", .vectors = {"x"}, .scalars = {"c"}};
   template <class S>
   static STONE_FUNCTION Coefficients<S, 1> of(const S* m, const S* s, const double* /*guard*/) {
     const S inverse = 1.0 / root(s[0] * at_least(m[Layout::kXX], kTiny));

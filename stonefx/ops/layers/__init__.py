@@ -1,0 +1,1 @@
+"""Operators of whole layers: linear maps with what follows them."""

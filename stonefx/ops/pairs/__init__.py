@@ -1,0 +1,1 @@
+"""Operators of every pair: distance matrices and scores of hyperplanes."""

@@ -1,0 +1,1 @@
+"""Operators of one row at a time: maps, distances and conversions of points."""
