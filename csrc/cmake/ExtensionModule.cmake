@@ -2,7 +2,7 @@
 pybind11_add_module(_C MODULE csrc/module.cpp csrc/cpu/machine/isa.cpp csrc/cpu/machine/machine.cpp)
 find_package(Threads REQUIRED)
 target_link_libraries(_C PRIVATE Threads::Threads)
-target_include_directories(_C PRIVATE csrc)
+target_include_directories(_C PRIVATE csrc csrc/cpu)
 string(REPLACE ";" " " stone_flags "${STONE_CPU_FLAGS}")
 string(REPLACE ";" " " stone_architectures "${STONE_CUDA_ARCHITECTURES}")
 target_compile_definitions(
