@@ -27,7 +27,7 @@ class Maps:
     elements: tuple[Element, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moves:
     """A carry: a linear operation on the other axes, which every map of the features commutes with.
 
@@ -55,6 +55,11 @@ class Moves:
     beside: tuple[fx.Node, ...] = ()
     scales: bool = False
     summed: Any = 1
+
+
+# Carries that were taken below a map, the lowest first, each with its result: what they make of a constant 1, `T(1)`, is
+# what the constants of that map are multiplied with. With none it is 1.
+Carried = tuple[tuple[Moves, Value], ...]
 
 
 @dataclass(frozen=True)

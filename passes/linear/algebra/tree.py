@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from .elements import Element, Part, mixes, weights_of
-from .readings import Moves
+from .readings import Carried, Moves
 from .values import Value
 
 aten = torch.ops.aten
@@ -32,6 +32,7 @@ class Tree:
         joins: the children are concatenated along the features.
         call: for a map as the graph has it, its target, arguments and operand, which a rewrite may have changed since.
         dropped: the views between this level and its child that were found to be needless.
+        along: for a map with constants, the carries that were taken below it and that its constants vary with.
     """
 
     value: Value
@@ -43,6 +44,7 @@ class Tree:
     joins: bool = False
     call: tuple[Any, Any, Any, Value] | None = None
     dropped: list[fx.Node] = field(default_factory=list)
+    along: Carried = ()
     parent: Tree | None = None
     place: int = 0
 

@@ -18,11 +18,12 @@ from ..algebra.composition import Composition
 from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
 from ..algebra.labelled import LabelledComposition
 from ..algebra.paths import elements_between, path_between, stands_above
+from ..algebra.readings import Carried
 from ..algebra.tree import Tree
 from ..algebra.values import Value
 from ..plan.plan import Choice
 from ..read.norms import emit_bare
-from .maps import Held, added, elementwise_map, feature_map, labelled_map, pair_map
+from .maps import Held, added, carried_constant, elementwise_map, feature_map, labelled_map, ones, pair_map
 
 aten = torch.ops.aten
 
@@ -38,6 +39,8 @@ class Realizer:
         self.emit = emit
         self.read: list[fx.Node] = []  # the weights that the emitted maps read
         self._within: dict[Value, Held] = {}  # what the values in parts have become
+        self._below: dict[fx.Node, Held] = {}  # what carries were emitted on
+        self._ones: dict[tuple[fx.Node, ...], fx.Node] = {}
 
     def emit_choice(
         self, choice: Choice, limit: Tree, sink: list[fx.Node] | None = None, extra: Sequence[fx.Node] = ()
@@ -108,19 +111,37 @@ class Realizer:
             held = self._picked(held, choice.reads)
         if choice.cut is not None:
             first = compose(self.emit, level, choice.cut, limit)
-            second = compose(self.emit, choice.cut, top, limit, first.bias)
+            second = compose(self.emit, choice.cut, top, limit, first)
             self._exchange(second, sink, extra)
             own = _own_bias(choice.cut, top, limit) if plain and first.bias is None else None
-            return self._pair(held, choice, first, second, own)
+            return self._carried(self._pair(held, choice, first, second, own), second, weights)
         composition = compose(self.emit, level, top, limit)
         self._exchange(composition, sink, extra)
         if isinstance(composition, LabelledComposition):
             return labelled_map(self.emit, held, composition, weights, self.read)
         if composition.weight is None:
-            return elementwise_map(self.emit, held, composition, weights, self.read)
+            held = elementwise_map(self.emit, held, composition, weights, self.read)
+            return self._carried(held, composition, weights)
         own = _own_bias(level, top, limit) if plain else None
         matrix = _own_matrix(level, top)
-        return feature_map(self.emit, held, composition, weights, self.read, matrix, own, choice.reads)
+        held = feature_map(self.emit, held, composition, weights, self.read, matrix, own, choice.reads)
+        return self._carried(held, composition, weights)
+
+    def _carried(self, held: Held, composition: Composition, weights: Sequence[fx.Node]) -> Held:
+        """The constants that vary by position, added to what a map made."""
+        for along, vector in composition.carried.items():
+            ones = self._ones_of(along)
+            held = carried_constant(self.emit, held, vector, ones, weights, self.read)
+        return held
+
+    def _ones_of(self, along: Carried) -> fx.Node:
+        """What carries make of a constant 1, with one feature."""
+        move, _ = along[-1]
+        places = tuple(each.node for each, _ in along)
+        if places not in self._ones:
+            first = ones(self.emit, self._below[move.node]) if len(along) == 1 else self._ones_of(along[:-1])
+            self._ones[places] = move.replay(self.emit, first, 1)
+        return self._ones[places]
 
     def _fixed(self, held: Held, level: Tree, top: Tree, path: Sequence[Element]) -> Held:
         """A selection, or another fixed map of the features, as the graph has it."""
@@ -197,6 +218,7 @@ class Realizer:
             assert choice.reads is not None
             held = self._picked(held, choice.reads)
         held = feature_map(self.emit, held, composition, weights, self.read, None, None, choice.reads)
+        held = self._carried(held, composition, weights)
         for move in choice.moves:
             held = self._replay(move, held, top.width)
         return held
@@ -206,17 +228,18 @@ class Realizer:
     ) -> Held:
         level, top = choice.level, choice.top
         assert level.move is not None
-        if level.move.preserves:
+        if level.move.preserves and not choice.way.along:
             return self._replay(level, self.emit_choice(choice.terms[0], limit, sink, extra), top.width)
         held = self._replay(level, self.emit_choice(choice.terms[0], level), top.width)
-        above = Composition(self.emit, top.width)
-        above.bias = compose(self.emit, level, top, limit).bias
+        above, whole = Composition(self.emit, top.width), compose(self.emit, level, top, limit)
+        above.bias, above.carried = whole.bias, whole.carried
         self._exchange(above, sink, extra)
         weights = [w for e in elements_between(level, top) for w in weights_of(e)]
-        return elementwise_map(self.emit, held, above, weights, self.read)
+        return self._carried(elementwise_map(self.emit, held, above, weights, self.read), above, weights)
 
     def _replay(self, level: Tree, held: Held, width: int) -> Held:
         assert level.move is not None
+        self._below[level.move.node] = held
         return level.move.replay(self.emit, held[0], width), level.value.axis
 
     def _sum(self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]) -> Held:
@@ -288,7 +311,7 @@ def _own_bias(level: Tree, top: Tree, limit: Tree) -> fx.Node | None:
     elements: list[Element] = []
     for parent, child in path_between(level, top):
         elements += parent.elements
-        if parent.is_sum and parent.factors[child.place] != 1:
+        if parent.along or (parent.is_sum and parent.factors[child.place] != 1):
             return None
         if parent is limit and limit is not top:
             break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
@@ -173,7 +173,7 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
     candidates: list[tuple[Tree, Choice]] = []
     varies = any(leaf.value.varies for leaf in tree.leaves()) or tree.value.varies
     sizes = (None, *SIZES_TRIED) if varies else (None,)
-    for variant in (tree, with_moves_first(tree), with_moves_first(tree, True) if tree.beside() else None):
+    for variant in _variants(tree):
         if variant is not None:
             routes = Routes(variant)
             for size in sizes:
@@ -191,6 +191,15 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
         variant, plan = candidates[0]
         return Decision(tree, variant, plan, costs, before, plan.seconds, flops, lost, staying)
     return Decision(tree, *chosen, costs, before, chosen[1].seconds, flops, None, staying)
+
+
+def _variants(tree: Tree) -> Iterator[Tree | None]:
+    """The orders in which a region's maps and moves may be taken."""
+    yield tree
+    for further in (False, True):
+        yield with_moves_first(tree, False, further)
+        if tree.beside():
+            yield with_moves_first(tree, True, further)
 
 
 def _loses(tree: Tree, plan: Choice, staying: frozenset[fx.Node], costs: Costs) -> int | None:

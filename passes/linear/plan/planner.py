@@ -229,8 +229,8 @@ def _may_pend(level: Tree, way: Way) -> bool:
         return True
     if any(isinstance(element, Convolve) for element in level.elements):
         return False
-    # A constant below a border of zeros is no constant behind it.
-    return not (way.convolve.pads and any(map(shifts, level.elements)))
+    # A constant below a border of zeros is no constant behind it, and one that varies by position meets its neighbours.
+    return not ((way.convolve.pads or level.along) and any(map(shifts, level.elements)))
 
 
 def _may_move(level: Tree, top: Tree, way: Way) -> bool:
