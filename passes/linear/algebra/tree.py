@@ -32,6 +32,7 @@ class Tree:
         joins: the children are concatenated along the features.
         call: for a map as the graph has it, its target, arguments and operand, which a rewrite may have changed since.
         dropped: the views between this level and its child that were found to be needless.
+        fixed: for a leaf, its value depends on weights alone, so that a map of it is computed once.
         along: for a map with constants, the carries that were taken below it and that its constants vary with.
     """
 
@@ -45,6 +46,7 @@ class Tree:
     call: tuple[Any, Any, Any, Value] | None = None
     dropped: list[fx.Node] = field(default_factory=list)
     along: Carried = ()
+    fixed: bool = False
     parent: Tree | None = None
     place: int = 0
 
@@ -128,6 +130,12 @@ class Tree:
 
     def weights(self) -> list[fx.Node]:
         """The weight nodes that the levels read."""
-        return [
-            node for level in reversed(list(self.walk())) for e in level.elements for node in weights_of(e)
-        ]
+        found = []
+        for level in reversed(list(self.walk())):
+            found += [level.value.node] if level.fixed else []
+            found += [node for element in level.elements for node in weights_of(element)]
+        return found
+
+    def tables(self) -> list[Tree]:
+        """The leaves that depend on weights alone."""
+        return [leaf for leaf in self.leaves() if leaf.fixed]

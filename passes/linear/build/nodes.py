@@ -10,8 +10,8 @@ from torch import fx
 
 from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
-from ...graph.shapes import same_sizes
-from ...graph.weights import Matrix
+from ...graph.shapes import entries, same_sizes
+from ...graph.weights import Matrix, merged_name
 from ...refusal import Refusal
 from ..algebra.compose import compose, compose_source, follow
 from ..algebra.composition import Composition
@@ -61,7 +61,9 @@ class Realizer:
         held = self._emit_base(*run.pop())
         while run:
             choice, limit, sink, extra = run.pop()
-            if choice.kind == "map":
+            if choice.kind == "map" and choice.level.fixed:
+                held = self._table(held, choice, limit, sink, extra)
+            elif choice.kind == "map":
                 held = self._map(held, choice, limit, sink, extra)
             else:
                 held = self._plus(self._part(held, choice), extra, choice.level.weights())
@@ -74,6 +76,7 @@ class Realizer:
             value = choice.level.value
             if value in self._within:
                 return self._within[value]
+            self.read += [value.node] if choice.level.fixed and choice.parameters else []
             return emit_bare(self.emit, value) if value.bare else value.node, value.axis
         if choice.kind == "source":
             return self._from_source(choice, limit, sink, extra)
@@ -93,6 +96,25 @@ class Realizer:
         for value in (part.source, *(tree.value for tree in part.trees[:-1])):
             del self._within[value]
         return self._within.pop(part.trees[-1].value)
+
+    def _table(
+        self, held: Held, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
+    ) -> Held:
+        """A value that depends on weights alone, mapped once: rounded as the map at run time would have rounded it."""
+        node, axis = held
+        above = choice.level.parent
+        if above is not None and above.move is not None and above.move.detached is not None:
+            row = (0, above.move.detached)
+            stopped = self.emit(aten.detach.default, self.emit(aten.select.int, node, *row))
+            node = self.emit(aten.select_scatter.default, node, stopped, *row)
+        before = len(self.read)
+        made, axis = self._map((node, axis), choice, limit, sink, extra)
+        del self.read[before:]
+        path = elements_between(choice.level, choice.top)
+        weights = [choice.level.value.node, *(each for element in path for each in weights_of(element))]
+        made = self.emit.fold(made, merged_name(weights, "weight"))
+        self.read.append(made)
+        return made, axis
 
     def _map(
         self, held: Held, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
@@ -255,8 +277,10 @@ class Realizer:
             held[host] = self.emit_choice(terms[host], limit, None, [*constants, *extra])
         else:
             held[host] = self.emit_choice(terms[host], limit, sink, extra)
-        total, axis = held[0]
-        for place in range(1, len(terms)):
+        # Tables may have fewer rows, which each stand for several.
+        first = max(sorted(held), key=lambda place: (val(held[place][0]).dim(), entries(val(held[place][0]))))
+        total, axis = held.pop(first)
+        for place in sorted(held):
             total = added(self.emit, total, held[place][0])
         return total, axis
 

@@ -118,6 +118,8 @@ def map_seconds(
     """Predicted time of one map from a level to `top`, or of two factors."""
     if way.product is not None:
         return costs.product(way.product)
+    if level.fixed:  # once, and not at each call
+        return 0.0
     if way.along:
         bare = map_seconds(level, top, replace(way, along=frozenset()), cut, reads, costs)
         return bare + _constants(way, top, costs)

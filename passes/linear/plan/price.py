@@ -93,6 +93,8 @@ class Costs:
         if move.view or aliases or not is_operator(node):
             return self.view()
         before, after = self.count(move.operand), self.count(result)
+        if move.looks_up:
+            before = min(before, after)
         if expression(move.summed) != 1 and not move.rigid:  # a matrix from the other side
             return self.linear(after, size_at(move.summed, self.symbols), width)
         if move.rigid:  # it costs the same wherever the maps go
@@ -164,7 +166,8 @@ class Costs:
         if level.move is not None:
             return self.move(level, width)
         if level.is_sum:
-            terms = sum(len(child.children) if child.is_sum else 1 for child in level.children)
+            groups = [child for child in level.children if child.is_sum and child.value == level.value]
+            terms = len(level.children) + sum(len(group.children) - 1 for group in groups)
             return (terms - 1) * self.elementwise(rows, width, 2)
         if level.joins:
             return self.elementwise(rows, width)
