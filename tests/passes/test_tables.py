@@ -83,7 +83,9 @@ MODELS = {
     "positions that are a parameter": Parameter,
     "sums of tables": Sum,
     "index": lambda: Rows(lambda rows, tokens: rows[tokens]),
-    "index_select": lambda: Rows(lambda rows, tokens: rows.index_select(0, tokens[0]).unflatten(0, (2, -1))),
+    "index_select": lambda: Rows(
+        lambda rows, tokens: rows.index_select(0, tokens.flatten()).unflatten(0, (-1, LENGTH))
+    ),
     "transposed": lambda: Rows(lambda rows, tokens: F.embedding(tokens, rows).transpose(0, 1)),
     "a masked sum": lambda: Rows(lambda rows, tokens: (rows[tokens] * (tokens > 3).unsqueeze(-1)).sum(1)),
 }
@@ -184,9 +186,9 @@ def refused(model, door="optimize", **options):
 
 
 def test_a_larger_table_is_refused_with_its_bytes():
-    site = refused(Table(outputs=40).eval())
+    site = refused(Table(10 * ROWS, outputs=40).eval())
     assert site.code == "table_larger"
-    before, after = 4 * (ROWS * INPUTS + INPUTS * 40 + 40), 4 * ROWS * 40
+    before, after = 4 * (10 * ROWS * INPUTS + INPUTS * 40 + 40), 4 * 10 * ROWS * 40
     assert (site.figures["before"], site.figures["after"]) == (before, after)
     assert "table.weight" in site.reason and f"{before:,}" in site.reason
 

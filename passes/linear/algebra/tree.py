@@ -32,6 +32,7 @@ class Tree:
         joins: the children are concatenated along the features.
         call: for a map as the graph has it, its target, arguments and operand, which a rewrite may have changed since.
         dropped: the views between this level and its child that were found to be needless.
+        inner: for a sum, the sums that were taken apart into it.
         fixed: for a leaf, its value depends on weights alone, so that a map of it is computed once.
         along: for a map with constants, the carries that were taken below it and that its constants vary with.
     """
@@ -45,6 +46,7 @@ class Tree:
     joins: bool = False
     call: tuple[Any, Any, Any, Value] | None = None
     dropped: list[fx.Node] = field(default_factory=list)
+    inner: list[fx.Node] = field(default_factory=list)
     along: Carried = ()
     fixed: bool = False
     parent: Tree | None = None
@@ -126,7 +128,8 @@ class Tree:
     def nodes(self) -> list[fx.Node]:
         """The nodes of the graph that the levels above the leaves stand for, each once."""
         levels = [level for level in self.walk_parts() if not level.is_leaf]
-        return list(dict.fromkeys(node for level in levels for node in (level.value.node, *level.dropped)))
+        found = (node for level in levels for node in (level.value.node, *level.dropped, *level.inner))
+        return list(dict.fromkeys(found))
 
     def weights(self) -> list[fx.Node]:
         """The weight nodes that the levels read."""

@@ -42,7 +42,7 @@ class Memory:
         larger: Larger | None = None
         while True:
             plan = Planner(tree, costs, routes, kept).plan()
-            folded = {each.level.value for each in plan.flat() if _folds(each)}
+            folded = {each.level.value for each in plan.flat() if _folds(each)} - kept
             after = self._after(plan) if folded else 0
             if after <= self.before:
                 return plan, larger

@@ -143,7 +143,9 @@ class Planner:
                 yield self._mapped(given, level, route)
             elif level is top or way.idle or way.picks:
                 yield self._mapped(replace(given, parameters=level.value.rows() * level.width), level, route)
-            elif level.value not in self.kept and way.convolve is None:
+            elif way.convolve is None and (
+                level.value not in self.kept or (top is level.parent and way.scales)
+            ):
                 yield self._mapped(given, level, route)
             return
         if level is not top:
