@@ -34,6 +34,15 @@ CODES: dict[str, Code] = {
         "Nothing: as it stands it is faster here. The cost model takes the sizes of the example; "
         "`stonefx doctor --measure` checks it against this machine.",
     ),
+    "table_larger": Code(
+        "the map {inputs} -> {outputs} is not folded into the table {table!r} of {rows:,} rows: weights would take "
+        "{after:,} bytes against {before:,}; the map runs on the rows that are looked up",
+        "`stonefx.optimize` frees a table that nothing else reads; a map to fewer features makes it smaller.",
+    ),
+    "table_gradient": Code(
+        "the gradient of the table {table!r} is {kind}, which a table that a map was folded into would not give",
+        "`sparse=False`, `scale_grad_by_freq=False` for inference: they change nothing but gradients.",
+    ),
     "fan_out_no_faster": Code(
         "one map {what} would be no faster: predicted {after:.3g} us against {before:.3g} us as they stand "
         "at {rows} rows"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import takewhile
@@ -85,6 +85,8 @@ class Context:
         denied: keys of sites that `verify` undid; a pass reports them as refused with the given reason.
         keep: module paths, or patterns of them, whose weights are not to be merged.
         untraced: qualified names of weights that others may write without a trace, with the reason; they are kept too.
+        stays: names of the weights that stay in memory whatever is folded, since others hold them; None: all, as under
+            `torch.compile`, where the model keeps its own.
         machine: the facts for the cost model (`stonefx.passes.cost.machine.Machine`); None for the defaults.
         numerics: "strict", or "fast": identities between maps are used where a guard between the two may act, too.
     """
@@ -94,6 +96,7 @@ class Context:
     denied: Mapping[str, str] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     untraced: Mapping[str, str] = field(default_factory=dict)
+    stays: Collection[str] | None = None
     machine: Any = None
     numerics: Literal["fast", "strict"] = "strict"
 

@@ -411,11 +411,17 @@ def _rewrite(
     rows = row_major_arguments(capture, options.inner)
     unrewritten = inlined(capture.module)
     untraced = overlapping_weights(whole or source, source) if options.release else {}
+    held = held_elsewhere(whole or source, source)
     report = rewrite_reported(
-        capture.module, values, replace(options, passes=names), grad=False, door=door, untraced=untraced
+        capture.module,
+        values,
+        replace(options, passes=names),
+        grad=False,
+        door=door,
+        untraced=untraced,
+        stays=held,
     )
     report.notes += capture.notes
-    held = held_elsewhere(whole or source, source)
     program = make_program(capture, options.inner, rows, options.release, held)
     inference = inlined(capture.module)
     if inference is not None and unrewritten is not None:

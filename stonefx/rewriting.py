@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import fx
@@ -32,6 +32,7 @@ def rewrite_reported(
     grad: bool,
     door: str,
     untraced: Mapping[str, str] | None = None,
+    stays: Collection[str] | None = None,
 ) -> Report:
     """Rewrite a captured graph in place and return the report.
 
@@ -42,6 +43,7 @@ def rewrite_reported(
         grad: gradients are wanted, so weights must not be folded.
         door: "compile", "optimize" or "explain", for the report.
         untraced: weights whose memory may be written unseen, with the reason; these are not folded.
+        stays: weights that stay in memory whatever is folded; None for all.
     """
     before, totals_before = graph_text(module), graph_totals(module)
     verifier = Verifier(values) if options.verify else None
@@ -50,6 +52,7 @@ def rewrite_reported(
         inner=options.inner,
         keep=options.keep,
         untraced=untraced or {},
+        stays=stays,
         machine=machine_for(module, options.machine),
         numerics=options.numerics,
     )

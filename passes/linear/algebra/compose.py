@@ -19,15 +19,19 @@ from .values import LABELLED, Value
 aten = torch.ops.aten
 
 
-def begin(emit: Emitter, level: Tree, bias: fx.Node | None = None) -> Composition:
+def begin(emit: Emitter, level: Tree) -> Composition:
     """What does nothing yet to a level."""
     if level.value.axis == LABELLED:
-        return LabelledComposition(emit, level.value, bias)
-    return Composition(emit, level.width, bias)
+        return LabelledComposition(emit, level.value)
+    return Composition(emit, level.width)
 
 
 def compose(
-    emit: Emitter, level: Tree, top: Tree, limit: Tree | None = None, bias: fx.Node | None = None
+    emit: Emitter,
+    level: Tree,
+    top: Tree,
+    limit: Tree | None = None,
+    before: Composition | None = None,
 ) -> Composition:
     """What happens on the way from `level` to `top`.
 
@@ -35,9 +39,12 @@ def compose(
         emit: where the nodes go.
         level, top: the ends.
         limit: shifts above it do not count.
-        bias: a bias in float64 that is added to `level` first.
+        before: what makes `level`, whose constants are added to it first.
     """
-    return follow(begin(emit, level, bias), level, top, limit)
+    composition = begin(emit, level)
+    if before is not None:
+        composition.bias, composition.carried = before.bias, before.carried
+    return follow(composition, level, top, limit)
 
 
 def follow(composition: Composition, level: Tree, top: Tree, limit: Tree | None = None) -> Composition:
@@ -48,8 +55,9 @@ def follow(composition: Composition, level: Tree, top: Tree, limit: Tree | None 
         if parent.joins:
             composition.embed(child.offset, parent.width)
         constants, composition.constants = composition.constants, composition.constants and below
+        composition.along = parent.along
         _add(composition, parent.elements)
-        composition.constants = constants
+        composition.constants, composition.along = constants, ()
         if parent.is_sum and parent.factors[child.place] != 1:
             composition.add(Scale(parent.factors[child.place]))
         below = below and parent is not limit

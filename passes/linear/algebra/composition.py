@@ -7,11 +7,14 @@ With every element a step `y = W x`, `y = x + b` or `y = s * x`, a way is `y = W
     scale s:  W <- diag(s) W,  b <- s b
 
 A convolution has one matrix for each place of its kernel; `W` is then `[out, in, places]`.
+
+A constant that a carry `T` was taken below, `T(x + v) = T x + v T(1)`, is a vector for each such `T(1)`, beside `b`.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -21,6 +24,7 @@ from ...graph.emit import Emitter
 from ...graph.nodes import val
 from .elements import Apply, Convolve, Deviation, Element, Pick, Scale, Shift, Structure
 from .groups import by_group, ungrouped, untransposed
+from .readings import Carried
 
 aten = torch.ops.aten
 
@@ -31,19 +35,20 @@ class Composition:
     Args:
         emit: where the nodes go.
         width: the width of `x`.
-        bias: a bias in float64, `[width]`, that is added to `x` first.
         constants: whether shifts count; without them the linear part alone results.
     """
 
-    def __init__(
-        self, emit: Emitter, width: int, bias: fx.Node | None = None, constants: bool = True
-    ) -> None:
+    def __init__(self, emit: Emitter, width: int, constants: bool = True) -> None:
         self.emit = emit
         self.inputs = self.width = width
         self.columns = range(width)  # the features of `x` that `weight` has columns for
         self.weight: fx.Node | None = None  # None: the identity, times `scale`
         self.scale: fx.Node | float | None = None
-        self.bias = bias
+        self.bias: fx.Node | None = None
+        self.carried: dict[
+            Carried, fx.Node
+        ] = {}  # constants that vary by position, as `T(1)` does for each key
+        self.along: Carried = ()  # which of them, if any, is added next
         self.constants = constants
         self.convolve: Convolve | None = None
         self.grouped = False
@@ -70,8 +75,7 @@ class Composition:
         """Compose with what was composed already, of the features as they are now."""
         self._multiply(other.matrix(), other.width)
         if self.constants and other.bias is not None:
-            bias = self.bias
-            self.bias = other.bias if bias is None else self.emit(aten.add.Tensor, bias, other.bias)
+            self._plus(other.bias)
 
     def copy(self) -> Self:
         """The same, to be composed with something else."""
@@ -80,10 +84,8 @@ class Composition:
     def embed(self, start: int, width: int) -> None:
         """The features so far become those from `start` on of `width` features, the others 0."""
         self._spread()
-        if self.bias is not None:
-            self.bias = self.emit(
-                aten.constant_pad_nd.default, self.bias, [start, width - start - self.width]
-            )
+        pads = [start, width - start - self.width]
+        self._change_constants(lambda bias: self.emit(aten.constant_pad_nd.default, bias, pads))
         self._embedding = (start, self.width)
         self.width = width
 
@@ -142,8 +144,8 @@ class Composition:
 
     def _multiply(self, factor: fx.Node, outputs: int) -> None:
         emit = self.emit
-        if self.bias is not None:
-            self.bias = emit(aten.mv.default, factor, self.bias)
+        whole = factor
+        self._change_constants(lambda bias: emit(aten.mv.default, whole, bias))
         if self._embedding is not None:
             start, width = self._embedding
             factor = emit(aten.slice.Tensor, factor, 1, start, start + width)
@@ -217,7 +219,20 @@ class Composition:
             device = val(emit.anchor).device
             number = float(element.value) * element.factor
             value = emit(aten.full.default, [self.width], number, dtype=torch.float64, device=device)
-        self.bias = value if self.bias is None else emit(aten.add.Tensor, self.bias, value)
+        self._plus(value)
+
+    def _plus(self, constant: fx.Node) -> None:
+        """Add a constant, along what it varies with."""
+        before = self.carried.get(self.along) if self.along else self.bias
+        total = constant if before is None else self.emit(aten.add.Tensor, before, constant)
+        if self.along:
+            self.carried = {**self.carried, self.along: total}
+        else:
+            self.bias = total
+
+    def _change_constants(self, change: Callable[[fx.Node], fx.Node]) -> None:
+        self.bias = None if self.bias is None else change(self.bias)
+        self.carried = {along: change(vector) for along, vector in self.carried.items()}
 
     def _scale(self, element: Scale) -> None:
         emit = self.emit
@@ -232,8 +247,7 @@ class Composition:
         else:
             by = float(element.value)
         operator = aten.div.Tensor if element.inverse else aten.mul.Tensor
-        if self.bias is not None:
-            self.bias = emit(operator, self.bias, by)
+        self._change_constants(lambda bias: emit(operator, bias, by))
         if self.weight is not None:
             self.weight = self._rows_times(self.weight, by, operator)
         elif self.scale is None:
@@ -263,7 +277,7 @@ class Composition:
             self.columns = self.columns[element.start : element.stop : element.step]
             if isinstance(self.scale, fx.Node) and val(self.scale).numel() > 1:
                 self.scale = part(self.scale)
-        self.bias = None if self.bias is None else part(self.bias)
+        self._change_constants(part)
         self.width = len(chosen)
 
     def _rows_times(self, matrix: fx.Node, by: fx.Node | float | None, operator: object = None) -> fx.Node:

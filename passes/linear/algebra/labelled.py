@@ -25,11 +25,10 @@ class LabelledComposition(Composition):
     Args:
         emit: where the nodes go.
         value: what the way starts from.
-        bias: a bias that is added to it first.
     """
 
-    def __init__(self, emit: Emitter, value: Value, bias: fx.Node | None = None) -> None:
-        super().__init__(emit, value.width, bias)
+    def __init__(self, emit: Emitter, value: Value) -> None:
+        super().__init__(emit, value.width)
         self.product = Product.of(value)
         self.labels: Labels = ()  # of `weight`
 

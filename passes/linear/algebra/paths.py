@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .elements import Convolve, Element, Pick, Scale, Shift
 from .product import Product
+from .readings import Carried
 from .tree import Tree
 from .values import LABELLED
 
@@ -59,6 +60,7 @@ class Way:
         waiting: levels that become cuts as soon as features are mixed above them.
         distinct: of cuts of one width only the lowest is kept.
         product: where all axes have labels, the product that the way amounts to.
+        along: what constants on the way vary with, each once.
     """
 
     idle: bool = True
@@ -74,6 +76,7 @@ class Way:
     waiting: tuple[Tree, ...] = ()
     distinct: bool = True
     product: Product | None = None
+    along: frozenset[Carried] = frozenset()
 
     def extended(self, parent: Tree, child: Tree) -> Way:
         """The way on to the level above."""
@@ -115,6 +118,7 @@ class Way:
             cuts=cuts,
             waiting=waiting,
             distinct=self.distinct,
+            along=self.along | {parent.along} if parent.along else self.along,
         )
 
 

@@ -27,7 +27,7 @@ class Maps:
     elements: tuple[Element, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moves:
     """A carry: a linear operation on the other axes, which every map of the features commutes with.
 
@@ -41,6 +41,8 @@ class Moves:
         rigid: the operation takes features of this width only.
         beside: what it reads besides the operand and keeps, such as a mask, indices or a matrix.
         scales: it scales each place by itself, which costs the same on either side of a map.
+        looks_up: each row of the result is one of the operand's rows, and no other is read.
+        detached: for a look-up in a table, the row whose entries get no gradient.
         summed: how many entries of the operand each entry of the result is a weighted sum of; 1 where nothing is
             multiplied.
     """
@@ -55,6 +57,13 @@ class Moves:
     beside: tuple[fx.Node, ...] = ()
     scales: bool = False
     summed: Any = 1
+    looks_up: bool = False
+    detached: int | None = None
+
+
+# Carries that were taken below a map, the lowest first, each with its result: the constants of that map are multiplied
+# with what they make of a constant 1, `T(1)`. With none it is 1.
+Carried = tuple[tuple[Moves, Value], ...]
 
 
 @dataclass(frozen=True)

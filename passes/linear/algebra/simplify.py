@@ -80,24 +80,27 @@ def _drop(level: Tree) -> None:
     child.parent, child.place = parent, level.place
 
 
-def with_moves_first(tree: Tree, narrow: bool = False) -> Tree | None:
+def with_moves_first(tree: Tree, narrow: bool = False, further: bool = False) -> Tree | None:
     """The same region with every move that leaves fewer rows taken below the maps under it; None if none is.
 
-    `mean(W x + b) = W mean(x) + b`: a map costs less behind a mean, a pooling or a selection than before it.
+    `T(W x + b) = W T(x) + b T(1)`: a map costs less behind a mean, a pooling or a selection than before it.
 
     Args:
         tree: the region.
         narrow: take moves below maps also where they have narrower features there: `A (X W) = (A X) W`.
+        further: take them below maps that add a constant also where `T(1)` has to be computed, and along with a move
+            above that leaves fewer rows; None if that makes no difference.
     """
-    if not any(_sinks(level, narrow) for level in tree.walk()):
+    if not any(_sinks(level, narrow, further) for level in tree.walk()):
         return None
-    copy = _copy(tree)
+    copy, differs = _copy(tree), not further
     # From the bottom: a move sinks through all maps below it before the next one above comes to them.
     for level in reversed(list(copy.walk())):
-        while _sinks(level, narrow):
+        while _sinks(level, narrow, further):
+            differs = differs or not _sinks(level, narrow, False)
             _swap(level)
             level = level.children[0]
-    return copy
+    return copy if differs else None
 
 
 def _copy(tree: Tree) -> Tree:
@@ -108,23 +111,53 @@ def _copy(tree: Tree) -> Tree:
     return copies[tree]
 
 
-def _sinks(level: Tree, narrow: bool) -> bool:
+def _sinks(level: Tree, narrow: bool, further: bool) -> bool:
     move = level.move
     if move is None or move.view:
         return False
     child = level.children[0]
     if not child.is_map or any(isinstance(element, Convolve) for element in child.elements):
         return False
-    if not move.preserves and any(map(shifts, child.elements)):
+    if _changes_constants(level) and not (further and _knows_ones(level)):
         return False
-    fewer = level.value.rows() < child.value.rows()
+    last = _last_of_run(level) if further else level
+    fewer = last.value.rows() < child.value.rows()
     return fewer or (narrow and not move.rigid and child.children[0].width < child.width)
+
+
+def _last_of_run(level: Tree) -> Tree:
+    """The last of the moves that directly follow a move, none of them a view."""
+    above = level.parent
+    while above is not None and above.move is not None and not above.move.view:
+        level, above = above, above.parent
+    return level
+
+
+def _changes_constants(level: Tree) -> bool:
+    """Whether a move makes something else of the constants that the map under it adds."""
+    assert level.move is not None
+    child = level.children[0]
+    return any(map(shifts, child.elements)) and bool(child.along or not level.move.preserves)
+
+
+def _knows_ones(level: Tree) -> bool:
+    """Whether `T(1)` can be computed for a move, and `b T(1)` added with no more rounding than there was.
+
+    In half precision the terms would be rounded one by one, and a sum of ones may be too large for it.
+    """
+    assert level.move is not None
+    child = level.children[0]
+    return not level.move.rigid and level.value.tensor.itemsize > 2 and child.children[0].width > 0
 
 
 def _swap(level: Tree) -> None:
     """A move above a map becomes a map above a move: the levels keep their places and swap what they do."""
     child = level.children[0]
     source = child.children[0]
+    if _changes_constants(level):
+        assert level.move is not None
+        level.along = (*child.along, (level.move, level.value))
+    child.along = ()
     level.elements, child.elements = child.elements, ()
     level.move, child.move = None, level.move
     child.value, child.width = level.value, source.width

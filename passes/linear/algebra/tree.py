@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from .elements import Element, Part, mixes, weights_of
-from .readings import Moves
+from .readings import Carried, Moves
 from .values import Value
 
 aten = torch.ops.aten
@@ -32,6 +32,9 @@ class Tree:
         joins: the children are concatenated along the features.
         call: for a map as the graph has it, its target, arguments and operand, which a rewrite may have changed since.
         dropped: the views between this level and its child that were found to be needless.
+        inner: for a sum, the sums that were taken apart into it.
+        fixed: for a leaf, its value depends on weights alone, so that a map of it is computed once.
+        along: for a map with constants, the carries that were taken below it and that its constants vary with.
     """
 
     value: Value
@@ -43,6 +46,9 @@ class Tree:
     joins: bool = False
     call: tuple[Any, Any, Any, Value] | None = None
     dropped: list[fx.Node] = field(default_factory=list)
+    inner: list[fx.Node] = field(default_factory=list)
+    along: Carried = ()
+    fixed: bool = False
     parent: Tree | None = None
     place: int = 0
 
@@ -122,10 +128,17 @@ class Tree:
     def nodes(self) -> list[fx.Node]:
         """The nodes of the graph that the levels above the leaves stand for, each once."""
         levels = [level for level in self.walk_parts() if not level.is_leaf]
-        return list(dict.fromkeys(node for level in levels for node in (level.value.node, *level.dropped)))
+        found = (node for level in levels for node in (level.value.node, *level.dropped, *level.inner))
+        return list(dict.fromkeys(found))
 
     def weights(self) -> list[fx.Node]:
         """The weight nodes that the levels read."""
-        return [
-            node for level in reversed(list(self.walk())) for e in level.elements for node in weights_of(e)
-        ]
+        found = []
+        for level in reversed(list(self.walk())):
+            found += [level.value.node] if level.fixed else []
+            found += [node for element in level.elements for node in weights_of(element)]
+        return found
+
+    def tables(self) -> list[Tree]:
+        """The leaves that depend on weights alone."""
+        return [leaf for leaf in self.leaves() if leaf.fixed]

@@ -10,7 +10,7 @@ from torch import fx
 
 from ...graph.arguments import packet
 from ...graph.nodes import source_line, val
-from ...graph.weights import leaves
+from ...graph.weights import leaves, name_of
 from ...refusal import Refusal
 from ...site import Site, common_path
 from ..algebra.bound import merge_bound
@@ -87,6 +87,17 @@ class Subject:
         merged = decision.plan.parameters
         rows = self._rows()
         where = f"at {rows} rows" if size is None else f"at {rows} rows, but slower where sizes are {size}"
+        if decision.larger is not None:
+            table, bytes_before, bytes_after = decision.larger
+            return Refusal(
+                "table_larger",
+                table=name_of(table.node),
+                rows=table.rows(),
+                inputs=table.width,
+                outputs=self.tree.width,
+                before=bytes_before,
+                after=bytes_after,
+            )
         border = next(filter(None, (_border(level) for level in self.tree.walk())), "")
         if border:
             return border
@@ -145,7 +156,8 @@ class Subject:
 
     def _rows(self) -> int:
         """The feature vectors that the region is given, at the example sizes."""
-        value = self.tree.leaves()[0].value
+        leaf = self.tree.leaves()[0]
+        value = leaf.parent.value if leaf.fixed and leaf.parent is not None else leaf.value
         features = size_at(value.tensor.shape[-1], None) if value.axis == LABELLED else 1
         return value.rows() // max(features, 1)
 

@@ -55,6 +55,34 @@ def added(emit: Emitter, left: fx.Node, right: fx.Node) -> fx.Node:
     return emit.call_sized(aten.add.Tensor, {"self": left, "other": right}, val(left).shape)
 
 
+def ones(emit: Emitter, held: Held) -> fx.Node:
+    """A constant 1 with one feature, and as many rows as a tensor has."""
+    node, axis = held
+    first = emit.call(aten.slice.Tensor, {"self": node, "dim": axis, "start": 0, "end": 1})
+    shape = [1 if place == axis else size for place, size in enumerate(val(node).shape)]
+    layout = {"memory_format": torch.contiguous_format}
+    return emit.insert(aten.ones_like.default, (first,), layout, val(node).new_empty(shape))
+
+
+def carried_constant(
+    emit: Emitter,
+    held: Held,
+    vector: fx.Node,
+    along: fx.Node,
+    weights: Sequence[fx.Node],
+    read: list[fx.Node],
+) -> Held:
+    """Add a vector of features at each place, times what `along` holds there."""
+    node, axis = held
+    bias = _along(emit, vector, held, merged_name(weights, "constant"))
+    read.append(bias)
+    if is_row_major(val(node)):
+        value = val(node).new_empty(val(node).shape)
+        return emit.insert(aten.addcmul.default, (node, along, bias), {}, value), axis
+    given = {"self": node, "tensor1": along, "tensor2": bias}
+    return emit.call_sized(aten.addcmul.default, given, val(node).shape), axis
+
+
 def _along(emit: Emitter, vector: fx.Node, held: Held, name: str) -> fx.Node:
     """A vector of features, shaped so that it broadcasts along the feature axis."""
     node, axis = held

@@ -10,19 +10,20 @@ from torch import fx
 
 from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
-from ...graph.shapes import same_sizes
-from ...graph.weights import Matrix
+from ...graph.shapes import entries, same_sizes
+from ...graph.weights import Matrix, merged_name
 from ...refusal import Refusal
 from ..algebra.compose import compose, compose_source, follow
 from ..algebra.composition import Composition
 from ..algebra.elements import Apply, Element, Pick, Shift, weights_of
 from ..algebra.labelled import LabelledComposition
 from ..algebra.paths import elements_between, path_between, stands_above
+from ..algebra.readings import Carried
 from ..algebra.tree import Tree
 from ..algebra.values import Value
 from ..plan.plan import Choice
 from ..read.norms import emit_bare
-from .maps import Held, added, elementwise_map, feature_map, labelled_map, pair_map
+from .maps import Held, added, carried_constant, elementwise_map, feature_map, labelled_map, ones, pair_map
 
 aten = torch.ops.aten
 
@@ -38,6 +39,8 @@ class Realizer:
         self.emit = emit
         self.read: list[fx.Node] = []  # the weights that the emitted maps read
         self._within: dict[Value, Held] = {}  # what the values in parts have become
+        self._below: dict[fx.Node, Held] = {}  # what carries were emitted on
+        self._ones: dict[tuple[fx.Node, ...], fx.Node] = {}
 
     def emit_choice(
         self, choice: Choice, limit: Tree, sink: list[fx.Node] | None = None, extra: Sequence[fx.Node] = ()
@@ -58,7 +61,9 @@ class Realizer:
         held = self._emit_base(*run.pop())
         while run:
             choice, limit, sink, extra = run.pop()
-            if choice.kind == "map":
+            if choice.kind == "map" and choice.level.fixed:
+                held = self._table(held, choice, limit, sink, extra)
+            elif choice.kind == "map":
                 held = self._map(held, choice, limit, sink, extra)
             else:
                 held = self._plus(self._part(held, choice), extra, choice.level.weights())
@@ -71,6 +76,7 @@ class Realizer:
             value = choice.level.value
             if value in self._within:
                 return self._within[value]
+            self.read += [value.node] if choice.level.fixed and choice.parameters else []
             return emit_bare(self.emit, value) if value.bare else value.node, value.axis
         if choice.kind == "source":
             return self._from_source(choice, limit, sink, extra)
@@ -91,6 +97,25 @@ class Realizer:
             del self._within[value]
         return self._within.pop(part.trees[-1].value)
 
+    def _table(
+        self, held: Held, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
+    ) -> Held:
+        """A value that depends on weights alone, mapped once: rounded as the map at run time would have rounded it."""
+        node, axis = held
+        above = choice.level.parent
+        if above is not None and above.move is not None and above.move.detached is not None:
+            row = (0, above.move.detached)
+            stopped = self.emit(aten.detach.default, self.emit(aten.select.int, node, *row))
+            node = self.emit(aten.select_scatter.default, node, stopped, *row)
+        before = len(self.read)
+        made, axis = self._map((node, axis), choice, limit, sink, extra)
+        del self.read[before:]
+        path = elements_between(choice.level, choice.top)
+        weights = [choice.level.value.node, *(each for element in path for each in weights_of(element))]
+        made = self.emit.fold(made, merged_name(weights, "weight"))
+        self.read.append(made)
+        return made, axis
+
     def _map(
         self, held: Held, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]
     ) -> Held:
@@ -108,19 +133,37 @@ class Realizer:
             held = self._picked(held, choice.reads)
         if choice.cut is not None:
             first = compose(self.emit, level, choice.cut, limit)
-            second = compose(self.emit, choice.cut, top, limit, first.bias)
+            second = compose(self.emit, choice.cut, top, limit, first)
             self._exchange(second, sink, extra)
             own = _own_bias(choice.cut, top, limit) if plain and first.bias is None else None
-            return self._pair(held, choice, first, second, own)
+            return self._carried(self._pair(held, choice, first, second, own), second, weights)
         composition = compose(self.emit, level, top, limit)
         self._exchange(composition, sink, extra)
         if isinstance(composition, LabelledComposition):
             return labelled_map(self.emit, held, composition, weights, self.read)
         if composition.weight is None:
-            return elementwise_map(self.emit, held, composition, weights, self.read)
+            held = elementwise_map(self.emit, held, composition, weights, self.read)
+            return self._carried(held, composition, weights)
         own = _own_bias(level, top, limit) if plain else None
         matrix = _own_matrix(level, top)
-        return feature_map(self.emit, held, composition, weights, self.read, matrix, own, choice.reads)
+        held = feature_map(self.emit, held, composition, weights, self.read, matrix, own, choice.reads)
+        return self._carried(held, composition, weights)
+
+    def _carried(self, held: Held, composition: Composition, weights: Sequence[fx.Node]) -> Held:
+        """The constants that vary by position, added to what a map made."""
+        for along, vector in composition.carried.items():
+            ones = self._ones_of(along)
+            held = carried_constant(self.emit, held, vector, ones, weights, self.read)
+        return held
+
+    def _ones_of(self, along: Carried) -> fx.Node:
+        """What carries make of a constant 1, with one feature."""
+        move, _ = along[-1]
+        places = tuple(each.node for each, _ in along)
+        if places not in self._ones:
+            first = ones(self.emit, self._below[move.node]) if len(along) == 1 else self._ones_of(along[:-1])
+            self._ones[places] = move.replay(self.emit, first, 1)
+        return self._ones[places]
 
     def _fixed(self, held: Held, level: Tree, top: Tree, path: Sequence[Element]) -> Held:
         """A selection, or another fixed map of the features, as the graph has it."""
@@ -197,6 +240,7 @@ class Realizer:
             assert choice.reads is not None
             held = self._picked(held, choice.reads)
         held = feature_map(self.emit, held, composition, weights, self.read, None, None, choice.reads)
+        held = self._carried(held, composition, weights)
         for move in choice.moves:
             held = self._replay(move, held, top.width)
         return held
@@ -206,17 +250,18 @@ class Realizer:
     ) -> Held:
         level, top = choice.level, choice.top
         assert level.move is not None
-        if level.move.preserves:
+        if level.move.preserves and not choice.way.along:
             return self._replay(level, self.emit_choice(choice.terms[0], limit, sink, extra), top.width)
         held = self._replay(level, self.emit_choice(choice.terms[0], level), top.width)
-        above = Composition(self.emit, top.width)
-        above.bias = compose(self.emit, level, top, limit).bias
+        above, whole = Composition(self.emit, top.width), compose(self.emit, level, top, limit)
+        above.bias, above.carried = whole.bias, whole.carried
         self._exchange(above, sink, extra)
         weights = [w for e in elements_between(level, top) for w in weights_of(e)]
-        return elementwise_map(self.emit, held, above, weights, self.read)
+        return self._carried(elementwise_map(self.emit, held, above, weights, self.read), above, weights)
 
     def _replay(self, level: Tree, held: Held, width: int) -> Held:
         assert level.move is not None
+        self._below[level.move.node] = held
         return level.move.replay(self.emit, held[0], width), level.value.axis
 
     def _sum(self, choice: Choice, limit: Tree, sink: list[fx.Node] | None, extra: Sequence[fx.Node]) -> Held:
@@ -232,8 +277,10 @@ class Realizer:
             held[host] = self.emit_choice(terms[host], limit, None, [*constants, *extra])
         else:
             held[host] = self.emit_choice(terms[host], limit, sink, extra)
-        total, axis = held[0]
-        for place in range(1, len(terms)):
+        # Tables may have fewer rows, which each stand for several.
+        first = max(sorted(held), key=lambda place: (val(held[place][0]).dim(), entries(val(held[place][0]))))
+        total, axis = held.pop(first)
+        for place in sorted(held):
             total = added(self.emit, total, held[place][0])
         return total, axis
 
@@ -288,7 +335,7 @@ def _own_bias(level: Tree, top: Tree, limit: Tree) -> fx.Node | None:
     elements: list[Element] = []
     for parent, child in path_between(level, top):
         elements += parent.elements
-        if parent.is_sum and parent.factors[child.place] != 1:
+        if parent.along or (parent.is_sum and parent.factors[child.place] != 1):
             return None
         if parent is limit and limit is not top:
             break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
@@ -14,6 +14,7 @@ from ..algebra.tree import Tree
 from ..algebra.values import Value
 from ..read.trees import Builder
 from .flops import plan_flops, tree_flops
+from .memory import Memory
 from .plan import TIE, Choice, better, seconds
 from .planner import Planner, Routes
 from .price import GAIN, SIZES_TRIED, Costs
@@ -34,6 +35,7 @@ class Decision:
         flops: operations of the maps of the region as the graph has it, before anything is rewritten.
         worse_at: a size at which the best plan would lose, where that forbids it.
         staying: nodes of the region that are computed anyway, since something else reads them.
+        larger: a table that no map was folded into, with the bytes of weights before and after, had it been.
     """
 
     tree: Tree
@@ -45,6 +47,7 @@ class Decision:
     flops: int
     worse_at: int | None = None
     staying: frozenset[fx.Node] = frozenset()
+    larger: tuple[Value, int, int] | None = None
 
     @property
     def gains(self) -> bool:
@@ -171,13 +174,16 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
     staying = _staying(tree, builder)
     before, flops = _before(tree, staying, costs), tree_flops(tree)
     candidates: list[tuple[Tree, Choice]] = []
+    memory = Memory(tree, builder)
+    larger: tuple[Value, int, int] | None = None
     varies = any(leaf.value.varies for leaf in tree.leaves()) or tree.value.varies
     sizes = (None, *SIZES_TRIED) if varies else (None,)
-    for variant in (tree, with_moves_first(tree), with_moves_first(tree, True) if tree.beside() else None):
+    for variant in _variants(tree):
         if variant is not None:
             routes = Routes(variant)
             for size in sizes:
-                plan = Planner(variant, replace(costs, symbols=size), routes).plan()
+                plan, too_large = memory.plan(variant, replace(costs, symbols=size), routes)
+                larger = larger or too_large
                 candidates.append((variant, replace(plan, seconds=seconds(plan, costs))))
     chosen: tuple[Tree, Choice] | None = None
     lost: int | None = None
@@ -189,8 +195,17 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
             chosen = (variant, plan)
     if chosen is None:
         variant, plan = candidates[0]
-        return Decision(tree, variant, plan, costs, before, plan.seconds, flops, lost, staying)
-    return Decision(tree, *chosen, costs, before, chosen[1].seconds, flops, None, staying)
+        return Decision(tree, variant, plan, costs, before, plan.seconds, flops, lost, staying, larger)
+    return Decision(tree, *chosen, costs, before, chosen[1].seconds, flops, None, staying, larger)
+
+
+def _variants(tree: Tree) -> Iterator[Tree | None]:
+    """The orders in which a region's maps and moves may be taken."""
+    yield tree
+    for further in (False, True):
+        yield with_moves_first(tree, False, further)
+        if tree.beside():
+            yield with_moves_first(tree, True, further)
 
 
 def _loses(tree: Tree, plan: Choice, staying: frozenset[fx.Node], costs: Costs) -> int | None:

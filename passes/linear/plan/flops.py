@@ -20,6 +20,8 @@ def plan_flops(plan: Choice) -> int:
     for each in plan.maps():
         rows, inputs, outputs = each.level.value.rows(), each.inputs, each.top.width
         convolve, product = each.way.convolve, each.way.product
+        if each.level.fixed and each.kind == "map":
+            continue
         if product is not None:
             total += product_flops(*product.extents()) if product.matrix else 0
         elif each.cut is not None:

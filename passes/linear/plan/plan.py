@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..algebra.elements import Convolve
 from ..algebra.paths import Way
@@ -81,7 +81,8 @@ class Choice:
 
 def seconds(choice: Choice, costs: Costs) -> float:
     """Predicted time of a plan under other costs, such as other sizes."""
-    return sum(own_seconds(each, costs) for each in choice.flat())
+    along = {level.along for level in choice.top.walk() if level.along}
+    return sum(own_seconds(each, costs) for each in choice.flat()) + costs.ones(along)
 
 
 def own_seconds(choice: Choice, costs: Costs) -> float:
@@ -90,7 +91,7 @@ def own_seconds(choice: Choice, costs: Costs) -> float:
     if choice.kind in ("given", "part"):
         return 0.0
     if choice.kind == "move":
-        return costs.move(level, top.width)
+        return costs.move(level, top.width) + _constants(choice.way, top, costs)
     if choice.kind == "sum":
         made = costs.rows(top if choice.way.product is not None else choice.way.made or level)
         return (len(choice.terms) - 1) * costs.elementwise(made, top.width, 2)
@@ -117,6 +118,11 @@ def map_seconds(
     """Predicted time of one map from a level to `top`, or of two factors."""
     if way.product is not None:
         return costs.product(way.product)
+    if level.fixed:  # once, and not at each call
+        return 0.0
+    if way.along:
+        bare = map_seconds(level, top, replace(way, along=frozenset()), cut, reads, costs)
+        return bare + _constants(way, top, costs)
     rows, outputs = costs.rows(level), top.width
     inputs = level.width if reads is None else len(reads)
     sliced = costs.view() if inputs < level.width else 0.0
@@ -137,6 +143,11 @@ def map_seconds(
     if reads is None:
         return sliced + costs.elementwise(rows, outputs)
     return sliced + costs.linear(rows, inputs, outputs)
+
+
+def _constants(way: Way, top: Tree, costs: Costs) -> float:
+    """Predicted time of adding the constants of a way that vary by position."""
+    return len(way.along) * costs.elementwise(costs.rows(top), top.width)
 
 
 def entries(inputs: int, outputs: int, way: Way) -> int:

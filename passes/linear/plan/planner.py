@@ -19,7 +19,7 @@ level: a map when it is seen from outside, or what the plans of the trees in it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from ..algebra.dependence import Reads, of_source, part_read, stays_as_it_is
@@ -27,7 +27,7 @@ from ..algebra.elements import Convolve, shifts
 from ..algebra.paths import Way, single_source, way_between
 from ..algebra.product import product_of_source
 from ..algebra.tree import Tree
-from ..algebra.values import LABELLED
+from ..algebra.values import LABELLED, Value
 from .plan import Choice, better, cheaper, entries, map_seconds, own_seconds, source_seconds
 from .price import Costs
 
@@ -105,11 +105,15 @@ class Planner:
         tree: the region.
         costs: what things cost.
         routes: the ways between its levels, where they were looked at before.
+        kept: values that depend on weights alone and that no map is folded into.
     """
 
-    def __init__(self, tree: Tree, costs: Costs, routes: Routes | None = None) -> None:
+    def __init__(
+        self, tree: Tree, costs: Costs, routes: Routes | None = None, kept: Collection[Value] = ()
+    ) -> None:
         self.tree = tree
         self.costs = costs
+        self.kept = kept
         self.routes = routes or Routes(tree)
         self._best: dict[tuple[Tree, Tree], Choice | None] = {}
 
@@ -134,7 +138,15 @@ class Planner:
         """The ways to have what `level` contributes to the top of a route; None for one that may not be."""
         top, way = route.top, route.way
         if level.is_leaf:
-            yield self._mapped(Choice("given", level, level), level, route)
+            given = Choice("given", level, level)
+            if not level.fixed:
+                yield self._mapped(given, level, route)
+            elif level is top or way.idle or way.picks:
+                yield self._mapped(replace(given, parameters=level.value.rows() * level.width), level, route)
+            elif way.convolve is None and (
+                level.value not in self.kept or (top is level.parent and way.scales)
+            ):
+                yield self._mapped(given, level, route)
             return
         if level is not top:
             yield self._mapped(self._computed(level), level, route)
@@ -199,10 +211,12 @@ class Planner:
         if reads is None:
             return None
         size = entries(len(reads), top.width, way)
+        if level.fixed:
+            size = level.value.rows() * top.width
         chosen: tuple[Tree | None, range] = (None, reads)
         took = base.seconds + map_seconds(level, top, way, None, reads, self.costs)
         parameters = base.parameters + size
-        if size and way.convolve is None and not way.joins and way.product is None:
+        if size and not level.fixed and way.convolve is None and not way.joins and way.product is None:
             for cut, inner in _cuts(level, route, reads):
                 factors = base.parameters + cut.width * (len(inner) + top.width)
                 took_factors = base.seconds + map_seconds(level, top, way, cut, inner, self.costs)
@@ -229,8 +243,8 @@ def _may_pend(level: Tree, way: Way) -> bool:
         return True
     if any(isinstance(element, Convolve) for element in level.elements):
         return False
-    # A constant below a border of zeros is no constant behind it.
-    return not (way.convolve.pads and any(map(shifts, level.elements)))
+    # A constant below a border of zeros is no constant behind it, and one that varies by position meets its neighbours.
+    return not ((way.convolve.pads or level.along) and any(map(shifts, level.elements)))
 
 
 def _may_move(level: Tree, top: Tree, way: Way) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...cost.flops import product_flops
@@ -13,6 +13,7 @@ from ...graph.shapes import expression
 from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
 from ..algebra.paths import way_between
 from ..algebra.product import Product
+from ..algebra.readings import Carried, Moves
 from ..algebra.tree import Tree
 from ..algebra.values import LABELLED, Value, size_at
 
@@ -51,10 +52,14 @@ class Costs:
         return cls(chosen, value.tensor.itemsize, fuses=inner == "inductor")
 
     def rows(self, level: Tree) -> int:
-        """Feature vectors of a level; counted once, since plans ask for few of them again and again."""
-        key = (level.value, self.symbols)
+        """Feature vectors of a level."""
+        return self.count(level.value)
+
+    def count(self, value: Value) -> int:
+        """Feature vectors of a value; counted once, since plans ask for few of them again and again."""
+        key = (value, self.symbols)
         if key not in self._counted:
-            self._counted[key] = level.value.rows(self.symbols)
+            self._counted[key] = value.rows(self.symbols)
         return self._counted[key]
 
     def elementwise(self, rows: int, width: int, reads: int = 1) -> float:
@@ -68,8 +73,18 @@ class Costs:
 
     def move(self, level: Tree, width: int) -> float:
         """Seconds of a move on features of some width."""
-        move = level.move
-        assert move is not None
+        assert level.move is not None
+        return self.carry(level.move, level.value, width)
+
+    def ones(self, along: Iterable[Carried]) -> float:
+        """Seconds of what carries make of a constant 1."""
+        moves = {move.node: (move, value) for each in along for move, value in each}
+        starts = {each[0][0].node: each[0][0].operand for each in along}
+        made = sum(self.elementwise(self.count(value), 1) for value in starts.values())
+        return made + sum(self.carry(move, value, 1) for move, value in moves.values())
+
+    def carry(self, move: Moves, result: Value, width: int) -> float:
+        """Seconds of a move with the given result on features of some width."""
         node = move.node
         aliases = is_operator(node) and any(
             result.alias_info is not None
@@ -77,7 +92,9 @@ class Costs:
         )
         if move.view or aliases or not is_operator(node):
             return self.view()
-        before, after = move.operand.rows(self.symbols), self.rows(level)
+        before, after = self.count(move.operand), self.count(result)
+        if move.looks_up:
+            before = min(before, after)
         if expression(move.summed) != 1 and not move.rigid:  # a matrix from the other side
             return self.linear(after, size_at(move.summed, self.symbols), width)
         if move.rigid:  # it costs the same wherever the maps go
@@ -149,7 +166,8 @@ class Costs:
         if level.move is not None:
             return self.move(level, width)
         if level.is_sum:
-            terms = sum(len(child.children) if child.is_sum else 1 for child in level.children)
+            groups = [child for child in level.children if child.is_sum and child.value == level.value]
+            terms = len(level.children) + sum(len(group.children) - 1 for group in groups)
             return (terms - 1) * self.elementwise(rows, width, 2)
         if level.joins:
             return self.elementwise(rows, width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -10,10 +10,10 @@ from torch import fx
 
 from ...graph.arguments import is_operator, named_arguments, packet
 from ...graph.nodes import val
-from ...graph.shapes import same_sizes
+from ...graph.shapes import expression, same_size, same_sizes
 from ..algebra.elements import Deviation, Element, Scale, Shift, feature_value
 from ..algebra.readings import Adds, Maps
-from ..algebra.values import LABELLED, Value
+from ..algebra.values import LABELLED, Value, readable
 
 aten = torch.ops.aten
 _ARITHMETIC = (aten.add, aten.sub, aten.rsub, aten.mul, aten.div, aten.neg)
@@ -86,6 +86,40 @@ def _with_value_on_the_right(node: fx.Node, other: Any, alpha: Any) -> tuple[Ele
     if packet(node) is aten.mul:
         return (Scale(other),)
     return ()  # other / value, and other's rsub, are not affine in value
+
+
+def read_table_sum(node: fx.Node, axis: int, is_table: Callable[[Value], bool]) -> Adds | None:
+    """Read the sum of a value and of one that comes from weights alone, perhaps with fewer rows: positions, say.
+
+    Args:
+        node: the node.
+        axis: the feature axis of its result.
+        is_table: whether a value comes from weights alone.
+    """
+    if packet(node) not in (aten.add, aten.sub) or axis == LABELLED:
+        return None
+    given = named_arguments(node)
+    places, alpha = [given["self"], given["other"]], given.get("alpha", 1)
+    if isinstance(alpha, fx.Node) or not all(
+        isinstance(each, fx.Node) and isinstance(each.meta.get("val"), torch.Tensor) for each in places
+    ):
+        return None
+    shape = val(node).shape
+    values = [Value(each, axis - (len(shape) - val(each).dim())) for each in places]
+    for full, table in (values, values[::-1]):
+        whole = same_sizes(val(full.node).shape, shape)
+        if not whole or not readable(table.node, table.axis) or table.width != full.width:
+            continue
+        behind = shape[len(shape) - table.tensor.dim() :]
+        fits = (
+            expression(size) == 1 or same_size(size, wanted)
+            for size, wanted in zip(table.tensor.shape, behind, strict=True)
+        )
+        if all(fits) and is_table(table) and full.node != table.node:
+            return Adds(
+                node, tuple(values), (1.0, float(alpha) if packet(node) is aten.add else -float(alpha))
+            )
+    return None
 
 
 def _sum(node: fx.Node, axis: int, left: fx.Node, right: fx.Node, alpha: Any) -> Adds | None:

@@ -26,7 +26,14 @@ def _one_axis(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
         return None
     beside = tuple(each for each in (given.get("index"), given.get("repeats")) if isinstance(each, fx.Node))
     preserves = packet(node) is not aten.cumsum
-    return Moves(node, Value(source, axis), again(node, axis), preserves=preserves, beside=beside)
+    return Moves(
+        node,
+        Value(source, axis),
+        again(node, axis),
+        preserves=preserves,
+        beside=beside,
+        looks_up=packet(node) is aten.index_select,
+    )
 
 
 def _select(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:

@@ -84,7 +84,7 @@ def _gather(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     if spread is None or given["dim"] % val(source).dim() == axis or given.get("sparse_grad"):
         return None
     replay = again(node, axis, index=spread)
-    return Moves(node, Value(source, axis), replay, beside=(spread.source,))
+    return Moves(node, Value(source, axis), replay, beside=(spread.source,), looks_up=True)
 
 
 def _scatter(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -152,7 +152,7 @@ def _index(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     if before is None:
         return None
     beside = tuple(index for index in indices if index is not None)
-    return Moves(node, Value(source, before), again(node, axis), beside=beside)
+    return Moves(node, Value(source, before), again(node, axis), beside=beside, looks_up=True)
 
 
 def _index_put(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -173,11 +173,14 @@ def _index_put(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
 
 
 def _embedding(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
-    """Rows of a table that is computed at run time."""
-    table = given["weight"]
-    if axis != val(node).dim() - 1 or given.get("sparse"):
+    """Rows of a table. What is done to it before is a weight's gradient too, so that its row without one is told."""
+    table, row = given["weight"], given["padding_idx"]
+    if axis != val(node).dim() - 1:
         return None
-    return Moves(node, Value(table, 1), again(node, axis, "weight"), beside=(given["indices"],))
+    replay = again(node, axis, "weight", padding_idx=lambda emit, tensor, width: -1)
+    detached = None if row < 0 else row
+    beside = (given["indices"],)
+    return Moves(node, Value(table, 1), replay, beside=beside, looks_up=True, detached=detached)
 
 
 READERS = {

@@ -12,7 +12,7 @@ from ...graph.arguments import DROPOUTS, is_operator, named_arguments, packet
 from ...graph.effects import Effects, written_operands
 from ...graph.nodes import val
 from ...graph.shapes import same_sizes
-from ...graph.weights import weight_only_nodes
+from ...graph.weights import name_of, weight_only_nodes
 from ...refusal import Refusal
 from ...site import Context
 from ..algebra.elements import (
@@ -29,9 +29,9 @@ from ..algebra.elements import (
     weights_of,
 )
 from ..algebra.layout import permutation
-from ..algebra.readings import Joins, Maps, Moves, Reading, Stops
+from ..algebra.readings import Adds, Joins, Maps, Moves, Reading, Stops, operands
 from ..algebra.values import LABELLED, Value, readable
-from .arithmetic import read_affine, read_batch_norm
+from .arithmetic import read_affine, read_batch_norm, read_table_sum
 from .moves import read_move
 from .norms import read_norm
 from .obstacles import call, kept_or_changed
@@ -131,6 +131,19 @@ class Reader:
                 seen |= further
         return False
 
+    def is_table(self, value: Value) -> bool:
+        """Whether a value comes from values that depend on weights alone: rows looked up in them, and sums of those."""
+        stack = [value]
+        while stack:
+            current = stack.pop()
+            if current.node in self.fixed:
+                continue
+            reading = self.read(current)
+            if not isinstance(reading, Moves | Adds):
+                return False
+            stack += operands(reading)
+        return True
+
     def _is_carried(self, value: Value) -> bool:
         """Whether a value comes from a carry that costs the less, the narrower its features are."""
         reading = self.read(value)
@@ -151,13 +164,18 @@ class Reader:
                 return Stops(node, found[0], problem, is_map=True)
             return Maps(node, found[0], found[2])
         affine = (
-            read_batch_norm(node, axis) or read_norm(value, self.fixed) or read_affine(node, axis, self.fixed)
+            read_batch_norm(node, axis)
+            or read_norm(value, self.fixed)
+            or read_affine(node, axis, self.fixed)
+            or read_table_sum(node, axis, self.is_table)
         )
         if isinstance(affine, Maps):
             problem = self._problem(node, affine.operand, affine.elements)
             return Stops(node, affine.operand, problem) if problem else affine
         if affine is not None:
-            problem = next((self._numeric_problem(node, each) for each in affine.operands), "")
+            problems = (self._numeric_problem(node, each) for each in affine.operands)
+            tables = [each.node for each in affine.operands if each.node in self.fixed]
+            problem = next(filter(None, problems), "") or kept_or_changed(tables, self.facts, self.context)
             return Stops(node, affine.operands[0], problem) if problem else affine
         if axis == LABELLED:
             return self._read_order(node) or self._read_same(node, axis) or self._read_stop(node, axis)
@@ -190,8 +208,22 @@ class Reader:
             return (
                 None  # a norm, or a map of hyperbolic geometry: a formula of its own, which later passes read
             )
-        problem = self._numeric_problem(node, move.operand)
-        return Stops(node, move.operand, problem) if problem else move
+        problem = self._table_problem(move) or self._numeric_problem(node, move.operand)
+        if move.detached is not None and not problem and move.operand.node not in self.fixed:
+            return None  # that row's gradient stops below what is computed from it, and not above
+        is_map = move.looks_up and move.operand.node in self.fixed
+        return Stops(node, move.operand, problem, is_map) if problem else move
+
+    def _table_problem(self, move: Moves) -> str:
+        """Why no map may be folded into what a look-up reads; empty for anything else."""
+        table = move.operand.node
+        if table not in self.fixed:
+            return ""
+        given = named_arguments(move.node) if packet(move.node) is aten.embedding else {}
+        for name, kind in (("sparse", "sparse"), ("scale_grad_by_freq", "scaled by frequency")):
+            if given.get(name):
+                return Refusal("table_gradient", table=name_of(table), kind=kind)
+        return kept_or_changed([table], self.facts, self.context)
 
     def _comes_from(self, node: fx.Node, source: fx.Node) -> bool:
         """Whether a value is computed from another one, through no linear map."""

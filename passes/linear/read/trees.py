@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
+from ...graph.shapes import same_sizes
 from ..algebra.elements import Convolve, Part
 from ..algebra.readings import Adds, Joins, Maps, Moves, Reading, Stops, operands
 from ..algebra.simplify import without_idle_views
@@ -75,6 +76,7 @@ class Builder:
         built: dict[_Frame, Tree] = {}
         for frame in reversed(frames):  # children first
             built[frame] = _level(frame, [built.pop(child) for child in frame.children])
+            built[frame].fixed = built[frame].is_leaf and frame.value.node in self.reader.fixed
         tree = built[frames[0]]
         for level in list(tree.walk()):
             level.adopt()
@@ -198,12 +200,23 @@ def _flat_sum(value: Value, children: list[Tree], factors: tuple[float, ...]) ->
     """A sum whose terms are no sums themselves."""
     terms: list[Tree] = []
     weights: list[float] = []
+    within: list[fx.Node] = []
     for child, factor in zip(children, factors, strict=True):
-        nested = child.factors if child.is_sum else (1.0,)
-        for term, inner in zip(child.children if child.is_sum else [child], nested, strict=True):
+        # A sum of fewer rows, such as one of tables, is made before it is added to all.
+        flat = child.is_sum and same_sizes(child.value.tensor.shape, value.tensor.shape)
+        nested = child.factors if flat else (1.0,)
+        if flat:
+            within += [
+                child.value.node,
+                *child.inner,
+                *(node for term in child.children for node in term.inner),
+            ]
+        for term, inner in zip(child.children if flat else [child], nested, strict=True):
             terms.append(term)
             weights.append(factor * inner)
-    return _grouped(value, terms, weights)
+    total = _grouped(value, terms, weights)
+    total.inner = list(dict.fromkeys(within))
+    return total
 
 
 def _grouped(value: Value, terms: list[Tree], factors: list[float]) -> Tree:
