@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
+from .clamps import code_of
 from .rows.algebra import Algebra
 from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, TooLarge
 from .rows.functions import INFINITY
@@ -93,9 +94,15 @@ class _Distances:
             return NearMiss(
                 target,
                 f"{where}: squared and multiplied out, has {found:.17g} times {name}, expected {wanted:.17g}",
-                "other_constant",
+                self._code(argument),
             )
         return None
+
+    def _code(self, argument: Form) -> str:
+        """Whether what is beside the squares and the inner product speaks of two curvatures."""
+        found = list(self._curvatures(argument))
+        codes = [code_of(self.algebra, other, found[0]) for other in found[1:]]
+        return "other_curvature" if "other_curvature" in codes else "other_constant"
 
     def _alike(self, kind: str, argument: Form, c: Form) -> tuple[str, Form]:
         """The distance that an argument looks like: by the roots that it is a sum of, or is divided by."""

@@ -34,6 +34,7 @@ class Found:
         algebra: the table of atoms, one for the whole graph.
         proofs: of operands that are points of the hyperboloid, the maps that make them.
         supposed: the operands whose time is stored, and supposed to be that of a point.
+        rule: the name of the rule that made it of two; empty where it was found as it is.
     """
 
     outcome: Match | NearMiss
@@ -42,6 +43,7 @@ class Found:
     algebra: Algebra
     proofs: Mapping[fx.Node, Found] = field(default_factory=dict)
     supposed: tuple[fx.Node, ...] = ()
+    rule: str = ""
 
 
 def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> tuple[list[Found], list[Found]]:
