@@ -80,7 +80,9 @@ def _decided(
         reasons = {item.region.root: _refusal(item, facts, context) for item in found}
         accepted = _closed(found, reasons)
         undone = {
-            (item.region.root, item.rule) for item in found if item.rule and reasons[item.region.root] is not None
+            (item.region.root, item.rule)
+            for item in found
+            if item.rule and reasons[item.region.root] is not None
         }
         if not undone:
             return found, reasons, accepted

@@ -268,7 +268,8 @@ def priced_out(item, inner, grad):
 PRICE = recognise.price
 REFUSALS = {
     "verification": lambda patch, sites: replace(
-        FAST, denied={site.key: Refusal("verification", problem="as a test has it") for site in sites if site.rule}
+        FAST,
+        denied={site.key: Refusal("verification", problem="as a test has it") for site in sites if site.rule},
     ),
     "price": lambda patch, sites: patch.setattr(recognise, "price", priced_out) or FAST,
 }
@@ -299,7 +300,9 @@ def test_a_rule_whose_site_fails_verification_leaves_its_parts():
 
     class Strict(Verifier):
         def failures(self, before, after, sites):
-            return {site.key: "as a test has it" for site in sites if site.status == "rewritten" and site.rule}
+            return {
+                site.key: "as a test has it" for site in sites if site.status == "rewritten" and site.rule
+            }
 
     graph = trace(lambda _, *given: function(*given), *inputs)
     sites = run_verified(HYPERBOLIC, graph, STRICT, Strict({}))
@@ -317,7 +320,10 @@ def test_a_rule_that_needs_a_value_that_is_read_elsewhere_leaves_its_parts():
     _, after, sites = rewritten(lambda v: function(v)[0] * function(v)[1], TANGENTS)
     assert ("log_exp_cancel", "rewritten") in [(site.target, site.status) for site in sites]
     before, after, sites = rewritten(lambda v: (lambda y, n: y * n)(*function(v)), TANGENTS)
-    assert [(site.target, site.status) for site in sites] == [("expmap0", "rewritten"), ("logmap0", "refused")]
+    assert [(site.target, site.status) for site in sites] == [
+        ("expmap0", "rewritten"),
+        ("logmap0", "refused"),
+    ]
     assert operators(after) == {"expmap0": 1}
     check(before, after, sites, TANGENTS)
 
