@@ -26,6 +26,7 @@ class Site:
     `inputs`, `output` and `replacement` name nodes: the region computes `output` from `inputs` in the graph
     before the pass, and `replacement` from the same `inputs` after it. `verify` runs both on `probes`;
     `also` names further values that the rewrite made anew under the names that they had; they are checked as well.
+    `rule` is the identity that made the site of two, if one did: denied, it leaves the two.
     `seconds_before` and `seconds_after` are predicted for one call at the example's sizes, as the region stands and
     rewritten; a refused site says what a rewrite would make of it, and None stands where nothing was predicted.
     `keeps_nan` is False where a NaN may reach less than before, as with two maps that undo each other.
@@ -57,6 +58,7 @@ class Site:
     output: str = ""
     replacement: str = ""
     also: tuple[str, ...] = ()
+    rule: str = field(default="", repr=False, compare=False)
     probes: Probe | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -71,8 +73,9 @@ class Site:
 
     @property
     def key(self) -> str:
-        """What `Context.denied` holds: the target and the node of the original graph that it was found at."""
-        return f"{self.target}:{self.output or (self.nodes[-1] if self.nodes else '')}"
+        """What `Context.denied` holds: the target, the node of the original graph that it was found at, and the rule."""
+        at = f"{self.target}:{self.output or (self.nodes[-1] if self.nodes else '')}"
+        return f"{at}:{self.rule}" if self.rule else at
 
 
 @dataclass(frozen=True, kw_only=True)

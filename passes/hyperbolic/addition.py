@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from .clamps import code_of
 from .rows.algebra import Algebra
 from .rows.forms import OF_ROWS, ONE, ZERO, Form, Monomial, constant, join
 from .rows.matching import Match, NearMiss, Operand
@@ -59,12 +60,11 @@ class _Comparison:
             return None
         of_x, of_y = (self.algebra.scale(f, scale * s) for f, s in ((of_x, sign_x), (of_y, sign_y)))
         sign = sign_x * sign_y
-        reason = self._wrong_numerator(of_x, of_y, curvature, sign)
-        if reason:
-            return NearMiss(TARGET, reason, "other_constant")
+        if (miss := self._wrong_numerator(of_x, of_y, curvature, sign)) is not None:
+            return miss
         guards = self._guards(denominator, curvature, sign, scale)
-        if isinstance(guards, str):
-            return NearMiss(TARGET, guards, "other_guard")
+        if isinstance(guards, NearMiss):
+            return guards
         operands = (Operand(self.x, constant(sign_x)), Operand(self.y, constant(sign_y)))
         return Match(TARGET, operands, curvature, guards)
 
@@ -101,28 +101,34 @@ class _Comparison:
             return "the numerator of a Möbius sum is not divided by 1 + 2c<x,y> + c^2||x||^2||y||^2"
         return f"the coefficient of x begins with {lead:g}, not with 1"
 
-    def _wrong_numerator(self, of_x: Form, of_y: Form, c: Form, sign: int) -> str | None:
+    def _wrong_numerator(self, of_x: Form, of_y: Form, c: Form, sign: int) -> NearMiss | None:
         algebra = self.algebra
         parts = (("<x, y>", self.xy, 2.0 * sign), ("||y||^2", self.yy, 1.0))
         for name, atom, factor in parts:
             found, expected = self._factor(of_x, atom), algebra.scale(c, factor)
             if not algebra.equal(found, expected):
-                return (
+                return NearMiss(
+                    TARGET,
                     f"in the coefficient of x, {name} has the factor {algebra.describe(found)}, "
-                    f"expected {algebra.describe(expected)} (from the coefficient of y, where ||x||^2 has -c)"
+                    f"expected {algebra.describe(expected)} (from the coefficient of y, where ||x||^2 has -c)",
+                    code_of(algebra, found, expected),
                 )
         cxy = algebra.scale(algebra.multiply(c, self.xy), 2.0 * sign)
         expected_x = algebra.add(algebra.add(ONE, cxy), algebra.multiply(c, self.yy))
         expected_y = algebra.add(ONE, algebra.multiply(c, self.xx), alpha=-1.0)
         for name, found, expected in (("x", of_x, expected_x), ("y", of_y, expected_y)):
             if not algebra.equal(found, expected):
-                return (
+                return NearMiss(
+                    TARGET,
                     f"the coefficient of {name} is {algebra.describe(found)}, "
-                    f"expected {algebra.describe(expected)}"
+                    f"expected {algebra.describe(expected)}",
+                    "other_constant",
                 )
         return None
 
-    def _guards(self, index: int | None, c: Form, sign: int, scale: float) -> dict[str, float | bool] | str:
+    def _guards(
+        self, index: int | None, c: Form, sign: int, scale: float
+    ) -> dict[str, float | bool] | NearMiss:
         """The guards of the denominator, or what is wrong with it."""
         algebra = self.algebra
         cxy = algebra.scale(algebra.multiply(c, self.xy), 2.0 * sign)
@@ -140,7 +146,8 @@ class _Comparison:
             offset = algebra.add(whole, Form(((clamped[0], 1.0),)), alpha=-1.0)
             whole, low, high = atom.parts
             if high != float("inf") or low < 0 or offset.number is None or offset.number < 0:
-                return f"the denominator {algebra.describe(Form(((inverse, scale),)))} has a guard of another kind"
+                below = algebra.describe(Form(((inverse, scale),)))
+                return NearMiss(TARGET, f"the denominator {below} has a guard of another kind", "other_guard")
             if low > 0:  # the denominator is (1 + c<x,y>)^2 + c^2 (||x||^2||y||^2 - <x,y>^2), never negative
                 guards["min_denominator"] = low
         elif (surplus := self._plain(whole) - 1) > 1e-14:
@@ -148,7 +155,25 @@ class _Comparison:
             offset = constant(float(f"{surplus:.9g}"))
             expected = algebra.add(expected, constant(surplus))
         if not algebra.equal(whole, expected):
-            return f"the denominator is {algebra.describe(whole)}, expected {algebra.describe(expected)}"
+            return NearMiss(
+                TARGET,
+                f"the denominator is {algebra.describe(whole)}, expected {algebra.describe(expected)}",
+                self._below(whole, expected),
+            )
         if offset.number:
             guards["denominator_offset"] = offset.number
         return guards
+
+    def _below(self, found: Form, expected: Form) -> str:
+        """The kind of the first difference between two denominators, in the terms that the curvature stands in."""
+        squares = self.algebra.multiply(self.xx, self.yy)
+        for atoms in (self.xy, squares):
+            ((monomial, _),) = atoms.terms
+            parts = []
+            for form in (found, expected):
+                held = [(m, k) for m, k in form if set(monomial) <= set(m)]
+                inverse = tuple((i, -e) for i, e in monomial)
+                parts.append(Form(tuple(sorted((join(m, inverse), k) for m, k in held))))
+            if not self.algebra.equal(*parts):
+                return code_of(self.algebra, *parts)
+        return "other_constant"

@@ -12,7 +12,7 @@ from torch import fx
 
 from ..graph.nodes import is_weight
 from .find import Found, operand_nodes
-from .formulas import FORMULAS
+from .formulas import FLOOR, FORMULAS
 from .read.values import ROWS, Axes, Label, NotRowwise, broadcast, has_time, number_axes, row_of
 from .region import full_axes
 from .rows.forms import HALF, ONE, Form, Monomial
@@ -101,7 +101,23 @@ class Builder:
         scalars = [self._scalar(match.curvature, grad, "curvature")]
         scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
         target = getattr(torch.ops.stone, match.target).default
-        return [(target, (*vectors, *scalars), dict(match.guards))]
+        guards = {name: value for name, value in match.guards.items() if name != FLOOR}
+        return [(target, (*vectors, *scalars), guards), *self._floor(scalars[0])]
+
+    def _floor(self, c: fx.Node) -> list[Call]:
+        """`max(d, least / s)`, which a clamp of the argument of a distance's function from below is."""
+        if (least := self.match.guards.get(FLOOR)) is None:
+            return []
+        if (number := self.match.curvature.number) is not None:
+            return [(aten.clamp_min.default, (None, least * number**-0.5), {})]
+        if (
+            self.formula.gives == "number" and c.meta["val"].ndim
+        ):  # a number of each row has a dimension for the row
+            c = self.insert(aten.squeeze.dim, (c, -1), {})
+        scale, dtype = self.insert(aten.rsqrt.default, (c,), {}), self.region.root.meta["val"].dtype
+        if scale.meta["val"].ndim and scale.meta["val"].dtype != dtype:
+            scale = self.insert(aten._to_copy.default, (scale,), {"dtype": dtype})
+        return [(aten.maximum.default, (None, self.insert(aten.mul.Tensor, (scale, least), {})), {})]
 
     def _capped(self, row: fx.Node, grad: bool) -> list[Call]:
         """`min(1, R / n) x`, spelled so that a NaN reaches the whole row."""

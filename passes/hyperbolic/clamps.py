@@ -8,8 +8,12 @@ from .formulas import FORMULAS, NORM
 from .guards import NoRadius, Radius
 from .rows.algebra import Algebra
 from .rows.forms import OF_ROWS, Form
-from .rows.functions import INFINITY
+from .rows.functions import INFINITY, quotient
 from .rows.matching import NearMiss
+
+
+# An offset, or a constant with a wrong digit, is off by less.
+NEAR = 2e-3
 
 
 def without_zero(
@@ -50,6 +54,19 @@ def limited(algebra: Algebra, kind: str, argument: Form) -> tuple[Form, float]:
         f"the argument of {kind} is clamped to [{low:g}, {high:g}]; the operator clamps it from above, and from below "
         "at zero or more"
     )
+
+
+def code_of(algebra: Algebra, found: Form, expected: Form) -> str:
+    """What a factor that differs speaks of: another curvature; or a wrong constant, which is near a small fraction."""
+    if not len(found) or not len(expected):
+        return "other_constant"
+    ratio = quotient(algebra, found, expected)
+    if (number := ratio.number) is None:
+        alike = len(ratio) == 1 and not any(of_rows(algebra, i) for m, _ in ratio for i, _ in m)
+        return "other_curvature" if alike and ratio.terms[0][1] > 0 else "other_constant"
+    small = Fraction(number).limit_denominator(8)
+    typed = number <= 0 or (small.numerator <= 8 and abs(number - small) <= NEAR * small)
+    return "other_constant" if typed else "other_curvature"
 
 
 def same_guards(algebra: Algebra, left: dict[str, float], right: dict[str, float]) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
+from .clamps import code_of
 from .rows.algebra import Algebra
-from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, TooLarge
+from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, TooLarge, constant
 from .rows.functions import INFINITY
 from .rows.matching import Match, NearMiss, Operand
 
 # Coefficients that are multiplied out differ by the rounding of a few products of Python's floats. What is added on
 # purpose is more: an offset of 1e-8 is a guard against dividing by zero.
 EXACT = 64 * 2.0**-52
-KINDS = ("acosh", "asinh", "artanh")
+FUNCTIONS = {"acosh": math.acosh, "asinh": math.asinh, "artanh": math.atanh}
 
 
 def match_distance(algebra: Algebra, form: Form, x: int, y: int) -> Match | NearMiss | None:
@@ -27,7 +29,7 @@ def match_distance(algebra: Algebra, form: Form, x: int, y: int) -> Match | Near
     if len(form) != 1:
         return None
     ((monomial, coefficient),) = form.terms
-    functions = [(i, e) for i, e in monomial if algebra.atoms[i].kind in KINDS]
+    functions = [(i, e) for i, e in monomial if algebra.atoms[i].kind in FUNCTIONS]
     if len(functions) != 1 or functions[0][1] != 1:
         return None
     rest = Form(((tuple(f for f in monomial if f != functions[0]), coefficient),))
@@ -35,6 +37,10 @@ def match_distance(algebra: Algebra, form: Form, x: int, y: int) -> Match | Near
     if algebra.kinds(rest) & OF_ROWS:
         return None
     return _Distances(algebra, x, y).match(atom.kind, atom.parts[0], rest)
+
+
+def _one(index: int) -> Form:
+    return Form(((((index, Fraction(1)),), 1.0),))
 
 
 class _Distances:
@@ -50,21 +56,33 @@ class _Distances:
             guards["atanh_limit"] = high
         elif high < INFINITY:
             return self._miss(f"the argument of {kind} is clamped from above at {high:g}")
+        if kind != "acosh" and not self._signed(argument):
+            return None
         for c in self._curvatures(argument):
             for target, expected, halves in self._expected(kind, c):
                 if self._same(argument, expected, c):
                     # Below 0 an argument of asinh only comes by rounding: a clamp there changes nothing.
                     if low > (1.0 if kind == "acosh" else 0.0):
-                        if target != "lorentz_dist":
+                        if target == "lorentz_dist":
+                            guards["min_argument"] = low
+                        elif kind == "artanh" and low >= min(high, 1.0):
                             return self._miss(
-                                f"the argument of {kind} is clamped at {low:g}; the operator has no such guard"
+                                f"the argument of {kind} is clamped at {low:g}, where it has no value"
                             )
-                        guards["min_argument"] = low
+                        else:
+                            guards["min_distance"] = halves * FUNCTIONS[kind](low)
                     root = self.algebra.power(c, HALF)
                     multiple = self.algebra.scale(self.algebra.multiply(rest, root), 1.0 / halves)
                     operands = (Operand(self.x), Operand(self.y))
                     return Match(target, operands, c, guards, multiple=multiple)
         return self._near(kind, argument)
+
+    def _signed(self, argument: Form) -> bool:
+        """Whether no factor of an argument may turn its sign, since it is compared by its square."""
+        given = [(i, e) for m, _ in argument for i, e in m if not self.algebra.kinds(_one(i)) & OF_ROWS]
+        return len(argument) > 1 or all(
+            self.algebra.atoms[i].nonnegative or e % 2 == 0 or e.denominator % 2 == 0 for i, e in given
+        )
 
     def _near(self, kind: str, argument: Form) -> NearMiss | None:
         """The first monomial in which an argument of both squares and the inner product differs from a distance's."""
@@ -93,9 +111,16 @@ class _Distances:
             return NearMiss(
                 target,
                 f"{where}: squared and multiplied out, has {found:.17g} times {name}, expected {wanted:.17g}",
-                "other_constant",
+                self._code(argument, constant(found), constant(wanted)),
             )
         return None
+
+    def _code(self, argument: Form, differing: Form, wanted: Form) -> str:
+        """Whether what is beside the squares and the inner product, or a factor that differs, is another curvature."""
+        found = list(self._curvatures(argument))
+        codes = [code_of(self.algebra, other, found[0]) for other in found[1:]]
+        codes.append(code_of(self.algebra, differing, wanted))
+        return "other_curvature" if "other_curvature" in codes else "other_constant"
 
     def _alike(self, kind: str, argument: Form, c: Form) -> tuple[str, Form]:
         """The distance that an argument looks like: by the roots that it is a sum of, or is divided by."""
@@ -161,7 +186,9 @@ class _Distances:
         if kind == "acosh":
             yield "poincare_dist", a.add(ONE, a.scale(odds, 2.0)), 1.0
             width = a.power(product(*gaps), -HALF)
-            yield "klein_dist", product(a.add(ONE, product(c, self.xy), alpha=-1.0), width), 1.0
+            of_klein = a.add(ONE, product(c, self.xy), alpha=-1.0)
+            yield "klein_dist", product(of_klein, width), 1.0
+            yield "klein_dist", product(of_klein, product(*(a.power(gap, -HALF) for gap in gaps))), 1.0
             times = [a.power(a.add(ONE, product(c, square)), HALF) for square in (self.xx, self.yy)]
             yield "lorentz_dist", a.add(product(*times), product(c, self.xy), alpha=-1.0), 1.0
             # Where the sign of c is not known, sqrt(1 / c + ||x||^2) is a form of its own.

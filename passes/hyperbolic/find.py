@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import fx
 
-from .formulas import FORMULAS
+from .formulas import FLOOR, FORMULAS
 from .match import match
 from .points import map_behind, supposed
 from .read.candidates import Vectors, candidates
@@ -34,6 +35,7 @@ class Found:
         algebra: the table of atoms, one for the whole graph.
         proofs: of operands that are points of the hyperboloid, the maps that make them.
         supposed: the operands whose time is stored, and supposed to be that of a point.
+        rule: the name of the rule that made it of two; empty where it was found as it is.
     """
 
     outcome: Match | NearMiss
@@ -42,6 +44,7 @@ class Found:
     algebra: Algebra
     proofs: Mapping[fx.Node, Found] = field(default_factory=dict)
     supposed: tuple[fx.Node, ...] = ()
+    rule: str = ""
 
 
 def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> tuple[list[Found], list[Found]]:
@@ -234,14 +237,17 @@ def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) ->
     labels = [{label for label in each if label is not None and label not in ROWS} for each in axes]
     if labels[0] - labels[1] and labels[1] - labels[0] and outcome.target in PAIRED:
         target = PAIRED[outcome.target]
-        for name, value in outcome.guards.items():
+        guards = dict(outcome.guards)
+        if "min_argument" in guards:
+            guards[FLOOR] = math.acosh(guards.pop("min_argument"))
+        for name, value in guards.items():
             if name not in FORMULAS[target].slots:
                 return NearMiss(
                     target,
                     f"it is guarded by {name} = {value:g}; over pairs the operator has no such guard",
                     "other_guard",
                 )
-        return replace(outcome, target=target)
+        return replace(outcome, target=target, guards=guards)
     return outcome
 
 

@@ -9,6 +9,9 @@ from typing import Literal
 NORM = ("square_offset", "min_norm", "norm_offset", "min_scaled")
 RADIAL = (*NORM, "nan_at_zero", "separate", *(f"argument_{name}" for name in NORM))
 SUM = ("min_denominator", "denominator_offset")
+# The least that a distance may be, in units of `1 / s`: of a clamp of its function's argument from below. No operator
+# has it; it is a clamp behind one.
+FLOOR = "min_distance"
 STRETCH = ("min_norm", "atanh_limit", "tanh_limit")
 
 
@@ -103,7 +106,7 @@ FORMULAS = {
             text="2 / s artanh(s ||-x + y||), with Möbius addition",
             operands=("point", "second"),
             gives="number",
-            slots=(*SUM, "atanh_limit"),
+            slots=(*SUM, "atanh_limit", FLOOR),
             per_entry=3,
             per_row=12,
         ),
@@ -112,7 +115,7 @@ FORMULAS = {
             text="2 / s artanh(s ||-x + y||) of all pairs, with Möbius addition",
             operands=("point", "second"),
             gives="pairs",
-            slots=(*SUM, "atanh_limit"),
+            slots=(*SUM, "atanh_limit", FLOOR),
             per_entry=3,
             per_row=12,
         ),
@@ -130,6 +133,7 @@ FORMULAS = {
             text="arcosh((1 - c<x, y>) / sqrt((1 - c||x||^2) (1 - c||y||^2))) / s",
             operands=("point", "second"),
             gives="number",
+            slots=(FLOOR,),
             per_entry=3,
             per_row=12,
         ),
@@ -138,6 +142,7 @@ FORMULAS = {
             text="arcosh((1 - c<x, y>) / sqrt((1 - c||x||^2) (1 - c||y||^2))) / s of all pairs",
             operands=("point", "second"),
             gives="pairs",
+            slots=(FLOOR,),
             per_entry=3,
             per_row=12,
         ),
@@ -225,6 +230,7 @@ FORMULAS = {
             text="arcosh(c (t u - <x, y>)) / s of all pairs of points (t, x) and (u, y)",
             operands=("near", "far"),
             gives="pairs",
+            slots=(FLOOR,),
             time_in=True,
             per_entry=3,
             per_row=12,

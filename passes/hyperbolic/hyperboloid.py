@@ -45,7 +45,9 @@ class _Whole:
         rest = algebra.add(square, plain, alpha=-1.0)
         if index not in algebra.indices(rest) or "time" in algebra.kinds(rest):
             return None
-        if len(plain) == 1 and algebra.equal(rest, self.squares) and (plain.number or 1.0) > 0:
+        # The square says nothing of the sign: that of a root times what may be negative is not known.
+        positive = algebra.nonnegative(self.time) and (plain.number or 1.0) > 0
+        if positive and len(plain) == 1 and algebra.equal(rest, self.squares):
             return Match(target, (Operand(self.vector),), algebra.power(plain, -1))
         return NearMiss(
             target,
@@ -130,6 +132,12 @@ class _Whole:
         scaled = Form(tuple((m, k) for m, k in w if (index, Fraction(1)) in m))
         offset = algebra.add(w, scaled, alpha=-1.0).number
         scale = quotient(algebra, scaled, sigmoid) if len(scaled) else scaled
+        if not algebra.nonnegative(rest):
+            return NearMiss(
+                target,
+                f"the space components are turned round, or may be: their factor is {algebra.describe(rest)}",
+                "other_constant",
+            )
         if offset is None or not len(scale) or self._of_rows(scale):
             return NearMiss(
                 target,

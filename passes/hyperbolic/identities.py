@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from .formulas import FLOOR
 from .pairs import Pair, curvatures, plain, times
 from .rows.forms import ONE, constant
 from .rows.functions import quotient
@@ -21,13 +22,17 @@ def dist_of_sum(pair: Pair) -> Match | str:
     low = outer.guards.get("min_norm", 0.0)
     # A norm below the clamp belongs to points nearer than it: the distance differs by twice the clamp at most, which is
     # less than the rounding of a sum whose terms are near 1.
+    floor: dict[str, float | bool] = {}
     if low > max(0.01 * algebra.eps, 2e-15):
-        return f"the norm of the sum is clamped at {low:g}, which the distance has no guard for"
+        c = inner.curvature.number
+        if c is None or c**0.5 * low >= float(outer.guards.get("atanh_limit", 1.0)):
+            return f"the norm of the sum is clamped at {low:g}, and how near that is depends on the curvature"
+        floor = {FLOOR: 2 * math.atanh(c**0.5 * low)}
     x, y = inner.operands
     signed = (times(x, algebra, -1.0), y)
     if all(operand.factor.number == -1 for operand in signed):
         signed = (x, times(y, algebra, -1.0))
-    guards = dict(inner.guards)
+    guards = {**inner.guards, **floor}
     if "atanh_limit" in outer.guards:
         guards["atanh_limit"] = outer.guards["atanh_limit"]
     return Match("poincare_dist", signed, inner.curvature, guards, multiple=outer.multiple)

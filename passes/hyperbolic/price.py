@@ -11,7 +11,7 @@ from ..cost.flops import node_flops
 from ..graph.shapes import entries, hint
 from ..refusal import Refusal
 from .find import Found
-from .formulas import FORMULAS, OWN
+from .formulas import FLOOR, FORMULAS, OWN
 from .read.evaluate import operator_name
 from .read.values import row_of
 from .read.views import VIEWS
@@ -99,8 +99,11 @@ def price(found: Found, inner: str, grad: bool) -> Price:
     )
     if inner == "inductor" and match.target in OWN:  # torch's own operations, which it fuses
         return Price(0.0, 0.0, int(rows))
+    if FLOOR in match.guards:
+        moved += 2 * entries(root)
     if inner != "inductor":
-        return _eager_price(region, rows, len(extra) + (match.multiple != ONE), moved)
+        steps = len(extra) + (match.multiple != ONE) + (FLOOR in match.guards)
+        return _eager_price(region, rows, steps, moved)
     # A formula over pairs that is one in rows would write a row for each pair, where fused code writes none.
     broadcast = gives == "row" and any(entries(v.meta["val"]) < entries(root) / 2 for v in region.vectors[:2])
     saved = SAVED.get(match.target, (0.0, 0.0))[grad]

@@ -45,7 +45,7 @@ class Rays:
             radius = self.reader.read(algebra.power(atom.parts[0], -1))
         except (NoRadius, ArithmeticError):
             return None
-        if radius.guards.keys() - {"min_norm"}:
+        if radius.guards.keys() - {"min_norm"} or not algebra.nonnegative(radius.scale):
             return None
         # radius.scale is sqrt(c) / (1 - eps); where c is a number, both are one.
         curvature, eps = algebra.power(radius.scale, 2), 0.0
@@ -100,7 +100,7 @@ class Rays:
             if high != INFINITY or low < 0:
                 return None
             guards["min_gap"] = low
-        if width.terms[0][1] < 0 or (curvature := self._curvature_of(gap, -1.0)) is None:
+        if not algebra.nonnegative(width) or (curvature := self._curvature_of(gap, -1.0)) is None:
             return None
         if not algebra.close(coefficient, plain):
             return None
@@ -120,6 +120,9 @@ class Rays:
         width = Form((times[0],))
         if len(rest):
             width = algebra.multiply(width, algebra.power(rest, -1))
+        if not algebra.nonnegative(width):  # the curvature is read off its square
+            return None
+        if len(rest):
             c = gap_curvature(algebra, algebra.power(width, 2), self.vector, 1.0)
             target, multiple = "lorentz_to_poincare", algebra.power(rest, -1)
         else:

@@ -45,10 +45,7 @@ class Hyperbolic:
         """Rewrite the graph in place and report every formula and every look-alike."""
         graph = module.graph
         facts = effects(graph)
-        found, steps = find(graph, facts.position, _algebra(graph))
-        found = simplify(found, steps, context.numerics == "fast")
-        reasons = {item.region.root: _refusal(item, facts, context) for item in found}
-        accepted = _closed(found, reasons)
+        found, reasons, accepted = _decided(*find(graph, facts.position, _algebra(graph)), facts, context)
         sites = []
         for item in found:
             site = _priced(_site(item, reasons[item.region.root]), item, context)
@@ -68,6 +65,28 @@ def _algebra(graph: fx.Graph) -> Algebra:
     if torch.float64 in floats:
         return Algebra(TOLERANCE_DOUBLE, torch.finfo(torch.float64).eps)
     return Algebra(TOLERANCE, torch.finfo(torch.float32).eps)
+
+
+def _decided(
+    formulas: list[Found], steps: list[Found], facts: Effects, context: Context
+) -> tuple[list[Found], dict[fx.Node, str | None], list[Found]]:
+    """What there is after the rules, why each of it stays as it is, and what is rewritten.
+
+    A rule whose result is refused, whatever for, is none: its two parts are looked at as they were found.
+    """
+    refused: set[tuple[fx.Node, str]] = set()
+    while True:
+        found = simplify(formulas, steps, context.numerics == "fast", refused)
+        reasons = {item.region.root: _refusal(item, facts, context) for item in found}
+        accepted = _closed(found, reasons)
+        undone = {
+            (item.region.root, item.rule)
+            for item in found
+            if item.rule and reasons[item.region.root] is not None
+        }
+        if not undone:
+            return found, reasons, accepted
+        refused |= undone
 
 
 def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
@@ -90,7 +109,7 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
         Builder(item).check()
     except NoOperand as error:
         return Refusal("no_operand", problem=str(error))
-    denied = context.denied.get(f"{item.outcome.name}:{item.region.root.name}")
+    denied = context.denied.get(_site(item, None).key) if context.denied else None
     return denied or price(item, context.inner, context.grad).refusal
 
 
@@ -124,6 +143,7 @@ def _site(item: Found, reason: str | None) -> Site:
         flops_before=flops_before(item.region),
         flops_after=flops_before(item.region),
         output=root.name,
+        rule=item.rule,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import replace
 from math import sqrt, tanh
 
@@ -21,19 +21,25 @@ from .rows.matching import Match
 from .rules import RULES
 
 
-def simplify(found: list[Found], steps: list[Found], fast: bool = False) -> list[Found]:
+def simplify(
+    found: list[Found],
+    steps: list[Found],
+    fast: bool = False,
+    refused: Collection[tuple[fx.Node, str]] = (),
+) -> list[Found]:
     """What is left when every rule that holds was applied.
 
     Args:
         found: the formulas of a graph, in order.
         steps: what is a formula with others alone.
         fast: whether a guard between two maps may be passed over.
+        refused: rules that are not to be applied, each at a root and by its name.
     """
     kept = {item.region.root: item for item in found}
     parts = {item.region.root: item for item in steps if item.region.root not in kept}
     for root in [*kept, *parts]:
         while root in kept or root in parts:
-            joined = _applied(kept.get(root) or parts[root], kept, parts, fast)
+            joined = _applied(kept.get(root) or parts[root], kept, parts, fast, refused)
             if joined is None:
                 break
             inner, kept[root] = joined
@@ -50,7 +56,11 @@ def simplify(found: list[Found], steps: list[Found], fast: bool = False) -> list
 
 
 def _applied(
-    item: Found, kept: Mapping[fx.Node, Found], parts: Mapping[fx.Node, Found], fast: bool
+    item: Found,
+    kept: Mapping[fx.Node, Found],
+    parts: Mapping[fx.Node, Found],
+    fast: bool,
+    refused: Collection[tuple[fx.Node, str]],
 ) -> tuple[Found, Found] | None:
     outer = item.outcome
     if not isinstance(outer, Match):
@@ -72,14 +82,23 @@ def _applied(
         for rule in RULES:
             if (rule.outer, rule.inner, rule.position) != (outer.target, inner.outcome.target, position):
                 continue
+            if (item.region.root, rule.name) in refused:
+                continue
             new = rule.apply(pair)
             if isinstance(new, str) or not _alone(inner, item):
                 continue
             values = ChainMap(*_maps(item), *_maps(inner))
-            region = _without_own_numbers(item.region.joined(inner.region), kept, values)
             outcome = paired(replace(new, rule=rule.target), values, item.algebra)
+            if not isinstance(outcome, Match):  # over pairs the operator has not this guard
+                continue
             return inner, replace(
-                item, outcome=outcome, region=region, values=values, proofs={**inner.proofs, **item.proofs}
+                item,
+                outcome=outcome,
+                region=_without_own_numbers(item.region.joined(inner.region), kept, values),
+                values=values,
+                proofs={**inner.proofs, **item.proofs},
+                supposed=tuple(dict.fromkeys((*inner.supposed, *item.supposed))),
+                rule=rule.name,
             )
     return None
 

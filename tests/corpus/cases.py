@@ -24,6 +24,7 @@ class Case:
         limited: outside of the ball it is finite, and must stay what it is.
         loses: near points come out wrong by so many roots of eps, as arcosh has it.
         single: not in float64, where a guard acts that float32 cannot hold, or the operator has no kernel.
+        in_double: the guards that only float64 can hold.
         beside: what else of the function becomes an operator, such as the map that makes its points.
     """
 
@@ -37,6 +38,7 @@ class Case:
     loses: float = 0.0
     beside: tuple[str, ...] = ()
     single: bool = False
+    in_double: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.library}.{self.name}"
@@ -68,13 +70,26 @@ def case(
     loses: float = 0.0,
     beside: tuple[str, ...] = (),
     single: bool = False,
+    in_double: dict[str, Any] | None = None,
     **guards: Any,
 ) -> Callable[..., Any]:
     """Add a function to the corpus."""
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         CASES.append(
-            Case(library, function.__name__, target, function, kinds, guards, limited, loses, beside, single)
+            Case(
+                library,
+                function.__name__,
+                target,
+                function,
+                kinds,
+                guards,
+                limited,
+                loses,
+                beside,
+                single,
+                in_double or {},
+            )
         )
         return function
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from cases import case
 from poincare import GEOOPT, HIE, artanh, geoopt_artan_k, mobius_add, mobius_add_offset, root
@@ -36,6 +38,20 @@ def dist_hypll(x, y, c):
 def dist_by_arcosh(x, y, c):
     z = 1 + 2 * c * squares(x - y) / ((1 - c * squares(x)) * (1 - c * squares(y)))
     return (torch.acosh(z) / root(c)).squeeze(-1)
+
+
+@case(
+    "Poincaré embeddings", "poincare_dist", "point", "second", loses=4.0, min_distance=math.acosh(1 + 2**-16)
+)
+def dist_by_a_clamped_arcosh(x, y, c):
+    z = c * squares(x - y) / ((1 - c * squares(x)) * (1 - c * squares(y))) * 2 + 1
+    return (torch.acosh(z.clamp(min=1 + 2**-16)) / root(c)).squeeze(-1)
+
+
+@case("none", "klein_dist", "point", "second", loses=4.0, min_distance=math.acosh(1 + 2**-16))
+def klein_dist_of_a_clamped_argument(x, y, c):
+    z = (1 - c * (x * y).sum(-1, keepdim=True)) / (1 - c * squares(x)).sqrt() / (1 - c * squares(y)).sqrt()
+    return (torch.acosh(torch.clamp_min(z, 1 + 2**-16)) / root(c)).squeeze(-1)
 
 
 @case("none", "poincare_dist", "point", "second")

@@ -106,7 +106,7 @@ def log_map0(x, curv, eps=1e-8):
     return distance0 * x / torch.clamp(rc_xnorm, min=eps)
 
 
-@case("MERU", "lorentz_cdist", "any", "second", loses=4.0, single=True)
+@case("MERU", "lorentz_cdist", "any", "second", loses=4.0, in_double={"min_distance": math.acosh(1 + 1e-8)})
 def pairwise_dist(x, y, curv):
     x_time = torch.sqrt(1 / curv + torch.sum(x**2, dim=-1, keepdim=True))
     y_time = torch.sqrt(1 / curv + torch.sum(y**2, dim=-1, keepdim=True))
@@ -136,6 +136,13 @@ def dist_by_the_whole_product(x, y, c):
     u, v, k = lifted(x, c), lifted(y, c), 1 / c
     product = torch.sum(u * v, dim=-1) - 2 * u[..., 0] * v[..., 0]
     return k**0.5 * torch.acosh(torch.clamp(-product / k, min=1.0))
+
+
+@case("HGCN", "lorentz_cdist", "any", "second", loses=4.0, min_distance=math.acosh(1 + 2**-10))
+def pairs_kept_apart(x, y, c):
+    times = [torch.sqrt(1 / c + squares(each)) for each in (x, y)]
+    products = x @ y.T - times[0] @ times[1].T
+    return torch.acosh(torch.clamp(-c * products, min=1 + 2**-10)) / c**0.5
 
 
 # --- other models -----------------------------------------------------------------------------------------------------

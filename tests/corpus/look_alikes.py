@@ -209,10 +209,10 @@ def dist0_with_an_offset(x):
     return 2 * torch.atanh(x.norm(dim=-1) + 1e-3)
 
 
-@look_alike(2, "poincare_dist", "the argument of acosh is clamped at 1.0001")
-def arcosh_clamped_above_one(x, y):
+@look_alike(2, "poincare_dist", "the argument of acosh is clamped from above at 50")
+def arcosh_clamped_from_above(x, y):
     z = 1 + 2 * squares(x - y) / ((1 - squares(x)) * (1 - squares(y)))
-    return torch.acosh(z.clamp_min(1.0001))
+    return torch.acosh(z.clamp(1.0, 50.0))
 
 
 @look_alike(2, "poincare_dist", "squared and multiplied out")

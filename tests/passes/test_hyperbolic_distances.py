@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -119,6 +120,77 @@ def test_spelling_becomes_one_operator(function, ball, place, kind):
         torch.testing.assert_close(other, expected, rtol=1e-7, atol=1e-9)
 
 
+def poincare_odds(x, y, c):
+    return c * squares(x - y) / ((1 - c * squares(x)) * (1 - c * squares(y)))
+
+
+def with_times(x, y, c):
+    times = [torch.sqrt(1 / c + squares(each)) for each in (x, y)]
+    return c * (times[0] * times[1] - (x * y).sum(-1, keepdim=True))
+
+
+def of_klein(x, y, c):
+    return (1 - c * (x * y).sum(-1, keepdim=True)) / torch.sqrt((1 - c * squares(x)) * (1 - c * squares(y)))
+
+
+LEAST = 0.7
+# What the function of a distance is taken of, clamped so that none is below LEAST, in units of 1 / s.
+FLOORED = {
+    "arcosh": ("poincare", lambda *p: torch.acosh((1 + 2 * poincare_odds(*p)).clamp_min(math.cosh(LEAST)))),
+    "arsinh": (
+        "poincare",
+        lambda *p: 2 * torch.asinh(poincare_odds(*p).sqrt().clamp(min=math.sinh(LEAST / 2))),
+    ),
+    "artanh of a clamped sum": (
+        "poincare",
+        lambda x, y, c: (
+            2 * torch.atanh(c**0.5 * mobius_add(-x, y, c).norm(dim=-1, keepdim=True).clamp_min(0.3))
+        ),
+    ),
+    "of Klein's ball": ("klein", lambda *p: torch.acosh(of_klein(*p).clamp(min=math.cosh(LEAST)))),
+    "of the hyperboloid": ("lorentz", lambda *p: torch.acosh(with_times(*p).clamp(min=math.cosh(LEAST)))),
+}
+
+
+@pytest.mark.parametrize("kind", [*CURVATURES, "of each row"])
+@pytest.mark.parametrize("pairs", [False, True], ids=["rows", "pairs"])
+@pytest.mark.parametrize("name", FLOORED)
+def test_a_clamp_from_below_is_a_least_distance(name, pairs, kind):
+    ball, function = FLOORED[name]
+    x, y = points(6, 5), torch.cat([points(6, 5)[:4] * 1.01, points(2, 5, seed=1)])
+    c = CURVATURES.get(
+        kind, 0.5 + torch.rand(6, 1, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    )
+    if pairs and kind == "of each row":
+        c = c[:1]
+    inputs = [x, y, *([c] if isinstance(c, torch.Tensor) else [])]
+
+    def model(_, x, y, *rest):
+        c = rest[0] if rest else CURVATURES[kind]
+        x, y = (x[:, None], y[None]) if pairs else (x, y)
+        return (function(x, y, c) / c**0.5).squeeze(-1) * 3.0
+
+    before = trace(model, *inputs)
+    after = copy.deepcopy(before)
+    sites = HYPERBOLIC.run(after, Context(grad=True))
+    if "sum" in name and kind != "float":  # how near the clamp is depends on the curvature
+        assert [site.status for site in sites if site.target.endswith("dist")] in (["near miss"], [])
+        return
+    (site,) = sites
+    assert (site.target, site.status, site.reason) == (f"{ball}_{'c' * pairs}dist", "rewritten", "")
+    assert Verifier({}).check(before, after, site) is None
+    results = []
+    for graph in (before, after):
+        leaves = [value.clone().requires_grad_() for value in inputs]
+        value = graph(*leaves)
+        results.append([value.detach(), *torch.autograd.grad((value * value.cos()).sum(), leaves)])
+    scale = torch.as_tensor(c).squeeze(-1) if isinstance(c, torch.Tensor) and c.ndim else c
+    least = 2 * math.atanh(0.3 * CURVATURES["float"] ** 0.5) if "sum" in name else LEAST
+    assert (results[0][0] * scale**0.5 / 3 < least * (1 + 1e-9)).sum() >= 2  # the clamp acts
+    for expected, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, expected, rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("place", ["pairs", "second broadcast alone", "in batches"])
 @pytest.mark.parametrize(("function", "ball"), SPELLINGS, ids=lambda value: getattr(value, "__name__", None))
 def test_no_temporary_over_pairs(function, ball, place):
@@ -221,7 +293,7 @@ def offset_in_the_argument(x, y):
 
 
 def clamped_argument(x, y):
-    return torch.acosh((1 + 2 * squares(x - y) / ((1 - squares(x)) * (1 - squares(y)))).clamp_min(1 + 1e-4))
+    return torch.acosh((1 + 2 * squares(x - y) / ((1 - squares(x)) * (1 - squares(y)))).clamp(1.0, 50.0))
 
 
 def arsinh_without_root(x, y):

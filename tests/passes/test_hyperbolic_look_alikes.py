@@ -113,6 +113,61 @@ LOOK_ALIKES = [
 ]
 
 
+def sum_of_curvatures(above, below, squared):
+    def function(x, y):
+        x2, y2, xy = dots(x, y)
+        return ((1 + 2 * 0.7 * xy + above * y2) * x + (1 - 0.7 * x2) * y) / (
+            1 + 2 * below * xy + squared**2 * x2 * y2
+        )
+
+    return function
+
+
+def arcosh_of_curvatures(first, second, between):
+    def function(x, y):
+        x2, y2, _ = dots(x, y)
+        apart = (x - y).square().sum(-1, True)
+        return torch.acosh(1 + 2 * between * apart / ((1 - first * x2) * (1 - second * y2)))
+
+    return function
+
+
+def hyperboloid_of_curvatures(first, second, between):
+    def function(x, y):
+        x2, y2, xy = dots(x, y)
+        return torch.acosh(torch.sqrt(1 + first * x2) * torch.sqrt(1 + second * y2) - between * xy)
+
+    return function
+
+
+OF_CURVATURES = {
+    "sum": sum_of_curvatures,
+    "ball": arcosh_of_curvatures,
+    "hyperboloid": hyperboloid_of_curvatures,
+}
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("kind", OF_CURVATURES)
+def test_two_curvatures_are_said_to_be_two(kind, place):
+    """Another curvature in one place is `other_curvature`; a wrong constant there is `other_constant`."""
+    for other, code in ((0.52, "other_curvature"), (1.4, "other_constant"), (0.7003, "other_constant")):
+        given = [0.7, 0.7, 0.7]
+        given[place] = other
+        if kind == "ball" and place == 2:
+            continue  # there it is one with the constant 2
+        graph = trace(lambda _, x, y, f=OF_CURVATURES[kind](*given): f(x, y), X, Y)
+        (site,) = HYPERBOLIC.run(graph, Context())
+        assert (site.status, site.code) == ("near miss", code), (given, site.reason)
+
+
+def test_curvatures_of_two_tensors_are_said_to_be_two():
+    graph = trace(lambda _, *given: mobius_two_curvatures(*given), X, Y, C, K)
+    (site,) = HYPERBOLIC.run(graph, Context())
+    assert (site.status, site.code) == ("near miss", "other_curvature")
+    assert site.reason.cure == "Take one curvature for all of a formula."
+
+
 @pytest.mark.parametrize(
     ("function", "inputs", "target", "reason"), LOOK_ALIKES, ids=[entry[0].__name__ for entry in LOOK_ALIKES]
 )
@@ -166,3 +221,70 @@ def test_zero_is_no_map_and_no_failure(zero, two):
         return [*scores, *rows, *(score + each for each in scores), *(each * x + y for each in rows)]
 
     assert not [site for site in HYPERBOLIC.run(trace(model, X, Y), Context()) if site.status == "rewritten"]
+
+
+def lifted(x, t):
+    return torch.cat([t, x], -1)
+
+
+def times(x):
+    return torch.sqrt(1 + (x * x).sum(-1, True))
+
+
+# What is compared by its square has lost its sign: `s` is a number that may be negative, with the curvature `s ** 2`.
+SIGNS = {
+    "a negative time": lambda x, y, s: lifted(x, -times(x)),
+    "a time of unknown sign": lambda x, y, s: lifted(x, s * torch.sqrt(1 / s**2 + (x * x).sum(-1, True))),
+    "the other sheet's product": lambda x, y, s: torch.cat([-lifted(x, times(x))[..., :1], x], -1),
+    "to the ball from the other sheet": lambda x, y, s: x / (1 - times(x)),
+    "to the ball by a number of unknown sign": lambda x, y, s: (
+        x / (1 + s * torch.sqrt(1 / s**2 + (x * x).sum(-1, True)))
+    ),
+    "to Klein's ball from the other sheet": lambda x, y, s: x / -times(x),
+    "from Klein's ball by a number of unknown sign": lambda x, y, s: (
+        x / (1 + s * torch.sqrt(1 / s**2 - (x * x).sum(-1, True)))
+    ),
+    "from Klein's ball by the other root": lambda x, y, s: x / (1 - torch.sqrt(1 - (x * x).sum(-1, True))),
+    "a turned rescaling": lambda x, y, s: (
+        lambda w: lifted(-x * (((w * w - 1) / (x * x).sum(-1, True)).sqrt()), w)
+    )(y[..., :1].sigmoid() * 2 + 1.1),
+    "a turned map": lambda x, y, s: lifted(-torch.sinh(norm(x)) / norm(x) * x, torch.cosh(norm(x))),
+    "a turned map of a negative time": lambda x, y, s: lifted(
+        torch.sinh(norm(x)) / norm(x) * x, -torch.cosh(norm(x))
+    ),
+    "a length of unknown sign": lambda x, y, s: x * (0.1 / s / norm(x)).clamp(max=1.0),
+    "a distance of unknown sign": lambda x, y, s: (
+        2
+        / s
+        * torch.asinh(s * norm(x - y) / torch.sqrt((1 - s**2 * norm(x) ** 2) * (1 - s**2 * norm(y) ** 2)))
+    ),
+    "a negative distance": lambda x, y, s: (
+        2
+        * torch.atanh(-norm(x - y) / torch.sqrt(1 - 2 * (x * y).sum(-1, True) + norm(x) ** 2 * norm(y) ** 2))
+    ),
+    "a map scaled by a number of unknown sign": lambda x, y, s: torch.tanh(s * norm(x)) / (s * norm(x)) * x,
+    "one whose norm is clamped": lambda x, y, s: (lambda u: torch.tanh(u) / u * x)(
+        (s * norm(x)).clamp_min(1e-3)
+    ),
+    "a distance from 0 of unknown sign": lambda x, y, s: 2 / s * torch.atanh(s * norm(x)).squeeze(-1),
+    "of half of its sign": lambda x, y, s: 2 / s.abs() * torch.atanh(s * norm(x)).squeeze(-1),
+}
+
+
+@pytest.mark.parametrize("sign", [0.9, -0.9])
+@pytest.mark.parametrize("name", SIGNS)
+def test_no_sign_is_lost(name, sign):
+    """Whatever is recognised, values and gradients are those of the spelling, and of its negative twin."""
+    x, y = X.double().requires_grad_(), Y.double().requires_grad_()
+    s = torch.tensor(sign, dtype=torch.float64, requires_grad=True)
+    graph = trace(lambda _, *given: SIGNS[name](*given), x.detach(), y.detach(), s.detach())
+    HYPERBOLIC.run(graph, Context(grad=True))
+    results = []
+    for function in (SIGNS[name], graph):
+        value = function(x, y, s)
+        grads = torch.autograd.grad(
+            (value * value.cos()).sum(), (x, y, s), materialize_grads=True, allow_unused=True
+        )
+        results.append([value, *grads])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from graphs import counts, trace
 
 import stonefx.ops  # noqa: F401  (registers the operators)
-from stonefx.passes.hyperbolic import HYPERBOLIC
+from stonefx.passes.hyperbolic import HYPERBOLIC, recognise, simplify
 from stonefx.passes.hyperbolic.rules import RULES
+from stonefx.passes.pipeline import run_verified
+from stonefx.passes.refusal import Refusal
 from stonefx.passes.site import Context
 from stonefx.passes.verify import Verifier
 
@@ -252,6 +255,77 @@ def test_fast_takes_away_what_undoes_itself(name):
     check(before, after, [site], *inputs)
     _, _, sites = rewritten(function, *inputs)
     assert [site.target for site in sites if site.target == target] == []
+
+
+def described(sites):
+    return [(site.target, site.status, site.nodes, site.guards, str(site.reason)) for site in sites]
+
+
+def priced_out(item, inner, grad):
+    return recognise.Price(1.0, 0.0, 1) if item.rule else PRICE(item, inner, grad)
+
+
+PRICE = recognise.price
+REFUSALS = {
+    "verification": lambda patch, sites: replace(
+        FAST,
+        denied={site.key: Refusal("verification", problem="as a test has it") for site in sites if site.rule},
+    ),
+    "price": lambda patch, sites: patch.setattr(recognise, "price", priced_out) or FAST,
+}
+
+
+@pytest.mark.parametrize("way", REFUSALS)
+@pytest.mark.parametrize("name", [*FIRES, *UNDONE])
+def test_a_refused_rule_leaves_what_is_there_without_it(name, way, monkeypatch):
+    function, inputs, *_ = {**FIRES, **UNDONE}[name]
+    _, _, sites = rewritten(function, *inputs, context=FAST)
+    ruled = {site.rule for site in sites} - {""}
+    assert ruled
+    with monkeypatch.context() as patch:
+        context = REFUSALS[way](patch, sites)
+        _, refused, found = rewritten(function, *inputs, context=context)
+    # By price no rule is left; verification denies those that came last, and leaves what they were made of.
+    left = [rule for rule in RULES if way == "verification" and rule.name not in ruled]
+    monkeypatch.setattr(simplify, "RULES", left)
+    _, without, expected = rewritten(function, *inputs, context=FAST)
+    assert described(found) == described(expected)
+    assert operators(refused) == operators(without)
+    torch.testing.assert_close(refused(*inputs), function(*inputs), rtol=1e-8, atol=1e-8)
+
+
+def test_a_rule_whose_site_fails_verification_leaves_its_parts():
+    """Through the pipeline: the same target at the same node is denied to the rule, and not to its part."""
+    function, inputs, *_ = FIRES["scaled by less than 1, twice"]
+
+    class Strict(Verifier):
+        def failures(self, before, after, sites):
+            return {
+                site.key: "as a test has it" for site in sites if site.status == "rewritten" and site.rule
+            }
+
+    graph = trace(lambda _, *given: function(*given), *inputs)
+    sites = run_verified(HYPERBOLIC, graph, STRICT, Strict({}))
+    assert [(site.target, site.status) for site in sites] == 2 * [("mobius_scalar_mul", "rewritten")]
+    assert operators(graph) == {"mobius_scalar_mul": 2}
+
+
+def test_a_rule_that_needs_a_value_that_is_read_elsewhere_leaves_its_parts():
+    def function(v):
+        u = p.expmap0(v, C)
+        n = u.norm(dim=-1, p=2, keepdim=True).clamp_min(1e-15)
+        y = u / n * p.geoopt_artan_k(n, C)
+        return y, n
+
+    _, after, sites = rewritten(lambda v: function(v)[0] * function(v)[1], TANGENTS)
+    assert ("log_exp_cancel", "rewritten") in [(site.target, site.status) for site in sites]
+    before, after, sites = rewritten(lambda v: (lambda y, n: y * n)(*function(v)), TANGENTS)
+    assert [(site.target, site.status) for site in sites] == [
+        ("expmap0", "rewritten"),
+        ("logmap0", "refused"),
+    ]
+    assert operators(after) == {"expmap0": 1}
+    check(before, after, sites, TANGENTS)
 
 
 @pytest.mark.parametrize("context", [STRICT, FAST], ids=["strict", "fast"])

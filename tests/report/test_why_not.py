@@ -94,7 +94,7 @@ CASES = {
     ),
     "two curvatures": Case(
         models.CurvatureMismatch,
-        "other_guard",
+        "other_curvature",
         r"0\.25 \|\|args_0.* expected 1 \+ 0\.49",
         "mobius_add",
         "near miss",
