@@ -181,6 +181,53 @@ def test_an_argument_that_forward_writes_to_shares_no_memory_with_another() -> N
             fast(one, other)
 
 
+def overwritten(x: torch.Tensor) -> None:
+    x[0] = 0
+
+
+def overwritten_in_part(x: torch.Tensor) -> None:
+    x[1:2, 2] = 5.0
+
+
+def overwritten_where_positive(x: torch.Tensor) -> None:
+    x[x > 0] = 0
+
+
+def overwritten_by_name(x: torch.Tensor) -> None:
+    torch.Tensor.__setitem__(x, 0, 7.0)
+
+
+def grown_in_part(x: torch.Tensor) -> None:
+    x[0] += 3
+
+
+def filled(x: torch.Tensor) -> None:
+    x.fill_(3)
+
+
+@pytest.mark.parametrize("release", [True, False])
+@pytest.mark.parametrize(
+    "write",
+    [overwritten, overwritten_in_part, overwritten_where_positive, overwritten_by_name, grown_in_part, filled],
+)
+def test_what_forward_does_to_an_argument_is_no_question(
+    write: Callable[[torch.Tensor], None], release: bool
+) -> None:
+    def forward(model: Any, x: torch.Tensor) -> torch.Tensor:
+        read = model.chain(x)
+        write(x)
+        return read
+
+    model, example = Forward(forward).eval(), rows()
+    fast = optimized(model, example, release=release)
+    assert torch.equal(example, rows()) and fast.report.rewritten()
+    with torch.no_grad():
+        for count in (5, 7):
+            mine, its = rows(count), rows(count)
+            same(fast(mine), model(its))
+            assert torch.equal(mine, its)
+
+
 def test_parts_of_a_model_that_ask_are_called_with_any_layout() -> None:
     class Asking(nn.Module):
         def __init__(self) -> None:

@@ -90,3 +90,33 @@ def test_one_graph_serves_both_modes_where_the_model_does_not_ask() -> None:
     x = rows(8).requires_grad_()
     same(fast(x), model(x))
     assert fast(x).requires_grad
+
+
+def whole_in_inference_mode(model: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.chain(x)
+
+
+def part_in_inference_mode(model: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        scale = model.chain(x).sum(1, keepdim=True)
+    return model.chain(x) * scale.clone()
+
+
+def gradients_inside_of_inference_mode(model: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode(), torch.inference_mode(False):
+        return model.chain(x)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, *MODES])
+@pytest.mark.parametrize(
+    "forward", [whole_in_inference_mode, part_in_inference_mode, gradients_inside_of_inference_mode]
+)
+def test_inference_mode_inside_a_forward_keeps_its_gradients(forward: Any, mode: Any) -> None:
+    model = Forward(forward).eval()
+    fast = stonefx.optimize(model, rows(), machine="default")
+    torch.compiler.reset()
+    for run in (fast, torch.compile(model, backend="stone", options={"inner": "eager"})):
+        with mode():
+            came, expected = run(rows(8)), model(rows(8))
+        same(came, expected)

@@ -31,7 +31,8 @@ from .verbatim import Recording
 class Retrace(Located):
     """Run a Dynamo graph on fake tensors under `make_fx(pre_dispatch=True)`.
 
-    Functorch regions, autocast and higher-order operators need more than to be called; each has its own step.
+    Functorch regions, autocast, inference mode and higher-order operators need more than to be called; each has its
+    own step.
 
     Args:
         module: Dynamo's graph.
@@ -60,6 +61,8 @@ class Retrace(Located):
         self._step: dict[Callable[..., Any], Callable[[fx.Node], Any]] = {
             torch.amp.autocast_mode._enter_autocast: self._enter_autocast,
             torch.amp.autocast_mode._exit_autocast: self._exit_autocast,
+            torch.autograd.grad_mode._enter_inference_mode: self._enter_inference_mode,
+            torch.autograd.grad_mode._exit_inference_mode: self._exit_inference_mode,
         }
 
     def evaluate(self, node: fx.Node) -> Any:
@@ -162,3 +165,14 @@ class Retrace(Located):
     def _exit_autocast(self, node: fx.Node) -> None:
         (entered,) = node.all_input_nodes
         self.env[entered].__exit__(None, None, None)
+
+    def _enter_inference_mode(self, node: fx.Node) -> bool:
+        # To be in the mode records nothing. Of what it does, a graph has the gradient mode that it sets.
+        (enabled,) = self.fetch_args_kwargs_from_env(node)[0]
+        before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(not enabled)
+        return before
+
+    def _exit_inference_mode(self, node: fx.Node) -> None:
+        (before,) = self.fetch_args_kwargs_from_env(node)[0]
+        torch._C._set_grad_enabled(before)

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from stonefx.integrations import copied
 
@@ -54,6 +57,7 @@ class Borrowed:
                     alias = nn.Parameter(tensor.data, tensor.requires_grad)
                     memo[id(tensor)] = alias
                     self.lent[id(alias)] = alias
+                memo.update((id(tensor), tensor.detach().clone()) for tensor in _made_by_hooks(model))
                 copied(model, memo)
                 self.model: nn.Module = copy.deepcopy(model, memo)
                 _rebind(self.model, memo)
@@ -87,6 +91,16 @@ def _sole_owners(model: nn.Module) -> list[nn.Parameter]:
         and not tensor.is_inference()
         and tensor.device.type in ("cpu", "cuda")
     ]
+
+
+def _made_by_hooks(model: nn.Module) -> Iterator[torch.Tensor]:
+    """The weights that a hook of `torch.nn.utils` makes anew before each forward; what lies there has a history."""
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm | SpectralNorm | prune.BasePruningMethod):
+                name = hook._tensor_name if isinstance(hook, prune.BasePruningMethod) else hook.name
+                if isinstance(value := vars(module).get(name), torch.Tensor):
+                    yield value
 
 
 def check_owned(model: nn.Module) -> None:

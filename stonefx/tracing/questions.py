@@ -118,7 +118,8 @@ def _method(original: _Traced, questions: Questions) -> _Traced:
         if name == "stride" or name in MEMORY:
             # Strides that vary with a size, and places in memory, are no constants.
             questions.note([self], name, (), None)
-        elif (answer := _answer(result)) is not _NONE:
+        # What answers nothing, such as `x[0] = 1`, is no question, and asked again at a call it would act again.
+        elif (answer := _answer(result)) is not _NONE and answer is not None:
             given, named = (
                 [_answer(value) for value in args],
                 {key: _answer(value) for key, value in kwargs.items()},
@@ -153,7 +154,7 @@ def _function(original: _Traced, questions: Questions) -> _Traced:
             {key: _answer(value) for key, value in kwargs.items()},
         )
         name, answer = state or str(getattr(self.value, "__name__", "")), _answer(result)
-        constant = _NONE not in (answer, *given, *named.values())
+        constant = answer is not None and _NONE not in (answer, *given, *named.values())
         if constant and (state or (name not in _CHECKED and hasattr(torch.Tensor, name))):
             questions.note(tensors, name, given, answer, named.items())
         return result

@@ -11,6 +11,7 @@ import pytest
 import torch
 from small_forwards import chain, rows
 from torch import nn
+from torch.nn.utils import prune
 
 import stonefx
 from stonefx.tracing.ownership import owned
@@ -86,6 +87,40 @@ def test_on_error_eager_runs_the_original(build: Callable[[], nn.Module]) -> Non
         fast = stonefx.optimize(model, rows(), on_error="eager")
     torch.testing.assert_close(torch.Tensor(fast(rows())), torch.Tensor(model(rows())))
     assert "the original runs" in fast.report.notes[0]
+
+
+def weight_normed(layer: nn.Linear) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(layer)
+
+
+def pruned_again(layer: nn.Linear) -> None:
+    prune.random_unstructured(layer, "weight", 0.3)
+    prune.ln_structured(layer, "weight", 0.3, 2, 0)
+    prune.l1_unstructured(layer, "bias", 0.3)
+
+
+@pytest.mark.parametrize("release", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [weight_normed, nn.utils.spectral_norm, lambda m: prune.l1_unstructured(m, "weight", 0.5), pruned_again],
+)
+def test_a_weight_that_a_hook_makes_before_each_forward(change: Callable[[Any], Any], release: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 32), nn.Linear(32, 3)).eval()
+    change(model[2])
+    model(rows()).sum().backward()  # the weight has a history from now on, which nothing can copy
+    fast = stonefx.optimize(model, rows(), release=release, machine="default")
+    torch.testing.assert_close(fast(rows(8)), model(rows(8)))
+    model.zero_grad()
+    for one in (fast, model):
+        one(rows(8)).square().sum().backward()
+    own = dict(fast.named_parameters())
+    kept = [name for name in own if not name.startswith("_")]
+    assert kept
+    for name, parameter in model.named_parameters():
+        if name in own:
+            torch.testing.assert_close(own[name].grad, parameter.grad)
 
 
 def test_an_argument_without_values_is_named() -> None:
