@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import data as user_data
-from . import estimate, latency, processes, streaming
+from . import estimate, latency, processes, streaming, writing
 from .checkpoint import Store, fingerprint
 from .metric import Metric, main_result
 from .saving import plain
@@ -137,6 +137,8 @@ def compress(
     >>> stats.reached, stats.ranks, stats.compression_ratio < 0.1
     (True, {'0': 1}, True)
     """
+    if output_folder is not None:
+        writing.check(output_folder, model, weights)
     model = _given(model, weights, output_folder, memory)
     devices = sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})
     if len(devices) > 1:
@@ -192,7 +194,8 @@ def compress(
                 found = Search(model, copy.deepcopy(model), settings, splits, store=store).run()
                 if output_folder is not None and processes.rank() == 0:
                     facts = {"ranks": found[1].ranks, "ratio": found[1].model_ratio}
-                    streaming.write(found[0], output_folder, facts)
+                    if note := writing.write(model, found[0], output_folder, facts):
+                        found[1].notes.append(note)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 "compress was stopped; the model is as it was. "

@@ -1,9 +1,12 @@
 """The code that a transformers folder of a compressed model holds: torch and transformers alone.
 
-`save_transformers` writes this file into the folder, followed by a class of the model, which makes the original and
-puts the layers that `config.compression` describes in the places of those that were replaced. No module of this package
-may be imported here.
+This file is written into the folder. For a model of transformers a class of the model follows, which makes the
+original and puts the layers that `config.compression` describes in the places of those that were replaced; for any
+other one `load` does that. No module of the package that wrote it may be imported here.
 """
+
+import json
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -95,10 +98,20 @@ CONVOLUTION = (
     *("stride", "padding", "dilation", "groups", "padding_mode"),
 )
 
+RECURRENT = ("input_size", "hidden_size", "num_layers", "batch_first", "dropout", "bidirectional")
+
 LAYERS: dict = {
     "Linear": ("in_features", "out_features"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), CONVOLUTION),
+    **dict.fromkeys(
+        ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"), (*CONVOLUTION, "output_padding")
+    ),
+    "LSTM": (*RECURRENT, "proj_size"),
+    "GRU": RECURRENT,
+    "RNN": (*RECURRENT, "nonlinearity"),
+    **dict.fromkeys(("LSTMCell", "GRUCell"), ("input_size", "hidden_size")),
+    "RNNCell": ("input_size", "hidden_size", "nonlinearity"),
     "LayerNorm": ("normalized_shape", "eps", "elementwise_affine"),
     **dict.fromkeys(
         ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), ("num_features", "eps", "momentum", "affine")
@@ -114,3 +127,24 @@ def put(model: nn.Module, layers: dict) -> None:
         same = layer["class"] == "Same"
         made = model.get_submodule(layer["arguments"]["path"]) if same else build(layer)
         setattr(model.get_submodule(parent), name, made)
+
+
+def load(model: nn.Module, folder: str = "") -> nn.Module:
+    """Make a model, as its own code makes it, the compressed one of a folder; of this file's where none is named."""
+    from safetensors.torch import load_file
+
+    place = Path(folder) if folder else Path(__file__).parent
+    document = json.loads((place / "compression.json").read_text())
+    put(model, document["layers"])
+    state = load_file(place / "model.safetensors")
+    left = model.load_state_dict(state, strict=False, assign=True)
+    missing = sorted({*left.missing_keys} - {*document["tied"]})
+    if missing or left.unexpected_keys:
+        raise ValueError(
+            f"the model is not the one that was compressed: the folder has no {missing}, and the model no "
+            f"{left.unexpected_keys}"
+        )
+    for name, first in document["tied"].items():
+        (path, _, own), (other, _, there) = name.rpartition("."), first.rpartition(".")
+        setattr(model.get_submodule(path), own, getattr(model.get_submodule(other), there))
+    return model.eval()

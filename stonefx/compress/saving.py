@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from .padding import PaddedEncoder, without_fast_paths
 from .standing import read
+from .streaming import weights_of
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -68,6 +69,9 @@ def _plain_layer(layer: nn.Module, path: str) -> nn.Module:
         found: nn.Module = make()
     except TypeError as error:
         raise TypeError(f"plain: {path or 'the model'} became a {type(layer).__name__}: {error}") from None
+    if (weights := weights_of(layer)) is not None:
+        # Of a model larger than memory one layer at a time is in it.
+        weights.offload(found)
     return _with_weight(found.train(layer.training), layer, path)
 
 
