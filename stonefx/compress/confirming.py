@@ -88,6 +88,8 @@ class Judge:
             f"{count} samples, at least {point.lower:.4f} with "
             f"{settings.confidence:.0%} confidence; the lossless model is returned"
         )
+        if count < 2 and self.metric.uses_splits:
+            note += "; one sample says nothing about others: give more data"
         if self.of_shares:
             needed = samples_needed(settings.min_accuracy, settings.confidence)
             note += f" (a share of agreement needs {needed} samples, and more where some change)"
@@ -114,7 +116,7 @@ class Judge:
         return Point(
             ratio=sum(o.bytes for o in plan.chosen.values()) / max(self.candidates.bytes_before(), 1),
             seconds=_seconds(plan),
-            accuracy=score.value / original.value if original.value else math.nan,
+            accuracy=score.value / original.value if original.value > 0 else math.nan,
             lower=lower,
         )
 

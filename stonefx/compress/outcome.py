@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -16,7 +17,11 @@ from .task import Task
 
 
 def put(
-    task: Task, plan: choose.Plan, candidates: Candidates | None, emitted: dict[tuple[str, ...], Ratio]
+    task: Task,
+    plan: choose.Plan,
+    candidates: Candidates | None,
+    emitted: dict[tuple[str, ...], Ratio],
+    losses: Mapping[str, float],
 ) -> None:
     """Replace the layers for good and fill the statistics.
 
@@ -25,6 +30,7 @@ def put(
         plan: the choice.
         candidates: what it was chosen from; None where there was no choice.
         emitted: seconds by the paths of what was timed again.
+        losses: of what changed, by path, as measured.
     """
     stats, model = task.stats, task.model
     rows = {path: _row(task, path) for path in task.layers.views}
@@ -43,7 +49,7 @@ def put(
     for path, row in rows.items():
         size = stored_bytes(model.get_submodule(path), recurse=True)
         after += size
-        stats.layers.append(replace(row, bytes_after=size))
+        stats.layers.append(replace(row, bytes_after=size, measured=losses.get(path)))
         if row.rank is not None:
             stats.ranks[path] = row.rank
     for path, place in task.exact.into.items():
