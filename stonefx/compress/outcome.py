@@ -58,17 +58,55 @@ def put(
         stats.layers.append(
             LayerRow(
                 path=path,
-                shape=_shape(task.original.get_submodule(path)),
+                shape=_shape_before(task, path),
                 form="merged",
                 bytes_before=size,
                 reason=f"merged into {place} without a loss",
             )
         )
     stats.layers += refused
+    _close(task, plan)
     stats.compression_ratio = after / before if before else 1.0
     stats.model_ratio = stored_bytes(model, recurse=True) / max(whole, 1)
     stats.samples = {} if task.splits is None else task.splits.samples()
     stats.curve.sort(key=lambda p: p.ratio)
+
+
+def _close(task: Task, plan: choose.Plan) -> None:
+    """Put back what was opened where nothing in it changed, and tell of the others what they were split into."""
+    changed = {path for paths, option in plan.chosen.items() if option.form != "dense" for path in paths}
+    changed |= {*task.exact.bytes_before, *task.exact.into}
+    rows = task.stats.layers
+    for path, original in task.opened.items():
+        inside = [row for row in rows if row.path.startswith(f"{path}.")]
+        if any(name.startswith(f"{path}.") for name in changed):
+            parts = ", ".join(name for name, _ in task.model.get_submodule(path).named_children())
+            reason = f"split into {parts}, which have rows of their own"
+            rows.append(LayerRow(path=path, shape="", form="split", reason=reason))
+            continue
+        kept = [row for row in inside if row.path.removeprefix(f"{path}.") in dict(original.named_modules())]
+        rows[:] = [row for row in rows if row not in inside or row in kept]
+        gone = [row for row in inside if row not in kept]
+        size = stored_bytes(original)
+        reasons = dict.fromkeys(row.reason for row in gone if row.reason)
+        rows.append(
+            LayerRow(
+                path=path,
+                shape=_shape(original),
+                bytes_before=size,
+                bytes_after=size,
+                reason="; ".join(reasons) or "dense is best at this cost",
+            )
+        )
+        task.replace(path, original)
+
+
+def _shape_before(task: Task, path: str) -> str:
+    """Of a layer that was merged; one that was opened is not in the original."""
+    try:
+        return _shape(task.original.get_submodule(path))
+    except AttributeError:
+        return ""
 
 
 def _energy(task: Task, plan: choose.Plan, candidates: Candidates) -> float:

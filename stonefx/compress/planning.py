@@ -229,7 +229,39 @@ class Planner:
                     single.refused[option.form] = (
                         f"slower when it was timed again: {slow.median:.2f} of dense"
                     )
+        for path in self.task.opened:
+            self._without_slower_split(path, chosen)
         return self.of(chosen)
+
+    def _without_slower_split(self, path: str, chosen: dict[tuple[str, ...], Option]) -> None:
+        """What was opened must be faster than before it was, with all that changed in it."""
+        assert self.timing is not None
+        inside = {
+            paths: option
+            for paths, option in chosen.items()
+            if option.form != "dense" and any(name.startswith(f"{path}.") for name in paths)
+        }
+        if not inside:
+            return
+        task = self.task
+        with task.applied(choose.Plan(inside, 0.0, 0.0)):
+            split = task.model.get_submodule(path)
+            task.replace(path, task.opened[path])
+            try:
+                ratios = self.timing.compare((path,), {path: split})
+            finally:
+                task.replace(path, split)
+        slow = next((ratio for ratio in ratios if ratio.median >= 1), None)
+        if slow is None:
+            return
+        for single in self.candidates.singles:
+            changed = [paths for paths in inside if single.paths[0] in paths]
+            for paths in changed:
+                chosen.pop(paths, None)
+                chosen[single.paths] = single.dense
+                single.refused[inside[paths].form] = (
+                    f"slower than {path} as it was, all of whose maps are computed in one call: {slow.median:.2f} of it"
+                )
 
     def of(self, chosen: dict[tuple[str, ...], Option]) -> choose.Plan:
         """A choice with what it costs and loses."""

@@ -28,7 +28,7 @@ class Search:
     """One compression of one model; `run` goes through all stages.
 
     Args:
-        original, model, settings, splits, exact, store: see `Task`.
+        original, model, settings, splits, exact, store, opened: see `Task`.
 
     Attributes:
         task: what all stages share.
@@ -45,8 +45,9 @@ class Search:
         splits: Splits | None,
         exact: lossless.Lossless | None = None,
         store: Store | None = None,
+        opened: dict[str, nn.Module] | None = None,
     ) -> None:
-        self.task = Task(original, model, settings, splits, exact, store)
+        self.task = Task(original, model, settings, splits, exact, store, opened)
         self.found = Measurements(self.task)
         self.candidates: Candidates | None = None
         self.timing: latency.Timing | None = None
@@ -106,7 +107,8 @@ class Search:
         self.prepare()
         task = self.task
         model = copy.deepcopy(task.model)
-        other = Search(task.original, model, replace(task.settings, **changes), task.splits, task.exact)
+        settings = replace(task.settings, **changes)
+        other = Search(task.original, model, settings, task.splits, task.exact, opened=task.opened)
         other.found.take(self.found)
         other.task.layers.refused.update(task.layers.refused)
         other.task.stats.seconds.update(task.stats.seconds)
@@ -154,7 +156,7 @@ class Search:
     def _clock(self) -> latency.Timing:
         task = self.task
         given = task.data.given or latency.typical(task.data.calibrate)
-        paths = sorted({path for c in self._candidates().every for path in c.paths})
+        paths = sorted({*task.opened, *(path for c in self._candidates().every for path in c.paths)})
         self.timing = latency.Timing(task.model, paths, given, progress=task.settings.progress)
         task.stats.notes += self.timing.notes
         return self.timing

@@ -373,17 +373,16 @@ def stand_in(model: nn.Module, weights: Weights, names: Mapping[str, str]) -> No
     """Parameters of `names`, by their whole names, are read from `weights` from now on, and those read before too."""
     made: dict[int, nn.Parameter] = {}
     for path, module in model.named_modules():
-        known = names_of(module)
-        own, stand_ins = dict(known), dict[str, Any]()
+        own, stand_ins, found = dict(names_of(module)), dict[str, Any](), False
         for name, parameter in module._parameters.items():
             whole = f"{path}.{name}" if path else name
             stand_ins[name] = parameter
             if parameter is not None and whole in names:
-                own[name] = names[whole]
+                own[name], found = names[whole], True
                 if id(parameter) not in made:
                     made[id(parameter)] = _without_memory(parameter)
                 stand_ins[name] = made[id(parameter)]
-        if own != known:
+        if found:
             module.__dict__["_parameters"] = Parameters(weights, stand_ins, own)
             module.register_state_dict_post_hook(_read_state)
             if isinstance(module, nn.RNNBase):
