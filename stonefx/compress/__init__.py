@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 
+@torch.inference_mode(False)
 def compress(
     model: nn.Module | str | os.PathLike[str],
     data: Any = None,

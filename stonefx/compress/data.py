@@ -222,11 +222,17 @@ def _batch(item: Any, signature: inspect.Signature, what: str) -> Batch:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise TypeError(f"{what}: does not fit the model's forward: {error}; it takes {signature}") from None
+    args, kwargs = mapped((args, kwargs), _outside_inference)
     samples = _samples((args, kwargs))
     mask = kwargs.get("attention_mask")
     if not (isinstance(mask, Tensor) and mask.dim() == 2):
         mask = None
     return Batch(args, kwargs, samples, None if mask is None else mask.bool(), labels)
+
+
+def _outside_inference(value: Tensor) -> Tensor:
+    """A tensor that autograd takes."""
+    return value.clone() if value.is_inference() else value
 
 
 def _positional(

@@ -92,9 +92,10 @@ def _description(module: nn.Module, path: str, graphs: list[str]) -> dict[str, A
         children = {name: _description(child, path, graphs) for name, child in _children(module)}
         found = {"class": "Sequential", "arguments": children}
         weight = module._buffers.get("weight")
+        found["facts"] = _facts(module)
         return found if weight is None else {**found, "weight": list(weight.shape)}
     if isinstance(module, fx.GraphModule):
-        return {"class": "Graph", "arguments": _graph(module, path, graphs)}
+        return {"class": "Graph", "arguments": _graph(module, path, graphs), "facts": _facts(module)}
     if kind == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils":
         nx, nf = module.weight.shape  # type: ignore[misc]
         return {"class": "Conv1D", "arguments": {"nf": int(nf), "nx": int(nx)}}
@@ -108,6 +109,21 @@ def _description(module: nn.Module, path: str, graphs: list[str]) -> dict[str, A
     if hasattr(module, "bias") and "affine" not in arguments:
         arguments["bias"] = module.bias is not None and module.bias is not False
     return {"class": kind, "arguments": arguments}
+
+
+def _facts(module: nn.Module) -> dict[str, Any]:
+    """Plain attributes, such as `in_features`, of the layer that a module stands in for."""
+
+    def is_plain(value: Any) -> bool:
+        if isinstance(value, (list, tuple)):
+            return all(map(is_plain, value))
+        return value is None or isinstance(value, (bool, int, float, str))
+
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training" and is_plain(value)
+    }
 
 
 def _graph(module: fx.GraphModule, path: str, graphs: list[str]) -> dict[str, Any]:

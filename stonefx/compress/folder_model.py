@@ -12,16 +12,31 @@ import torch
 from torch import nn
 
 
+def without_values(shape: tuple, like: torch.Tensor, writable: bool) -> torch.Tensor:
+    """NaN in the place of each value; memory for one alone, unless transformers may draw weights into it."""
+    return torch.full(shape if writable else (), torch.nan, dtype=like.dtype, device=like.device).expand(
+        shape
+    )
+
+
 class Int8Linear(nn.Module):
     """A linear layer of int8 weights with a scale an output channel, computed by torchao."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool, dynamic: bool) -> None:
         super().__init__()
         self.inputs, self.dynamic = inputs, dynamic
+        self.in_features, self.out_features = inputs, outputs
         self.register_buffer("qdata", torch.empty(outputs, inputs, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(outputs, 1))
         self.register_buffer("zero_point", torch.zeros(outputs, 1, dtype=torch.int8))
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
+
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """NaN in the place of each value, for code that asks its dtype, device and shape."""
+        return without_values(self.qdata.shape, self.like, self.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x [*batch, inputs]` to `[*batch, outputs]`."""
@@ -52,7 +67,7 @@ class Factors(nn.Sequential):
         """NaN, in the place of each value."""
         tensors = (*self.parameters(), *self.buffers())
         like = next(t for t in tensors if t.is_floating_point())
-        return torch.full((), torch.nan, dtype=like.dtype, device=like.device).expand(self.shape)
+        return without_values(self.shape, like, self.training)
 
 
 class Graph(nn.Module):
@@ -73,7 +88,16 @@ GRAPHS: dict = {}
 
 
 def build(layer: dict) -> nn.Module:
-    """A layer from its description."""
+    """A layer from its description, with the plain attributes of the one that it stands in for."""
+    made = build_bare(layer)
+    for name, value in layer.get("facts", {}).items():
+        if not hasattr(type(made), name):
+            made.__dict__.setdefault(name, tuple(value) if isinstance(value, list) else value)
+    return made
+
+
+def build_bare(layer: dict) -> nn.Module:
+    """A layer from its description, without these."""
     kind, arguments = layer["class"], dict(layer["arguments"])
     if kind == "Sequential":
         made: nn.Module = Factors(layer["weight"]) if "weight" in layer else nn.Sequential()

@@ -76,7 +76,7 @@ class Attention(Opened):
             weights = layer.in_proj_weight.chunk(3)
         biases: Any = (None,) * 3 if layer.in_proj_bias is None else layer.in_proj_bias.chunk(3)
         self.q_proj, self.k_proj, self.v_proj = map(_linear, weights, biases)
-        self.out_proj = layer.out_proj
+        self.out_proj = _linear(layer.out_proj.weight, layer.out_proj.bias)
         self.bias_k, self.bias_v = layer.bias_k, layer.bias_v
         self.train(layer.training)
 

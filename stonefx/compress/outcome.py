@@ -34,7 +34,6 @@ def put(
     """
     stats, model = task.stats, task.model
     rows = {path: _row(task, path) for path in task.layers.views}
-    before = sum(row.bytes_before for row in rows.values())
     whole = stored_bytes(task.original, recurse=True)
     refused = [_row(task, path) for path in task.layers.refused if path not in rows]
     for paths, option in plan.chosen.items():
@@ -45,31 +44,43 @@ def put(
     for option in plan.chosen.values():
         for path, module in task.built(option).items():
             task.replace(path, module)
-    after = 0
     for path, row in rows.items():
         size = stored_bytes(model.get_submodule(path), recurse=True)
-        after += size
         stats.layers.append(replace(row, bytes_after=size, measured=losses.get(path)))
         if row.rank is not None:
             stats.ranks[path] = row.rank
-    for path, place in task.exact.into.items():
-        size = task.exact.bytes_before[path]
-        before += size
-        stats.layers.append(
+    stats.layers += refused
+    _count_merged(task)
+    _close(task, plan)
+    after = sum(stored_bytes(model.get_submodule(path), recurse=True) for path in task.counted)
+    stats.compression_ratio = after / task.bytes_before if task.bytes_before else 1.0
+    if stats.reached and task.settings.max_ratio is not None:
+        stats.reached = stats.compression_ratio <= task.settings.max_ratio
+    stats.model_ratio = stored_bytes(model, recurse=True) / max(whole, 1)
+    stats.samples = {} if task.splits is None else task.splits.samples()
+    stats.curve.sort(key=lambda p: p.ratio)
+
+
+def _count_merged(task: Task) -> None:
+    """Rows of what was merged; where a layer took something up and stores more now, its row counts that too."""
+    rows, merged = task.stats.layers, task.exact
+    for place, row in enumerate(rows):
+        if row.path in merged.into.values() and row.bytes_after > row.bytes_before:
+            taken = sum(merged.bytes_before[path] for path, into in merged.into.items() if into == row.path)
+            rows[place] = replace(row, bytes_before=row.bytes_before + taken)
+    grown = {
+        row.path for row in rows if row.bytes_before > merged.bytes_before.get(row.path, row.bytes_before)
+    }
+    for path, into in merged.into.items():
+        rows.append(
             LayerRow(
                 path=path,
                 shape=_shape_before(task, path),
                 form="merged",
-                bytes_before=size,
-                reason=f"merged into {place} without a loss",
+                bytes_before=0 if into in grown else merged.bytes_before[path],
+                reason=f"merged into {into} without a loss",
             )
         )
-    stats.layers += refused
-    _close(task, plan)
-    stats.compression_ratio = after / before if before else 1.0
-    stats.model_ratio = stored_bytes(model, recurse=True) / max(whole, 1)
-    stats.samples = {} if task.splits is None else task.splits.samples()
-    stats.curve.sort(key=lambda p: p.ratio)
 
 
 def _close(task: Task, plan: choose.Plan) -> None:

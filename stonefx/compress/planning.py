@@ -69,7 +69,8 @@ class Planner:
 
     def within_ratio(self, ratio: float) -> choose.Plan:
         """The plan of least loss that takes at most this share of the bytes."""
-        wanted = ratio * self.candidates.bytes_before() / max(self.candidates.bytes, 1)
+        found = self.candidates
+        wanted = (ratio * self.task.bytes_before - found.fixed) / max(found.bytes, 1)
         return self._faster(lambda: self.planned(wanted))
 
     def within_seconds(self, most: float) -> choose.Plan:

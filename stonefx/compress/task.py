@@ -38,6 +38,8 @@ class Task:
         stats: what the user is told.
         layers: those that may change, and why the others may not.
         views: of all of them; elsewhere a view is known by its number here.
+        counted: paths of the layers whose bytes are compared: those that may change, and what others were merged into.
+        bytes_before: of these and of what was merged into them, before.
         weights: of a model that is read from its files, else None.
         parts: numbers of views that are worked on together, by what memory allows.
         store: with more than one part it is a folder.
@@ -68,6 +70,9 @@ class Task:
         self.stats.notes += self.exact.notes
         self.layers = layers.find(model, chosen)
         self.views = [view for views in self.layers.views.values() for view in views]
+        self.counted = list(dict.fromkeys([*self.layers.views, *self.exact.into.values()]))
+        own = {path: stored_bytes(model.get_submodule(path)) for path in self.counted}
+        self.bytes_before = sum({**own, **self.exact.bytes_before}.values())
         self.weights = streaming.weights_of(model)
         self.parts = self._parts()
         self.store = store or Store(None)

@@ -32,6 +32,8 @@ def check(folder: str | os.PathLike[str], *given: Any) -> None:
         ValueError: it is one of these, or holds weights that are none of ours.
     """
     target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"output_folder: expected a folder, {str(target)!r} is a file")
     for path in given:
         if isinstance(path, (str, os.PathLike)):
             source = Path(path)
@@ -40,8 +42,6 @@ def check(folder: str | os.PathLike[str], *given: Any) -> None:
                     f"output_folder: expected another folder than that of the weights, {str(path)!r}, which the result "
                     "would overwrite"
                 )
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"output_folder: expected a folder, {str(target)!r} is a file")
     if any(target.glob("*.safetensors")) and not (target / FACTS).is_file():
         raise ValueError(
             f"output_folder: {str(target)!r} holds weights of something else; expected a new folder, or one that an "
