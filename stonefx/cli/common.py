@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import sys
 import traceback
 import warnings
@@ -25,6 +26,25 @@ class Refused(click.ClickException):
 
     def __init__(self, error: Exception | str) -> None:
         super().__init__(" ".join(str(error).split()))
+
+
+def is_stated(error: BaseException) -> bool:
+    """Whether the package itself raised an error, whose message is then meant for who called.
+
+    One that torch, a user's function or an expression of the package raised is none: nobody stated what went wrong.
+
+    >>> try: Refused(None + 1)
+    ... except TypeError as error: is_stated(error)
+    False
+    """
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return False
+    owner = str(last.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+    code = last.tb_frame.f_code.co_code
+    return owner == "stonefx" and code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 class CheckFailed(click.ClickException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stonefx.cli.common import (
     check_folders,
     give_json,
     html_option,
+    is_stated,
     json_option,
     names_files,
     note,
@@ -131,7 +133,7 @@ def compress(
     measured: Any = metric
     if ":" in metric:
         try:
-            measured = load_object(metric)
+            measured = _named(metric, load_object(metric))
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--metric") from None
     batches = None
@@ -161,11 +163,33 @@ def compress(
             stats.to_html(html_to)
         if plot_path is not None:
             stats.plot(plot_path)
-    except (TypeError, ValueError, OSError, ImportError, NotImplementedError) as error:
-        raise Refused(error) from None
+    except click.ClickException:
+        raise
+    except Exception as error:
+        # What the package states, and what the system says of files; all else is a defect, and shows where.
+        if is_stated(error) or isinstance(error, OSError):
+            raise Refused(error) from None
+        raise
     say(str(stats), json_to)
     if html_to is not None:
         note(f"page: {html_to}", json_to)
     note(f"written to {path}", json_to)
     if stats.reached is False:
         raise CheckFailed("what was asked for was not reached; the notes above say why")
+
+
+def _named(name: str, metric: Any) -> Any:
+    """A metric whose own errors name it."""
+    if not callable(metric):
+        return metric
+
+    @functools.wraps(metric)
+    def called(*arguments: Any) -> Any:
+        try:
+            return metric(*arguments)
+        except Exception as error:
+            raise click.BadParameter(
+                f"{name} raised {type(error).__name__}: {error}", param_hint="--metric"
+            ) from error
+
+    return called

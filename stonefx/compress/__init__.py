@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import data as user_data
-from . import estimate, latency, processes, streaming
+from . import estimate, latency, processes, streaming, writing
 from .checkpoint import Store, fingerprint
 from .metric import Metric, main_result
 from .saving import plain
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 
+@torch.inference_mode(False)
 def compress(
     model: nn.Module | str | os.PathLike[str],
     data: Any = None,
@@ -137,6 +138,8 @@ def compress(
     >>> stats.reached, stats.ranks, stats.compression_ratio < 0.1
     (True, {'0': 1}, True)
     """
+    if output_folder is not None:
+        writing.check(output_folder, model, weights)
     model = _given(model, weights, output_folder, memory)
     devices = sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})
     if len(devices) > 1:
@@ -181,7 +184,7 @@ def compress(
         if splits is None and settings.max_seconds is not None:
             raise ValueError("max_seconds: expected data, by whose shapes the model is timed, got data=None")
         if splits is not None:
-            _check_call(model, splits.given[0], settings)
+            _check_calls(model, splits, settings)
         store = Store(checkpoint)
         if checkpoint is not None:
             asked = {k: v for k, v in vars(settings).items() if k not in ("progress", "memory")}
@@ -192,7 +195,8 @@ def compress(
                 found = Search(model, copy.deepcopy(model), settings, splits, store=store).run()
                 if output_folder is not None and processes.rank() == 0:
                     facts = {"ranks": found[1].ranks, "ratio": found[1].model_ratio}
-                    streaming.write(found[0], output_folder, facts)
+                    if note := writing.write(model, found[0], output_folder, facts):
+                        found[1].notes.append(note)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 "compress was stopped; the model is as it was. "
@@ -253,20 +257,33 @@ def _own_random_numbers(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
+def _check_calls(model: nn.Module, splits: user_data.Splits, settings: Settings) -> None:
+    """Call the model once on each kind of batch, so that one that does not fit is found before anything takes time."""
+    kinds: dict[Any, user_data.Batch] = {}
+    for batch in (*splits.given, *splits.calibrate, *splits.select, *splits.confirm):
+        parts = [
+            (t.dim(), t.dtype, t.shape[-1] if t.is_floating_point() and t.dim() > 1 else 0)
+            for t in user_data.tensors((batch.args, batch.kwargs))
+        ]
+        if len(kinds) < KINDS:
+            kinds.setdefault(str(parts), batch)
+    with _in_eval(model), torch.no_grad():
+        for batch in kinds.values():
+            _check_call(model, batch, settings)
+
+
+KINDS = 4
+"""Kinds of batches that are tried at most."""
+
+
 def _check_call(model: nn.Module, batch: user_data.Batch, settings: Settings) -> None:
-    """Call the model once, so that a batch that does not fit is found before anything takes time."""
-    training = [module for module in model.modules() if module.training]
     try:
-        with torch.no_grad():
-            result = batch.call(model.eval())
+        result = batch.call(model)
     except Exception as error:
         raise ValueError(
             f"data: the model cannot be called on a batch of it, and one of {_shapes(batch)} was given: "
             f"{type(error).__name__}: {error}"
         ) from error
-    finally:
-        for module in training:
-            module.training = True
     y = (settings.output or main_result)(result)
     if not isinstance(y, Tensor):
         raise TypeError(
@@ -277,6 +294,16 @@ def _check_call(model: nn.Module, batch: user_data.Batch, settings: Settings) ->
             "data: the model's result on a batch of it is not finite, and no accuracy can be measured against that; "
             "look at model(batch) first, or use a wider dtype than " + str(y.dtype).removeprefix("torch.")
         )
+    if batch.samples > 1 and all(t.dim() < 2 for t in user_data.tensors((batch.args, batch.kwargs))):
+        # One row, whose features would be dealt out as samples.
+        try:
+            batch.take([0]).call(model)
+        except Exception as error:
+            raise ValueError(
+                f"data: expected batches whose first dimension counts samples, got {_shapes(batch)}, and the model "
+                f"cannot be called on one of {batch.samples} ({type(error).__name__}); put rows together, as "
+                "torch.stack(rows) does, or add a dimension: row[None]"
+            ) from error
 
 
 def _shapes(batch: user_data.Batch) -> str:

@@ -60,10 +60,14 @@ class Candidates:
         """Of all layers as they are."""
         return sum(c.dense.bytes for c in self.singles)
 
-    def bytes_before(self) -> int:
-        """Of all layers, before exact merging."""
-        merged = self.task.exact.bytes_before
-        return sum(merged.values()) + sum(c.dense.bytes for c in self.singles if c.paths[0] not in merged)
+    @property
+    def fixed(self) -> int:
+        """Of what is compared and cannot change after all."""
+        free = {candidate.paths[0] for candidate in self.singles}
+        model = self.task.model
+        return sum(
+            stored_bytes(model.get_submodule(p), recurse=True) for p in self.task.counted if p not in free
+        )
 
     def dense(self) -> choose.Plan:
         """All layers as they are."""

@@ -88,6 +88,8 @@ class Judge:
             f"{count} samples, at least {point.lower:.4f} with "
             f"{settings.confidence:.0%} confidence; the lossless model is returned"
         )
+        if count < 2 and self.metric.uses_splits:
+            note += "; one sample says nothing about others: give more data"
         if self.of_shares:
             needed = samples_needed(settings.min_accuracy, settings.confidence)
             note += f" (a share of agreement needs {needed} samples, and more where some change)"
@@ -111,10 +113,14 @@ class Judge:
         if name == "select" and flawless(score, original, confidence) < settings.min_accuracy:
             confidence = EVEN
         lower = lower_bound(score, original, settings.min_accuracy, confidence, settings.seed)
+        if name == "select" and score.samples is not None and len(score.samples) < 2 and original.value > 0:
+            # One sample has no bound; what it chooses is confirmed on others.
+            lower = score.value / original.value
         return Point(
-            ratio=sum(o.bytes for o in plan.chosen.values()) / max(self.candidates.bytes_before(), 1),
+            ratio=(self.candidates.fixed + sum(o.bytes for o in plan.chosen.values()))
+            / max(self.task.bytes_before, 1),
             seconds=_seconds(plan),
-            accuracy=score.value / original.value if original.value else math.nan,
+            accuracy=score.value / original.value if original.value > 0 else math.nan,
             lower=lower,
         )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 MANY_BATCHES = 10
 """From this many batches on whole batches are dealt out; fewer are cut into their samples."""
@@ -57,6 +61,9 @@ class Batch:
         args, kwargs, mask, labels = (
             _take(value, chosen, self.samples) for value in (self.args, self.kwargs, self.mask, self.labels)
         )
+        if isinstance(labels, (list, tuple)) and len(labels) == self.samples and not any(tensors(labels)):
+            # Labels that are words or numbers of Python, one a sample.
+            labels = [labels[i] for i in chosen]
         return Batch(args, kwargs, len(chosen), mask, labels)
 
 
@@ -99,8 +106,8 @@ def read(data: Any, model: nn.Module, *, batch_size: int = 16, what: str = "data
         data = data()
     if isinstance(data, Tensor):
         data = list(data.split(batch_size))
-    elif _is_rows(data):
-        data = _collated(data, batch_size)
+    elif isinstance(data, Dataset) or _is_rows(data):
+        data = _collated(data, batch_size, what)
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise TypeError(
             f"{what}: expected a DataLoader, a list of batches, a tensor, a dataset or a callable that returns one, "
@@ -108,10 +115,38 @@ def read(data: Any, model: nn.Module, *, batch_size: int = 16, what: str = "data
             + ("; put one batch into a list: [batch]" if isinstance(data, Mapping) else "")
         )
     signature = inspect.signature(model.forward)
-    batches = [_batch(item, signature, f"{what}[{i}]") for i, item in enumerate(data)]
+    batches = [_batch(item, signature, f"{what}[{i}]") for i, item in enumerate(_ending(data, what))]
+    # The last one of a loader may be empty.
+    batches = [batch for batch in batches if batch.samples > 0]
     if not batches:
-        raise ValueError(f"{what}: expected at least one batch, got none")
+        used = isinstance(data, Iterator)
+        raise ValueError(
+            f"{what}: expected at least one batch, got none"
+            + (
+                "; an iterator gives its batches once: pass a list, or a function that returns a new one"
+                if used
+                else ""
+            )
+        )
     return batches
+
+
+def _ending(items: Iterable[Any], what: str) -> Iterator[Any]:
+    """All items; of what tells no length as many as fit into memory, as it may go on for ever."""
+    if hasattr(items, "__len__"):
+        yield from items
+        return
+    from .estimate import available, size
+
+    taken, most = 0, available()
+    for number, item in enumerate(items):
+        taken += sum(t.nbytes for t in tensors(item))
+        if taken > most:
+            raise ValueError(
+                f"{what}: expected data that ends and fits into memory, got {number + 1:,} batches of {size(taken)} so "
+                "far, and more to come; pass fewer: itertools.islice(data, 100)"
+            )
+        yield item
 
 
 def split(batches: list[Batch], seed: int, shares: tuple[float, ...] = SHARES) -> list[list[Batch]]:
@@ -176,19 +211,28 @@ def _batch(item: Any, signature: inspect.Signature, what: str) -> Batch:
     elif isinstance(item, (tuple, list)):
         args, labels = _positional(tuple(item), parameters, what)
     else:
+        array = hasattr(item, "__array__")
         raise TypeError(
             f"{what}: expected a tensor, a tuple of positional arguments or a mapping of keyword arguments, "
             f"got {type(item).__name__}"
+            + ("; torch.as_tensor makes it one" if array else "")
+            + ("; a tokenizer makes tensors of text" if isinstance(item, str) else "")
         )
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise TypeError(f"{what}: does not fit the model's forward: {error}; it takes {signature}") from None
+    args, kwargs = mapped((args, kwargs), _outside_inference)
     samples = _samples((args, kwargs))
     mask = kwargs.get("attention_mask")
     if not (isinstance(mask, Tensor) and mask.dim() == 2):
         mask = None
     return Batch(args, kwargs, samples, None if mask is None else mask.bool(), labels)
+
+
+def _outside_inference(value: Tensor) -> Tensor:
+    """A tensor that autograd takes."""
+    return value.clone() if value.is_inference() else value
 
 
 def _positional(
@@ -213,24 +257,37 @@ def _samples(value: Any) -> int:
 
 def tensors(value: Any) -> Iterator[Tensor]:
     """All tensors in nested arguments."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for entry in value.values():
-            yield from tensors(entry)
-    elif isinstance(value, (tuple, list)):
-        for entry in value:
-            yield from tensors(entry)
+    found: list[Tensor] = []
+    mapped(value, found.append)
+    yield from found
 
 
 def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The value with all its tensors changed, in tuples, lists and dictionaries."""
+    """The value with all its tensors changed, in tuples, named ones too, lists, mappings and dataclasses.
+
+    >>> mapped({"a": (torch.ones(2), 1)}, lambda t: t.tolist())
+    {'a': ([1.0, 1.0], 1)}
+    """
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, dict):
-        return {k: mapped(v, change) for k, v in value.items()}
-    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return type(value)(mapped(v, change) for v in value)
+    if isinstance(value, Mapping):
+        changed = {k: mapped(v, change) for k, v in value.items()}
+        if type(value) is dict:
+            return changed
+        if isinstance(value, MutableMapping):
+            # Of its own class, with what else it holds.
+            made = copy.copy(value)
+            made.update(changed)
+            return made
+        return type(value)(changed)  # type: ignore[call-arg]
+    if isinstance(value, (tuple, list)):
+        parts = [mapped(v, change) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        made = copy.copy(value)
+        for field_ in dataclasses.fields(value):
+            object.__setattr__(made, field_.name, mapped(getattr(value, field_.name), change))
+        return made
     return value
 
 
@@ -259,28 +316,38 @@ def _is_rows(data: Any) -> bool:
     ) and not any(isinstance(v, Tensor) and v.dim() > 1 for v in values)
 
 
-def _collated(data: Any, batch_size: int) -> list[dict[str, Tensor]]:
-    """Rows padded with zeros on the right to the longest of their batch, with the mask that says so."""
-    rows = [{k: torch.as_tensor(v) for k, v in data[i].items() if _numeric(v)} for i in range(len(data))]
-    collated = []
-    for start in range(0, len(rows), batch_size):
-        group = rows[start : start + batch_size]
-        batch: dict[str, Tensor] = {}
-        for key, first in group[0].items():
-            values = [row[key] for row in group]
-            batch[key] = (
-                torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
-                if first.dim()
-                else torch.stack(values)
-            )
+def _collated(data: Any, batch_size: int, what: str) -> Iterator[Any]:
+    """Rows put together, sequences padded with zeros on the right to the longest, with the mask that says so."""
+    rows = (data[i] for i in range(len(data))) if hasattr(data, "__getitem__") else iter(data)
+    while group := list(itertools.islice(rows, batch_size)):
+        yield _stacked(group, what)
+
+
+def _stacked(values: list[Any], what: str) -> Any:
+    first = values[0]
+    if isinstance(first, Mapping):
+        batch = {k: _stacked([row[k] for row in values], what) for k, v in first.items() if _numeric(v)}
         if "input_ids" in batch and "attention_mask" not in batch:
-            lengths = torch.tensor([len(row["input_ids"]) for row in group])
+            lengths = torch.tensor([len(row["input_ids"]) for row in values])
             batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
-        collated.append(batch)
-    return collated
+        return batch
+    if isinstance(first, (tuple, list)) and not _numeric(first):
+        return tuple(_stacked(list(column), what) for column in zip(*values, strict=True))
+    if not _numeric(first):
+        return values
+    found = [torch.as_tensor(value) for value in values]
+    shapes = {tuple(value.shape) for value in found}
+    if len(shapes) == 1:
+        return torch.stack(found)
+    if all(value.dim() == 1 for value in found):
+        return torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
+    raise ValueError(
+        f"{what}: expected rows of equal shapes, or of sequences that can be padded, got {sorted(shapes)[:4]}; pass a "
+        "DataLoader whose collate_fn puts them together"
+    )
 
 
 def _numeric(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(v, (int, float)) for v in value)
-    return isinstance(value, (int, float, Tensor))
+    return isinstance(value, (int, float, Tensor)) or hasattr(value, "__array__")

@@ -1,12 +1,22 @@
 """The code that a transformers folder of a compressed model holds: torch and transformers alone.
 
-`save_transformers` writes this file into the folder, followed by a class of the model, which makes the original and
-puts the layers that `config.compression` describes in the places of those that were replaced. No module of this package
-may be imported here.
+This file is written into the folder. For a model of transformers a class of the model follows, which makes the
+original and puts the layers that `config.compression` describes in the places of those that were replaced; for any
+other one `load` does that. No module of the package that wrote it may be imported here.
 """
+
+import json
+from pathlib import Path
 
 import torch
 from torch import nn
+
+
+def without_values(shape: tuple, like: torch.Tensor, writable: bool) -> torch.Tensor:
+    """NaN in the place of each value; memory for one alone, unless transformers may draw weights into it."""
+    return torch.full(shape if writable else (), torch.nan, dtype=like.dtype, device=like.device).expand(
+        shape
+    )
 
 
 class Int8Linear(nn.Module):
@@ -15,10 +25,18 @@ class Int8Linear(nn.Module):
     def __init__(self, inputs: int, outputs: int, bias: bool, dynamic: bool) -> None:
         super().__init__()
         self.inputs, self.dynamic = inputs, dynamic
+        self.in_features, self.out_features = inputs, outputs
         self.register_buffer("qdata", torch.empty(outputs, inputs, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(outputs, 1))
         self.register_buffer("zero_point", torch.zeros(outputs, 1, dtype=torch.int8))
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
+
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """NaN in the place of each value, for code that asks its dtype, device and shape."""
+        return without_values(self.qdata.shape, self.like, self.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x [*batch, inputs]` to `[*batch, outputs]`."""
@@ -49,7 +67,7 @@ class Factors(nn.Sequential):
         """NaN, in the place of each value."""
         tensors = (*self.parameters(), *self.buffers())
         like = next(t for t in tensors if t.is_floating_point())
-        return torch.full((), torch.nan, dtype=like.dtype, device=like.device).expand(self.shape)
+        return without_values(self.shape, like, self.training)
 
 
 class Graph(nn.Module):
@@ -70,7 +88,16 @@ GRAPHS: dict = {}
 
 
 def build(layer: dict) -> nn.Module:
-    """A layer from its description."""
+    """A layer from its description, with the plain attributes of the one that it stands in for."""
+    made = build_bare(layer)
+    for name, value in layer.get("facts", {}).items():
+        if not hasattr(type(made), name):
+            made.__dict__.setdefault(name, tuple(value) if isinstance(value, list) else value)
+    return made
+
+
+def build_bare(layer: dict) -> nn.Module:
+    """A layer from its description, without these."""
     kind, arguments = layer["class"], dict(layer["arguments"])
     if kind == "Sequential":
         made: nn.Module = Factors(layer["weight"]) if "weight" in layer else nn.Sequential()
@@ -95,10 +122,20 @@ CONVOLUTION = (
     *("stride", "padding", "dilation", "groups", "padding_mode"),
 )
 
+RECURRENT = ("input_size", "hidden_size", "num_layers", "batch_first", "dropout", "bidirectional")
+
 LAYERS: dict = {
     "Linear": ("in_features", "out_features"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), CONVOLUTION),
+    **dict.fromkeys(
+        ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"), (*CONVOLUTION, "output_padding")
+    ),
+    "LSTM": (*RECURRENT, "proj_size"),
+    "GRU": RECURRENT,
+    "RNN": (*RECURRENT, "nonlinearity"),
+    **dict.fromkeys(("LSTMCell", "GRUCell"), ("input_size", "hidden_size")),
+    "RNNCell": ("input_size", "hidden_size", "nonlinearity"),
     "LayerNorm": ("normalized_shape", "eps", "elementwise_affine"),
     **dict.fromkeys(
         ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), ("num_features", "eps", "momentum", "affine")
@@ -114,3 +151,24 @@ def put(model: nn.Module, layers: dict) -> None:
         same = layer["class"] == "Same"
         made = model.get_submodule(layer["arguments"]["path"]) if same else build(layer)
         setattr(model.get_submodule(parent), name, made)
+
+
+def load(model: nn.Module, folder: str = "") -> nn.Module:
+    """Make a model, as its own code makes it, the compressed one of a folder; of this file's where none is named."""
+    from safetensors.torch import load_file
+
+    place = Path(folder) if folder else Path(__file__).parent
+    document = json.loads((place / "compression.json").read_text())
+    put(model, document["layers"])
+    state = load_file(place / "model.safetensors")
+    left = model.load_state_dict(state, strict=False, assign=True)
+    missing = sorted({*left.missing_keys} - {*document["tied"]})
+    if missing or left.unexpected_keys:
+        raise ValueError(
+            f"the model is not the one that was compressed: the folder has no {missing}, and the model no "
+            f"{left.unexpected_keys}"
+        )
+    for name, first in document["tied"].items():
+        (path, _, own), (other, _, there) = name.rpartition("."), first.rpartition(".")
+        setattr(model.get_submodule(path), own, getattr(model.get_submodule(other), there))
+    return model.eval()

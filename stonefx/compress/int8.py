@@ -7,6 +7,7 @@ falls from a cosine of .967 to one of .700.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from .data import Batch
 from .linear import LinearView
 from .options import Candidate, Option
 from .standing import Factors, WeightOfMap, answering
+from .stored import stored_bytes
 from .task import Task
 from .views import Form, View, computes_as
 
@@ -105,8 +107,15 @@ def linear_bytes(layer: nn.Linear) -> int:
     1050
     """
     m, n = layer.weight.shape
-    size = layer.weight.element_size()
-    return m * n + m * (size + 1) + (0 if layer.bias is None else m * size)
+    bias = 0 if layer.bias is None else m * layer.weight.element_size()
+    return m * n + m * _row_bytes(layer.weight.dtype) + bias
+
+
+@functools.cache
+def _row_bytes(dtype: torch.dtype) -> int:
+    """What torchao stores an output channel beside the integers; scales of bfloat16 are float32 in some releases."""
+    layer = quantised(nn.Linear(8, 1, False, dtype=dtype))
+    return stored_bytes(layer) - 8
 
 
 def add(

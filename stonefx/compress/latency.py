@@ -101,7 +101,7 @@ class _Call:
             generator = torch.Generator().manual_seed(0)
             return torch.randn(shape, generator=generator).to(device, value.dtype)
 
-        args, kwargs = mapped((self.args, dict(self.kwargs)), made)
+        args, kwargs = mapped((self.args, dict(self.kwargs)), _once(made))
         return args, kwargs
 
 
@@ -370,7 +370,7 @@ def _watched(model: nn.Module, paths: Sequence[str], found: dict[str, tuple[_Cal
     def hook(path: str) -> Callable[..., None]:
         def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # An empty view keeps shape and dtype without the memory.
-            call = _Call(*mapped((args, kwargs), _without_values))
+            call = _Call(*mapped((args, kwargs), _once(_without_values)))
             old = found.get(path)
             times = 1 if old is None else old[1] + 1
             found[path] = (old[0] if old is not None and old[0].size() >= call.size() else call, times)
@@ -385,6 +385,18 @@ def _watched(model: nn.Module, paths: Sequence[str], found: dict[str, tuple[_Cal
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _once(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`change`, with one result for a tensor that is given several times, as attention to itself is cheaper."""
+    known: dict[int, Tensor] = {}
+
+    def changed(value: Tensor) -> Tensor:
+        if id(value) not in known:
+            known[id(value)] = change(value)
+        return known[id(value)]
+
+    return changed
 
 
 def _without_values(value: Tensor) -> Tensor:

@@ -181,10 +181,23 @@ class Metric:
         return Score(samples.mean().item(), samples)
 
     def _call(self, model: nn.Module, batches: list[Batch]) -> Score:
-        with torch.no_grad():
-            value = self.metric(model, batches) if self.takes_batches else self.metric(model)
-        samples = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
-        if samples.dim() == 0:
+        try:
+            with torch.no_grad():
+                value = self.metric(model, batches) if self.takes_batches else self.metric(model)
+        finally:
+            # It may have set another mode, or left the one that it found.
+            model.eval()
+        try:
+            samples = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"metric: expected a function that returns a number, or a tensor of one a sample, got {value!r:.80} of "
+                f"type {type(value).__name__}"
+            ) from None
+        of_all = samples.numel() == 1 and (
+            not self.takes_batches or sum(batch.samples for batch in batches) > 1
+        )
+        if samples.dim() == 0 or of_all:
             return Score(samples.item())
         return Score(samples.mean().item(), samples.flatten())
 
@@ -213,8 +226,14 @@ def lower_bound(score: Score, original: Score, floor: float, confidence: float, 
     doubt, and one of a few that changed knows too much. Everything else has the studentised bootstrap over samples
     (Efron and Tibshirani 1993, section 12.5).
     """
-    if score.samples is None or len(score.samples) < 2 or original.value == 0:
-        return score.value / original.value if original.value else math.nan
+    if not (original.value > 0 and math.isfinite(score.value)):
+        # A share of nothing, or of what falls as it gets better, is none.
+        return -math.inf
+    if score.samples is None:
+        return score.value / original.value
+    if len(score.samples) < 2 and not score.of_two:
+        # One sample has no spread by which anything could be said of others.
+        return -math.inf
     samples, before = score.samples, original.samples
     if before is not None and len(before) == len(samples):
         if score.of_two and original.of_two:
@@ -227,9 +246,40 @@ def lower_bound(score: Score, original: Score, floor: float, confidence: float, 
     return _bootstrap(samples, confidence, seed) / original.value
 
 
+def check_original(score: Score, floor: bool) -> str | None:
+    """Whether a share of the original's score means anything.
+
+    Args:
+        score: of the original model.
+        floor: whether such a share is asked for.
+
+    Returns:
+        What a reader should know where it means nothing and none is asked for.
+
+    Raises:
+        ValueError: it is no finite number, or there is no share of it that could be a floor.
+    """
+    if not math.isfinite(score.value):
+        raise ValueError(
+            f"metric: expected a finite number for the original model, got {score.value}; look at metric(model) first"
+        )
+    if score.value > 0:
+        return None
+    if floor:
+        raise ValueError(
+            "metric: expected a positive number for the original model, of which the floor is the share min_accuracy, "
+            f"got {score.value:g}; return one that is higher where the model is better and 0 at worst, such as an "
+            "accuracy, or math.exp(-loss)"
+        )
+    return (
+        f"the metric of the original is {score.value:g}, and shares of a number that is not positive say nothing; "
+        "return one that is 0 at worst, such as math.exp(-loss)"
+    )
+
+
 def flawless(score: Score, original: Score, confidence: float) -> float:
     """What `lower_bound` would say of a score by which nothing changed, over as many samples."""
-    if not score.of_two or original.value == 0:
+    if not score.of_two or not original.value > 0:
         return 1.0
     assert score.samples is not None
     same = original if original.samples is not None else Score(1.0, torch.ones_like(score.samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -16,7 +17,11 @@ from .task import Task
 
 
 def put(
-    task: Task, plan: choose.Plan, candidates: Candidates | None, emitted: dict[tuple[str, ...], Ratio]
+    task: Task,
+    plan: choose.Plan,
+    candidates: Candidates | None,
+    emitted: dict[tuple[str, ...], Ratio],
+    losses: Mapping[str, float],
 ) -> None:
     """Replace the layers for good and fill the statistics.
 
@@ -25,10 +30,10 @@ def put(
         plan: the choice.
         candidates: what it was chosen from; None where there was no choice.
         emitted: seconds by the paths of what was timed again.
+        losses: of what changed, by path, as measured.
     """
     stats, model = task.stats, task.model
     rows = {path: _row(task, path) for path in task.layers.views}
-    before = sum(row.bytes_before for row in rows.values())
     whole = stored_bytes(task.original, recurse=True)
     refused = [_row(task, path) for path in task.layers.refused if path not in rows]
     for paths, option in plan.chosen.items():
@@ -39,30 +44,80 @@ def put(
     for option in plan.chosen.values():
         for path, module in task.built(option).items():
             task.replace(path, module)
-    after = 0
     for path, row in rows.items():
         size = stored_bytes(model.get_submodule(path), recurse=True)
-        after += size
-        stats.layers.append(replace(row, bytes_after=size))
+        stats.layers.append(replace(row, bytes_after=size, measured=losses.get(path)))
         if row.rank is not None:
             stats.ranks[path] = row.rank
-    for path, place in task.exact.into.items():
-        size = task.exact.bytes_before[path]
-        before += size
-        stats.layers.append(
-            LayerRow(
-                path=path,
-                shape=_shape(task.original.get_submodule(path)),
-                form="merged",
-                bytes_before=size,
-                reason=f"merged into {place} without a loss",
-            )
-        )
     stats.layers += refused
-    stats.compression_ratio = after / before if before else 1.0
+    _count_merged(task)
+    _close(task, plan)
+    after = sum(stored_bytes(model.get_submodule(path), recurse=True) for path in task.counted)
+    stats.compression_ratio = after / task.bytes_before if task.bytes_before else 1.0
+    if stats.reached and task.settings.max_ratio is not None:
+        stats.reached = stats.compression_ratio <= task.settings.max_ratio
     stats.model_ratio = stored_bytes(model, recurse=True) / max(whole, 1)
     stats.samples = {} if task.splits is None else task.splits.samples()
     stats.curve.sort(key=lambda p: p.ratio)
+
+
+def _count_merged(task: Task) -> None:
+    """Rows of what was merged; where a layer took something up and stores more now, its row counts that too."""
+    rows, merged = task.stats.layers, task.exact
+    for place, row in enumerate(rows):
+        if row.path in merged.into.values() and row.bytes_after > row.bytes_before:
+            taken = sum(merged.bytes_before[path] for path, into in merged.into.items() if into == row.path)
+            rows[place] = replace(row, bytes_before=row.bytes_before + taken)
+    grown = {
+        row.path for row in rows if row.bytes_before > merged.bytes_before.get(row.path, row.bytes_before)
+    }
+    for path, into in merged.into.items():
+        rows.append(
+            LayerRow(
+                path=path,
+                shape=_shape_before(task, path),
+                form="merged",
+                bytes_before=0 if into in grown else merged.bytes_before[path],
+                reason=f"merged into {into} without a loss",
+            )
+        )
+
+
+def _close(task: Task, plan: choose.Plan) -> None:
+    """Put back what was opened where nothing in it changed, and tell of the others what they were split into."""
+    changed = {path for paths, option in plan.chosen.items() if option.form != "dense" for path in paths}
+    changed |= {*task.exact.bytes_before, *task.exact.into}
+    rows = task.stats.layers
+    for path, original in task.opened.items():
+        inside = [row for row in rows if row.path.startswith(f"{path}.")]
+        if any(name.startswith(f"{path}.") for name in changed):
+            parts = ", ".join(name for name, _ in task.model.get_submodule(path).named_children())
+            reason = f"split into {parts}, which have rows of their own"
+            rows.append(LayerRow(path=path, shape="", form="split", reason=reason))
+            continue
+        kept = [row for row in inside if row.path.removeprefix(f"{path}.") in dict(original.named_modules())]
+        rows[:] = [row for row in rows if row not in inside or row in kept]
+        gone = [row for row in inside if row not in kept]
+        size = stored_bytes(original)
+        reasons = dict.fromkeys(row.reason for row in gone if row.reason)
+        rows.append(
+            LayerRow(
+                path=path,
+                shape=_shape(original),
+                bytes_before=size,
+                bytes_after=size,
+                reason="; ".join(reasons) or "dense is best at this cost",
+            )
+        )
+        task.replace(path, original)
+
+
+def _shape_before(task: Task, path: str) -> str:
+    """Of a layer that was merged; one that was opened is not in the original."""
+    try:
+        return _shape(task.original.get_submodule(path))
+    except AttributeError:
+        return ""
 
 
 def _energy(task: Task, plan: choose.Plan, candidates: Candidates) -> float:

@@ -17,6 +17,10 @@ WORTH = 0.1
 """Where a floor is asked for, what is filled in must be worth this share of what the last step down saved."""
 
 
+HIGHER, HIGHER_ALONE = 1.02, 1.1
+"""Of the original's score: what the smallest model cannot reach by chance, with a bound for chance and without one."""
+
+
 class Planner:
     """Chooses among the options of a task.
 
@@ -65,7 +69,8 @@ class Planner:
 
     def within_ratio(self, ratio: float) -> choose.Plan:
         """The plan of least loss that takes at most this share of the bytes."""
-        wanted = ratio * self.candidates.bytes_before() / max(self.candidates.bytes, 1)
+        found = self.candidates
+        wanted = (ratio * self.task.bytes_before - found.fixed) / max(found.bytes, 1)
         return self._faster(lambda: self.planned(wanted))
 
     def within_seconds(self, most: float) -> choose.Plan:
@@ -101,10 +106,12 @@ class Planner:
         remaining = settings.evaluations - len(multiples)
         point = evaluate(bad)
         remaining -= 1
+        if callable(settings.metric):
+            self._check_metric(point)
         if point.lower >= floor:
             return self.without_slower(bad), []
         # Losses predict how far the score falls, up to a factor that each evaluation corrects.
-        factor = max(1 - point.accuracy, 1e-12) / max(bad.loss, 1e-300)
+        factor = _lost(point.accuracy) / max(bad.loss, 1e-300)
         while remaining and good.cost - bad.cost > 0.004 * lossless.cost:
             guess = self._of_loss((1 - floor) / factor, bad.cost, good.cost)
             width = good.cost - bad.cost
@@ -119,10 +126,31 @@ class Planner:
             else:
                 bad = tried
             if tried.loss > 0:
-                factor = max(1 - point.lower, 1e-12) / tried.loss
+                factor = _lost(point.lower) / tried.loss
         # Layers that go back to what they were lose nothing.
         smallest = self.without_slower(good)
         return smallest, [self.without_slower(plan) for plan in self._safer(good, held, multiples)]
+
+    def _check_metric(self, smallest: Point) -> None:
+        """Whether a metric of the user's tells the smallest model of all from the original, and which is the better.
+
+        Raises:
+            ValueError: it is higher for the smallest.
+        """
+        # One number for all samples has no bound, and chance may move it further.
+        chance = HIGHER if smallest.lower != smallest.accuracy else HIGHER_ALONE
+        if smallest.lower > chance:
+            raise ValueError(
+                "metric: expected one that is higher where the model is better, got one that is "
+                f"{smallest.accuracy:.3g} times as high for the smallest model there is, of {smallest.ratio:.1%} of "
+                "the bytes, as for the original; for a loss or perplexity return 1 / value. If it is meant, ask for a "
+                "size instead of a floor: max_ratio="
+            )
+        if smallest.accuracy == smallest.lower == 1:
+            self.task.stats.notes.append(
+                "the metric is the same for the original and for the smallest model there is, of "
+                f"{smallest.ratio:.1%} of the bytes; does it look at the model that it is given?"
+            )
 
     def _safer(
         self, good: choose.Plan, held: Sequence[choose.Plan], multiples: Sequence[float]
@@ -202,9 +230,46 @@ class Planner:
                     single.refused[option.form] = (
                         f"slower when it was timed again: {slow.median:.2f} of dense"
                     )
+        for path in self.task.opened:
+            self._without_slower_split(path, chosen)
         return self.of(chosen)
+
+    def _without_slower_split(self, path: str, chosen: dict[tuple[str, ...], Option]) -> None:
+        """What was opened must be faster than before it was, with all that changed in it."""
+        assert self.timing is not None
+        inside = {
+            paths: option
+            for paths, option in chosen.items()
+            if option.form != "dense" and any(name.startswith(f"{path}.") for name in paths)
+        }
+        if not inside:
+            return
+        task = self.task
+        with task.applied(choose.Plan(inside, 0.0, 0.0)):
+            split = task.model.get_submodule(path)
+            task.replace(path, task.opened[path])
+            try:
+                ratios = self.timing.compare((path,), {path: split})
+            finally:
+                task.replace(path, split)
+        slow = next((ratio for ratio in ratios if ratio.median >= 1), None)
+        if slow is None:
+            return
+        for single in self.candidates.singles:
+            changed = [paths for paths in inside if single.paths[0] in paths]
+            for paths in changed:
+                chosen.pop(paths, None)
+                chosen[single.paths] = single.dense
+                single.refused[inside[paths].form] = (
+                    f"slower than {path} as it was, all of whose maps are computed in one call: {slow.median:.2f} of it"
+                )
 
     def of(self, chosen: dict[tuple[str, ...], Option]) -> choose.Plan:
         """A choice with what it costs and loses."""
         loss = sum(option.loss for option in chosen.values())
         return choose.Plan(chosen, sum(map(self.price(), chosen.values())), loss)
+
+
+def _lost(share: float) -> float:
+    """What is gone of a score; all of it where it is no number."""
+    return max(1 - share, 1e-12) if math.isfinite(share) else 1.0

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from .padding import PaddedEncoder, without_fast_paths
-from .standing import read
+from .standing import answering, read
+from .streaming import weights_of
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -63,11 +64,17 @@ def _plain_layer(layer: nn.Module, path: str) -> nn.Module:
         return layer
     if not callable(make):
         sequence = isinstance(layer, nn.Sequential) and type(layer).forward is nn.Sequential.forward
-        return nn.Sequential(*layer).train(layer.training) if sequence else layer  # type: ignore[misc]
+        if not sequence:
+            return layer
+        found = answering(nn.Sequential(*layer), layer).train(layer.training)  # type: ignore[misc]
+        return _with_weight(found, layer, path) if hasattr(layer, "weight") else found
     try:
-        found: nn.Module = make()
+        found = answering(make(), layer)
     except TypeError as error:
         raise TypeError(f"plain: {path or 'the model'} became a {type(layer).__name__}: {error}") from None
+    if (weights := weights_of(layer)) is not None:
+        # Of a model larger than memory one layer at a time is in it.
+        weights.offload(found)
     return _with_weight(found.train(layer.training), layer, path)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import choose, energy, int8, latency, lossless, outcome, refine, structure
+from . import attributing, choose, energy, int8, latency, lossless, outcome, refine, structure
 from .candidates import Candidates
 from .checkpoint import Store
 from .confirming import Judge
 from .data import Splits
 from .measuring import Measurements
+from .metric import Metric, check_original
 from .planning import Planner
 from .settings import Settings
 from .stats import CompressionStats
@@ -27,7 +28,7 @@ class Search:
     """One compression of one model; `run` goes through all stages.
 
     Args:
-        original, model, settings, splits, exact, store: see `Task`.
+        original, model, settings, splits, exact, store, opened: see `Task`.
 
     Attributes:
         task: what all stages share.
@@ -44,13 +45,16 @@ class Search:
         splits: Splits | None,
         exact: lossless.Lossless | None = None,
         store: Store | None = None,
+        opened: dict[str, nn.Module] | None = None,
     ) -> None:
-        self.task = Task(original, model, settings, splits, exact, store)
+        self.task = Task(original, model, settings, splits, exact, store, opened)
         self.found = Measurements(self.task)
         self.candidates: Candidates | None = None
         self.timing: latency.Timing | None = None
         self.planner: Planner | None = None
         self.plan = choose.Plan({}, 1.0, 0.0)
+        self.losses: dict[str, float] = {}
+        self.metric: Metric | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -60,6 +64,8 @@ class Search:
     def run(self) -> tuple[nn.Module, CompressionStats]:
         """All stages, and the model that comes out."""
         task, settings = self.task, self.task.settings
+        if task.splits is not None and task.views:
+            self._check_metric()
         if not task.views:
             task.stats.notes.append("no layer can be made smaller; every reason is in the report")
         elif task.splits is None or settings.energy is not None:
@@ -69,6 +75,8 @@ class Search:
         else:
             self.prepare()
             task.timed(self._choose)
+        if task.splits is not None and task.views:
+            task.timed(self._attribute)
         self._finish()
         return task.model.eval(), task.stats
 
@@ -99,13 +107,24 @@ class Search:
         self.prepare()
         task = self.task
         model = copy.deepcopy(task.model)
-        other = Search(task.original, model, replace(task.settings, **changes), task.splits, task.exact)
+        settings = replace(task.settings, **changes)
+        other = Search(task.original, model, settings, task.splits, task.exact, opened=task.opened)
         other.found.take(self.found)
         other.task.layers.refused.update(task.layers.refused)
         other.task.stats.seconds.update(task.stats.seconds)
         other.candidates = Candidates(other.task, other.found, other.found.tails if sampled else {})
         other.task.timed(other._time)
         return other
+
+    def _check_metric(self) -> None:
+        """Before anything takes time: what the metric says of the original is a number that has shares."""
+        task, settings = self.task, self.task.settings
+        self.metric = Metric(settings.metric, task.original, settings.output)
+        floor = settings.max_ratio is None and settings.max_seconds is None
+        for batches in (task.data.select, task.data.confirm):
+            note = check_original(self.metric.original_score(batches), floor)
+            if note is not None and note not in task.stats.notes:
+                task.stats.notes.append(note)
 
     def _measure(self) -> None:
         self.found.measure()
@@ -137,7 +156,7 @@ class Search:
     def _clock(self) -> latency.Timing:
         task = self.task
         given = task.data.given or latency.typical(task.data.calibrate)
-        paths = sorted({path for c in self._candidates().every for path in c.paths})
+        paths = sorted({*task.opened, *(path for c in self._candidates().every for path in c.paths)})
         self.timing = latency.Timing(task.model, paths, given, progress=task.settings.progress)
         task.stats.notes += self.timing.notes
         return self.timing
@@ -149,7 +168,7 @@ class Search:
     def _choose(self) -> None:
         assert self.planner is not None
         task, settings, planner = self.task, self.task.settings, self.planner
-        judge = Judge(task, self._candidates())
+        judge = Judge(task, self._candidates(), self.metric)
         safer: Sequence[choose.Plan] = ()
         if settings.max_ratio is not None:
             self.plan = planner.within_ratio(settings.max_ratio)
@@ -208,7 +227,7 @@ class Search:
             else:
                 self._clock()
         self.planner = Planner(task, self.candidates, self.timing)
-        judge = None if task.splits is None else Judge(task, self.candidates)
+        judge = None if task.splits is None else Judge(task, self.candidates, self.metric)
         self.plan = energy.plan(
             task, self.candidates, self.planner, None if judge is None else judge.evaluate
         )
@@ -216,9 +235,28 @@ class Search:
             self._refine(judge)
             self._confirm(judge)
 
+    def _attribute(self) -> None:
+        """What each layer's change loses on the selection split; of layers that change together that is not known."""
+        task = self.task
+        changed = {
+            path: module
+            for paths, option in self.plan.chosen.items()
+            if len(paths) == 1 and option.form != "dense"
+            for path, module in task.built(option).items()
+        }
+        if changed:
+            self.losses = attributing.measured(
+                task.model,
+                changed,
+                task.data.select,
+                seed=task.settings.seed + 3,
+                description=task.description("losses of what changed"),
+                **task.probing(),
+            )
+
     def _finish(self) -> None:
         emitted = {} if self.planner is None else self.planner.emitted
-        outcome.put(self.task, self.plan, self.candidates, emitted)
+        outcome.put(self.task, self.plan, self.candidates, emitted, self.losses)
         task = self.task
         if task.splits is not None and task.weights is None and self.plan.chosen:
             # What the model reads of the new layers' weights, and gives them, shows itself in a call; see `saving`.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -155,11 +156,30 @@ def answering(module: nn.Module, layer: nn.Module) -> nn.Module:
     return module
 
 
-def traced(module: nn.Module) -> fx.GraphModule:
-    """A module whose forward is operators of torch, as one of torch: its parameters, attributes and mode."""
-    graph = fx.Tracer().trace(module)
-    for node in graph.nodes:
+class _Whole(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def traced(module: nn.Module, constants: Mapping[str, Any] | None = None) -> fx.GraphModule:
+    """A module whose forward is operators of torch, as one of torch: its parameters, attributes and mode.
+
+    Args:
+        module: what is traced; with `constants` its parts stay modules.
+        constants: arguments that have one value in all calls.
+    """
+    graph = fx.Tracer().trace(module) if constants is None else _Whole().trace(module, dict(constants))
+    for node in list(graph.nodes):
+        if getattr(node.target, "__name__", "") == "_assert_is_none":
+            # That function of fx cannot be traced a second time, as loading does; nor can `is`.
+            with graph.inserting_before(node):
+                is_none = graph.call_function(operator.eq, (node.args[0], None))
+                graph.call_function(torch._assert, (is_none, node.args[1]))
+            graph.erase_node(node)
+            continue
         # Annotations are names here, which a saved graph cannot import.
         node.type = None
+        if node.op == "placeholder" and constants and (name := node.target.rpartition("_")[0]) in constants:
+            node.target = name
     made = fx.GraphModule(module, graph, "Plain")
     return answering(made, module).train(module.training)  # type: ignore[return-value]

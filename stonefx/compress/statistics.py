@@ -213,6 +213,10 @@ class Pass:
             with torch.enable_grad(), trainable(self.model):
                 result = batch.call(self.model)
                 y = self.output(result)
+                if not y.requires_grad:
+                    # Nothing on the way to it has a gradient, such as where forward detaches it.
+                    on_done(done)
+                    continue
                 kind = probes.resolve(self.kind, result, self.metric)
                 number = count or probes.count(kind, y)
                 for i in range(number):
@@ -348,7 +352,9 @@ def _sums(
         kind_of_rows = view.alike()
         seen = newest.get(kind_of_rows)
         key = keys.get(number)
-        version = getattr(given, "_version", 0)
+        # Tensors of inference mode count no versions, and stay as they are outside of it.
+        plain = isinstance(given, Tensor) and not given.is_inference()
+        version = given._version if plain else 0
         same = share and seen is not None and seen[0] is given and seen[1] == version
         if same and seen is not None and key in (None, seen[2]):
             # Counted already, for the layer that was given this tensor first.

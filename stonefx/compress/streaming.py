@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
 import os
 import tempfile
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from torch.overrides import TorchFunctionMode
 
 from . import estimate, tensorfile
 
+FILE = "model.safetensors"
+MADE = "made-"
+"""What names of weights begin with that are of replacements, and in none of the user's files."""
 SPILLED_FROM = 1 << 20
 """Bytes from which on a tensor kept for the backward pass goes to a file."""
 
@@ -47,6 +51,8 @@ class Weights:
         self.cache = cache
         self.scratch = tempfile.TemporaryDirectory(prefix="stonefx-")
         self.places: dict[str, tuple[tensorfile.Reader, str]] = {}
+        self.made_of: dict[str, nn.Parameter] = {}
+        """Stand-ins of weights that are made of several tensors, such as integers and scales, by name."""
         self.bytes_read = self.resident = self.peak = 0
         self._alive: dict[tuple[str, torch.dtype], weakref.ref[Tensor]] = {}
         self._at: dict[int, tuple[str, torch.dtype]] = {}
@@ -63,10 +69,8 @@ class Weights:
         key = name, dtype
         found = self._alive[key]() if key in self._alive else None
         if found is None:
-            reader, own = self.places[name]
-            value = reader.read(own)
-            self.bytes_read += value.nbytes
-            found = nn.Parameter(value.to(dtype), requires_grad=False)
+            value = self._read(name)
+            found = nn.Parameter(value if name in self.made_of else value.to(dtype), requires_grad=False)
             self._watch(key, found)
         if self.cache:
             self._newest[key] = found
@@ -76,12 +80,23 @@ class Weights:
         assert isinstance(found, nn.Parameter)
         return found
 
+    def _read(self, name: str) -> Tensor:
+        if name in self.made_of:
+            return rebuilt(self.made_of[name].data, lambda part: self._read(f"{name}.{part}"))
+        reader, own = self.places[name]
+        value = reader.read(own)
+        self.bytes_read += value.nbytes
+        return value
+
     def _watch(self, key: tuple[str, torch.dtype], value: Tensor) -> None:
-        at, count = value.untyped_storage().data_ptr(), value.nbytes
+        whole = not hasattr(value, "__tensor_flatten__")
+        at = value.untyped_storage().data_ptr() if whole else -1
+        count = sum(part.nbytes for part in parts_of("", value).values())
         self.resident += count
         self.peak = max(self.peak, self.resident)
         self._alive[key] = weakref.ref(value)
-        self._at[at] = key
+        if whole:
+            self._at[at] = key
 
         def gone() -> None:
             self.resident -= count
@@ -97,7 +112,11 @@ class Weights:
         return saved_tensors_hooks(self._pack, self._unpack)
 
     def _pack(self, value: Tensor) -> Any:
-        if value.layout != torch.strided or value.device.type != "cpu":
+        if (
+            value.layout != torch.strided
+            or value.device.type != "cpu"
+            or hasattr(value, "__tensor_flatten__")
+        ):
             return value
         key = self._at.get(value.untyped_storage().data_ptr()) if value.numel() else None
         alive = self._alive[key]() if key is not None else None
@@ -122,19 +141,28 @@ class Weights:
 
     def offload(self, module: nn.Module) -> None:
         """Write the parameters of a new module to a file, from which they are read from now on."""
-        # Weights of another kind, such as int8 with its scales, stay as they are.
-        heads = {name: p for name, p in module.named_parameters() if type(p.data) is Tensor}
-        if not heads:
+        # What is read from files already stays there.
+        own = {
+            f"{path}.{name}" if path else name: p
+            for path, part in module.named_modules()
+            for name, p in part._parameters.items()
+            if p is not None and name not in names_of(part)
+        }
+        if not own:
             return
         self._files += 1
-        path = Path(self.scratch.name) / f"made-{self._files}.safetensors"
-        tensorfile.write(path, {name: p.detach().cpu() for name, p in heads.items()}, {})
-        prefix = f"made-{self._files}/"
+        prefix = f"{MADE}{self._files}/"
+        path = Path(self.scratch.name) / f"{MADE}{self._files}.safetensors"
+        heads = {name: part for whole, p in own.items() for name, part in parts_of(whole, p.detach()).items()}
+        tensorfile.write(path, {name: value.cpu() for name, value in heads.items()}, {})
         reader = tensorfile.Reader(path)
         # The file stays readable through its handle, and goes with it.
         path.unlink()
         self.add(reader, prefix)
-        _stand_in(module, self, {name: prefix + name for name in heads})
+        for name, p in own.items():
+            if name not in heads:
+                self.made_of[prefix + name] = _without_memory(p)
+        stand_in(module, self, {name: prefix + name for name in own})
 
 
 class _Named:
@@ -180,6 +208,10 @@ class Parameters(dict[str, Any]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameters:
         return Parameters(self.weights, dict(self.items()), self.names)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In a file of another kind the weights themselves are stored."""
+        return dict, ({key: self[key] for key in self},)
 
 
 def weights_of(model: nn.Module) -> Weights | None:
@@ -276,7 +308,7 @@ def attach(model: nn.Module, path: str | os.PathLike[str], cache: int) -> nn.Mod
                 else ""
             )
         )
-    _stand_in(model, weights, names)
+    stand_in(model, weights, names)
     return model
 
 
@@ -337,21 +369,20 @@ def _found(names: Sequence[str], places: Mapping[str, Any], prefix: str) -> str 
     return None
 
 
-def _stand_in(model: nn.Module, weights: Weights, names: Mapping[str, str]) -> None:
-    """Parameters of `names`, by their whole names, are read from now on."""
+def stand_in(model: nn.Module, weights: Weights, names: Mapping[str, str]) -> None:
+    """Parameters of `names`, by their whole names, are read from `weights` from now on, and those read before too."""
     made: dict[int, nn.Parameter] = {}
     for path, module in model.named_modules():
-        own: dict[str, str] = {}
-        stand_ins: dict[str, Any] = {}
+        own, stand_ins, found = dict(names_of(module)), dict[str, Any](), False
         for name, parameter in module._parameters.items():
             whole = f"{path}.{name}" if path else name
             stand_ins[name] = parameter
             if parameter is not None and whole in names:
-                own[name] = names[whole]
+                own[name], found = names[whole], True
                 if id(parameter) not in made:
                     made[id(parameter)] = _without_memory(parameter)
                 stand_ins[name] = made[id(parameter)]
-        if own:
+        if found:
             module.__dict__["_parameters"] = Parameters(weights, stand_ins, own)
             module.register_state_dict_post_hook(_read_state)
             if isinstance(module, nn.RNNBase):
@@ -363,9 +394,34 @@ def _stand_in(model: nn.Module, weights: Weights, names: Mapping[str, str]) -> N
 
 def _without_memory(parameter: nn.Parameter) -> nn.Parameter:
     """One of its shape that has one number; not a number, so that nothing can be computed with it unseen."""
-    fill = float("nan") if parameter.is_floating_point() or parameter.is_complex() else 0
-    value = torch.full((), fill, dtype=parameter.dtype).expand(parameter.shape)
-    return nn.Parameter(value, requires_grad=False)
+
+    def hollow(value: Tensor) -> Tensor:
+        if hasattr(value, "__tensor_flatten__"):
+            return rebuilt(value, lambda part: hollow(getattr(value, part)))
+        fill = float("nan") if value.is_floating_point() or value.is_complex() else 0
+        return torch.full((), fill, dtype=value.dtype).expand(value.shape)
+
+    return nn.Parameter(hollow(parameter.data), requires_grad=False)
+
+
+def parts_of(name: str, value: Tensor) -> dict[str, Tensor]:
+    """The plain tensors that a weight is stored as, by name: itself, or integers and scales as `name.qdata`."""
+    if not hasattr(value, "__tensor_flatten__"):
+        return {name: value}
+    found: dict[str, Tensor] = {}
+    for part in value.__tensor_flatten__()[0]:
+        found |= parts_of(f"{name}.{part}", getattr(value, part))
+    return found
+
+
+def rebuilt(like: Tensor, read: Callable[[str], Tensor]) -> Tensor:
+    """A weight of several tensors like another one, from its parts."""
+    kind: Any = type(like)
+    names, facts = kind.__tensor_flatten__(like)
+    made: Tensor = kind.__tensor_unflatten__(
+        {name: read(name) for name in names}, facts, like.size(), like.stride()
+    )
+    return made
 
 
 def _read_state(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -397,20 +453,20 @@ def _more(names: Sequence[str]) -> str:
 # Writing them ------------------------------------------------------------------------------------------------------
 
 
-def write(model: nn.Module, folder: str | os.PathLike[str], facts: Mapping[str, Any]) -> None:
-    """Write a model layer by layer to `model.safetensors` in a folder, and read its weights from there from now on.
+@dataclass(frozen=True)
+class _Entry:
+    """A tensor that is made when its turn comes."""
 
-    Args:
-        model: whose `state_dict` is written; what is tied is written once.
-        folder: made if it is not there.
-        facts: written to `compression.json` beside it.
-    """
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    heads: dict[str, tuple[torch.Size, torch.dtype]] = {}
-    loads: dict[str, Callable[[], Tensor]] = {}
+    shape: torch.Size
+    dtype: torch.dtype
+    load: Callable[[], Tensor]
+
+
+def _tensors_of(model: nn.Module) -> tuple[dict[str, _Entry], dict[str, str]]:
+    """All that a model stores by name, each tensor once, and the first name of those that are there before."""
+    found: dict[str, _Entry] = {}
     written: dict[int, str] = {}
-    names: dict[str, str] = {}
+    tied: dict[str, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         kept = {k: v for k, v in module._buffers.items() if k not in module._non_persistent_buffers_set}
         # `items` gives stand-ins: nothing is read here.
@@ -418,31 +474,37 @@ def write(model: nn.Module, folder: str | os.PathLike[str], facts: Mapping[str, 
             if value is None:
                 continue
             whole = f"{path}.{name}" if path else name
-            names[whole] = written.setdefault(id(value), whole)
-            if names[whole] == whole:
-                heads[whole] = value.shape, value.dtype
-                loads[whole] = _loading(module, name)
-    part = place / f".model.safetensors.{os.getpid()}.part"
+            first = written.setdefault(id(value), whole)
+            if first != whole:
+                tied[whole] = first
+                continue
+            for part, own in parts_of("", value).items():
+                # The parts of a quantised weight stand beside its bias, as in the layer that is made of them.
+                at = whole if not part else f"{path}{part}" if path else part[1:]
+                found[at] = _Entry(own.shape, own.dtype, partial(_part, module, name, part))
+    return found, tied
+
+
+def _part(module: nn.Module, name: str, part: str) -> Tensor:
+    return parts_of("", getattr(module, name).detach())[part]
+
+
+def save(model: nn.Module, path: Path) -> dict[str, str]:
+    """Write a model's tensors one after the other to a file, which appears at once or not at all.
+
+    Returns:
+        Of those that are tied to one before them, which is written once, the name of that one.
+    """
+    found, tied = _tensors_of(model)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    heads = {name: (found[name].shape, found[name].dtype) for name in sorted(found)}
     try:
-        order = dict(sorted(heads.items()))
-        tensorfile.stream(part, order, lambda name: loads[name]().detach(), {"format": "pt"})
-        os.replace(part, place / "model.safetensors")
+        tensorfile.stream(part, heads, lambda name: found[name].load(), {"format": "pt"})
+        os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    tied = {name: first for name, first in names.items() if name != first}
-    text = json.dumps({**facts, "tied": tied}, indent=1)
-    (place / "compression.json").write_text(text)
-    old = weights_of(model)
-    if old is not None:
-        weights = Weights(old.cache)
-        weights.add(tensorfile.Reader(place / "model.safetensors"))
-        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        _stand_in(model, weights, {name: first for name, first in names.items() if name in parameters})
-
-
-def _loading(module: nn.Module, name: str) -> Callable[[], Tensor]:
-    return lambda: getattr(module, name)
+    return tied
 
 
 def cache_for(memory: int | None) -> int:

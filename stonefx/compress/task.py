@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import choose, estimate, layers, lossless, processes, streaming
+from . import choose, estimate, layers, lossless, opening, processes, streaming
 from .checkpoint import Running, Store
 from .data import Splits
 from .metric import main_result
@@ -31,12 +31,15 @@ class Task:
         splits: the data by what it decides, or None: ranks follow `energy` alone.
         exact: what exact merging did to the model; it is done here where that is left out.
         store: where what is found is kept, to go on from there.
+        opened: layers of the model that several stand in for, by path; they are opened here where that is left out.
 
     Attributes:
         output: picks the tensor that counts out of the model's result.
         stats: what the user is told.
         layers: those that may change, and why the others may not.
         views: of all of them; elsewhere a view is known by its number here.
+        counted: paths of the layers whose bytes are compared: those that may change, and what others were merged into.
+        bytes_before: of these and of what was merged into them, before.
         weights: of a model that is read from its files, else None.
         parts: numbers of views that are worked on together, by what memory allows.
         store: with more than one part it is a folder.
@@ -51,6 +54,7 @@ class Task:
         splits: Splits | None,
         exact: lossless.Lossless | None = None,
         store: Store | None = None,
+        opened: dict[str, nn.Module] | None = None,
     ) -> None:
         self.original = original
         self.model = model
@@ -59,11 +63,16 @@ class Task:
         self.output = settings.output or main_result
         self.stats = CompressionStats(settings=_plain(asdict(settings)))
         example = None if splits is None else splits.calibrate[0]
-        self.exact = exact or lossless.merge(model, example, settings.layers)
+        self.opened = opening.open_up(model, settings.layers) if opened is None else opened
+        chosen = opening.patterns(settings.layers, self.opened)
+        self.exact = exact or lossless.merge(model, example, chosen)
         self.stats.lossless_ratio = self.exact.ratio
         self.stats.notes += self.exact.notes
-        self.layers = layers.find(model, settings.layers)
+        self.layers = layers.find(model, chosen)
         self.views = [view for views in self.layers.views.values() for view in views]
+        self.counted = list(dict.fromkeys([*self.layers.views, *self.exact.into.values()]))
+        own = {path: stored_bytes(model.get_submodule(path)) for path in self.counted}
+        self.bytes_before = sum({**own, **self.exact.bytes_before}.values())
         self.weights = streaming.weights_of(model)
         self.parts = self._parts()
         self.store = store or Store(None)

@@ -35,6 +35,9 @@ def needs(argument):
 def metric(model, batches):
     return torch.ones(sum(b.samples for b in batches))
 
+def broken(model, batches):
+    raise NotImplementedError("not yet")
+
 def half(model, batches):
     return 1.0 if type(model[0]) is nn.Linear else 0.1
 """
@@ -126,6 +129,10 @@ def test_what_is_not_reached_is_exit_code_1_and_written_all_the_same(folder):
         ),
         ((*BASE, "-o", "a.pt", "--metric", "cosin"), "did you mean 'cosine'?"),
         ((*BASE, "-o", "a.pt", "--metric", "user_compress:no"), "user_compress has no 'no'"),
+        (
+            (*BASE, "-o", "a.pt", "--metric", "user_compress:broken"),
+            "user_compress:broken raised NotImplementedError: not yet",
+        ),
         ((*BASE, "-o", "a.pt", "--layers", "7"), "layers: '7' fits no layer"),
         ((*BASE,), "Missing option '-o'"),
     ],
@@ -135,6 +142,18 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, message, folder):
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
     assert not (folder / "a.pt").exists() and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("kind", [NotImplementedError, TypeError, ValueError])
+def test_what_goes_wrong_inside_is_no_mistake_of_the_user(kind, monkeypatch):
+    def wrong(self):
+        if kind is NotImplementedError:
+            raise kind
+        return None + 1 if kind is TypeError else int("x")
+
+    monkeypatch.setattr(stonefx.compress.__globals__["Search"], "run", wrong)
+    result = invoke(*BASE, "-o", "a.pt")
+    assert result.exit_code == 3 and "Traceback" in result.output and kind.__name__ in result.output
 
 
 def test_an_interrupt_leaves_no_half_file(folder, monkeypatch):

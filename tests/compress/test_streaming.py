@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import subprocess
@@ -14,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stonefx.compress import compress, streaming, tensorfile
+from stonefx.compress import compress, plain, streaming, tensorfile
+from stonefx.compress.int8 import missing as int8_missing
+from stonefx.compress.settings import DEFAULT_FORMS
 from stonefx.compress.streaming import skeleton
 
 
@@ -145,8 +148,16 @@ def test_compression_is_that_of_the_model_in_memory(saved, tmp_path: Path) -> No
     written = load_file(out / "model.safetensors")
     facts = json.loads((out / "compression.json").read_text())
     assert facts["ranks"] == stats.ranks and facts["tied"] == {"head.weight": "embed.weight"}
-    for name, value in small.state_dict().items():
+    for name, value in plain(small).state_dict().items():
         torch.testing.assert_close(written[facts["tied"].get(name, name)], value, rtol=1e-4, atol=1e-5)
+    # What was written makes the model again, of the model's own code and torch.
+    sys.modules.pop("modeling_compressed", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(out))
+        load = importlib.import_module("modeling_compressed").load
+    torch.testing.assert_close(load(Model())(x), read(x), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="the model is not the one that was compressed"):
+        load(Model(depth=4))
     assert streaming.weights_of(read).places["embed.weight"][0].path == out / "model.safetensors"
     assert largest < 150_000
 
@@ -225,11 +236,43 @@ def test_a_transformers_folder(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "in", max_shard_size="10KB")
     assert len(list((tmp_path / "in").glob("*.safetensors"))) > 1
     x = [{"input_ids": torch.randint(40, (4, 6))} for _ in range(12)]
-    settings = {"max_ratio": 0.8, "progress": False, "cost": "bytes", "forms": ("pair", "pifa")}
-    small, stats = compress(model, x, **settings)
-    read, read_stats = compress(tmp_path / "in", x, output_folder=tmp_path / "out", **settings)
-    assert stats.ranks and read_stats.ranks == stats.ranks
-    torch.testing.assert_close(read(**x[0]).logits, small(**x[0]).logits, rtol=1e-4, atol=1e-4)
+    int8 = int8_missing() is None
+    for name, forms in (("factors", ("pair", "pifa")), ("default", DEFAULT_FORMS)):
+        settings = {"max_ratio": 0.5, "progress": False, "cost": "bytes", "forms": forms}
+        small, stats = compress(model, x, **settings)
+        read, read_stats = compress(tmp_path / "in", x, output_folder=tmp_path / name, **settings)
+        assert [(row.path, row.form, row.rank, row.bytes_after) for row in read_stats.layers] == [
+            (row.path, row.form, row.rank, row.bytes_after) for row in stats.layers
+        ]
+        assert stats.compression_ratio <= 0.5
+        assert any("int8" in row.form for row in stats.layers) == (int8 and name == "default")
+        with torch.no_grad():
+            expected = read(**x[0]).logits
+            torch.testing.assert_close(expected, small(**x[0]).logits, rtol=1e-4, atol=1e-4)
+            # As the documentation says that it is loaded.
+            again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name, trust_remote_code=True)
+            torch.testing.assert_close(again(**x[0]).logits, expected, rtol=1e-5, atol=1e-5)
+        if int8 and name == "default":
+            # Nothing of it stays in memory, int8 with its scales included.
+            assert all(type(v.data) is not Tensor or v.isnan().all() for v in read.parameters())
+            assert any(hasattr(v.data, "__tensor_flatten__") for v in read.parameters())
+            torch.save(plain(read), tmp_path / "read.pt")
+            whole = torch.load(tmp_path / "read.pt", weights_only=False)
+            torch.testing.assert_close(whole(**x[0]).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work_begins(saved, tmp_path: Path) -> None:
+    _, path = saved
+    for target, message in (
+        (path.parent, "expected another folder than that of the weights"),
+        (path, "expected a folder, .* is a file"),
+        (tmp_path / "other", "holds weights of something else"),
+    ):
+        if target.name == "other":
+            target.mkdir()
+            save_file({"a": torch.ones(1)}, target / "a.safetensors")
+        with pytest.raises(ValueError, match=f"output_folder: .*{message}"):
+            compress(hollow(), ids(), weights=path, output_folder=target, cost="bytes", progress=False)
 
 
 def test_copies_share_files_and_not_changes(saved) -> None:
