@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from stonefx.benchmarks.case import ArmResult, CaseResult
+from stonefx.benchmarks.case import ArmResult, CaseResult, Work
 from stonefx.benchmarks.results import SCHEMA
 
 
@@ -68,6 +68,8 @@ def _result(case: dict[str, Any], commit: str | None) -> CaseResult:
                 calls_per_sample=arm["calls_per_sample"],
                 interval=tuple(arm["interval"]) if arm.get("interval") else None,
                 first_seconds=arm.get("first_seconds"),
+                peak_bytes=arm.get("peak_bytes"),
+                work=Work(flops=arm["flops"], bytes=arm["bytes"]) if "flops" in arm else None,
             )
             for arm in case["arms"]
         ],
@@ -76,6 +78,7 @@ def _result(case: dict[str, Any], commit: str | None) -> CaseResult:
         noisy=case["noisy"],
         samples={},
         facts=case.get("facts", {}),
+        left_out=case.get("left_out", {}),
         commit=case.get("commit", commit),
     )
 

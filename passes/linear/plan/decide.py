@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import fx
 
 from ...graph.nodes import val
-from ..algebra.elements import Scale, Shift
+from ..algebra.elements import Convolve, Scale, Shift
 from ..algebra.simplify import with_moves_first
 from ..algebra.tree import Tree
 from ..algebra.values import Value
@@ -173,7 +173,7 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
     candidates: list[tuple[Tree, Choice]] = []
     varies = any(leaf.value.varies for leaf in tree.leaves()) or tree.value.varies
     sizes = (None, *SIZES_TRIED) if varies else (None,)
-    for variant in (tree, with_moves_first(tree), with_moves_first(tree, True) if tree.beside() else None):
+    for variant in (tree, with_moves_first(tree), with_moves_first(tree, True) if _may_narrow(tree) else None):
         if variant is not None:
             routes = Routes(variant)
             for size in sizes:
@@ -191,6 +191,13 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
         variant, plan = candidates[0]
         return Decision(tree, variant, plan, costs, before, plan.seconds, flops, lost, staying)
     return Decision(tree, *chosen, costs, before, chosen[1].seconds, flops, None, staying)
+
+
+def _may_narrow(tree: Tree) -> bool:
+    """Whether a move may cost less at another width, or leave two maps side by side that are one convolution."""
+    return bool(tree.beside()) or any(
+        isinstance(element, Convolve) for level in tree.walk() for element in level.elements
+    )
 
 
 def _loses(tree: Tree, plan: Choice, staying: frozenset[fx.Node], costs: Costs) -> int | None:
