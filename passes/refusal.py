@@ -144,8 +144,8 @@ CODES: dict[str, Code] = {
     ),
     "weight_changed": Code("the weight {weight!r} is changed inside the graph by {operator}{at}"),
     "run_time_weight": Code(
-        "the weight {weight!r} is computed at run time{at} or is an input of the graph, not a parameter, so there is "
-        "nothing to fold",
+        "the weight {weight!r} is computed at run time{at}, or is an input of the graph, not a parameter, so there "
+        "is nothing to fold",
         "Make it a parameter or a buffer of the model if it never changes; what is drawn or counted anew in training "
         "stays with `model.eval()`.",
     ),

@@ -106,7 +106,7 @@ REFUSED = {
     scaled_in_place: "`mul_` changes the value between the maps in place",
     weight_written: "the weight 'W2' is changed inside the graph by `mul_`",
     input_written: "the chain's input 'sin' is changed in place before its end",
-    run_time_weight: "is computed at run time or is an input of the graph, not a parameter",
+    run_time_weight: r"is computed at run time at .*, or is an input of the graph, not a parameter",
     active_dropout: "dropout with p=0.1 is active in between",
     layer_norm: "`layer_norm` between the maps is not a fixed linear map of the features",
 }

@@ -124,7 +124,7 @@ def _why(node: fx.Node, reader: Reader) -> tuple[str, str]:
     computed = [each for each in node.all_input_nodes if each not in reader.fixed and not _is_constant(each)]
     if name in (*_PRODUCTS, *_QUOTIENTS, *_CONTRACTIONS):
         if len(computed) > 1 or node.args[:2] == (*computed, *computed):
-            return "nonlinear", ": both of its operands depend on the input"
+            return "nonlinear", ": both of its operands are computed at each call"
         if name in _QUOTIENTS and node.args[0] not in computed:
             return "nonlinear", ""
         return "unread", "" if name in _CONTRACTIONS else ", which scales each row by other factors"

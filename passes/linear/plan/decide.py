@@ -173,7 +173,11 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
     candidates: list[tuple[Tree, Choice]] = []
     varies = any(leaf.value.varies for leaf in tree.leaves()) or tree.value.varies
     sizes = (None, *SIZES_TRIED) if varies else (None,)
-    for variant in (tree, with_moves_first(tree), with_moves_first(tree, True) if _may_narrow(tree) else None):
+    for variant in (
+        tree,
+        with_moves_first(tree),
+        with_moves_first(tree, True) if _may_narrow(tree) else None,
+    ):
         if variant is not None:
             routes = Routes(variant)
             for size in sizes:

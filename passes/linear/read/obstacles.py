@@ -59,12 +59,16 @@ def kept_or_changed(weights: Iterable[fx.Node], facts: Effects, context: Context
             return Refusal("untraced", weight=name_of(leaf), why=reason)
         writer = facts.writer(leaf)
         if writer is not None:
-            return Refusal("weight_changed", weight=name_of(leaf), operator=call(writer), at=written_at(writer))
+            return Refusal(
+                "weight_changed", weight=name_of(leaf), operator=call(writer), at=written_at(writer)
+            )
     for node in nodes:
         # What was computed may be written as well, through another view, before it is used.
         writer = facts.writer(node)
         if writer is not None:
-            return Refusal("expression_changed", value=node.name, operator=call(writer), at=written_at(writer))
+            return Refusal(
+                "expression_changed", value=node.name, operator=call(writer), at=written_at(writer)
+            )
         if node in facts.autocast and not (is_leaf(node) or is_view(node)):
             return Refusal("autocast_weight", weight=name_of(node), operator=call(node))
     return ""
