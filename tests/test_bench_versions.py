@@ -47,7 +47,7 @@ def test_each_case_is_measured_by_both_and_the_first_one_changes(tmp_path: Path)
     ]
     assert files[0].parent.is_dir()
     for command in commands:
-        suite, file = dict((case, suite) for suite, case in CASES)[command[5]], files[command[0] == "new"]
+        suite, file = {case: suite for suite, case in CASES}[command[5]], files[command[0] == "new"]
         assert command[1:] == [
             *("-m", "stonefx", "bench", suite, "--only", command[5], "--json", str(file), "--resume")
         ]
