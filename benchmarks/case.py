@@ -38,12 +38,14 @@ class Arm:
         call: computes once; returns a tensor or a sequence of tensors.
         work: what a call does; None where that is not known.
         allocates: its memory comes from torch's allocator, so that its peak can be told.
+        prepared_seconds: what was spent on it before the first call, where that compiled.
     """
 
     name: str
     call: Callable[[], Any]
     work: Work | None = None
     allocates: bool = True
+    prepared_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ...graph.arguments import is_operator, packet
-from ...graph.nodes import source_line, val
+from ...graph.nodes import source_line
 from ...graph.sizes import is_size
 from ...refusal import Refusal
 from ..read.obstacles import call
@@ -53,17 +53,20 @@ def between(node: fx.Node, after: fx.Node, reader: Reader) -> Refusal | None:
     way = next(_ways(node, reader), None)
     if way is None:
         return None
-    picks = next((each for each in way if _picks_rows(each)), None)
+    read = [*way[1:], next(each for each in _operands(way[-1], reader) if _is_map(each, reader))]
+    picks = next((each for each, given in zip(way, read, strict=True) if _picks_rows(each, given)), None)
     if picks is not None:
         return Refusal("data_rows", operator=call(picks))
     operation = next((each for each in way if _name(each) not in _VIEWS), node)
-    code, how = _why(operation, reader)
+    linear, how = _how(operation, reader)
     stops = next((each for each in way if packet(each) is aten.detach), None)
-    if stops is not None and code != "nonlinear":
+    if stops is not None and linear:
         return Refusal("detached", operator=call(stops))
     line = source_line(operation)
     at = f" at {line}" if line and line != source_line(after) else ""
-    return Refusal(code, operator=call(operation), how=how, at=at)
+    if linear:
+        return Refusal("unread", operator=call(operation), how=how, at=at)
+    return Refusal("nonlinear", operator=call(operation), how=how, at=at)
 
 
 def maps_before(node: fx.Node, reader: Reader) -> list[fx.Node]:
@@ -118,33 +121,32 @@ def _name(node: fx.Node) -> str:
     return target.overloadpacket.__name__ if is_operator(node) else getattr(target, "__name__", str(target))
 
 
-def _why(node: fx.Node, reader: Reader) -> tuple[str, str]:
-    """The code of the reason why nothing is merged through an operation, and what its sentence adds."""
+def _how(node: fx.Node, reader: Reader) -> tuple[bool, str]:
+    """Whether an operation is linear in what it is given, and what a sentence about it adds."""
     name = _name(node)
     computed = [each for each in node.all_input_nodes if each not in reader.fixed and not _is_constant(each)]
     if name in (*_PRODUCTS, *_QUOTIENTS, *_CONTRACTIONS):
         if len(computed) > 1 or node.args[:2] == (*computed, *computed):
-            return "nonlinear", ": both of its operands are computed at each call"
+            return False, ": both of its operands are computed at each call"
         if name in _QUOTIENTS and node.args[0] not in computed:
-            return "nonlinear", ""
-        return "unread", "" if name in _CONTRACTIONS else ", which scales each row by other factors"
+            return False, ""
+        return True, "" if name in _CONTRACTIONS else ", which scales each row by other factors"
     if name in _SUMS:
-        return "unread", ", which adds another term to each row"
+        return True, ", which adds another term to each row"
     if name in _JOINS:
-        return "unread", ", which joins them with other values"
+        return True, ", which joins them with other values"
     if name in _VIEWS:
-        return "unread", ", which takes features and rows apart"
-    return ("unread" if name in _LINEAR or name.startswith("fft_") else "nonlinear"), ""
+        return True, ", which takes features and rows apart"
+    return name in _LINEAR or name.startswith("fft_"), ""
 
 
 def _is_constant(node: fx.Node) -> bool:
     return node.op == "call_function" and not node.all_input_nodes
 
 
-def _picks_rows(node: fx.Node) -> bool:
-    """Whether only the data count the rows of a value."""
-    result = node.meta.get("val")
-    if not isinstance(result, torch.Tensor) or packet(node) is None:
+def _picks_rows(node: fx.Node, operand: fx.Node) -> bool:
+    """Whether only the data count how many rows of its operand a value has."""
+    result, given = node.meta.get("val"), operand.meta.get("val")
+    if not isinstance(result, torch.Tensor) or not isinstance(given, torch.Tensor):
         return False
-    given = [val(each) for each in node.all_input_nodes if isinstance(each.meta.get("val"), torch.Tensor)]
-    return bool(free_unbacked_symbols(result) - set().union(*map(free_unbacked_symbols, given)))
+    return bool(free_unbacked_symbols(result) - free_unbacked_symbols(given))

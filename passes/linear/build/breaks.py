@@ -210,7 +210,11 @@ def _maps_below(value: Value, reader: Reader, builder: Builder) -> list[fx.Node]
     if isinstance(reading, Stops):
         return [reading.node] if reading.is_map else _maps_below(reading.operand, reader, builder)
     if reading is None:
-        return maps_before(value.node, reader)
+        nearest = [(node, reader.map_axis(node)) for node in maps_before(value.node, reader)]
+        below = [
+            _maps_below(Value(node, axis), reader, builder) for node, axis in nearest if axis is not None
+        ]
+        return list(dict.fromkeys(node for nodes in below for node in nodes))
     return list(dict.fromkeys(level.value.node for level in builder.build(value).maps()))
 
 
