@@ -9,6 +9,7 @@ import copy
 import importlib.util
 import io
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,14 +56,15 @@ def with_engines(case: Case, names: Sequence[str]) -> Case:
     """
     arms, left_out = list(case.arms), dict(case.left_out)
     for name in names:
+        engine, start = ENGINES[name], time.perf_counter()
         try:
-            call = _prepared(case, ENGINES[name])
-            with torch.no_grad():
-                _check_shapes(case, call())
+            call = _prepared(case, engine)
         except LeftOut as reason:
             left_out[name] = str(reason)
-        else:
-            arms.append(Arm(name=name, call=call, work=case.arms[0].work, allocates=ENGINES[name].allocates))
+            continue
+        spent = time.perf_counter() - start
+        work = case.arms[0].work
+        arms.append(Arm(name=name, call=call, work=work, allocates=engine.allocates, prepared_seconds=spent))
     return replace(case, arms=arms, left_out=left_out)
 
 
@@ -81,7 +83,9 @@ def _prepared(case: Case, engine: Engine) -> Call:
         raise LeftOut(f"it is set up for the CPU here, and the case runs on {device}")
     try:
         with torch.no_grad(), _quiet():
-            return engine.prepare(subject)
+            call = engine.prepare(subject)
+            _check_shapes(case, call())  # compiles, where the engine does so at its first call
+            return call
     except LeftOut:
         raise
     except Exception as error:  # whatever a compiler of others makes of a model

@@ -10,7 +10,10 @@ from typing import Any
 from stonefx.benchmarks.roofline import draw_roofline, has_points
 
 _BATCH = re.compile(r"batch (\d+)")
-_COLORS = ("#2f5d8c", "#c8553d", "#4f8a5b", "#8a5a9e", "#c9972c", "#3c8f98", "#a8476b", "#6b6b6b")
+_COLORS = (
+    "#2f5d8c", "#c8553d", "#4f8a5b", "#8a5a9e", "#c9972c", "#3c8f98", "#a8476b", "#6b6b6b",
+    "#8c8b2f", "#b07d62", "#5b7fb5", "#2f6b4f",
+)  # fmt: skip
 # Of a bar, and of what lies around the bars of a panel, in inches.
 _BAR, _FRAME = 0.16, 1.3
 

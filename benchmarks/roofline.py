@@ -66,13 +66,18 @@ def draw_roofline(axes: Any, document: dict[str, Any], colour: Callable[[str], s
     across = [low, flops / moved, high]
     axes.plot(across, [low * moved, flops, flops], color="#2b2b2b", linewidth=1)
     axes.annotate(
-        f"{moved / 1e9:.3g} GB/s", (low, low * moved), xytext=(2, 6), textcoords="offset points", fontsize=7
+        f"{moved / 1e9:.3g} GB/s", (low, low * moved), xytext=(12, 0), textcoords="offset points", fontsize=7
     )
     axes.annotate(
         f"{flops / 1e9:.4g} GFLOP/s", (high, flops), xytext=(-2, 3), textcoords="offset points", fontsize=7,
         ha="right",
     )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="FLOPs a byte of operands and results", ylabel="FLOP/s")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="FLOPs a byte of operands and results (what a cache still holds is faster than memory)",
+        ylabel="FLOP/s",
+    )
     axes.set_title("what is reached below the ceilings of the machine", loc="left", fontsize="medium")
     axes.legend(frameon=False, fontsize="x-small", loc="lower right")
 
