@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import torch
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one call does, by the graph that it runs: floating-point operations, and bytes of operands and results."""
+
+    flops: int
+    bytes: int
+
+    @classmethod
+    def before_and_after(cls, summary: Mapping[str, int]) -> tuple[Work, Work]:
+        """The work of a model and of what it became, of `Report.summary()`."""
+        before, after = (
+            cls(flops=summary[f"flops_{when}"], bytes=summary[f"bytes_{when}"])
+            for when in ("before", "after")
+        )
+        return before, after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +36,32 @@ class Arm:
     Args:
         name: as it stands in the table.
         call: computes once; returns a tensor or a sequence of tensors.
+        work: what a call does; None where that is not known.
+        allocates: its memory comes from torch's allocator, so that its peak can be told.
+        prepared_seconds: what was spent on it before the first call, where that compiled.
     """
 
     name: str
     call: Callable[[], Any]
+    work: Work | None = None
+    allocates: bool = True
+    prepared_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The model of a case and its call, for engines that take a model.
+
+    Args:
+        model: in eval mode.
+        args, kwargs: of the call.
+        tensors: those of a result, in the order of the case's truth.
+    """
+
+    model: nn.Module
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Callable[[Any], list[torch.Tensor]] = lambda result: [result]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +77,8 @@ class Case:
         sample_seconds: a sample repeats the call until it lasts this long; None: as the settings say. Where an arm's
             calls are short beside those of the others, the first finds the caches as the others left them.
         facts: what else is to be kept, in JSON's own types, from the measured result.
+        subject: the model that the first arm calls, where there is one.
+        left_out: arm -> why it does not take part.
     """
 
     name: str
@@ -46,6 +88,8 @@ class Case:
     synchronize: Callable[[], None] | None = None
     sample_seconds: float | None = None
     facts: Callable[[CaseResult], dict[str, Any]] | None = None
+    subject: Subject | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +138,8 @@ class ArmResult:
         calls_per_sample: how many calls were timed at once.
         interval: of the speed-up, in which its true median lies with 95 % confidence; None in results of old.
         first_seconds: what the first call took, compiling and all; None in results of old.
+        peak_bytes: the most that was allocated during a call; None where that was not told.
+        work: what a call does; None where that is not known.
     """
 
     name: str
@@ -104,6 +150,8 @@ class ArmResult:
     calls_per_sample: int
     interval: tuple[float, float] | None = None
     first_seconds: float | None = None
+    peak_bytes: int | None = None
+    work: Work | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +165,7 @@ class CaseResult:
     noisy: bool
     samples: dict[str, list[float]] = field(repr=False)
     facts: dict[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
     """Of an earlier run that a file holds; None for what is measured now."""
 

@@ -41,6 +41,7 @@ def measure(
     clock: Clock = time.perf_counter,
     evict: Callable[[], object] = lambda: None,
     on_round: Callable[[], object] = lambda: None,
+    peak: Callable[[Callable[[], Any]], int] | None = None,
 ) -> CaseResult:
     """Time all arms of a case.
 
@@ -53,10 +54,11 @@ def measure(
         clock: seconds, monotonic.
         evict: fills the caches with something else, where the settings want them cold.
         on_round: called after each round that was kept, for a progress bar.
+        peak: gives the most bytes that a call allocates; None where that is not wanted.
 
     Returns:
-        Medians, quartiles, paired speed-ups with their intervals, and differences from float64. `noisy` is set where
-        more than a third of the rounds were disturbed.
+        Medians, quartiles, paired speed-ups with their intervals, peaks of memory and differences from float64.
+        `noisy` is set where more than a third of the rounds were disturbed.
 
     Raises:
         ValueError: the case has no arm, or an arm returns another shape than the truth.
@@ -80,6 +82,7 @@ def measure(
             if not settings.cold:
                 counts = {arm.name: _calibrate(arm.call, sample_seconds, clock, wait) for arm in case.arms}
             rounds, disturbed = _rounds(case, settings, counts, spin, quiet, clock, wait, evict, on_round)
+            peaks = {arm.name: peak(arm.call) for arm in case.arms if peak is not None and arm.allocates}
     finally:
         if collecting:
             gc.enable()
@@ -87,6 +90,7 @@ def measure(
     samples = {arm.name: [one[arm.name] for one in rounds] for arm in case.arms}
     baseline = samples[case.arms[0].name]
     arms = []
+    works = {arm.name: arm.work for arm in case.arms}
     for name, times in samples.items():
         ratios = [base / own for base, own in zip(baseline, times, strict=True)]
         first, error = warm[name]
@@ -100,6 +104,8 @@ def measure(
                 calls_per_sample=counts[name],
                 interval=median_interval(ratios),
                 first_seconds=first,
+                peak_bytes=peaks.get(name),
+                work=works[name],
             )
         )
     result = CaseResult(
@@ -109,6 +115,7 @@ def measure(
         disturbed=disturbed,
         noisy=3 * disturbed > len(rounds) + disturbed,
         samples=samples,
+        left_out=dict(case.left_out),
     )
     return replace(result, facts=case.facts(result)) if case.facts else result
 
@@ -120,7 +127,7 @@ def _warm_up(
     start = clock()
     result = arm.call()
     wait()
-    first = clock() - start
+    first = clock() - start + arm.prepared_seconds
     for _ in range(calls - 1):
         result = arm.call()
     return first, relative_difference(result, truth)

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stonefx.benchmarks.roofline import draw_roofline, has_points
+
 _BATCH = re.compile(r"batch (\d+)")
-_COLORS = ("#2f5d8c", "#c8553d", "#4f8a5b", "#8a5a9e", "#c9972c", "#3c8f98", "#a8476b", "#6b6b6b")
+_COLORS = (
+    "#2f5d8c", "#c8553d", "#4f8a5b", "#8a5a9e", "#c9972c", "#3c8f98", "#a8476b", "#6b6b6b",
+    "#8c8b2f", "#b07d62", "#5b7fb5", "#2f6b4f",
+)  # fmt: skip
 # Of a bar, and of what lies around the bars of a panel, in inches.
 _BAR, _FRAME = 0.16, 1.3
 
@@ -23,6 +28,8 @@ def draw(document: dict[str, Any], path: str | Path) -> None:
         document: of `result_document`.
         path: of the picture; its ending chooses the format.
 
+    Below them stands what the arms reach under the ceilings of the machine, where the document has those.
+
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: there is nothing to draw.
@@ -36,15 +43,21 @@ def draw(document: dict[str, Any], path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     heights = [_FRAME + (3.0 if is_batches(cases) else _BAR * _bars(cases)) for cases in suites.values()]
+    roofline = has_points(document)
+    heights += [_FRAME + 3.2] if roofline else []
     with matplotlib.rc_context({"font.size": 9, "svg.fonttype": "none"}):
         figure = Figure(figsize=(8.4, sum(heights)), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(len(suites), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (name, cases) in zip(panels, suites.items(), strict=True):
+        panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (name, cases) in zip(panels, suites.items(), strict=False):
             (_curves if is_batches(cases) else _draw_bars)(axes, cases)
             baseline = cases[0]["arms"][0]["arm"]
             axes.set_title(f"{name}: how many times as fast as {baseline}", loc="left", fontsize="medium")
             axes.spines[["top", "right"]].set_visible(False)
+        if roofline:
+            every = _arms([case for cases in suites.values() for case in cases])
+            draw_roofline(panels[-1], document, lambda arm: every.get(arm, "#2b2b2b"))
+            panels[-1].spines[["top", "right"]].set_visible(False)
         machine = document.get("machine", {})
         told = [
             machine.get("cpu"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from stonefx.benchmarks.allocations import HOW, bytes_text
 from stonefx.benchmarks.case import CaseResult, Settings
 
 SCHEMA = 1
@@ -59,6 +60,7 @@ def result_table(results: Sequence[CaseResult]) -> str:
                     "" if arm.first_seconds is None else seconds_text(arm.first_seconds),
                     f"{arm.speedup:.2f}x",
                     "" if arm.interval is None or position == 0 else interval_text(arm.interval),
+                    bytes_text(arm.peak_bytes),
                     "nan" if math.isnan(arm.error) else f"{arm.error:.1e}",
                 )
             )
@@ -72,12 +74,27 @@ def result_table(results: Sequence[CaseResult]) -> str:
             "first call",
             f"vs {results[0].arms[0].name}",
             "95 %",
+            "memory",
             "error",
         ),
         disable_numparse=True,
-        colalign=("left", "left", *("right",) * 6),
+        colalign=("left", "left", *("right",) * 7),
     )
-    return "\n".join([table, *(_remark(result) for result in results if result.noisy)])
+    noisy = [_remark(result) for result in results if result.noisy]
+    return "\n".join([table, *noisy])
+
+
+def left_out_lines(results: Sequence[CaseResult]) -> list[str]:
+    """A line for each arm that was left out and each reason, with the cases where they are not all."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for arm, reason in result.left_out.items():
+            cases.setdefault((arm, reason), []).append(result.name)
+    lines = []
+    for (arm, reason), names in cases.items():
+        of = "" if len(names) == len(results) else f" of {', '.join(names)}"
+        lines.append(f"{arm} left out{of}: {reason}")
+    return lines
 
 
 def _remark(result: CaseResult) -> str:
@@ -88,7 +105,11 @@ def _remark(result: CaseResult) -> str:
 
 
 def result_document(
-    suites: dict[str, list[CaseResult]], machine: dict[str, Any], settings: Settings, load: float | None
+    suites: dict[str, list[CaseResult]],
+    machine: dict[str, Any],
+    settings: Settings,
+    load: float | None,
+    ceilings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything measured in JSON's own types; times in seconds. A case of another commit than `machine` names its own.
 
@@ -97,6 +118,7 @@ def result_document(
         machine: as `machine_facts` gives it.
         settings: how it was measured.
         load: load average before the run.
+        ceilings: what the machine can do, as `roofline.ceilings` gives it.
     """
     return {
         "schema": SCHEMA,
@@ -104,6 +126,8 @@ def result_document(
         "machine": machine,
         "load_before": load,
         "settings": asdict(settings),
+        **({} if ceilings is None else {"ceilings": ceilings}),
+        "measured": HOW,
         "suites": {
             name: [_case(result, machine.get("commit")) for result in results]
             for name, results in suites.items()
@@ -119,6 +143,7 @@ def _case(result: CaseResult, commit: str | None) -> dict[str, Any]:
         "disturbed": result.disturbed,
         "noisy": result.noisy,
         **({"facts": result.facts} if result.facts else {}),
+        **({"left_out": dict(result.left_out)} if result.left_out else {}),
         "arms": [
             {
                 "arm": arm.name,
@@ -129,6 +154,8 @@ def _case(result: CaseResult, commit: str | None) -> dict[str, Any]:
                 "calls_per_sample": arm.calls_per_sample,
                 "interval": None if arm.interval is None else list(arm.interval),
                 "first_seconds": arm.first_seconds,
+                "peak_bytes": arm.peak_bytes,
+                **({} if arm.work is None else asdict(arm.work)),
             }
             for arm in result.arms
         ],

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from stonefx.benchmarks.case import ArmResult, CaseResult
+from stonefx.benchmarks.case import ArmResult, CaseResult, Work
 from stonefx.benchmarks.results import SCHEMA
 
 
@@ -27,7 +27,12 @@ def earlier_results(path: Path, machine: dict[str, Any]) -> dict[str, list[CaseR
     """
     if not path.exists():
         return {}
-    document = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise OtherMachine(f"{path} is no JSON that stonefx bench wrote; choose another file")
     if document.get("schema") != SCHEMA:
         raise OtherMachine(
             f"{path} has schema {document.get('schema')}, expected {SCHEMA}; choose another file"
@@ -68,6 +73,8 @@ def _result(case: dict[str, Any], commit: str | None) -> CaseResult:
                 calls_per_sample=arm["calls_per_sample"],
                 interval=tuple(arm["interval"]) if arm.get("interval") else None,
                 first_seconds=arm.get("first_seconds"),
+                peak_bytes=arm.get("peak_bytes"),
+                work=Work(flops=arm["flops"], bytes=arm["bytes"]) if "flops" in arm else None,
             )
             for arm in case["arms"]
         ],
@@ -76,6 +83,7 @@ def _result(case: dict[str, Any], commit: str | None) -> CaseResult:
         noisy=case["noisy"],
         samples={},
         facts=case.get("facts", {}),
+        left_out=case.get("left_out", {}),
         commit=case.get("commit", commit),
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from tqdm import tqdm
 
+from stonefx.benchmarks.allocations import peak_bytes
 from stonefx.benchmarks.case import Case, CaseResult, Planned, Settings
+from stonefx.benchmarks.engines import with_engines
 from stonefx.benchmarks.harness import measure
 from stonefx.benchmarks.load import cache_eviction, parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.suites import SUITES
@@ -31,6 +34,7 @@ def measure_watched(
         quiet=quiet_spin_seconds(),
         evict=cache_eviction(device) if cold else lambda: None,
         on_round=on_round,
+        peak=partial(peak_bytes, device=device),
     )
 
 
@@ -41,6 +45,7 @@ def run_suite(
     *,
     only: Collection[str] = (),
     done: Collection[str] = (),
+    engines: Sequence[str] = (),
     on_result: Callable[[CaseResult], object] = lambda result: None,
 ) -> list[CaseResult]:
     """Measure one suite.
@@ -51,6 +56,7 @@ def run_suite(
         settings: how long.
         only: names of the cases wanted; all where it is empty.
         done: names of cases that need not be measured again.
+        engines: keys of `ENGINES` whose arms are added where a case has a model.
         on_result: called with each result as it is there.
 
     Raises:
@@ -66,6 +72,7 @@ def run_suite(
                 continue
             bar.set_postfix_str(f"{item.name}, compiling")
             case = item.make() if isinstance(item, Planned) else item
+            case = with_engines(case, engines)
             bar.set_postfix_str(case.name)
             results.append(measure_watched(case, settings, bar.update, device))
             on_result(results[-1])

@@ -61,14 +61,20 @@ def main(
         *(["--threads", str(threads)] if threads else []),
         *(["--seconds", str(seconds)] if seconds else []),
     ]
-    cases = [(suite, name) for suite in suites for name in _names(suite) if not only or name in only]
+    known = [(suite, name) for suite in suites for name in _names(suite)]
+    if unknown := [name for name in only if name not in {case for _, case in known}]:
+        raise click.UsageError(f"--only: there is no case {unknown[0]!r}; {', '.join(n for _, n in known)}")
+    cases = [(suite, name) for suite, name in known if not only or name in only]
     with tqdm(total=2 * len(cases), unit=" runs", disable=None) as bar:
 
         def run(command: list[str]) -> None:
             # The folder of a checkout must not decide which stonefx is imported.
-            done = subprocess.run(
-                [*command, *options], cwd=Path(sys.prefix), capture_output=True, text=True, check=False
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    [*command, *options], cwd=Path(sys.prefix), capture_output=True, text=True, check=False
+                )  # fmt: skip
+            except OSError as error:
+                raise click.BadParameter(f"{error.strerror}: {command[0]}", param_hint="--other") from None
             if done.returncode:
                 raise click.ClickException(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
             bar.update()

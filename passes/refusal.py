@@ -30,7 +30,7 @@ CODES: dict[str, Code] = {
     # What it would be worth.
     "no_faster": Code(
         "merging {what} {verdict}: predicted {after:.3g} us against {before:.3g} us as it stands {where}, "
-        "{merged:,} against {weights:,} weights",
+        "{merged:,} against {weights:,} weights{one}",
         "Nothing: as it stands it is faster here. The cost model takes the sizes of the example; "
         "`stonefx doctor --measure` checks it against this machine.",
     ),
@@ -153,9 +153,10 @@ CODES: dict[str, Code] = {
     ),
     "weight_changed": Code("the weight {weight!r} is changed inside the graph by {operator}{at}"),
     "run_time_weight": Code(
-        "the weight {weight!r} is computed at run time or is an input of the graph, not a parameter, so there is "
-        "nothing to fold",
-        "Make it a parameter or a buffer of the model if it never changes.",
+        "the weight {weight!r} is computed at run time{at}, or is an input of the graph, not a parameter, so there "
+        "is nothing to fold",
+        "Make it a parameter or a buffer of the model if it never changes; what is drawn or counted anew in training "
+        "stays with `model.eval()`.",
     ),
     "expression_changed": Code("{value!r}, which is computed from weights, is changed by {operator}{at}"),
     "autocast_weight": Code(
@@ -186,8 +187,13 @@ CODES: dict[str, Code] = {
     ),
     # What is not linear.
     "nonlinear": Code(
-        "{operator} between the maps is not a fixed linear map",
+        "{operator}{at} between the maps is not a fixed linear map{how}",
         "Nothing where the model needs it: two linear maps can become one only where nothing stands between them.",
+    ),
+    "unread": Code(
+        "nothing is merged through {operator}{at} between the maps{how}",
+        "What is linear can stand behind the second map: `down(up(x)) + F.linear(y, down.weight)` for "
+        "`down(up(x) + y)`.",
     ),
     "data_rows": Code(
         "how many rows {operator} between the maps gives depends on the data, so that nothing is merged through it",

@@ -211,7 +211,7 @@ def result(error=1e-7, noisy=False):
 
 def test_table():
     lines = result_table([result()]).splitlines()
-    assert lines[0].split() == "case arm a call spread first call vs eager 95 % error".split()
+    assert lines[0].split() == "case arm a call spread first call vs eager 95 % memory error".split()
     assert lines[2].split() == ["batch", "1", "eager", "20.0", "us", "+-0", "%", "1.00x", "1.0e-07"]
     assert lines[3].split() == ["stone", "4.00", "us", "+-0", "%", "5.00x", "1.0e-07"]
     machine = FakeMachine()

@@ -12,7 +12,7 @@ from torch import nn
 
 import stonefx
 from stonefx.benchmarks.by_hand import merged
-from stonefx.benchmarks.case import Arm, Case
+from stonefx.benchmarks.case import Arm, Case, Subject, Work
 
 WIDTHS = (128, 256, 128, 64, 32)
 BATCHES = (1, 8, 16, 32)
@@ -41,6 +41,7 @@ def chain_cases(device: str = "cpu", batches: Sequence[int] = BATCHES) -> Iterat
             arms=_arms(model, x),
             truth=[truth],
             synchronize=torch.cuda.synchronize if device == "cuda" else None,
+            subject=Subject(model=model, args=(x,)),
         )
 
 
@@ -58,4 +59,6 @@ def _arms(model: nn.Sequential, x: torch.Tensor) -> list[Arm]:
         "merged nn.Linear": partial(single, x),
         "merged addmm": partial(torch.addmm, bias, x, weight),
     }
-    return [Arm(name=name, call=call) for name, call in calls.items()]
+    before, after = Work.before_and_after(optimized.report.summary())  # type: ignore[union-attr, operator]
+    works = {"eager": before, "inductor": before, "stonefx.optimize": after}
+    return [Arm(name=name, call=call, work=works.get(name)) for name, call in calls.items()]

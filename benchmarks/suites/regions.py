@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import stonefx
 from stonefx.benchmarks.by_hand import SegmentationByHand, merged
-from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned
+from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned, Subject, Work
 from stonefx.benchmarks.suites import pooled
 
 Made = tuple[nn.Module, tuple[Any, ...]]
@@ -212,14 +212,18 @@ def region_case(name: str, make: Callable[[], Made], device: str = "cpu") -> Cas
     if by_hand is not None:
         arms["by hand"] = by_hand.to(device).eval()
 
+    report: Any = optimized.report
+    before, after = Work.before_and_after(report.summary())
+    works = {"eager": before, "inductor": before, "optimize": after, "optimize(inductor)": after}
+
     def facts(_: CaseResult) -> dict[str, Any]:
-        report: Any = optimized.report
         return {"summary": report.summary(), "sites": [site.reason for site in report.rewritten()]}
 
     return Case(
         name=name,
-        arms=[Arm(name=arm, call=partial(call, *inputs)) for arm, call in arms.items()],
+        arms=[Arm(name=arm, call=partial(call, *inputs), work=works.get(arm)) for arm, call in arms.items()],
         truth=[exact],
         synchronize=torch.cuda.synchronize if device == "cuda" else None,
         facts=facts,
+        subject=Subject(model=model, args=inputs),
     )

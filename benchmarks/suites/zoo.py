@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 import stonefx
 from stonefx.backend import collected_reports
-from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned
+from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned, Subject, Work
 from stonefx.optimized import results_in_float64
 from stonefx.passes.verify import SLACK
 
@@ -62,12 +62,18 @@ def architecture_case(
             COMPILE: _facts(result, COMPILE, through_compile),
         }
 
+    before, after = Work.before_and_after(report.summary())
+    works = {EAGER: before, INDUCTOR: before, OPTIMIZE: after}
     return Case(
         name=name,
-        arms=[Arm(name=arm, call=partial(floating_results, call, inputs)) for arm, call in models.items()],
+        arms=[
+            Arm(name=arm, call=partial(floating_results, call, inputs), work=works.get(arm))
+            for arm, call in models.items()
+        ],
         truth=floating_leaves(results_in_float64(model, ((), inputs))),
         synchronize=torch.cuda.synchronize if device == "cuda" else None,
         facts=facts,
+        subject=Subject(model=model, kwargs=inputs, tensors=floating_leaves),
     )
 
 

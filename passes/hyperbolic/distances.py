@@ -43,6 +43,23 @@ def _one(index: int) -> Form:
     return Form(((((index, Fraction(1)),), 1.0),))
 
 
+def _shortened(text: str, longest: int = 120) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def _told_apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers with as many digits as tell them apart, six at least.
+
+    >>> _told_apart(2.0, -4.0), _told_apart(1.0, 1.00000001)
+    (('2', '-4'), ('1', '1.00000001'))
+    """
+    for digits in range(6, 18):
+        texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
 class _Distances:
     def __init__(self, algebra: Algebra, x: int, y: int) -> None:
         self.algebra, self.x, self.y = algebra, x, y
@@ -96,9 +113,12 @@ class _Distances:
             "log",
         }:
             return None
+        if all((a.single(self.xy), Fraction(1)) in monomial for monomial, _ in argument):
+            return None  # a multiple of the inner product is the side of a hyperplane, and no distance
         c = next(self._curvatures(argument), ONE)
         target, expected = self._alike(kind, argument, c)
-        where = f"{kind} of {a.describe(argument)}, expected {a.describe(expected)} for c = {a.describe(c)}"
+        given, looked_for = (_shortened(a.describe(form)) for form in (argument, expected))
+        where = f"{kind} of {given}, expected {looked_for} for c = {a.describe(c)}"
         try:
             left, right = (
                 dict(self._cleared(*pair)) for pair in ((argument, expected), (expected, argument))
@@ -108,9 +128,10 @@ class _Distances:
         for monomial in self._differing(left, right, c)[:1]:
             found, wanted = (each.get(monomial, 0.0) for each in (left, right))
             name = a.describe(Form(((monomial, 1.0),)))
+            has, should = _told_apart(found, wanted)
             return NearMiss(
                 target,
-                f"{where}: squared and multiplied out, has {found:.17g} times {name}, expected {wanted:.17g}",
+                f"{where}: squared and multiplied out, has {has} times {name}, expected {should}",
                 self._code(argument, constant(found), constant(wanted)),
             )
         return None

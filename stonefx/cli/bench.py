@@ -18,10 +18,27 @@ from stonefx.cli.lone_suites import bench_compress, bench_growth
 _NO_FILE = "--resume goes on in a file: name it with --json"
 
 
-def _suites(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
-    from stonefx.benchmarks.suites import SUITES
+# Named here as well, since the suites themselves import torch.
+NAMES = ("chain", "hyperbolic", "integrations", "ops", "regions", "zoo", "compress", "growth")
 
-    return [CompletionItem(name) for name in (*SUITES, "compress", "growth") if name.startswith(start)]
+
+def _suites(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in NAMES if name.startswith(start)]
+
+
+def _engines(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The names of `--peers`, each once."""
+    if value is None:
+        return ()
+    from stonefx.benchmarks.engines import ENGINES
+
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    unknown = [name for name in names if name not in ENGINES]
+    if unknown or not names:
+        raise click.BadParameter(
+            f"expected names of {', '.join(ENGINES)}, with commas between them, got {value!r}"
+        )
+    return tuple(dict.fromkeys(names))
 
 
 @click.command()
@@ -39,6 +56,13 @@ def _suites(context: click.Context, parameter: click.Parameter, start: str) -> l
     multiple=True,
     metavar="CASE",
     help="Measure this case alone; may be repeated.",
+)
+@click.option(
+    "--peers",
+    "engines",
+    callback=_engines,
+    metavar="NAME[,NAME...]",
+    help="Other engines beside ours: max-autotune, torchao, onnxruntime, openvino (the extra `peers`).",
 )
 @click.option("--resume", is_flag=True, help="Keep what the --json file has, and write it after each case.")
 @click.option(
@@ -70,6 +94,7 @@ def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options:
     \b
     stonefx bench chain --threads 2
     stonefx bench chain --case "batch 8" --seconds 5
+    stonefx bench regions --peers max-autotune,onnxruntime,openvino
     stonefx bench zoo --json zoo.json --resume
     stonefx bench chain --json new.json --compare old.json --plot chain.png
 
@@ -100,10 +125,11 @@ def _bench(
     keep: Path | None,
     old_file: Path | None,
     cold: bool,
+    engines: tuple[str, ...],
 ) -> None:
     alone = {"growth", "compress"} & {*suites}
-    if alone and (old_file is not None or cold):
-        raise click.UsageError(f"--compare and --cold are for other suites than {alone.pop()}")
+    if alone and (old_file is not None or cold or engines):
+        raise click.UsageError(f"--compare, --cold and --peers are for other suites than {alone.pop()}")
     if "growth" in suites:
         if suites != ("growth",) or device != "cpu" or seconds is not None or resume or keep is not None:
             raise click.UsageError(
@@ -128,15 +154,16 @@ def _bench(
     from stonefx.benchmarks.load import load_average, load_warning
     from stonefx.benchmarks.machine import machine_facts, usable_cores
     from stonefx.benchmarks.picture import draw
+    from stonefx.benchmarks.results import left_out_lines
     from stonefx.benchmarks.resume import OtherMachine, earlier_results, merged_results
+    from stonefx.benchmarks.roofline import ceilings
     from stonefx.benchmarks.run import UnknownCase, run_suite
     from stonefx.benchmarks.suites import LONG, SUITES, TABLES
     from stonefx.report import write_atomically
 
     unknown = [name for name in suites if name not in SUITES]
     if unknown:
-        names = ", ".join([*SUITES, "compress", "growth"])
-        raise click.UsageError(f"there is no suite {unknown[0]!r}; choose from {names}")
+        raise click.UsageError(f"there is no suite {unknown[0]!r}; choose from {', '.join(NAMES)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError(
             f"--device cuda: torch {torch.__version__} sees no CUDA device on this machine"
@@ -163,8 +190,10 @@ def _bench(
         except OtherMachine as error:
             raise click.UsageError(f"--resume: {error}") from None
 
+    reached = ceilings(device) if path is not None or picture is not None else None
+
     def document() -> dict[str, Any]:
-        return result_document(results, machine, settings, load)
+        return result_document(results, machine, settings, load, reached)
 
     def write(to: Path | None = path) -> None:
         if to is not None:
@@ -180,7 +209,7 @@ def _bench(
 
         done = [result.name for result in results.get(name, [])]
         try:
-            run_suite(name, device, settings, only=only, done=done, on_result=add)
+            run_suite(name, device, settings, only=only, done=done, engines=engines, on_result=add)
         except UnknownCase as error:
             raise click.UsageError(f"--only: {error}") from None
         except BaseException:
@@ -192,6 +221,8 @@ def _bench(
                 )
             raise
         click.echo(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
+        for line in left_out_lines(results.get(name, [])):
+            click.echo(line)
     if path is not None:
         write()
         click.echo(f"\nwritten to {path}")

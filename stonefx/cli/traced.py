@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from stonefx.cli.common import Command, names_files
-from stonefx.cli.inputs import Examples, parse_inputs
-from stonefx.cli.models import Found, find_model
+
+if TYPE_CHECKING:
+    from stonefx.cli.inputs import Examples
+    from stonefx.cli.models import Found
 
 MODELS = """MODEL is one of
 
@@ -66,6 +69,8 @@ def find_named(name: str) -> Found:
     Raises:
         click.BadParameter: there is none.
     """
+    from stonefx.cli.models import find_model
+
     try:
         return find_model(name)
     except ValueError as error:
@@ -78,6 +83,8 @@ def find_with_inputs(name: str, inputs: Sequence[str]) -> tuple[Found, Examples]
     Raises:
         click.UsageError: one of them is missing or makes no sense.
     """
+    from stonefx.cli.inputs import parse_inputs
+
     try:
         given = parse_inputs(inputs)
     except ValueError as error:

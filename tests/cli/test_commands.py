@@ -13,6 +13,7 @@ import stonefx
 from stonefx import demo as demo_module
 from stonefx.__main__ import main
 from stonefx.benchmarks import Arm, Case, run, suites
+from stonefx.cli.bench import NAMES
 from stonefx.cli.inputs import parse_input
 from stonefx.cli.models import find_model
 
@@ -352,6 +353,34 @@ def test_completion(words, offered):
     }
     result = CliRunner().invoke(main, prog_name="stonefx", env=environment)
     assert result.exit_code == 0 and result.output.split() == offered
+
+
+def test_completion_needs_no_torch():
+    program = (
+        "import sys\n"
+        "from stonefx.__main__ import main\n"
+        "try:\n    main(prog_name='stonefx')\n"
+        "finally:\n    print({'torch', 'numpy'} & set(sys.modules), file=sys.stderr)"
+    )
+    for words in (
+        "stonefx ex",
+        "stonefx bench cha",
+        "stonefx optimize --inner ind",
+        "stonefx compress --min",
+    ):
+        environment = {
+            "_STONEFX_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | environment
+        )
+        assert done.stdout.startswith("plain,") and done.stderr.strip() == "set()", done.stderr
+
+
+def test_completion_knows_the_suites():
+    assert (*suites.SUITES, "compress", "growth") == NAMES
 
 
 def test_the_demo_ends_with_the_path_of_a_page(monkeypatch, tmp_path):

@@ -144,7 +144,12 @@ BENCH = {
         (["chain", "--compare", "none.json"], "'none.json' does not exist"),
         (["chain", "--compare", "other.json"], "is no results: expected results of `stonefx bench --json`, schema 1"),
         (["chain", "--compare", "user_mistakes.py"], "is no JSON; expected what stonefx bench --json wrote"),
-        (["growth", "--compare", "other.json"], "--compare and --cold are for other suites than growth"),
+        (["growth", "--compare", "other.json"], "--compare, --cold and --peers are for other suites than growth"),
+    ],
+    "engines": [
+        (["chain", "--peers", "onnx"], "expected names of max-autotune, torchao, onnxruntime, openvino"),
+        (["chain", "--peers", ","], "with commas between them, got ','"),
+        (["growth", "--peers", "openvino"], "--compare, --cold and --peers are for other suites than growth"),
     ],
     "keep": [(["chain", "--keep", "folder"], "--keep: only the suite compress has statistics to keep")],
 }  # fmt: skip

@@ -106,7 +106,7 @@ REFUSED = {
     scaled_in_place: "`mul_` changes the value between the maps in place",
     weight_written: "the weight 'W2' is changed inside the graph by `mul_`",
     input_written: "the chain's input 'sin' is changed in place before its end",
-    run_time_weight: "is computed at run time or is an input of the graph, not a parameter",
+    run_time_weight: "is computed at run time, or is an input of the graph, not a parameter",
     active_dropout: "dropout with p=0.1 is active in between",
     layer_norm: "`layer_norm` between the maps is not a fixed linear map of the features",
 }
@@ -128,7 +128,6 @@ NONLINEAR = {
     "relu_": in_place_chain,
     "softmax": lambda w, x: second(w, first(w, x).softmax(-1)),
     "reciprocal": lambda w, x: second(w, 1 / first(w, x)),
-    "mul": lambda w, x: second(w, first(w, x) * first(w, x)),
     "gelu": lambda w, x: second(w, F.gelu(first(w, x))),
 }
 
@@ -143,11 +142,67 @@ def test_what_is_not_linear_is_named(name):
     assert "linear" in site.nodes and site.nodes[-1] == site.output and site.params_before > 0
 
 
+BOTH = ": both of its operands are computed at each call"
+ROWS = ", which scales each row by other factors"
+
+
+def stored_rows(w):
+    return torch.cat([w.b1[None]] * 6)
+
+
+UNREAD = {
+    "a product": (lambda w, x: second(w, first(w, x) * first(w, x)), "nonlinear", "mul", BOTH),
+    "a square": (lambda w, x: second(w, (lambda h: h * h)(first(w, x))), "nonlinear", "mul", BOTH),
+    "a quotient": (lambda w, x: second(w, first(w, x) / first(w, x)), "nonlinear", "div", BOTH),
+    "a sum of rows": (
+        lambda w, x: second(w, first(w, x) + stored_rows(w)),
+        "unread",
+        "add",
+        ", which adds another term to each row",
+    ),
+    "a scale of rows": (lambda w, x: second(w, first(w, x) * stored_rows(w)), "unread", "mul", ROWS),
+    "features apart": (
+        lambda w, x: F.linear(F.linear(x, w.W1).view(-1, 12), w.W2[:, :12]),
+        "unread",
+        "view",
+        ", which takes features and rows apart",
+    ),
+    "rows from elsewhere": (
+        lambda w, x: second(w, torch.cat([first(w, x), stored_rows(w)])),
+        "unread",
+        "cat",
+        ", which joins them with other values",
+    ),
+    "a transform": (lambda w, x: second(w, torch.fft.fft(first(w, x), dim=0).real), "unread", "fft_fft", ""),
+    "the largest": (
+        lambda w, x: second(w, first(w, x).amax(0, keepdim=True).expand(6, -1)),
+        "nonlinear",
+        "amax",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_is_not_read_is_named_with_what_it_does(name):
+    function, code, operator, how = UNREAD[name]
+    _, sites = rewrite(function)
+    site = next(each for each in sites if each.code in ("nonlinear", "unread"))
+    assert (site.code, site.figures["operator"], site.figures["how"]) == (code, f"`{operator}`", how)
+    assert site.seconds_after is None and "linear" in site.nodes
+
+
+def test_what_reads_sizes_alone_is_not_between():
+    def noise(w, x):
+        return second(w, x.sum() + torch.randn_like(first(w, x)))
+
+    _, sites = rewrite(noise)
+    assert not [site for site in sites if site.code in ("nonlinear", "unread")]
+
+
 NO_SITES = {
     "one map": first,
     "attention scores": lambda w, x: torch.matmul(first(w, x)[None], first(w, x).mT[None]),
-    "feature axis split": lambda w, x: F.linear(F.linear(x, w.W1).view(-1, 12), w.W2[:, :12]),
-    "position embedding": lambda w, x: second(w, first(w, x) + torch.cat([w.b1[None]] * 6)),
     "einsum over rows": lambda w, x: torch.einsum("bi,ob->oi", first(w, x), w.W1[:, :6]),
 }
 

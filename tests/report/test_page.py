@@ -157,7 +157,7 @@ def test_what_would_save_most_comes_first():
 
     why = {name: Refusal("kept", weight=name) for name in ("few", "many", "none", "loses")}
     sites = [
-        *left(Refusal("nonlinear", operator="`relu`")),
+        *left(Refusal("nonlinear", operator="`relu`", how="", at="")),
         *left(why["none"]),
         *left(why["loses"], 1e-6, 2e-6),
         *left(why["few"], 5e-6, 1e-6),

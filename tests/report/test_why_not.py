@@ -1,10 +1,11 @@
-"""Why a place was left as it is: the true reason, the user's line, and what can be done, for twenty-odd models."""
+"""Why a place was left as it is: the true reason, the user's line, and what can be done, for fifty-odd models."""
 
-import linecache
+import inspect
 import re
 
 import pytest
 import torch
+import why_not_library_models as library
 import why_not_models as models
 from why_not_models import Case
 
@@ -107,6 +108,80 @@ CASES = {
     ),
 }
 
+IMAGE, SEQUENCE = rows(2, 8, 12, 12), rows(2, 10, 64)
+BOTH = "both of its operands are computed at each call"
+# What stands between the maps, where it is on a line of its own, is named with that line.
+LIBRARY_CASES = {
+    "a norm written out": Case(
+        library.NormWrittenOut, "nonlinear", rf"`mul`.* between the maps is not a fixed linear map: {BOTH}"
+    ),
+    "a gated unit": Case(library.GatedLinearUnit, "nonlinear", BOTH),
+    "halves that gate each other": Case(library.SplitGate, "nonlinear", BOTH),
+    "an adaptive norm": Case(library.AdaptiveNorm, "nonlinear", rf"`mul`.*: {BOTH}"),
+    "rotary positions": Case(library.Rotary, "nonlinear", "`where`", example=SEQUENCE),
+    "learned positions": Case(
+        library.Positions,
+        "unread",
+        "nothing is merged through `add`.*, which adds another term to each row",
+        example=SEQUENCE,
+        cure="behind the second map",
+    ),
+    "a class token": Case(
+        library.ClassToken,
+        "unread",
+        "`cat`.*, which joins them with other values",
+        example=rows(2, 3, 16, 16),
+    ),
+    "a Fourier transform": Case(library.FourierMixing, "unread", "`fft_fft`", example=SEQUENCE),
+    "attention": Case(library.Attention, "nonlinear", "`tanh`", example=SEQUENCE),
+    "a recurrent layer": Case(library.Recurrent, "nonlinear", "`lstm`", example=SEQUENCE),
+    "a cosine": Case(library.Cosine, "nonlinear", rf"`div`.*: {BOTH}"),
+    "a straight-through codebook": Case(library.Quantized, "shared", "'linear' is used in"),
+    "a cache": Case(library.Cached, "unread", "`index_copy_`"),
+    "NumPy": Case(library.NumPy, "detached", "`detach`"),
+    "a function of one's own": Case(library.OwnFunction, "nonlinear", "`autograd_function_apply`"),
+    "half of it frozen": Case(
+        library.HalfFrozen,
+        "trained",
+        "gradients are wanted of down.weight",
+        door="compile",
+        cure="torch.no_grad",
+    ),
+    "a spectral norm that learns": Case(
+        library.SpectralNorm,
+        "run_time_weight",
+        r"the weight 'div_\d+' is computed at run time at .*parametrizations.py:\d+",
+        training=True,
+        cure="model.eval",
+    ),
+    "a row that is written": Case(
+        library.WrittenRow,
+        "value_changed",
+        "'linear' is changed in place at .*models.py:",
+        cure="as a new value",
+    ),
+    "rows for an expert": Case(library.Experts, "data_rows", "`index`.* depends on the data"),
+    "the largest of the neighbours": Case(library.GraphOfLargest, "nonlinear", "`scatter_reduce`"),
+    "graph attention": Case(
+        library.GraphAttention, "shared", "'linear' is used in 2 places", door="optimize"
+    ),
+    "a block of a diffusion model": Case(library.TimedBlock, "nonlinear", "`silu`", example=IMAGE),
+    "a pooling": Case(library.Pooled, "nonlinear", "`max_pool2d`", example=IMAGE),
+    "squeeze and excite": Case(library.SqueezeAndExcite, "nonlinear", f"`mul`.*: {BOTH}", example=IMAGE),
+    "a bias at an upsampled border": Case(
+        library.UpsampledWithBias,
+        "border",
+        "padding of 'conv2d_1'",
+        "conv_chain",
+        example=IMAGE,
+        cure="bias=False",
+    ),
+    "heads taken apart": Case(library.SplitHeads, "unread", "`view`.*, which takes features and rows apart"),
+}
+CASES |= LIBRARY_CASES
+# Models in which it stands in a module of its own.
+BETWEEN = {library.NormWrittenOut: library.RootMeanSquare}
+
 
 def reported(case: Case) -> Report:
     torch._dynamo.reset()
@@ -122,11 +197,11 @@ def reported(case: Case) -> Report:
     return report
 
 
-def line_of(model: type) -> str:
-    """`file.py:line` of the line in a model that is marked as the place."""
-    lines = linecache.getlines(models.__file__)
-    start = next(n for n, text in enumerate(lines) if text.startswith(f"class {model.__name__}("))
-    return f"why_not_models.py:{next(n for n in range(start, len(lines)) if '# here' in lines[n]) + 1}"
+def line_of(model: type, mark: str = "# here") -> str:
+    """`file.py:line` of the line in a model that is marked; empty where none is."""
+    lines, start = inspect.getsourcelines(model)
+    found = next((number for number, text in enumerate(lines) if mark in text), None)
+    return "" if found is None else f"{inspect.getsourcefile(model).rpartition('/')[2]}:{start + found}"
 
 
 @pytest.mark.filterwarnings("ignore::stonefx.rewriting.StonefxWarning")
@@ -143,6 +218,7 @@ def test_the_report_names_reason_and_place(name):
     assert not any(other.nodes == site.nodes for other in report.rewritten())
     cure = site.reason.cure if isinstance(site.reason, Refusal) else ""
     assert case.cure in cure
+    assert line_of(BETWEEN.get(case.model, case.model), "# stands between") in site.reason
     # It is on the first screen of the text, with its line.
     assert re.search(case.says, " ".join(str(report).split()))
 

@@ -6,13 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from ...graph.arguments import packet
 from ...graph.nodes import val
-from ...graph.shapes import same_size, same_sizes
 from ...graph.weights import leaves
 from ...refusal import Refusal
 from ...site import Site, refused_site
@@ -22,15 +18,10 @@ from ..algebra.tree import Tree
 from ..algebra.values import Value
 from ..plan.decide import Decision
 from ..plan.price import Costs
-from ..read.obstacles import call
 from ..read.reader import Reader
 from ..read.regions import has_map
 from ..read.trees import Builder
-
-aten = torch.ops.aten
-
-# A sum that is not read has a term of another shape: it is affine all the same.
-_SUMS = (aten.add, aten.add_, aten.sub, aten.sub_, aten.rsub)
+from .between import between, maps_before
 
 
 def breaks(
@@ -60,10 +51,10 @@ def _breaks(
             above = _map_above(leaf) or _sum_beside(leaf, tree, reader)
             if node in told or above is None:
                 continue
-            reason, below = _reason(leaf, reader, builder)
+            reason, below, alone = _reason(leaf, above.value, reader, builder)
             if reason:
                 told.add(node)
-                yield above.value.node, below, reason, True
+                yield above.value.node, below, reason, alone
     inner = {node for tree in trees for node in tree.nodes() if node is not tree.value.node}
     # The maps above a product with labels may be none of those that its reader is for.
     for value in (tree.value for tree in trees if reader.labelled):
@@ -92,52 +83,31 @@ def _sum_beside(leaf: Tree, tree: Tree, reader: Reader) -> Tree | None:
     return leaf.parent if beside else None
 
 
-def _reason(leaf: Tree, reader: Reader, builder: Builder) -> tuple[str, Value]:
-    """Why nothing is merged through a leaf, and the value of the maps below; empty where there is no map below."""
+def _reason(leaf: Tree, after: Value, reader: Reader, builder: Builder) -> tuple[str, Value, bool]:
+    """Why nothing is merged through a leaf, the value of the maps below, and whether they alone stand there.
+
+    The reason is empty where there is no map below.
+    """
     value = leaf.value
     reading = reader.read(value)
     if isinstance(reading, Stops):
         below = reader.read(reading.operand)
         while isinstance(below, Stops) and not below.is_map and not reading.is_map:
             reading, below = below, reader.read(below.operand)  # the one next to the map below
-        crosses = reading.is_map or has_map(reader, reading.operand, builder)
-        return (reading.reason if crosses else ""), value
+        if reading.is_map or has_map(reader, reading.operand, builder):
+            return reading.reason, value, True
+        return (reading.reason if maps_before(reading.operand.node, reader) else ""), value, False
     if reading is None:
-        return _nonlinear(value, reader)
-    if not builder.shared(value.node) or not has_map(reader, value, builder):
-        return "", value
-    return shared_reason(value.node, builder), value
+        return between(value.node, after.node, reader) or "", value, False
+    if has_map(reader, value, builder):
+        return (shared_reason(value.node, builder) if builder.shared(value.node) else ""), value, True
+    inner = (_reason(each, after, reader, builder) for each in builder.build(value).leaves())
+    return next((each for each in inner if each[0]), ("", value, False))
 
 
 def _curable(site: Site) -> bool:
     """Whether the model could be the same without what stands in the way: only then there is something to save."""
-    if site.code == "norm":
-        return "batch_norm" in str(site.figures["operator"])
-    return site.code not in ("nonlinear", "data_rows")
-
-
-def _nonlinear(value: Value, reader: Reader) -> tuple[str, Value]:
-    """Why nothing is merged through a value that is not affine in a map of features that it is computed from."""
-    node = value.node
-    if node.op != "call_function" or node in reader.fixed or packet(node) in _SUMS:
-        return "", value
-    for operand in node.all_input_nodes:
-        below, tensor = Value(operand, value.axis), operand.meta.get("val")
-        if not isinstance(tensor, torch.Tensor) or operand in reader.fixed:
-            continue
-        if same_sizes(tensor.shape, val(node).shape) and reader.is_mapped(below):
-            return Refusal("nonlinear", operator=call(node)), below
-        if _picks_rows(val(node), tensor, value.axis) and reader.is_mapped(below):
-            return Refusal("data_rows", operator=call(node)), below
-    return "", value
-
-
-def _picks_rows(result: torch.Tensor, operand: torch.Tensor, axis: int) -> bool:
-    """Whether a value has the features of its operand, and rows that only the data count."""
-    counted = free_unbacked_symbols(result) - free_unbacked_symbols(operand)
-    return (
-        bool(counted) and result.dim() == operand.dim() and same_size(result.shape[axis], operand.shape[axis])
-    )
+    return site.code != "norm" or "batch_norm" in str(site.figures["operator"])
 
 
 def shared_reason(node: fx.Node, builder: Builder) -> str:
@@ -239,6 +209,12 @@ def _maps_below(value: Value, reader: Reader, builder: Builder) -> list[fx.Node]
     reading = reader.read(value)
     if isinstance(reading, Stops):
         return [reading.node] if reading.is_map else _maps_below(reading.operand, reader, builder)
+    if reading is None:
+        nearest = [(node, reader.map_axis(node)) for node in maps_before(value.node, reader)]
+        below = [
+            _maps_below(Value(node, axis), reader, builder) for node, axis in nearest if axis is not None
+        ]
+        return list(dict.fromkeys(node for nodes in below for node in nodes))
     return list(dict.fromkeys(level.value.node for level in builder.build(value).maps()))
 
 

@@ -112,6 +112,7 @@ class Subject:
             slower_at=size,
             merged=merged,
             weights=now,
+            one=self._as_one_map(),
         )
 
     def _target(self) -> str:
@@ -194,9 +195,14 @@ class Subject:
 def _border(level: Tree) -> str:
     """What keeps a constant from going through a convolution that pads."""
     pads = any(isinstance(element, Convolve) and element.pads for element in level.elements)
-    if not pads or not any(isinstance(e, Shift) for child in level.children for e in child.elements):
+    if not pads:
         return ""
-    return Refusal("border", value=level.children[0].value.node.name, convolution=level.value.node.name)
+    child = level.children[0]
+    while child.move is not None:
+        child = child.children[0]
+    if not any(isinstance(element, Shift) for element in child.elements):
+        return ""
+    return Refusal("border", value=child.value.node.name, convolution=level.value.node.name)
 
 
 def _inner(choice: Choice) -> list[int]:

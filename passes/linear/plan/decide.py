@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import fx
 
 from ...graph.nodes import val
-from ..algebra.elements import Scale, Shift
+from ..algebra.elements import Convolve, Scale, Shift
 from ..algebra.simplify import with_moves_first
 from ..algebra.tree import Tree
 from ..algebra.values import Value
@@ -204,8 +204,15 @@ def _variants(tree: Tree) -> Iterator[Tree | None]:
     yield tree
     for further in (False, True):
         yield with_moves_first(tree, False, further)
-        if tree.beside():
+        if _may_narrow(tree):
             yield with_moves_first(tree, True, further)
+
+
+def _may_narrow(tree: Tree) -> bool:
+    """Whether a move may cost less at another width, or leave two maps side by side that are one convolution."""
+    return bool(tree.beside()) or any(
+        isinstance(element, Convolve) for level in tree.walk() for element in level.elements
+    )
 
 
 def _loses(tree: Tree, plan: Choice, staying: frozenset[fx.Node], costs: Costs) -> int | None:

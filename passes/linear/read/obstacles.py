@@ -59,12 +59,16 @@ def kept_or_changed(weights: Iterable[fx.Node], facts: Effects, context: Context
             return Refusal("untraced", weight=name_of(leaf), why=reason)
         writer = facts.writer(leaf)
         if writer is not None:
-            return Refusal("weight_changed", weight=name_of(leaf), operator=call(writer), at=_at(writer))
+            return Refusal(
+                "weight_changed", weight=name_of(leaf), operator=call(writer), at=written_at(writer)
+            )
     for node in nodes:
         # What was computed may be written as well, through another view, before it is used.
         writer = facts.writer(node)
         if writer is not None:
-            return Refusal("expression_changed", value=node.name, operator=call(writer), at=_at(writer))
+            return Refusal(
+                "expression_changed", value=node.name, operator=call(writer), at=written_at(writer)
+            )
         if node in facts.autocast and not (is_leaf(node) or is_view(node)):
             return Refusal("autocast_weight", weight=name_of(node), operator=call(node))
     return ""
@@ -91,13 +95,14 @@ def _written(tree: Tree, facts: Effects) -> str | None:
     for node in tree.given():
         writer = facts.written_between(node, first, last)
         if writer is not None:
-            return Refusal("input_changed", value=node.name, at=_at(writer))
+            return Refusal("input_changed", value=node.name, at=written_at(writer))
     for node in nodes:
         writer = facts.writer(node)
         if writer is not None and node is not last:
-            return Refusal("value_changed", role="intermediate", value=node.name, at=_at(writer))
+            return Refusal("value_changed", role="intermediate", value=node.name, at=written_at(writer))
     return None
 
 
-def _at(writer: fx.Node) -> str:
-    return f" at {source_line(writer)}" if source_line(writer) else ""
+def written_at(node: fx.Node) -> str:
+    """The line of the user's code that a value comes from, as the end of a sentence; empty where none is known."""
+    return f" at {source_line(node)}" if source_line(node) else ""

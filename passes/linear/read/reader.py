@@ -34,7 +34,7 @@ from ..algebra.values import LABELLED, Value, readable
 from .arithmetic import read_affine, read_batch_norm, read_table_sum
 from .moves import read_move
 from .norms import read_norm
-from .obstacles import call, kept_or_changed
+from .obstacles import call, kept_or_changed, written_at
 from .products import read_labelled, read_map
 from .resampling import is_idle_pad, is_idle_upsample
 from .selections import read_selection
@@ -280,7 +280,7 @@ class Reader:
             weights_of(each)[0] for each in elements if isinstance(each, Apply | Contract | Convolve)
         )
         if weight not in self.fixed:
-            return Refusal("run_time_weight", weight=weight.name)
+            return Refusal("run_time_weight", weight=weight.name, at=written_at(weight))
         for element in elements:
             if isinstance(element, Shift) and not self._adds_features(node, axis, element):
                 return Refusal("no_bias", operator=call(node))
