@@ -18,6 +18,7 @@ from .poincare_cdist import poincare_cdist
 from .poincare_hyperplanes import poincare_hyperplanes
 from .poincare_linear import poincare_linear
 from .poincare_mlr import hnnpp_mlr, poincare_mlr
+from .poincare_planes import hnnpp_planes, poincare_planes
 from .point_of_distances import point_of_distances
 
 ROW_FORMULAS = {
@@ -35,6 +36,7 @@ __all__ = [
     "expmap0",
     "hnnpp_linear",
     "hnnpp_mlr",
+    "hnnpp_planes",
     "hyper_butterfly",
     "klein_cdist",
     "logmap0",
@@ -47,5 +49,6 @@ __all__ = [
     "poincare_hyperplanes",
     "poincare_linear",
     "poincare_mlr",
+    "poincare_planes",
     "point_of_distances",
 ]
