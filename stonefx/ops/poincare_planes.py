@@ -26,6 +26,7 @@ def _through(
     *,
     min_denominator: float = 0.0,
     denominator_offset: float = 0.0,
+    min_gap: float = 0.0,
     min_square: float = 0.0,
     min_length: float = 0.0,
     quotient_offset: float = 0.0,
@@ -41,6 +42,7 @@ def _through(
     guards = {
         "min_denominator": min_denominator,
         "denominator_offset": denominator_offset,
+        "min_gap": min_gap,
         "min_square": min_square,
         "quotient_offset": quotient_offset,
     }
@@ -63,6 +65,7 @@ def _arguments(
     c: Tensor,
     min_denominator: float,
     denominator_offset: float,
+    min_gap: float,
     min_square: float,
     min_length: float,
     quotient_offset: float,
@@ -83,6 +86,8 @@ def _arguments(
     gaps = ((1 - of_x) * (1 - of_p) * d + extra * (2 * d + extra)) / w.square()
     if min_square:
         gaps = gaps.minimum(1 - k * min_square)
+    if min_gap:
+        gaps = gaps.clamp_min(min_gap)
     length = a.norm(dim=-1)
     quotients = gaps * (length.clamp_min(min_length) if min_length else length)
     if quotient_offset:
@@ -138,7 +143,7 @@ for _name, _schema, _function in (
     (
         _PLANES,
         "Tensor x, Tensor p, Tensor a, Tensor c, *, float min_denominator=0, float denominator_offset=0, "
-        "float min_square=0, float min_length=0, float quotient_offset=0, "
+        "float min_gap=0, float min_square=0, float min_length=0, float quotient_offset=0, "
         f"float min_result={-NO_LIMIT:.0e}, bool unsigned=False",
         _through,
     ),
@@ -165,8 +170,8 @@ def poincare_planes(
         x: points, `[*batch, dim]`, float32, float64, bfloat16 or float16.
         p, a: a point of the ball and a normal for each hyperplane, `[planes, dim]`, the dtype of `x`.
         c: curvature, a positive float, or a floating tensor with one element; a tensor is not inspected.
-        guards: `min_denominator` and `denominator_offset` of the sum, `min_square` the least `||w||^2` in the gap,
-            `min_length` the least `||a||`, `quotient_offset` added to the size of what is divided by, `min_result` the
+        guards: `min_denominator` and `denominator_offset` of the sum, `min_gap` the least `1 - c||w||^2`,
+            `min_square` the least `||w||^2` in it, `min_length` the least `||a||`, `quotient_offset` added to the size of what is divided by, `min_result` the
             least result, `unsigned` for distances without a sign; none by default.
 
     Returns:
