@@ -150,12 +150,13 @@ class _Planes:
             if exponent != -1:
                 continue
             if (found := self._gap(index)) is not None:
-                yield self._form((index, Fraction(1))), *found
+                scale, c, guards = found
+                yield self.algebra.scale(self._form((index, Fraction(1))), 1 / scale), c, guards
             elif (offset := self._offset(index, monomial)) is not None:
                 yield offset
 
-    def _gap(self, index: int) -> tuple[Form, dict[str, float | bool]] | None:
-        """`c` and the guards of `max(1 - c||x||^2, min_alpha)` or `1 - c max(||x||^2, min_square)`."""
+    def _gap(self, index: int) -> tuple[float, Form, dict[str, float | bool]] | None:
+        """A multiple of `max(1 - c||x||^2, min_alpha)` or `1 - c max(||x||^2, min_square)`: by what, `c` and the guard."""
         algebra, guards = self.algebra, {}
         atom = algebra.atoms[index]
         inside = atom.parts[0]
@@ -171,10 +172,14 @@ class _Planes:
         if least is not None:
             guards["min_square"] = least
         plain = next((k for m, k in inside if not m), 0.0)
-        c = gap_curvature(algebra, inside, self.point)
-        if c is None or not algebra.close(plain, 1.0):
+        if not plain or (plain < 0 and "min_alpha" in guards):
             return None
-        return c, guards
+        c = gap_curvature(algebra, algebra.scale(inside, 1 / plain), self.point)
+        if c is None:
+            return None
+        if "min_alpha" in guards:
+            guards["min_alpha"] /= plain
+        return plain, c, guards
 
     def _without_least(self, form: Form) -> tuple[Form, float | None]:
         """A form with `||x||^2` in the place of `max(||x||^2, e)`, and e."""
@@ -214,16 +219,20 @@ class _Planes:
         lengths, guards = self._length(whole.terms[0][0] if len(whole) == 1 else ())
         gaps = [self._gap(i) for i, e in (whole.terms[0][0] if len(whole) == 1 else ()) if e == -1]
         gaps = [each for each in gaps if each is not None]
-        alone = len(whole) == 1 and whole.terms[0][1] == 1 and len(whole.terms[0][0]) == 2
+        alone = len(whole) == 1 and len(whole.terms[0][0]) == 2
         if not sides or len(gaps) != 1 or not alone or lengths == ONE:
             return None
-        c, of_gap = gaps[0]
-        divisor = algebra.multiply(self._form((index, Fraction(1))), self._form((side, -sides[0][1])))
-        divisor = algebra.scale(divisor, 1 / scale)
+        multiple, c, of_gap = gaps[0]
+        if not algebra.close(multiple, whole.terms[0][1]):
+            return None
+        divisor = algebra.scale(self._form((index, Fraction(1)), (side, -sides[0][1])), 1 / scale)
         return divisor, c, {**guards, **of_gap, "quotient_offset": offset / scale}
 
     def _over(self, form: Form, divisor: Form) -> Form:
-        return self.algebra.multiply(form, divisor)
+        """A form times a product of atoms, term by term: a sum that is multiplied out no longer cancels."""
+        ((factors, number),) = divisor.terms
+        terms = sorted((join(monomial, factors), number * k) for monomial, k in form)
+        return self.algebra.multiply(Form(tuple(terms)), ONE)
 
     @staticmethod
     def _form(*factors: Factor) -> Form:
@@ -232,4 +241,4 @@ class _Planes:
     def _miss(self, argument: Form, c: Form | None, reason: str) -> NearMiss:
         found = self.algebra.describe(argument)
         of_curvature = "" if c is None else f" for c = {self.algebra.describe(c)}"
-        return NearMiss(TARGET, f"in asinh of {found}: {reason}{of_curvature}", "other_constant")
+        return NearMiss(TARGET, f"in asinh of {found}: {reason}{of_curvature}", "other_constant", NAME)

@@ -154,7 +154,9 @@ def _area(algebra: Algebra, form: Form) -> Form | None:
         if len(rest) and (low := _of_bounded_root(algebra, root, rest)) is not None:
             # z + max(sqrt(z^2 - 1), e) is that of max(z, sqrt(1 + e^2)): below, both are e to within e^2.
             return acosh(algebra, clamp(algebra, rest, (1 + low * low) ** 0.5))
-        if not len(rest) or not any(e == Fraction(1, 2) for _, e in monomial):
+        # z itself may hold a root, and be negative.
+        is_root = any(e == Fraction(1, 2) for _, e in monomial) and algebra.nonnegative(root)
+        if not len(rest) or not is_root:
             continue
         for sign, function in ((-1.0, acosh), (1.0, asinh)):
             if algebra.equal(
