@@ -49,8 +49,9 @@ class Builder:
 
     def check(self) -> None:
         """Raise `NoOperand` where `build` could not make the nodes."""
-        for form in (self.match.curvature, *self.match.numbers):
-            self._check(form, self._numbers())
+        self._check(self.match.curvature, self._numbers())
+        for form in self.match.numbers:
+            self._check(form, self._factors())
         self._check(self.match.multiple, self.axes)
         for node, operand in self.operands:
             self._check(operand.factor, full_axes(self.values[node].axes, node))
@@ -154,7 +155,10 @@ class Builder:
         """The dimensions of the operator's result without the row, those of size 1 included in a row's."""
         if self.formula.gives == "row":
             return [label for label in self.axes if label not in ROWS]
-        return [label for label in self.axes if label is not None]
+        labels = [label for label in self.axes if label is not None]
+        if self.formula.gives == "planes":  # the operator gives those of one point next to each other
+            labels.sort(key=lambda label: label in self._held(-1))
+        return labels
 
     def _held(self, index: int) -> set[Label]:
         """The dimensions that an operand's rows have."""
@@ -163,7 +167,13 @@ class Builder:
     def _numbers(self) -> Axes:
         """The dimensions of the rows, where a number of each row has none for the row itself."""
         labels = self._labels()
+        if self.formula.gives == "planes":
+            return ()
         return (*labels[:-2], None, None) if self.formula.gives == "pairs" else (*labels, None)
+
+    def _factors(self) -> Axes:
+        """The dimensions of the operator's further numbers: one for each plane, or each row."""
+        return tuple(self._labels()[-1:]) if self.formula.gives == "planes" else self._numbers()
 
     def _wanted(self, index: int) -> list[Label]:
         labels = self._labels()
@@ -172,6 +182,11 @@ class Builder:
             if len(labels) < 2 or not apart:
                 raise NoOperand("the pairs are not along the last two dimensions")
             return [*labels[:-2], labels[index - 2], self._row(index)]
+        if self.formula.gives == "planes":
+            alike = all({*labels[-1:]} == self._held(j) - {None, *ROWS} for j in range(1, len(self.operands)))
+            if not alike or labels[-1] in self._held(0):
+                raise NoOperand("the hyperplanes do not have one dimension that the points have not")
+            return [*(labels[-1:] if index else labels[:-1]), self._row(index)]
         return [*labels, self._row(index)]
 
     def _row(self, index: int) -> Label:
@@ -222,6 +237,11 @@ class Builder:
 
     def _reshaped(self) -> list[tuple[Any, tuple[Any, ...]]]:
         """What brings the operator's result to the root's dimensions."""
+        if self.formula.gives == "planes":
+            made = self._labels()
+            order = [made.index(label) for label in self.axes if label is not None]
+            moved = [(aten.permute.default, (order,)), (aten.clone.default, ())] if order != sorted(order) else []
+            return moved + [(aten.unsqueeze.default, (dim,)) for dim, a in enumerate(self.axes) if a is None]
         if self.formula.gives != "row":
             return [(aten.unsqueeze.default, (dim,)) for dim, label in enumerate(self.axes) if label is None]
         row, last = row_of(self.axes) or 0, len(self.axes) - 1
@@ -247,7 +267,8 @@ class Builder:
             )
             constant.meta["fold"] = name
             return constant
-        axes = self._numbers() if name == "curvature" or self.match.multiple != form else self.axes
+        axes = self._numbers() if name == "curvature" else self._factors()
+        axes = self.axes if name != "curvature" and self.match.multiple == form else axes
         if held := self._holding(form, axes):
             return held
         if root := self._holding(self._root(form), axes):
@@ -282,7 +303,8 @@ class Builder:
         for node, value in held:
             if value is None or not isinstance(node.meta.get("val"), torch.Tensor):
                 continue
-            if number_axes(node.meta["val"]) is None or not self.algebra.equal(value.form, form):
+            plain = number_axes(node.meta["val"]) is not None or (bool(axes) and value.axes == axes)
+            if not plain or not self.algebra.equal(value.form, form):
                 continue
             try:
                 if broadcast(axes, value.axes) == axes:

@@ -14,7 +14,7 @@ from .match import match
 from .points import map_behind, supposed
 from .read.candidates import Vectors, candidates
 from .read.evaluate import Evaluator, operator_name
-from .read.values import ROWS, Axes, Value, has_time, number_axes, row_of
+from .read.values import ROWS, Axes, Label, Value, has_time, number_axes, row_of
 from .region import Region, region_of
 from .rows.algebra import Algebra
 from .rows.forms import ONE, Form, TooLarge
@@ -60,7 +60,7 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> tup
     steps_to: dict[fx.Node, Found] = {}
     for alternatives in candidates(graph):
         for nearest in alternatives:
-            vectors = {node: _axes(node, axes, maps) for node, axes in nearest.items()}
+            vectors = _named(nearest, maps)
             every = _found(algebra, vectors, order, maps)
             steps_to |= {item.region.root: item for item in every if item.outcome.target in STEPS.values()}
             found = _settled([item for item in every if item.outcome.target not in STEPS.values()])
@@ -82,6 +82,18 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> tup
     kept = [item for root, item in maps.items() if root not in steps or _stands_alone(item)]
     in_order = sorted([*kept, *lone], key=lambda item: order[item.region.root])
     return in_order, [item for root, item in steps_to.items() if root not in maps]
+
+
+def _named(nearest: Vectors, maps: Mapping[fx.Node, Found]) -> Vectors:
+    """Row vectors with the dimensions that they were found to have, those of the others named alike."""
+    known = {node: _axes(node, axes, maps) for node, axes in nearest.items()}
+    names: dict[Label, Label] = {}
+    for node, axes in nearest.items():
+        names |= {a: b for a, b in zip(axes, known[node], strict=True) if a != b and a is not None}
+    return {
+        node: tuple(names.get(label, label) for label in axes) if axes == nearest[node] else axes
+        for node, axes in known.items()
+    }
 
 
 def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
@@ -208,6 +220,8 @@ def _placed(outcome: Match, value: Value, vectors: Vectors, evaluator: Evaluator
     stored = any(len(evaluator.algebra.atoms[operand.vector].parts) > 1 for operand in outcome.operands)
     if stored and not formula.time_in:  # its space components are rows of their own
         return None
+    if outcome.target in STEPS and outcome.guards.keys() - set(formula.slots):
+        return replace(outcome, target=STEPS[outcome.target])
     if not _is_constant(outcome.multiple, evaluator.algebra):
         if outcome.target in STEPS:
             return replace(outcome, target=STEPS[outcome.target])

@@ -24,8 +24,9 @@ class Formula:
         text: the formula, with `n = ||x||` and `s = sqrt(c)`; norms, arguments and denominators are guarded in slots.
         operands: what each row vector is: "tangent", a vector at the origin; "short", one whose cosh is no
             infinity; "near" and "far", two of the hyperboloid; "point", a point of the ball; "second", a
-            further point; "any", any row.
-        gives: a row, a number a row, or a number for each pair of rows.
+            further point; "normal", that of a hyperplane; "any", any row.
+        gives: a row, a number a row, or a number for each pair of rows; of planes, of which the last operand has one a
+            row, a number for each and every row of the first.
         slots: the guards that the operator takes.
         time_in, time_out: the operands, and the result, begin with a time coordinate; that of an operand is not read.
         bound: error against float64, in units of eps, on probes that stop short of the boundary.
@@ -34,8 +35,8 @@ class Formula:
 
     target: str
     text: str
-    operands: tuple[Literal["tangent", "short", "point", "second", "any", "near", "far"], ...]
-    gives: Literal["row", "number", "pairs"] = "row"
+    operands: tuple[Literal["tangent", "short", "point", "second", "any", "near", "far", "normal"], ...]
+    gives: Literal["row", "number", "pairs", "planes"] = "row"
     slots: tuple[str, ...] = ()
     time_in: bool = False
     time_out: bool = False
@@ -117,6 +118,24 @@ FORMULAS = {
             gives="pairs",
             slots=(*SUM, "atanh_limit", FLOOR),
             per_entry=3,
+            per_row=12,
+        ),
+        Formula(
+            target="poincare_planes",
+            text="asinh(2 s <w, a> / (||a|| (1 - c||w||^2))) of all points x and planes (p, a), w = -p + x",
+            operands=("point", "second", "normal"),
+            gives="planes",
+            slots=(*SUM, "min_gap", "min_square", "min_length", "quotient_offset", "min_result", "unsigned"),
+            per_entry=4,
+            per_row=20,
+        ),
+        Formula(
+            target="hnnpp_planes",
+            text="asinh((2 s <x, z> / ||z|| cosh(t) - (1 + c||x||^2) sinh(t)) / (1 - c||x||^2)) of all x and planes z",
+            operands=("point", "normal"),
+            gives="planes",
+            slots=("min_alpha", "min_length", "min_result", "unit"),
+            per_entry=2,
             per_row=12,
         ),
         Formula(

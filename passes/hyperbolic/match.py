@@ -9,6 +9,7 @@ from .addition import match_addition
 from .distances import match_distance
 from .hyperboloid import match_whole
 from .numbers import match_number
+from .planes import match_planes
 from .profiles import Profiles
 from .rays import Rays
 from .rows.algebra import Algebra
@@ -41,5 +42,5 @@ def match(
     if degrees == {Fraction(0)}:
         if len(vectors) == 1:
             return match_number(algebra, form, vectors[0])
-        return match_distance(algebra, form, *vectors)
+        return match_planes(algebra, form, *vectors) or match_distance(algebra, form, *vectors)
     return None

@@ -76,6 +76,9 @@ SAVED = {
     "poincare_dist0": (-6e-9, -3.5e-8),
     "poincare_cdist": (2e-8, 1e-7),
     "klein_cdist": (2e-8, 1e-7),
+    # Of pairs in 128 dimensions 2.5e-7 and 1e-6; of matrix products that are there already, what their end takes.
+    "poincare_planes": (1e-7, 4e-7),
+    "hnnpp_planes": (2e-9, 4e-9),
 }
 
 

@@ -25,6 +25,7 @@ NORMS = {
     "point": (0.5, 1e-3, 0.0, 0.1, 0.9, 0.999),
     "second": (0.3, 0.1, 0.6, 0.0, 0.8, 0.5),
     "any": (0.7, 2.0, 0.0, 0.2, 1.1, 0.01),
+    "normal": (0.7, 0.3, 0.5, 0.2),
 }
 # Of all pairs the norms of either side keep apart. Near points arcosh loses digits in float64 too, which is what the
 # original is evaluated in: eps / (d D) at a distance d where the largest is D.

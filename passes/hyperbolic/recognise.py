@@ -120,7 +120,8 @@ def _closed(found: list[Found], reasons: dict[fx.Node, str | None]) -> list[Foun
         replaced = {node for item in accepted for node in item.region.rows}
         kept = []
         for item in accepted:
-            if (reason := escaping(item.region, item.values, replaced, item.algebra)) is None:
+            planes = FORMULAS[item.outcome.target].gives == "planes"
+            if (reason := escaping(item.region, item.values, replaced, item.algebra, planes)) is None:
                 kept.append(item)
             reasons[item.region.root] = reason
         if len(kept) == len(accepted):

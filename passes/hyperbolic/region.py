@@ -10,7 +10,7 @@ from torch import fx
 
 from ..graph.effects import Effects, written_operands
 from ..graph.nodes import source_line
-from ..graph.shapes import is_row_major, same_size
+from ..graph.shapes import entries, is_row_major, same_size
 from ..refusal import Refusal
 from .read.evaluate import Evaluator, operator_name
 from .read.values import ROW, ROWS, WHOLE, Axes, Label, Value, has_time, row_of
@@ -209,12 +209,17 @@ def _gradient_stopped(region: Region, facts: Effects) -> Refusal | None:
 
 
 def escaping(
-    region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.Node], algebra: Algebra
+    region: Region, values: Mapping[fx.Node, Value], replaced: set[fx.Node], algebra: Algebra, planes: bool
 ) -> Refusal | None:
-    """Which intermediate is needed outside of the regions that are replaced, None where none is."""
+    """Which intermediate is needed outside of the regions that are replaced, None where none is.
+
+    Of `planes`, what has fewer entries than the result may stay: it is a length or a factor of one of the two sides.
+    """
     stay = [form for v in region.vectors for form in _views(values[v], algebra)]
     for node in _tensors(region.rows[:-1]):
         value = values.get(node)
+        if planes and not _is_as_large(node, region.root):
+            continue
         if value is not None and any(_same_but_sign(value.form, form) for form in stay):
             continue  # a view of an input, or its negative, which stays
         for user in node.users:
@@ -223,6 +228,10 @@ def escaping(
             if user not in replaced and isinstance(user.meta.get("val"), torch.Tensor | tuple | list):
                 return Refusal("needed_inside", value=_named(node), use=f"is also used by {_named(user)}")
     return None
+
+
+def _is_as_large(node: fx.Node, root: fx.Node) -> bool:
+    return entries(node.meta["val"]) >= entries(root.meta["val"])
 
 
 def _views(value: Value, algebra: Algebra) -> list[Form]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from . import identities
 from .pairs import Pair
 from .rows.matching import Match
-from .steps import expmap, logmap
+from .steps import expmap, logmap, planes
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,17 @@ RULES = (
         "mobius_add",
         logmap,
         "g is that of the row that is taken away: with the factor of y the length is another",
+    ),
+    *(
+        Rule(
+            "the distance of -p + x to hyperplanes through 0 = that of x to those through p",
+            outer,
+            "mobius_add",
+            planes,
+            "points and hyperplanes are all pairs: of single ones the sum is no larger than they are",
+            "poincare_mlr",
+        )
+        for outer in ("hnnpp_planes", "planes_step")
     ),
     *(
         Rule(

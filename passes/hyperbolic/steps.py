@@ -1,4 +1,4 @@
-"""The maps at a point of the ball: a Möbius sum and a map at the origin whose norm is scaled by the point's factor."""
+"""The maps and hyperplanes at a point of the ball: a Möbius sum, and what is a map or hyperplane at the origin."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from fractions import Fraction
 from torch import fx
 
 from .pairs import Pair, curvatures, times
-from .read.values import Value
+from .read.values import ROWS, Value
 from .rows.algebra import Algebra
 from .rows.forms import ONE, Form, join
 from .rows.matching import Match
 
 # What a map at the origin is called whose scale differs from row to row.
-STEPS = {"expmap0": "expmap_step", "logmap0": "logmap_step"}
+# The distance to hyperplanes through the origin, with guards that only that to others has.
+STEPS = {"expmap0": "expmap_step", "logmap0": "logmap_step", "hnnpp_planes": "planes_step"}
 
 
 def expmap(pair: Pair) -> Match | str:
@@ -67,6 +68,26 @@ def logmap(pair: Pair) -> Match | str:
         elif name not in ("min_norm", "nan_at_zero"):
             return f"the norm of the sum is guarded by {name}"
     return Match("logmap", (times(x, algebra, -1.0), y), inner.curvature, {**inner.guards, **guards})
+
+
+def planes(pair: Pair) -> Match | str:
+    """The distance of `w = -p + x` to hyperplanes through the origin, that of `x` to those through `p`."""
+    algebra, outer, inner = pair.algebra, pair.outer, pair.inner
+    (p, x), (w, a) = inner.operands, outer.operands
+    if inner.multiple != ONE or w.factor != ONE:
+        return "the sum is scaled"
+    if reason := curvatures(pair):
+        return reason
+    if any(map(len, outer.numbers)) or outer.guards.get("unit"):
+        return "the hyperplanes of the sum are shifted, or their normals not divided by their lengths"
+    of_p, of_x, of_a = (
+        {label for label in values[algebra.atoms[o.vector].parts[0]].axes if label not in (None, *ROWS)}
+        for values, o in ((pair.of_inner, p), (pair.of_inner, x), (pair.of_outer, a))
+    )
+    if len(of_a) != 1 or of_p != of_a or of_a & of_x:
+        return "points and hyperplanes are no pairs"
+    guards = {("min_gap" if name == "min_alpha" else name): value for name, value in outer.guards.items()}
+    return Match("poincare_planes", (x, times(p, algebra, -1.0), a), inner.curvature, {**inner.guards, **guards})
 
 
 def _gap(

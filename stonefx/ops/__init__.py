@@ -13,6 +13,7 @@ from .pairs.lorentz_cdist import lorentz_cdist
 from .pairs.poincare_cdist import poincare_cdist
 from .pairs.poincare_hyperplanes import poincare_hyperplanes
 from .pairs.poincare_mlr import hnnpp_mlr, poincare_mlr
+from .pairs.poincare_planes import hnnpp_planes, poincare_planes
 from .rows import conversions, klein, lorentz, poincare, sphere
 from .rows.add_time import add_time
 from .rows.expmap0 import expmap0
@@ -35,6 +36,7 @@ __all__ = [
     "expmap0",
     "hnnpp_linear",
     "hnnpp_mlr",
+    "hnnpp_planes",
     "hyper_butterfly",
     "klein_cdist",
     "logmap0",
@@ -47,5 +49,6 @@ __all__ = [
     "poincare_hyperplanes",
     "poincare_linear",
     "poincare_mlr",
+    "poincare_planes",
     "point_of_distances",
 ]

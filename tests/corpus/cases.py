@@ -19,7 +19,7 @@ class Case:
         name: of the function there.
         target: the operator that it must become.
         function: called with the rows, then `c`, a float or a tensor.
-        kinds: what each row vector is: "tangent", "point" or "any".
+        kinds: what each row vector is: "tangent", "point", "second", "normal" or "any".
         guards: the operator's guards, as written; limits just below 1 are compared as the dtype holds them.
         limited: outside of the ball it is finite, and must stay what it is.
         loses: near points come out wrong by so many roots of eps, as arcosh has it.
@@ -122,4 +122,6 @@ def rows(kind: str, place: str, c: float, dtype: torch.dtype, seed: int, dim: in
     lengths = torch.tensor(PLACES[place], dtype=torch.float64)
     if kind == "second":  # of two points only the first leaves the interior
         lengths = torch.tensor(PLACES["origin" if place == "origin" else "interior"], dtype=torch.float64)
+    if kind == "normal":  # the direction of a hyperplane, which the origin has none of
+        lengths = torch.tensor(PLACES["interior"], dtype=torch.float64)
     return (x / x.norm(dim=-1, keepdim=True) * (lengths / c**0.5)[:, None]).to(dtype)

@@ -6,6 +6,7 @@ import re
 import distances  # noqa: F401  (adds its cases)
 import hyperboloid  # noqa: F401
 import look_alikes  # noqa: F401
+import planes  # noqa: F401
 import poincare  # noqa: F401
 import pytest
 import torch

@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from ...graph.arguments import is_operator, named_arguments
+from ...graph.shapes import same_size
 from ..rows.algebra import Algebra
 from ..rows.forms import Form, TooLarge, constant
 from .operators import CONSTANTS, HANDLERS, NONNEGATIVE
@@ -64,6 +65,7 @@ class Evaluator:
                     time = time_of(algebra, form, c)
                 form = algebra.add(algebra.multiply(algebra.time_axis, time), form)
             self.values[node] = Value(form, axes)
+        self.across = next((s for n, a in vectors.items() for s in _across(n, a)), None)
         self.leaves: set[fx.Node] = set()
         self.opaque: dict[fx.Node, str] = {}
         for node in ends:
@@ -112,7 +114,7 @@ class Evaluator:
             raise NotRowwise(self.opaque[argument])
         if not isinstance(argument.meta.get("val"), torch.Tensor):
             raise NotRowwise("a size or another non-tensor that is not known")
-        if number_axes(argument.meta["val"]) is None and operator_name(argument) not in CONSTANTS:
+        if self._axes(argument.meta["val"]) is None and operator_name(argument) not in CONSTANTS:
             raise NotRowwise(f"{argument.name} is not computed from the rows alone")
         return self._evaluate(argument)
 
@@ -152,12 +154,26 @@ class Evaluator:
         tensor = node.meta.get("val")
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             return None
-        axes = number_axes(tensor)
+        axes = self._axes(tensor)
         if axes is None:
             return None
         self.leaves.add(node)
         nonnegative = operator_name(node) in NONNEGATIVE
         return Value(self.algebra.atom("scalar", node, nonnegative=nonnegative), axes)
+
+
+    def _axes(self, tensor: torch.Tensor) -> Axes | None:
+        """The axes of a number for each row, or for each row of the second side of pairs; None for another tensor."""
+        axes = number_axes(tensor)
+        if axes is None and self.across is not None and tensor.ndim == 1:
+            return ("right",) if same_size(tensor.shape[0], self.across) else None
+        return axes
+
+
+def _across(node: fx.Node, axes: Axes) -> Iterator[int | torch.SymInt]:
+    """How many rows the second side of pairs has."""
+    shape = node.meta["val"].shape
+    yield from (size for size, label in zip(shape, axes, strict=True) if label == "right")
 
 
 def time_of(algebra: Algebra, space: Form, c: Form) -> Form:

@@ -205,6 +205,7 @@ HANDLERS: dict[str, Handler] = {
     "square": _unary(lambda g, a: g.power(a, 2), of_vectors=True),
     "pow": _pow,
     **dict.fromkeys(("abs", "absolute"), _unary(functions.absolute)),
+    **dict.fromkeys(("sign", "sgn"), _unary(functions.sign)),
     "tanh": _unary(functions.tanh),
     **dict.fromkeys(("atanh", "arctanh"), _unary(functions.artanh)),
     **dict.fromkeys(("acosh", "arccosh"), _unary(functions.acosh)),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Kind = Literal[
     "vector", "scalar", "inner", "sum", "clamp", "abs", "tanh", "artanh", "acosh", "asinh", "sinh", "cosh", "sigmoid",
-    "log", "foreign", "above", "zero", "at_zero", "time", "mask",
+    "log", "foreign", "above", "zero", "at_zero", "time", "mask", "sign", "side",
 ]  # fmt: skip
 Monomial = tuple[tuple[int, Fraction], ...]
 # The kinds of what differs from row to row, and is no number that is given with it.

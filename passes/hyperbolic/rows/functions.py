@@ -22,6 +22,17 @@ def absolute(algebra: Algebra, form: Form) -> Form:
     return algebra.power(algebra.power(form, 2), Fraction(1, 2))
 
 
+def sign(algebra: Algebra, form: Form) -> Form:
+    """The sign of a form; `sign(sign(u) + 1/2)`, or with another number between 0 and 1, is its side: never 0."""
+    if (number := form.number) is not None:
+        return constant((number > 0) - (number < 0))
+    plain = next((k for m, k in form if not m), 0.0)
+    rest = algebra.single(Form(tuple(term for term in form if term[0])))
+    if 0 < plain < 1 and rest is not None and algebra.atoms[rest].kind == "sign":
+        return algebra.atom("side", algebra.atoms[rest].parts[0])
+    return algebra.atom("sign", form)
+
+
 def clamp(algebra: Algebra, form: Form, low: float = -INFINITY, high: float = INFINITY) -> Form:
     """`min(max(form, low), high)`; a bound that a non-negative form cannot reach is dropped."""
     if (number := form.number) is not None:
@@ -134,17 +145,18 @@ def _area(algebra: Algebra, form: Form) -> Form | None:
         inside, low, high = algebra.atoms[index].parts
         # z + sqrt(z^2 +- 1) is 1 or more for the z that a distance has.
         area = _area(algebra, inside) if high == INFINITY and 0 < low < 1 else None
-        positive = area is not None and all(
-            algebra.nonnegative(algebra.atoms[i].parts[0]) for i in _arguments(area)
-        )
-        return area if positive else None
+        if area is None or all(algebra.nonnegative(algebra.atoms[i].parts[0]) for i in _arguments(area)):
+            return area
+        return clamp(algebra, area, low=math.log(low))
     for monomial, coefficient in form:
         root = Form(((monomial, coefficient),))
         rest = algebra.add(form, root, alpha=-1.0)
         if len(rest) and (low := _of_bounded_root(algebra, root, rest)) is not None:
             # z + max(sqrt(z^2 - 1), e) is that of max(z, sqrt(1 + e^2)): below, both are e to within e^2.
             return acosh(algebra, clamp(algebra, rest, (1 + low * low) ** 0.5))
-        if not len(rest) or not any(e == Fraction(1, 2) for _, e in monomial):
+        # z itself may hold a root, and be negative.
+        is_root = any(e == Fraction(1, 2) for _, e in monomial) and algebra.nonnegative(root)
+        if not len(rest) or not is_root:
             continue
         for sign, function in ((-1.0, acosh), (1.0, asinh)):
             if algebra.equal(

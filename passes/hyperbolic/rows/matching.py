@@ -57,13 +57,15 @@ class NearMiss:
         target: the operator.
         reason: the difference, in words.
         code: its kind, a key of `refusal.CODES`.
+        rule: what reports call the site; else they call it by the operator.
     """
 
     target: str
     reason: str
     code: str = "other_formula"
+    rule: str = ""
 
     @property
     def name(self) -> str:
         """What reports call it."""
-        return self.target
+        return self.rule or self.target

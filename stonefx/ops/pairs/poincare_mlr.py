@@ -17,14 +17,13 @@ from ..library import LIBRARY, TAGS, implement_composite
 from .poincare_hyperplanes import poincare_hyperplanes
 
 
-def _wide(*tensors: Tensor) -> list[Tensor]:
+def wide(*tensors: Tensor) -> list[Tensor]:
+    """Tensors in the dtype that the operators compute in."""
     return [t.to(batching.compute_dtype(t)) for t in tensors]
 
 
-def _compute(
-    x: Tensor, normals: Tensor, offset: Tensor, scale: Tensor, c: Tensor, min_alpha: float
-) -> Tensor:
-    """`normals` are `[dim, planes]`; half types multiply in float32, as the epilogue computes."""
+def scores(x: Tensor, normals: Tensor, offset: Tensor, scale: Tensor, c: Tensor, min_alpha: float) -> Tensor:
+    """`scale asinh(...)` of points and planes; `normals` are `[dim, planes]`. Half types multiply in float32, as the epilogue computes."""
     rows = x.to(normals.dtype)
     return poincare_hyperplanes(rows @ normals, rows, offset, scale, c, min_alpha=min_alpha).to(x.dtype)
 
@@ -41,12 +40,12 @@ def _mlr(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) 
             f"{checks.shape(x)}, {checks.shape(p)} and {checks.shape(a)}; p has a point and a a normal a class"
         )
     checks.curvature(name, c, (), x.device)
-    planes = _planes(x, p, a, c)
+    planes = planes_through(x, p, a, c)
     scale = 2 * planes.length / (planes.alpha * planes.root)
-    return _compute(x, planes.normals, planes.offset, scale, c, min_alpha)
+    return scores(x, planes.normals, planes.offset, scale, c, min_alpha)
 
 
-class _Planes(NamedTuple):
+class Planes(NamedTuple):
     """Hyperplanes through points of the ball, as `poincare_hyperplanes` has them, in the dtype that it computes in."""
 
     normals: Tensor
@@ -56,18 +55,23 @@ class _Planes(NamedTuple):
     root: Tensor
 
 
-def _planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor) -> _Planes:
-    point, normal = _wide(p, a)
+def planes_through(
+    x: Tensor, p: Tensor, a: Tensor, c: Tensor, min_length: float | None = None
+) -> Planes:
+    """The hyperplanes through `p` with normals `a`, whose lengths are at least `min_length`, by default the least float.
+    """
+    point, normal = wide(p, a)
     k = c.to(device=x.device, dtype=point.dtype).reshape(())
     alpha = 1 - k * point.square().sum(-1)
-    length = normal.norm(dim=-1).clamp_min(torch.finfo(normal.dtype).tiny)
+    least = torch.finfo(normal.dtype).tiny if min_length is None else min_length
+    length = normal.norm(dim=-1).clamp_min(least) if least else normal.norm(dim=-1)
     inner = (point * normal).sum(-1)
     common = 2 * k.sqrt() / (length * alpha)
     normals = common[:, None] * (alpha[:, None] * normal + (2 * k * inner)[:, None] * point)
-    return _Planes(normals.t(), common * inner, length, alpha, k.sqrt())
+    return Planes(normals.t(), common * inner, length, alpha, k.sqrt())
 
 
-def distances_to_planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
+def distances_toplanes_through(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
     """Signed distances of points of the ball to hyperplanes through `p` with normals `a`, as one matrix product.
 
     `asinh(2 sqrt(c) <-p + x, a> / (||a|| (1 - c||-p + x||^2))) / sqrt(c)` with Möbius addition: the logits of
@@ -80,12 +84,12 @@ def distances_to_planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha
         min_alpha: the least `1 - c||x||^2`; 0 is no guard.
 
     >>> normal = torch.tensor([[3.0, 0.0]])
-    >>> distances_to_planes(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), normal, torch.tensor(1.0))
+    >>> distances_toplanes_through(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), normal, torch.tensor(1.0))
     tensor([[1.0986]])
     """
-    planes = _planes(x, p, a, c)
+    planes = planes_through(x, p, a, c)
     scale = planes.root.reciprocal().expand(p.shape[0])
-    return _compute(x, planes.normals, planes.offset, scale, c.reshape(()), min_alpha)
+    return scores(x, planes.normals, planes.offset, scale, c.reshape(()), min_alpha)
 
 
 def _hnnpp(x: Tensor, z: Tensor, r: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
@@ -100,13 +104,13 @@ def _hnnpp(x: Tensor, z: Tensor, r: Tensor, c: Tensor, *, min_alpha: float = 0.0
             f"{checks.shape(x)}, {checks.shape(z)} and {checks.shape(r)}; z is the transpose of nn.Linear.weight"
         )
     checks.curvature(name, c, (), x.device)
-    normal, shift = _wide(z, r)
+    normal, shift = wide(z, r)
     k = c.to(device=x.device, dtype=normal.dtype).reshape(())
     root = k.sqrt()
     length = normal.norm(dim=0).clamp_min(torch.finfo(normal.dtype).tiny)
     angle = 2 * root * shift
     normals = normal * (2 * root * torch.cosh(angle) / length)
-    return _compute(x, normals, torch.sinh(angle), 2 * length / root, c, min_alpha)
+    return scores(x, normals, torch.sinh(angle), 2 * length / root, c, min_alpha)
 
 
 for _name, _schema, _function in (
