@@ -33,6 +33,11 @@ def source_line(node: fx.Node) -> str:
     return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
 
 
+def short_line(node: fx.Node) -> str:
+    """The same without the folders, as sentences name it."""
+    return re.split(r"[/\\\\]", source_line(node))[-1]
+
+
 def module_path(node: fx.Node) -> str:
     """Path of the innermost module that a node came from, such as `encoder.layer.0.attention`."""
     stack = node.meta.get("nn_module_stack")

@@ -204,7 +204,7 @@ def test_rewrites_are_highlighted_on_both_sides_and_the_rest_folds(opened, repor
     number = mark.get_attribute("href").rpartition("-")[2]
     wait(browser).until(lambda b: b.find_element("id", f"detail-{number}").is_displayed())
     fold = browser.find_element("css selector", ".fold details")
-    inside = fold.find_element("css selector", "pre, code")
+    inside = fold.find_element("css selector", "td")
     assert not inside.is_displayed()
     fold.find_element("css selector", "summary").send_keys(webdriver.Keys.ENTER)
     assert inside.is_displayed()

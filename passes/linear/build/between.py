@@ -14,7 +14,7 @@ from ...graph.arguments import is_operator, packet
 from ...graph.nodes import source_line
 from ...graph.sizes import is_size
 from ...refusal import Refusal
-from ..read.obstacles import call
+from ..read.obstacles import call, written_at
 from ..read.reader import Reader
 
 aten = torch.ops.aten
@@ -62,8 +62,7 @@ def between(node: fx.Node, after: fx.Node, reader: Reader) -> Refusal | None:
     stops = next((each for each in way if packet(each) is aten.detach), None)
     if stops is not None and linear:
         return Refusal("detached", operator=call(stops))
-    line = source_line(operation)
-    at = f" at {line}" if line and line != source_line(after) else ""
+    at = written_at(operation) if source_line(operation) != source_line(after) else ""
     if linear:
         return Refusal("unread", operator=call(operation), how=how, at=at)
     return Refusal("nonlinear", operator=call(operation), how=how, at=at)

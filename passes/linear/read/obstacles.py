@@ -11,7 +11,7 @@ from torch import fx
 
 from ...graph.arguments import is_operator, packet
 from ...graph.effects import Effects
-from ...graph.nodes import source_line, val
+from ...graph.nodes import short_line, val
 from ...graph.shapes import memory_format
 from ...graph.weights import expressions, is_leaf, is_view, leaves, name_of
 from ...refusal import Refusal
@@ -105,4 +105,4 @@ def _written(tree: Tree, facts: Effects) -> str | None:
 
 def written_at(node: fx.Node) -> str:
     """The line of the user's code that a value comes from, as the end of a sentence; empty where none is known."""
-    return f" at {source_line(node)}" if source_line(node) else ""
+    return f" at {short_line(node)}" if short_line(node) else ""

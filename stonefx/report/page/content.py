@@ -44,11 +44,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """A site as the page shows it."""
+    """A site as the page shows it; `same_line` is the number of an earlier site at the same line, or 0."""
 
     number: int
     site: Site
     excerpt: Excerpt | None
+    same_line: int
     formula: Formula | None
     new_formula: Formula | None
     drawing: int | None
@@ -108,7 +109,7 @@ def content_of(report: Report) -> Content:
     """Work out what the page of a report shows."""
     before, after = Listing(report.before), Listing(report.after)
     drawings: dict[Drawing, int] = {}
-    excerpts: dict[str, Excerpt | None] = {}
+    excerpts: dict[str, tuple[int, Excerpt | None]] = {}
     left: dict[int, tuple[int, ...]] = {}
     right: dict[int, tuple[int, ...]] = {}
     rows = []
@@ -121,7 +122,9 @@ def content_of(report: Report) -> Content:
             _mark(left, number, (old[name].number for name in inside))
             _mark(right, number, (new_values[name].number for name in new))
         if site.source not in excerpts:
-            excerpts[site.source] = excerpt(site.source)
+            excerpts[site.source] = number, excerpt(site.source)
+        first, shown = excerpts[site.source]
+        earlier = first if first != number else 0
         drawn = [draw(inside, old), draw(new, new_values)]
         numbers = [None if each is None else drawings.setdefault(each, len(drawings)) for each in drawn]
         formulas: tuple[Formula | None, Formula | None] = (None, None)
@@ -131,7 +134,7 @@ def content_of(report: Report) -> Content:
                 before_formula(site, old, frozenset(inside)),
                 after_formula(site, new_values, frozenset(new)),
             )
-        rows.append(Row(number, site, excerpts[site.source], *formulas, *numbers))
+        rows.append(Row(number, site, shown, earlier, *formulas, *numbers))
     return Content(
         report=report,
         counts={status: sum(site.status == status for site in report.sites) for status in STATUSES},

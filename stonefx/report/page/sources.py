@@ -24,6 +24,11 @@ class Excerpt:
     line: int
     lines: tuple[tuple[int, str], ...]
 
+    @property
+    def text(self) -> str:
+        """The line that is meant."""
+        return dict(self.lines)[self.line].strip()
+
 
 def excerpt(source: str) -> Excerpt | None:
     """The lines around `file.py:line`, without what all of them are indented by; None where there is no such file.
