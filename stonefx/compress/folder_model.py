@@ -12,11 +12,9 @@ import torch
 from torch import nn
 
 
-def without_values(shape: tuple, like: torch.Tensor, writable: bool) -> torch.Tensor:
-    """NaN in the place of each value; memory for one alone, unless transformers may draw weights into it."""
-    return torch.full(shape if writable else (), torch.nan, dtype=like.dtype, device=like.device).expand(
-        shape
-    )
+def without_values(shape: tuple, like: torch.Tensor) -> torch.Tensor:
+    """NaN in the place of each value, in the memory of one."""
+    return torch.full((), torch.nan, dtype=like.dtype, device=like.device).expand(shape)
 
 
 class Int8Linear(nn.Module):
@@ -31,12 +29,11 @@ class Int8Linear(nn.Module):
         self.register_buffer("zero_point", torch.zeros(outputs, 1, dtype=torch.int8))
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
 
-        self.register_buffer("like", torch.empty(0), persistent=False)
-
     @property
     def weight(self) -> torch.Tensor:
         """NaN in the place of each value, for code that asks its dtype, device and shape."""
-        return without_values(self.qdata.shape, self.like, self.training)
+        # A buffer for it that is not stored would have transformers draw the weights around it anew.
+        return without_values(self.qdata.shape, self.scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x [*batch, inputs]` to `[*batch, outputs]`."""
@@ -67,7 +64,7 @@ class Factors(nn.Sequential):
         """NaN, in the place of each value."""
         tensors = (*self.parameters(), *self.buffers())
         like = next(t for t in tensors if t.is_floating_point())
-        return without_values(self.shape, like, self.training)
+        return without_values(self.shape, like)
 
 
 class Graph(nn.Module):

@@ -186,3 +186,53 @@ def test_a_floor_that_cannot_be_confirmed_gives_the_layers_as_they_were():
     _, stats = stonefx.compress(network(), few, metric="top1", min_accuracy=0.95, **QUICK)
     assert stats.reached is False and stats.compression_ratio == 1.0
     assert any("needs 59 samples" in note for note in stats.notes)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda model, data: -2.0, "expected a positive number for the original model"),
+        (lambda model, data: 0.0, "expected a positive number for the original model"),
+        (lambda model, data: float("nan"), "expected a finite number for the original model, got nan"),
+        (lambda model, data: None, "expected a function that returns a number, .* got None of type NoneType"),
+        (
+            lambda model, data: 20.0 if type(model[0]) is nn.Linear else 400.0,
+            "expected one that is higher where the model is better, got one that is 20 times as high",
+        ),
+    ],
+    ids=["negative", "zero", "nan", "none", "larger is worse"],
+)
+def test_metrics_of_which_no_share_is_a_floor(metric, message):
+    with pytest.raises((TypeError, ValueError), match=f"metric: {message}"):
+        stonefx.compress(network(), batches(), metric=metric, min_accuracy=0.9, **QUICK)
+
+
+def test_a_metric_that_is_the_same_for_all_is_noted_and_one_without_a_number_never_holds():
+    _, stats = stonefx.compress(network(), batches(), metric=lambda model, data: 1.0, **QUICK)
+    assert any("does it look at the model" in note for note in stats.notes)
+
+    def fails(model, data):
+        return 1.0 if type(model[0]) is nn.Linear and type(model[2]) is nn.Linear else float("nan")
+
+    small, stats = stonefx.compress(network(), batches(), metric=fails, **QUICK)
+    assert type(small[0]) is type(small[2]) is nn.Linear and stats.compression_ratio == 1.0
+
+
+def test_a_model_and_data_of_inference_mode():
+    with torch.inference_mode():
+        model, data = network(), batches()
+        small, stats = stonefx.compress(model, data, min_accuracy=0.5, **QUICK)
+        assert stats.reached and stats.compression_ratio < 1
+    assert not any(parameter.is_inference() for parameter in small.parameters())
+
+
+def test_rows_of_folded_norms_count_what_they_took_up():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1),
+    ).eval()  # fmt: skip
+    data = [torch.randn(4, 8, 8, 8) for _ in range(6)]
+    _, stats = stonefx.compress(model, data, max_ratio=0.6, **QUICK)
+    assert all(row.bytes_after <= row.bytes_before for row in stats.layers if row.form != "merged")
+    assert stats.reached == (stats.compression_ratio <= 0.6)

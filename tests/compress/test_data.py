@@ -1,11 +1,16 @@
 """Reading the user's data: every shape that it comes in, splits without overlap, and errors that say what to do."""
 
+import collections
+import dataclasses
+import itertools
+
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from stonefx.compress.data import Batch, read, split
+from stonefx.compress import compress
+from stonefx.compress.data import Batch, read, split, tensors
 
 MODEL = nn.Linear(3, 2)
 
@@ -95,3 +100,69 @@ def test_too_few_samples_are_an_error():
         ValueError, match=r"at least 3 samples, one each to calibrate, select and confirm, got 2"
     ):
         split([Batch((torch.ones(2, 3),), {}, 2)], seed=0)
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, i):
+        return torch.full((3,), float(i)), i
+
+
+Named = collections.namedtuple("Named", "x scale")
+
+
+@dataclasses.dataclass
+class Held:
+    x: torch.Tensor
+
+
+class Nested(nn.Module):
+    def forward(self, given):
+        return given
+
+
+@pytest.mark.parametrize(
+    "data", [Rows(), TensorDataset(torch.ones(5, 3), torch.arange(5))], ids=["own", "tensors"]
+)
+def test_items_of_a_dataset_of_torch_are_samples(data):
+    batches = read(data, MODEL, batch_size=2)
+    assert [tuple(b.args[0].shape) for b in batches] == [(2, 3), (2, 3), (1, 3)]
+    assert [b.labels.tolist() for b in batches] == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize(
+    "item", [(Named(torch.arange(4), 2.0),), (Held(torch.arange(4)),), ({"x": [torch.arange(4)]},)], ids=str
+)
+def test_samples_are_taken_out_of_arguments_of_every_kind(item):
+    (batch,) = read([item], Nested())
+    (given,) = batch.take([1, 3]).args
+    assert batch.samples == 4 and type(given) is type(item[0])
+    assert next(tensors(given)).tolist() == [1, 3] and next(tensors(item)).tolist() == [0, 1, 2, 3]
+
+
+def test_labels_that_are_no_tensor_are_dealt_out_with_their_samples():
+    (batch,) = read([(torch.ones(3, 3), ["a", "b", "c"])], MODEL)
+    assert batch.take([2, 0]).labels == ["c", "a"]
+
+
+def test_batches_without_samples_and_generators():
+    assert [b.samples for b in read((torch.ones(n, 3) for n in (2, 0, 1)), MODEL)] == [2, 1]
+    used = iter([torch.ones(2, 3)])
+    next(used)
+    with pytest.raises(ValueError, match="an iterator gives its batches once: pass a list"):
+        read(used, MODEL)
+
+
+def test_data_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr("stonefx.compress.estimate.available", lambda: 1000)
+    with pytest.raises(ValueError, match=r"expected data that ends .* itertools\.islice"):
+        read(itertools.repeat(torch.ones(4, 3)), MODEL)
+
+
+def test_rows_are_no_batches():
+    with pytest.raises(ValueError, match=r"first dimension counts samples, got \[3\].*torch\.stack"):
+        compress(MODEL, [torch.randn(3) for _ in range(12)], progress=False)
+    with pytest.raises(ValueError, match=r"the model cannot be called on a batch of it, and one of \[2, 4\]"):
+        compress(MODEL, [*(torch.randn(2, 3) for _ in range(12)), torch.randn(2, 4)], progress=False)
