@@ -11,7 +11,6 @@ from .rows.forms import OF_ROWS, Form
 from .rows.functions import INFINITY, quotient
 from .rows.matching import NearMiss
 
-
 # An offset, or a constant with a wrong digit, is off by less.
 NEAR = 2e-3
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 from cases import LOOK_ALIKES, LookAlike, case
-from poincare import mobius_add, mobius_add_offset, root
+from poincare import mobius_add, root
 from torch import Tensor
 
 HIE_LEAST, GEOOPT_LEAST = math.log(1e-5), math.log(1e-15)
@@ -57,7 +57,16 @@ def hyperbolic_softmax(x, a, p, c):
     return (k.unsqueeze(1) * arsinh(num / denom, 1e-5)).permute(1, 0)
 
 
-@case("HIE", "poincare_mlr", "point", "normal", "second", loses=100.0, denominator_offset=1e-5, min_result=HIE_LEAST)
+@case(
+    "HIE",
+    "poincare_mlr",
+    "point",
+    "normal",
+    "second",
+    loses=100.0,
+    denominator_offset=1e-5,
+    min_result=HIE_LEAST,
+)
 def scores_of_scaled_normals(x, a, p, c):
     """As in its layer, whose normals are those at the origin, scaled."""
     a = a * (1 - c * squares(p))
@@ -133,7 +142,17 @@ def hyperplane_dists_through_the_origin(x, z, c):
     return 2 * z_norm / s * torch.asinh(s * lam / z_norm * torch.matmul(x, z))
 
 
-@case("HNN++", "poincare_mlr", "point", "normal", "second", loses=1000.0, unit=True, min_alpha=1e-15, min_result=GEOOPT_LEAST)
+@case(
+    "HNN++",
+    "poincare_mlr",
+    "point",
+    "normal",
+    "second",
+    loses=1000.0,
+    unit=True,
+    min_alpha=1e-15,
+    min_result=GEOOPT_LEAST,
+)
 def unidirectional_mlr(x, z, r, c):
     z, r, s = z.mT, r[:, 0], root(c)
     z_norm = z.norm(dim=0).clamp_min(1e-15)
