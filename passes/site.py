@@ -73,7 +73,7 @@ class Site:
 
     @property
     def key(self) -> str:
-        """What `Context.denied` holds: the target, the node of the original graph that it was found at, and the rule."""
+        """What `Context.denied` holds: the target, the node of the graph that it was found at, and the rule."""
         at = f"{self.target}:{self.output or (self.nodes[-1] if self.nodes else '')}"
         return f"{at}:{self.rule}" if self.rule else at
 

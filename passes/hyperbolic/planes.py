@@ -137,9 +137,9 @@ class _Planes:
             if (index, exponent) == (self.zz, -HALF):
                 return self._form((index, exponent)), {}
             atom = self.algebra.atoms[index]
-            if exponent == -1 and atom.kind == "clamp" and self.algebra.equal(atom.parts[0], root):
-                if atom.parts[2] == INFINITY and atom.parts[1] >= 0:
-                    return self._form((index, exponent)), {"min_length": atom.parts[1]}
+            held = exponent == -1 and atom.kind == "clamp" and self.algebra.equal(atom.parts[0], root)
+            if held and atom.parts[2] == INFINITY and atom.parts[1] >= 0:
+                return self._form((index, exponent)), {"min_length": atom.parts[1]}
         return ONE, {}
 
     def _product(self, monomial: tuple[Factor, ...]) -> int | None:
@@ -158,7 +158,7 @@ class _Planes:
                 yield offset
 
     def _gap(self, index: int) -> tuple[float, Form, dict[str, float | bool]] | None:
-        """A multiple of `max(1 - c||x||^2, min_alpha)` or `1 - c max(||x||^2, min_square)`: by what, `c` and the guard."""
+        """A multiple of `max(1 - c||x||^2, min_alpha)` or `1 - c max(||x||^2, min_square)`: of what, `c`, guards."""
         algebra, guards = self.algebra, {}
         atom = algebra.atoms[index]
         inside = atom.parts[0]

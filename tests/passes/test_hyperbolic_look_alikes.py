@@ -156,7 +156,8 @@ def test_two_curvatures_are_said_to_be_two(kind, place):
         given[place] = other
         if kind == "ball" and place == 2:
             continue  # there it is one with the constant 2
-        graph = trace(lambda _, x, y, f=OF_CURVATURES[kind](*given): f(x, y), X, Y)
+        function = OF_CURVATURES[kind](*given)
+        graph = trace(lambda _, x, y, f=function: f(x, y), X, Y)
         (site,) = HYPERBOLIC.run(graph, Context())
         assert (site.status, site.code) == ("near miss", code), (given, site.reason)
 
