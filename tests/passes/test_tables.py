@@ -230,6 +230,24 @@ def test_positions_between_two_maps():
     assert site.code == "table_larger" and "positions" in site.reason
 
 
+def test_weights_without_the_feature_axis_are_no_table():
+    """One feature along the second axis, which the weight does not have."""
+
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.map, self.shift = nn.Linear(5, INPUTS), nn.Parameter(torch.randn(INPUTS))
+            self.convolution = nn.Conv1d(1, 4, 2, stride=2, bias=False)
+
+        def forward(self, x):
+            return self.convolution(self.map(x) - self.shift)
+
+    torch.manual_seed(0)
+    model, x = One().eval(), torch.randn(3, 1, 5)
+    fast = stonefx.optimize(model, (x,), machine="default")
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("option", ["sparse", "scale_grad_by_freq"])
 def test_other_gradients_are_refused(option):
     site = refused(Table(**{option: True}).eval())
