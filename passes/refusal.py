@@ -36,7 +36,7 @@ CODES: dict[str, Code] = {
     ),
     "table_larger": Code(
         "the map {inputs} -> {outputs} is not folded into the table {table!r} of {rows:,} rows: weights would take "
-        "{after:,} bytes against {before:,}; the map runs on the rows that are looked up",
+        "{after:,} bytes against {before:,}",
         "`stonefx.optimize` frees a table that nothing else reads; a map to fewer features makes it smaller.",
     ),
     "table_gradient": Code(

@@ -86,7 +86,7 @@ class LinearMaps:
             other: the region that is rewritten in its place, or None.
             slices, facts, context: what the pass knows.
         """
-        if not decision.gains and decision.larger is None and len(decision.tree.maps()) < 2:
+        if not decision.is_worth_telling:
             return None
         subject = Subject(decision, self.name)
         site = as_selects(subject.site(), slices)

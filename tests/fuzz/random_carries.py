@@ -71,7 +71,7 @@ def between_maps(b: Builder, v: str) -> str | None:
     x = b.values[v]
     if x.dim() != 3:
         return None
-    width, hidden, out = x.shape[-1], b.one(6, 12, 24), b.width()
+    width, hidden, out = x.shape[-1], b.one(6, 12, 24, 64), b.width()
     inner = f"{module(b, v, width, hidden)}({v})"
     count = x.shape[1]
     source, target = _index(b, count, 7), _index(b, count, 7)
@@ -86,11 +86,39 @@ def between_maps(b: Builder, v: str) -> str | None:
         f"(lambda h: h.new_zeros(h.shape).scatter_add(1, {target}[:{count}].view(1, -1, 1)"
         f".expand_as(h[:, :7]), h[:, :7]))",
         "(lambda h: h.mean(1))",
+        f"(lambda h: (h * {mask}.unsqueeze(-1)).sum(1) / (1 + {mask}.sum(1, keepdim=True)))",
+        f"(lambda h: torch.einsum('bn,bnf->bf', {v}.amax(-1) * 0.1, h))",
+        f"(lambda h: h.masked_fill({mask}.unsqueeze(-1) == 0, 0.0).sum(1) / h.shape[1])",
+        f"(lambda h: h.new_zeros(h.shape[0], 2, h.shape[2]).index_add(1, {target} % 2, h[:, {source}]))",
+        f"(lambda h: {b.weight(1, count, like=x)} @ h.cumsum(1))",
         f"(lambda h: torch.segment_reduce(h.transpose(0, 1), 'sum', lengths={lengths}).transpose(0, 1))",
         "(lambda h: h.sum(1, keepdim=True) / h.shape[1])",
         "(lambda h: F.avg_pool1d(h.mT, 2, 1, padding=1).mT)",
     )
     return f"{module(b, v, hidden, out)}({middle}({inner}))"
+
+
+def table(b: Builder, v: str) -> str | None:
+    """A map behind rows that are looked up in a table, and behind sums with positions."""
+    x = b.values[v]
+    if x.dim() != 3:
+        return None
+    count, width, rows = x.shape[1], x.shape[-1], b.one(2, 5, 40)
+    held, places = b.weight(rows, width, like=x), b.weight(count + 2, width, like=x)
+    index = _index(b, rows, count)
+    spread = f"{index}.expand({v}.shape[0], -1)"
+    found = b.one(
+        f"F.embedding({spread}, {held})",
+        f"F.embedding({spread}, {held}, padding_idx=1) * 2",
+        f"{held}[{spread}]",
+        f"{v} + F.embedding({index}, {held})",
+        f"{v} - 2 * {held}.index_select(0, {index})",
+        f"F.embedding({spread}, {held}) + {places}[:{count}]",
+        f"{v} + ({places}[:{count}] + F.embedding({index}, {held}))",
+        f"torch.sub(F.embedding({spread}, {held}), {places}[1:{count + 1}].unsqueeze(0), alpha=2)",
+        f"(F.embedding({spread}, {held}) + {v}).sum(1, keepdim=True)",
+    )
+    return f"{module(b, v, width, b.width())}({found})"
 
 
 def computed_weight(b: Builder, v: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from random_blocks import activation, attention, convert, library_attention, nothing, row_norm
 from random_builder import Builder, Draft
-from random_carries import between_maps, carry, computed_weight
+from random_carries import between_maps, carry, computed_weight, table
 from random_convolutions import (
     channel_norm,
     convolution,
@@ -65,6 +65,7 @@ OPERATIONS: dict[Operation, int] = {
     carry: 6,
     between_maps: 4,
     computed_weight: 3,
+    table: 3,
 }
 
 

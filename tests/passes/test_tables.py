@@ -207,6 +207,47 @@ def test_what_the_model_keeps_is_not_doubled():
     assert site.code == "table_larger" and site.figures["before"] == 0
 
 
+class Between(nn.Module):
+    """Positions between two maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(LENGTH, INPUTS), nn.Linear(INPUTS, OUTPUTS)
+        self.positions = nn.Parameter(torch.randn(LENGTH, INPUTS))
+
+    def forward(self, tokens):
+        return self.second(self.first(F.one_hot(tokens, LENGTH).to(self.positions.dtype)) + self.positions)
+
+
+def test_positions_between_two_maps():
+    torch.manual_seed(0)
+    model = Between().eval()
+    fast = stonefx.optimize(model, (tokens(4),), machine="default")
+    (site,) = fast.report.rewritten("linear_chain")
+    assert sum(each.numel() for each in fast.parameters()) == OUTPUTS * (LENGTH + LENGTH + 1), site.reason
+    assert_close(fast(tokens(7)), model(tokens(7)), model, tokens(7))
+    site = refused(model, "compile")
+    assert site.code == "table_larger" and "positions" in site.reason
+
+
+def test_weights_without_the_feature_axis_are_no_table():
+    """One feature along the second axis, which the weight does not have."""
+
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.map, self.shift = nn.Linear(5, INPUTS), nn.Parameter(torch.randn(INPUTS))
+            self.convolution = nn.Conv1d(1, 4, 2, stride=2, bias=False)
+
+        def forward(self, x):
+            return self.convolution(self.map(x) - self.shift)
+
+    torch.manual_seed(0)
+    model, x = One().eval(), torch.randn(3, 1, 5)
+    fast = stonefx.optimize(model, (x,), machine="default")
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("option", ["sparse", "scale_grad_by_freq"])
 def test_other_gradients_are_refused(option):
     site = refused(Table(**{option: True}).eval())

@@ -91,8 +91,8 @@ class Subject:
             table, bytes_before, bytes_after = decision.larger
             return Refusal(
                 "table_larger",
-                table=name_of(table.node),
-                rows=table.rows(),
+                table=name_of(table.value.node),
+                rows=table.value.rows(),
                 inputs=table.width,
                 outputs=self.tree.width,
                 before=bytes_before,

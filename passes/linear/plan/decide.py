@@ -14,7 +14,7 @@ from ..algebra.tree import Tree
 from ..algebra.values import Value
 from ..read.trees import Builder
 from .flops import plan_flops, tree_flops
-from .memory import Memory
+from .memory import Larger, Memory
 from .plan import TIE, Choice, better, seconds
 from .planner import Planner, Routes
 from .price import GAIN, SIZES_TRIED, Costs
@@ -47,7 +47,7 @@ class Decision:
     flops: int
     worse_at: int | None = None
     staying: frozenset[fx.Node] = frozenset()
-    larger: tuple[Value, int, int] | None = None
+    larger: Larger | None = None
 
     @property
     def gains(self) -> bool:
@@ -60,6 +60,13 @@ class Decision:
             return False
         margin = 0.0 if self._does_less() else GAIN
         return self.seconds_after + more < self.seconds_before * (1 - margin)
+
+    @property
+    def is_worth_telling(self) -> bool:
+        """Whether a user would look for it: two maps, or one behind a look-up that it was not folded into."""
+        above = self.larger[0].parent if self.larger is not None else None
+        looked_up = above is not None and above.move is not None and above.move.looks_up
+        return self.gains or looked_up or len(self.tree.maps()) > 1
 
     @property
     def saved(self) -> float:
@@ -175,7 +182,7 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
     before, flops = _before(tree, staying, costs), tree_flops(tree)
     candidates: list[tuple[Tree, Choice]] = []
     memory = Memory(tree, builder)
-    larger: tuple[Value, int, int] | None = None
+    larger: Larger | None = None
     varies = any(leaf.value.varies for leaf in tree.leaves()) or tree.value.varies
     sizes = (None, *SIZES_TRIED) if varies else (None,)
     for variant in _variants(tree):

@@ -13,7 +13,7 @@ from .plan import Choice
 from .planner import Planner, Routes
 from .price import Costs
 
-Larger = tuple[Value, int, int]  # a table, and the bytes of weights before and after
+Larger = tuple[Tree, int, int]  # a table, and the bytes of weights before and after
 
 
 class Memory:
@@ -37,17 +37,17 @@ class Memory:
         self.before = sum(map(_bytes, self.freed))
 
     def plan(self, tree: Tree, costs: Costs, routes: Routes) -> tuple[Choice, Larger | None]:
-        """The fastest plan whose weights take no more than before, and the first table that had to be kept for it."""
+        """The fastest plan whose weights take no more than before, and the first table that is kept for it."""
         kept: set[Value] = set()
         larger: Larger | None = None
         while True:
             plan = Planner(tree, costs, routes, kept).plan()
-            folded = {each.level.value for each in plan.flat() if _folds(each)} - kept
-            after = self._after(plan) if folded else 0
+            folds = [each.level for each in plan.flat() if _folds(each) and each.level.value not in kept]
+            after = self._after(plan) if folds else 0
             if after <= self.before:
                 return plan, larger
-            largest = max(folded, key=lambda value: (value.rows() * value.width, value.node.name))
-            kept.add(largest)
+            largest = max(folds, key=lambda leaf: (leaf.value.rows() * leaf.width, leaf.value.node.name))
+            kept.add(largest.value)
             larger = larger or (largest, self.before, after)
 
     def _after(self, plan: Choice) -> int:

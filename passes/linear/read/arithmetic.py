@@ -108,7 +108,9 @@ def read_table_sum(node: fx.Node, axis: int, is_table: Callable[[Value], bool]) 
     values = [Value(each, axis - (len(shape) - val(each).dim())) for each in places]
     for full, table in (values, values[::-1]):
         whole = same_sizes(val(full.node).shape, shape)
-        if not whole or not readable(table.node, table.axis) or table.width != full.width:
+        if not whole or table.axis < 0 or not readable(table.node, table.axis):
+            continue
+        if table.width != full.width:
             continue
         behind = shape[len(shape) - table.tensor.dim() :]
         fits = (
