@@ -240,7 +240,9 @@ class Builder:
         if self.formula.gives == "planes":
             made = self._labels()
             order = [made.index(label) for label in self.axes if label is not None]
-            moved = [(aten.permute.default, (order,)), (aten.clone.default, ())] if order != sorted(order) else []
+            moved = (
+                [(aten.permute.default, (order,)), (aten.clone.default, ())] if order != sorted(order) else []
+            )
             return moved + [(aten.unsqueeze.default, (dim,)) for dim, a in enumerate(self.axes) if a is None]
         if self.formula.gives != "row":
             return [(aten.unsqueeze.default, (dim,)) for dim, label in enumerate(self.axes) if label is None]

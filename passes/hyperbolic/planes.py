@@ -94,7 +94,9 @@ class _Planes:
             if length == ONE:
                 guards["unit"] = True
         if len(rest):
-            angles = [algebra.atoms[i].parts[0] for i, e in along[0] if algebra.atoms[i].kind == "cosh" and e == 1]
+            angles = [
+                algebra.atoms[i].parts[0] for i, e in along[0] if algebra.atoms[i].kind == "cosh" and e == 1
+            ]
             if len(angles) != 1:
                 return self._miss(argument, c, "the product is not multiplied by cosh(t)")
             found = [t for t in (angles[0], algebra.scale(angles[0], -1.0)) if self._is_shift(rest, t, c)]

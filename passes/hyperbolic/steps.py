@@ -87,7 +87,9 @@ def planes(pair: Pair) -> Match | str:
     if len(of_a) != 1 or of_p != of_a or of_a & of_x:
         return "points and hyperplanes are no pairs"
     guards = {("min_gap" if name == "min_alpha" else name): value for name, value in outer.guards.items()}
-    return Match("poincare_planes", (x, times(p, algebra, -1.0), a), inner.curvature, {**inner.guards, **guards})
+    return Match(
+        "poincare_planes", (x, times(p, algebra, -1.0), a), inner.curvature, {**inner.guards, **guards}
+    )
 
 
 def _gap(

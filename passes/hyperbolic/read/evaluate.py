@@ -161,7 +161,6 @@ class Evaluator:
         nonnegative = operator_name(node) in NONNEGATIVE
         return Value(self.algebra.atom("scalar", node, nonnegative=nonnegative), axes)
 
-
     def _axes(self, tensor: torch.Tensor) -> Axes | None:
         """The axes of a number for each row, or for each row of the second side of pairs; None for another tensor."""
         axes = number_axes(tensor)

@@ -55,11 +55,8 @@ class Planes(NamedTuple):
     root: Tensor
 
 
-def planes_through(
-    x: Tensor, p: Tensor, a: Tensor, c: Tensor, min_length: float | None = None
-) -> Planes:
-    """The hyperplanes through `p` with normals `a`, whose lengths are at least `min_length`, by default the least float.
-    """
+def planes_through(x: Tensor, p: Tensor, a: Tensor, c: Tensor, min_length: float | None = None) -> Planes:
+    """The hyperplanes through `p` with normals `a`, whose lengths are at least `min_length`, by default the least float."""
     point, normal = wide(p, a)
     k = c.to(device=x.device, dtype=point.dtype).reshape(())
     alpha = 1 - k * point.square().sum(-1)
@@ -71,7 +68,9 @@ def planes_through(
     return Planes(normals.t(), common * inner, length, alpha, k.sqrt())
 
 
-def distances_toplanes_through(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
+def distances_toplanes_through(
+    x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0
+) -> Tensor:
     """Signed distances of points of the ball to hyperplanes through `p` with normals `a`, as one matrix product.
 
     `asinh(2 sqrt(c) <-p + x, a> / (||a|| (1 - c||-p + x||^2))) / sqrt(c)` with Möbius addition: the logits of

@@ -188,9 +188,7 @@ def poincare_planes(
     return torch.ops.stone.poincare_planes.default(x, p, a, operand(_PLANES, x, c), **guards)
 
 
-def hnnpp_planes(
-    x: Tensor, z: Tensor, c: float | Tensor, shift: Tensor, **guards: float | bool
-) -> Tensor:
+def hnnpp_planes(x: Tensor, z: Tensor, c: float | Tensor, shift: Tensor, **guards: float | bool) -> Tensor:
     """Signed distances, times `sqrt(c)`, of points of the Poincaré ball to hyperplanes with normals `z`.
 
     `asinh((2 sqrt(c) <x, z> / ||z|| cosh(shift) - (1 + c||x||^2) sinh(shift)) / (1 - c||x||^2))`: the hyperplanes are
