@@ -8,7 +8,7 @@ from fractions import Fraction
 from .clamps import of_rows
 from .rays import gap_curvature
 from .rows.algebra import Algebra
-from .rows.forms import HALF, ONE, ZERO, Form, constant, join
+from .rows.forms import HALF, ONE, ZERO, Form, join
 from .rows.functions import INFINITY, cosh, sinh
 from .rows.matching import Match, NearMiss, Operand
 
@@ -137,9 +137,9 @@ class _Planes:
             if (index, exponent) == (self.zz, -HALF):
                 return self._form((index, exponent)), {}
             atom = self.algebra.atoms[index]
-            if exponent == -1 and atom.kind == "clamp" and self.algebra.equal(atom.parts[0], root):
-                if atom.parts[2] == INFINITY and atom.parts[1] >= 0:
-                    return self._form((index, exponent)), {"min_length": atom.parts[1]}
+            clamped = exponent == -1 and atom.kind == "clamp" and self.algebra.equal(atom.parts[0], root)
+            if clamped and atom.parts[2] == INFINITY and atom.parts[1] >= 0:
+                return self._form((index, exponent)), {"min_length": atom.parts[1]}
         return ONE, {}
 
     def _product(self, monomial: tuple[Factor, ...]) -> int | None:
@@ -158,7 +158,7 @@ class _Planes:
                 yield offset
 
     def _gap(self, index: int) -> tuple[float, Form, dict[str, float | bool]] | None:
-        """A multiple of `max(1 - c||x||^2, min_alpha)` or `1 - c max(||x||^2, min_square)`: by what, `c` and the guard."""
+        """A multiple of `max(1 - c||x||^2, min_alpha)`, or of the gap with a least square: by what, `c` and guards."""
         algebra, guards = self.algebra, {}
         atom = algebra.atoms[index]
         inside = atom.parts[0]

@@ -25,7 +25,7 @@ class Case:
         loses: near points come out wrong by so many roots of eps, as arcosh has it.
         single: not in float64, where a guard acts that float32 cannot hold, or the operator has no kernel.
         in_double: the guards that only float64 can hold.
-        cancels: of negative results log(z + sqrt(1 + z^2)) has lost the digits, in float64 as well: they are not compared.
+        cancels: negative results are not compared: log(z + sqrt(1 + z^2)) has lost their digits, in float64 as well.
         beside: what else of the function becomes an operator, such as the map that makes its points.
     """
 

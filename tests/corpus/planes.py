@@ -6,7 +6,7 @@ import math
 
 import torch
 from cases import LOOK_ALIKES, LookAlike, case
-from poincare import mobius_add, mobius_add_offset, root
+from poincare import mobius_add, root
 from torch import Tensor
 
 HIE_LEAST, GEOOPT_LEAST = math.log(1e-5), math.log(1e-15)

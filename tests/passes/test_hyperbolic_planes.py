@@ -1,4 +1,4 @@
-"""Class scores in graphs: one operator with the original's gradients, and nothing of all pairs and coordinates is left."""
+"""Class scores in graphs: one operator with the original's gradients, and nothing of pairs and coordinates is left."""
 
 import pytest
 import torch

@@ -23,7 +23,10 @@ def wide(*tensors: Tensor) -> list[Tensor]:
 
 
 def scores(x: Tensor, normals: Tensor, offset: Tensor, scale: Tensor, c: Tensor, min_alpha: float) -> Tensor:
-    """`scale asinh(...)` of points and planes; `normals` are `[dim, planes]`. Half types multiply in float32, as the epilogue computes."""
+    """`scale asinh(...)` of points and planes; `normals` are `[dim, planes]`.
+
+    Half types multiply in float32, as the epilogue computes.
+    """
     rows = x.to(normals.dtype)
     return poincare_hyperplanes(rows @ normals, rows, offset, scale, c, min_alpha=min_alpha).to(x.dtype)
 
@@ -56,7 +59,7 @@ class Planes(NamedTuple):
 
 
 def planes_through(x: Tensor, p: Tensor, a: Tensor, c: Tensor, min_length: float | None = None) -> Planes:
-    """The hyperplanes through `p` with normals `a`, whose lengths are at least `min_length`, by default the least float."""
+    """Hyperplanes through `p` with normals `a`, whose lengths are at least `min_length`, by default the least float."""
     point, normal = wide(p, a)
     k = c.to(device=x.device, dtype=point.dtype).reshape(())
     alpha = 1 - k * point.square().sum(-1)

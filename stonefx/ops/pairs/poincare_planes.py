@@ -170,9 +170,9 @@ def poincare_planes(
         x: points, `[*batch, dim]`, float32, float64, bfloat16 or float16.
         p, a: a point of the ball and a normal for each hyperplane, `[planes, dim]`, the dtype of `x`.
         c: curvature, a positive float, or a floating tensor with one element; a tensor is not inspected.
-        guards: `min_denominator` and `denominator_offset` of the sum, `min_gap` the least `1 - c||w||^2`,
-            `min_square` the least `||w||^2` in it, `min_length` the least `||a||`, `quotient_offset` added to the size of what is divided by, `min_result` the
-            least result, `unsigned` for distances without a sign; none by default.
+        guards: `min_denominator` and `denominator_offset` of the sum, `min_gap` the least `1 - c||w||^2`, `min_square`
+            the least `||w||^2` in it, `min_length` the least `||a||`, `quotient_offset` added to the size of what is
+            divided by, `min_result` the least result, `unsigned` for distances without a sign; none by default.
 
     Returns:
         `[*batch, planes]`, in the dtype of `x`.
