@@ -71,7 +71,7 @@ def planes_through(x: Tensor, p: Tensor, a: Tensor, c: Tensor, min_length: float
     return Planes(normals.t(), common * inner, length, alpha, k.sqrt())
 
 
-def distances_toplanes_through(
+def distances_to_planes(
     x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0
 ) -> Tensor:
     """Signed distances of points of the ball to hyperplanes through `p` with normals `a`, as one matrix product.
@@ -86,7 +86,7 @@ def distances_toplanes_through(
         min_alpha: the least `1 - c||x||^2`; 0 is no guard.
 
     >>> normal = torch.tensor([[3.0, 0.0]])
-    >>> distances_toplanes_through(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), normal, torch.tensor(1.0))
+    >>> distances_to_planes(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), normal, torch.tensor(1.0))
     tensor([[1.0986]])
     """
     planes = planes_through(x, p, a, c)
