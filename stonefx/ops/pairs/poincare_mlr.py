@@ -71,9 +71,7 @@ def planes_through(x: Tensor, p: Tensor, a: Tensor, c: Tensor, min_length: float
     return Planes(normals.t(), common * inner, length, alpha, k.sqrt())
 
 
-def distances_to_planes(
-    x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0
-) -> Tensor:
+def distances_to_planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
     """Signed distances of points of the ball to hyperplanes through `p` with normals `a`, as one matrix product.
 
     `asinh(2 sqrt(c) <-p + x, a> / (||a|| (1 - c||-p + x||^2))) / sqrt(c)` with Möbius addition: the logits of

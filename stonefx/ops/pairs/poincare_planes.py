@@ -53,7 +53,9 @@ def _through(
             one = torch.ones_like(planes.offset)
             result = scores(x, planes.normals, planes.offset, one, c.reshape(()), 0.0)
         else:
-            result = torch.asinh(_arguments(*wide(x, p, a), c, **guards, min_length=min_length)).to(x.dtype)
+            points, through, normals = wide(x, p, a)
+            arguments = _arguments(points, through, normals, c, min_length=min_length, **guards)
+            result = torch.asinh(arguments).to(x.dtype)
         result = result.abs() if unsigned else result
         return _at_least(result, min_result)
 
@@ -63,6 +65,7 @@ def _arguments(
     p: Tensor,
     a: Tensor,
     c: Tensor,
+    *,
     min_denominator: float,
     denominator_offset: float,
     min_gap: float,
