@@ -219,8 +219,8 @@ class _Planes:
         sides = [(i, e) for i, e in monomial if i == side and abs(e) == 1]
         whole = algebra.power(u, -1)
         lengths, guards = self._length(whole.terms[0][0] if len(whole) == 1 else ())
-        gaps = [self._gap(i) for i, e in (whole.terms[0][0] if len(whole) == 1 else ()) if e == -1]
-        gaps = [each for each in gaps if each is not None]
+        factors = whole.terms[0][0] if len(whole) == 1 else ()
+        gaps = [found for i, e in factors if e == -1 and (found := self._gap(i)) is not None]
         alone = len(whole) == 1 and len(whole.terms[0][0]) == 2
         if not sides or len(gaps) != 1 or not alone or lengths == ONE:
             return None
