@@ -155,7 +155,7 @@ class Builder:
         """The dimensions of the operator's result without the row, those of size 1 included in a row's."""
         if self.formula.gives == "row":
             return [label for label in self.axes if label not in ROWS]
-        labels = [label for label in self.axes if label is not None]
+        labels: list[Label] = [label for label in self.axes if label is not None]
         if self.formula.gives == "planes":  # the operator gives those of one point next to each other
             labels.sort(key=lambda label: label in self._held(-1))
         return labels

@@ -137,8 +137,8 @@ class _Planes:
             if (index, exponent) == (self.zz, -HALF):
                 return self._form((index, exponent)), {}
             atom = self.algebra.atoms[index]
-            held = exponent == -1 and atom.kind == "clamp" and self.algebra.equal(atom.parts[0], root)
-            if held and atom.parts[2] == INFINITY and atom.parts[1] >= 0:
+            clamped = exponent == -1 and atom.kind == "clamp" and self.algebra.equal(atom.parts[0], root)
+            if clamped and atom.parts[2] == INFINITY and atom.parts[1] >= 0:
                 return self._form((index, exponent)), {"min_length": atom.parts[1]}
         return ONE, {}
 
@@ -158,7 +158,7 @@ class _Planes:
                 yield offset
 
     def _gap(self, index: int) -> tuple[float, Form, dict[str, float | bool]] | None:
-        """A multiple of `max(1 - c||x||^2, min_alpha)` or `1 - c max(||x||^2, min_square)`: of what, `c`, guards."""
+        """A multiple of `max(1 - c||x||^2, min_alpha)`, or of the gap with a least square: by what, `c` and guards."""
         algebra, guards = self.algebra, {}
         atom = algebra.atoms[index]
         inside = atom.parts[0]
@@ -219,8 +219,8 @@ class _Planes:
         sides = [(i, e) for i, e in monomial if i == side and abs(e) == 1]
         whole = algebra.power(u, -1)
         lengths, guards = self._length(whole.terms[0][0] if len(whole) == 1 else ())
-        gaps = [self._gap(i) for i, e in (whole.terms[0][0] if len(whole) == 1 else ()) if e == -1]
-        gaps = [each for each in gaps if each is not None]
+        factors = whole.terms[0][0] if len(whole) == 1 else ()
+        gaps = [found for i, e in factors if e == -1 and (found := self._gap(i)) is not None]
         alone = len(whole) == 1 and len(whole.terms[0][0]) == 2
         if not sides or len(gaps) != 1 or not alone or lengths == ONE:
             return None

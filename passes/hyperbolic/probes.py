@@ -61,8 +61,9 @@ def inputs(found: Found) -> dict[fx.Node, Maker]:
         reach = abs(curvature) ** -0.5
     else:
         reach = UNKNOWN if any(map(is_weight, region.scalars)) else SAMPLED
-    kinds = dict(zip(operand_nodes(match, found.algebra), FORMULAS[match.target].operands, strict=True))
-    factors = {node: abs(o.factor.number or 1.0) for node, o in zip(kinds, match.operands, strict=True)}
+    nodes = operand_nodes(match, found.algebra)  # one node may be two of the operands
+    kinds = dict(zip(nodes, FORMULAS[match.target].operands, strict=True))
+    factors = {node: abs(o.factor.number or 1.0) for node, o in zip(nodes, match.operands, strict=True)}
     for node in region.vectors:
         if node in found.proofs:
             makers |= inputs(found.proofs[node])

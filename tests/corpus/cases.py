@@ -25,6 +25,7 @@ class Case:
         loses: near points come out wrong by so many roots of eps, as arcosh has it.
         single: not in float64, where a guard acts that float32 cannot hold, or the operator has no kernel.
         in_double: the guards that only float64 can hold.
+        cancels: negative results are not compared: log(z + sqrt(1 + z^2)) has lost their digits, in float64 as well.
         beside: what else of the function becomes an operator, such as the map that makes its points.
     """
 
@@ -39,6 +40,7 @@ class Case:
     beside: tuple[str, ...] = ()
     single: bool = False
     in_double: dict[str, Any] = field(default_factory=dict)
+    cancels: bool = False
 
     def __str__(self) -> str:
         return f"{self.library}.{self.name}"
@@ -71,6 +73,7 @@ def case(
     beside: tuple[str, ...] = (),
     single: bool = False,
     in_double: dict[str, Any] | None = None,
+    cancels: bool = False,
     **guards: Any,
 ) -> Callable[..., Any]:
     """Add a function to the corpus."""
@@ -89,6 +92,7 @@ def case(
                 beside,
                 single,
                 in_double or {},
+                cancels,
             )
         )
         return function

@@ -102,3 +102,8 @@ def cdist_by_a_product(x, y, c):
 def klein_cdist(x, y, c):
     z = (1 - c * (x @ y.mT)) / torch.sqrt((1 - c * squares(x)) * (1 - c * squares(y)).mT)
     return torch.acosh(z) / root(c)
+
+
+@case("none", "klein_cdist", "point", "second", loses=4.0)
+def klein_dist_of_pairs(x, y, c):
+    return klein_dist(x[:, None], y[None], c)

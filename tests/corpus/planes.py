@@ -44,7 +44,7 @@ def sum_of_pairs(x: Tensor, y: Tensor, c) -> Tensor:
     "normal",
     "second",
     beside=("conformal_factor",),
-    loses=100.0,
+    cancels=True,
     denominator_offset=1e-5,
     min_result=HIE_LEAST,
 )
@@ -63,7 +63,7 @@ def hyperbolic_softmax(x, a, p, c):
     "point",
     "normal",
     "second",
-    loses=100.0,
+    cancels=True,
     denominator_offset=1e-5,
     min_result=HIE_LEAST,
 )
@@ -96,17 +96,17 @@ def _mobius_add_along(x, y, c, dim):
     return num / (1 + 2 * c * xy + c**2 * x2 * y2).clamp_min(1e-15)
 
 
-@case("geoopt", "poincare_mlr", "point", "second", "normal", loses=100.0, **GEOOPT_GUARDS)
+@case("geoopt", "poincare_mlr", "point", "second", "normal", cancels=True, **GEOOPT_GUARDS)
 def dist2plane(x, p, a, c):
     return geoopt_dist2plane(x.unsqueeze(-2), p, a, c, signed=True, scaled=True, dim=-1)
 
 
-@case("geoopt", "poincare_mlr", "point", "second", "normal", unsigned=True, loses=100.0, **GEOOPT_GUARDS)
+@case("geoopt", "poincare_mlr", "point", "second", "normal", unsigned=True, cancels=True, **GEOOPT_GUARDS)
 def dist2plane_without_a_sign(x, p, a, c):
     return geoopt_dist2plane(x[:, None], p[None], a[None], c, signed=False, scaled=False, dim=-1)
 
 
-@case("geoopt", "poincare_mlr", "point", "normal", loses=100.0, **GEOOPT_GUARDS)
+@case("geoopt", "poincare_mlr", "point", "normal", cancels=True, **GEOOPT_GUARDS)
 def layer_of_planes(x, p, c):
     """Its layer: planes through points that are their normals as well, rows along the last but one dimension."""
     points = p.permute(1, 0)
@@ -148,7 +148,7 @@ def hyperplane_dists_through_the_origin(x, z, c):
     "point",
     "normal",
     "second",
-    loses=1000.0,
+    cancels=True,
     unit=True,
     min_alpha=1e-15,
     min_result=GEOOPT_LEAST,

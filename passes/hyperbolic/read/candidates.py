@@ -273,11 +273,9 @@ def _is_row_vector(operand: _Operand) -> bool:
 
 
 def _same_rows(left: _Operand, right: _Operand) -> bool:
+    # Dimensions are counted from the end, as they broadcast.
     sizes = [operand.node.meta["val"].shape[operand.row] for operand in (left, right)]
-    # Rows along another dimension than the last lie alike only in tensors of one rank.
-    alike = left.side is not None or left.row == right.row == -1
-    ranks = [operand.node.meta["val"].ndim for operand in (left, right)]
-    return same_size(*sizes) and (alike or ranks[0] == ranks[1])
+    return same_size(*sizes)
 
 
 def _alternatives(operands: tuple[_Operand, ...]) -> Iterator[tuple[_Operand, ...]]:

@@ -23,7 +23,10 @@ def wide(*tensors: Tensor) -> list[Tensor]:
 
 
 def scores(x: Tensor, normals: Tensor, offset: Tensor, scale: Tensor, c: Tensor, min_alpha: float) -> Tensor:
-    """`scale asinh(...)` of points and planes; `normals` are `[dim, planes]`. Half types multiply in float32, as the epilogue computes."""
+    """`scale asinh(...)` of points and planes; `normals` are `[dim, planes]`.
+
+    Half types multiply in float32, as the epilogue computes.
+    """
     rows = x.to(normals.dtype)
     return poincare_hyperplanes(rows @ normals, rows, offset, scale, c, min_alpha=min_alpha).to(x.dtype)
 
@@ -56,7 +59,7 @@ class Planes(NamedTuple):
 
 
 def planes_through(x: Tensor, p: Tensor, a: Tensor, c: Tensor, min_length: float | None = None) -> Planes:
-    """The hyperplanes through `p` with normals `a`, whose lengths are at least `min_length`, by default the least float."""
+    """Hyperplanes through `p` with normals `a`, whose lengths are at least `min_length`, by default the least float."""
     point, normal = wide(p, a)
     k = c.to(device=x.device, dtype=point.dtype).reshape(())
     alpha = 1 - k * point.square().sum(-1)
@@ -68,9 +71,7 @@ def planes_through(x: Tensor, p: Tensor, a: Tensor, c: Tensor, min_length: float
     return Planes(normals.t(), common * inner, length, alpha, k.sqrt())
 
 
-def distances_toplanes_through(
-    x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0
-) -> Tensor:
+def distances_to_planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
     """Signed distances of points of the ball to hyperplanes through `p` with normals `a`, as one matrix product.
 
     `asinh(2 sqrt(c) <-p + x, a> / (||a|| (1 - c||-p + x||^2))) / sqrt(c)` with Möbius addition: the logits of
@@ -83,7 +84,7 @@ def distances_toplanes_through(
         min_alpha: the least `1 - c||x||^2`; 0 is no guard.
 
     >>> normal = torch.tensor([[3.0, 0.0]])
-    >>> distances_toplanes_through(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), normal, torch.tensor(1.0))
+    >>> distances_to_planes(torch.tensor([[0.5, 0.0]]), torch.zeros(1, 2), normal, torch.tensor(1.0))
     tensor([[1.0986]])
     """
     planes = planes_through(x, p, a, c)

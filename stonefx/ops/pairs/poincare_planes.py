@@ -53,7 +53,9 @@ def _through(
             one = torch.ones_like(planes.offset)
             result = scores(x, planes.normals, planes.offset, one, c.reshape(()), 0.0)
         else:
-            result = torch.asinh(_arguments(*wide(x, p, a), c, **guards, min_length=min_length)).to(x.dtype)
+            points, through, normals = wide(x, p, a)
+            arguments = _arguments(points, through, normals, c, min_length=min_length, **guards)
+            result = torch.asinh(arguments).to(x.dtype)
         result = result.abs() if unsigned else result
         return _at_least(result, min_result)
 
@@ -63,6 +65,7 @@ def _arguments(
     p: Tensor,
     a: Tensor,
     c: Tensor,
+    *,
     min_denominator: float,
     denominator_offset: float,
     min_gap: float,
@@ -170,9 +173,9 @@ def poincare_planes(
         x: points, `[*batch, dim]`, float32, float64, bfloat16 or float16.
         p, a: a point of the ball and a normal for each hyperplane, `[planes, dim]`, the dtype of `x`.
         c: curvature, a positive float, or a floating tensor with one element; a tensor is not inspected.
-        guards: `min_denominator` and `denominator_offset` of the sum, `min_gap` the least `1 - c||w||^2`,
-            `min_square` the least `||w||^2` in it, `min_length` the least `||a||`, `quotient_offset` added to the size of what is divided by, `min_result` the
-            least result, `unsigned` for distances without a sign; none by default.
+        guards: `min_denominator` and `denominator_offset` of the sum, `min_gap` the least `1 - c||w||^2`, `min_square`
+            the least `||w||^2` in it, `min_length` the least `||a||`, `quotient_offset` added to the size of what is
+            divided by, `min_result` the least result, `unsigned` for distances without a sign; none by default.
 
     Returns:
         `[*batch, planes]`, in the dtype of `x`.
