@@ -51,8 +51,8 @@ def put(
             stats.ranks[path] = row.rank
     stats.layers += refused
     _count_merged(task)
-    _close(task, plan)
     after = sum(stored_bytes(model.get_submodule(path), recurse=True) for path in task.counted)
+    _close(task, plan)
     stats.compression_ratio = after / task.bytes_before if task.bytes_before else 1.0
     if stats.reached and task.settings.max_ratio is not None:
         stats.reached = stats.compression_ratio <= task.settings.max_ratio

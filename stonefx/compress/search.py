@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import attributing, choose, energy, int8, latency, lossless, outcome, refine, structure
+from . import attributing, choose, energy, int8, latency, lossless, outcome, processes, refine, structure
 from .candidates import Candidates
-from .checkpoint import Store
+from .checkpoint import Store, digest
 from .confirming import Judge
 from .data import Splits
 from .measuring import Measurements
@@ -244,8 +244,12 @@ class Search:
             if len(paths) == 1 and option.form != "dense"
             for path, module in task.built(option).items()
         }
-        if changed:
-            self.losses = attributing.measured(
+        if not changed:
+            return
+        options = [(paths, o.form, o.size) for paths, o in self.plan.chosen.items()]
+        name = f"changes-{digest(repr(sorted(options, key=repr)))}"
+        if not all(processes.gathered(name in task.store)):
+            losses = attributing.measured(
                 task.model,
                 changed,
                 task.data.select,
@@ -253,6 +257,12 @@ class Search:
                 description=task.description("losses of what changed"),
                 **task.probing(),
             )
+            task.put(name, {}, losses)
+            self.losses = losses
+        else:
+            record = task.store.get(name)
+            assert record is not None
+            self.losses = record.values
 
     def _finish(self) -> None:
         emitted = {} if self.planner is None else self.planner.emitted

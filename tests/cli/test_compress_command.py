@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import stonefx
 from stonefx.__main__ import main
+from stonefx.compress.search import Search
 
 MODULE = """
 import torch
@@ -151,7 +152,7 @@ def test_what_goes_wrong_inside_is_no_mistake_of_the_user(kind, monkeypatch):
             raise kind
         return None + 1 if kind is TypeError else int("x")
 
-    monkeypatch.setattr(stonefx.compress.__globals__["Search"], "run", wrong)
+    monkeypatch.setattr(Search, "run", wrong)
     result = invoke(*BASE, "-o", "a.pt")
     assert result.exit_code == 3 and "Traceback" in result.output and kind.__name__ in result.output
 

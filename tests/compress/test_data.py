@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from stonefx.compress import compress
+from stonefx.compress import compress, estimate
 from stonefx.compress.data import Batch, read, split, tensors
 
 MODEL = nn.Linear(3, 2)
@@ -156,7 +156,7 @@ def test_batches_without_samples_and_generators():
 
 
 def test_data_without_an_end_is_refused(monkeypatch):
-    monkeypatch.setattr("stonefx.compress.estimate.available", lambda: 1000)
+    monkeypatch.setattr(estimate, "available", lambda: 1000)
     with pytest.raises(ValueError, match=r"expected data that ends .* itertools\.islice"):
         read(itertools.repeat(torch.ones(4, 3)), MODEL)
 
