@@ -208,7 +208,14 @@ def filled(x: torch.Tensor) -> None:
 @pytest.mark.parametrize("release", [True, False])
 @pytest.mark.parametrize(
     "write",
-    [overwritten, overwritten_in_part, overwritten_where_positive, overwritten_by_name, grown_in_part, filled],
+    [
+        overwritten,
+        overwritten_in_part,
+        overwritten_where_positive,
+        overwritten_by_name,
+        grown_in_part,
+        filled,
+    ],
 )
 def test_what_forward_does_to_an_argument_is_no_question(
     write: Callable[[torch.Tensor], None], release: bool
