@@ -103,15 +103,8 @@ def part_in_inference_mode(model: Any, x: torch.Tensor) -> torch.Tensor:
     return model.chain(x) * scale.clone()
 
 
-def gradients_inside_of_inference_mode(model: Any, x: torch.Tensor) -> torch.Tensor:
-    with torch.inference_mode(), torch.inference_mode(False):
-        return model.chain(x)
-
-
 @pytest.mark.parametrize("mode", [torch.enable_grad, *MODES])
-@pytest.mark.parametrize(
-    "forward", [whole_in_inference_mode, part_in_inference_mode, gradients_inside_of_inference_mode]
-)
+@pytest.mark.parametrize("forward", [whole_in_inference_mode, part_in_inference_mode])
 def test_inference_mode_inside_a_forward_keeps_its_gradients(forward: Any, mode: Any) -> None:
     model = Forward(forward).eval()
     fast = stonefx.optimize(model, rows(), machine="default")

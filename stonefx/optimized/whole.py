@@ -154,9 +154,16 @@ def _epsilon(dtype: torch.dtype) -> float:
 
 
 def tensors(result: Any) -> dict[Path, torch.Tensor]:
-    """The tensors of a result by where they lie in it."""
+    """The tensors of a result that have values, by where they lie in it: dense, and complex ones as pairs of numbers."""
     return {
-        path: value.detach()
+        path: _dense(value.detach())
         for path, value in walk(result, Path("result"))
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) and not value.is_meta
     }
+
+
+def _dense(value: torch.Tensor) -> torch.Tensor:
+    if value.is_nested:
+        return value.values()
+    dense = value if value.layout is torch.strided else value.to_dense()
+    return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense

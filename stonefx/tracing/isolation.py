@@ -17,21 +17,36 @@ import torch
 from torch import nn
 from torch.fx.experimental import _config as shapes_config
 
+from .arguments import Path, walk
 from .errors import capture_error
+
+
+_TABLES = ("_parameters", "_buffers", "_modules")
 
 
 @contextmanager
 def preserved_random_state(model: nn.Module) -> Iterator[None]:
-    """Leave the generators of torch, NumPy and Python as they were."""
+    """Leave the generators of torch, NumPy and Python as they were, and those that the model holds."""
     devices = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
     cuda = sorted({device.index or 0 for device in devices if device.type == "cuda"})
     python, numpy = random.getstate(), np.random.get_state()
+    own = [(generator, generator.get_state()) for generator in _generators(model)]
     try:
         with torch.random.fork_rng(devices=cuda):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+        for generator, state in own:
+            generator.set_state(state)
+
+
+def _generators(model: nn.Module) -> Iterator[torch.Generator]:
+    for module in model.modules():
+        for name, attribute in vars(module).items():
+            for _, value in walk(attribute, Path(name)) if name not in _TABLES else ():
+                if isinstance(value, torch.Generator):
+                    yield value
 
 
 # What a forward does to lists, counters and the like outside of the model would be lost; Dynamo says so in a warning,

@@ -1,0 +1,92 @@
+"""What a model returns, and what it draws, is compared with the original's whatever kind it is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from small_forwards import Forward, rows
+
+import stonefx
+from stonefx.optimized.whole import verify_whole
+from stonefx.passes.site import RewriteError
+from stonefx.report import Report
+
+
+def compressed(layout: torch.layout, *block: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda y: y.to_sparse(layout=layout, **({"blocksize": block} if block else {}))
+
+
+def complex_of(y: torch.Tensor) -> torch.Tensor:
+    return torch.complex(y, y + 1)
+
+
+RESULTS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "coo": compressed(torch.sparse_coo),
+    "csr": compressed(torch.sparse_csr),
+    "csc": compressed(torch.sparse_csc),
+    "bsr": compressed(torch.sparse_bsr, 1, 3),
+    "hybrid": lambda y: torch.sparse_coo_tensor(torch.tensor([[0, 1]]), y[:2], (4, 3)),
+    "mkldnn": lambda y: y.to_mkldnn(),
+    "nested": lambda y: torch.nested.as_nested_tensor([y, y[:2]], layout=torch.jagged),
+    "complex": complex_of,
+    "conjugate": lambda y: complex_of(y).conj(),
+    "quantised": lambda y: torch.quantize_per_tensor(y, 0.1, 0, torch.qint8),
+    "float8": lambda y: y.to(torch.float8_e4m3fn),
+    "meta": lambda y: (y, y.to("meta")),
+    "none": lambda y: (y[:0], None),
+}
+
+
+def values(result: Any) -> torch.Tensor:
+    result = result[0] if isinstance(result, tuple) else result
+    result = result.values() if result.is_nested else result
+    return result.to_dense().dequantize() if result.is_quantized else result.to_dense()
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_of_any_layout(name: str) -> None:
+    model = Forward(lambda m, x: RESULTS[name](m.chain(x))).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that CSR and nested tensors are new
+        fast = stonefx.optimize(model, rows(), machine="default")
+        came, expected = fast(rows()), model(rows())
+    assert fast.report.rewritten()
+    torch.testing.assert_close(values(came).float() if name == "float8" else values(came),
+                               values(expected).float() if name == "float8" else values(expected),
+                               rtol=0.2 if name == "float8" else 1e-5, atol=0.11 if name == "quantised" else 1e-5)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind", ["coo", "csr", "csc", "bsr", "hybrid", "mkldnn", "nested", "complex", "conjugate"]
+)
+def test_a_difference_in_any_layout_is_one(kind: str) -> None:
+    y = rows()[:, :3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        right, wrong = RESULTS[kind](y), RESULTS[kind](y + torch.eye(5, 3))
+    verify_whole(right, right, Report())
+    with pytest.raises(RewriteError, match="differs from the original at result"):
+        verify_whole(right, wrong, Report())
+
+
+@pytest.mark.parametrize("holder", [lambda g: g, lambda g: [g], lambda g: {"noise": (g,)}])
+def test_a_generator_of_the_models_own_is_left_as_it_was(holder: Callable[[Any], Any]) -> None:
+    def found(value: Any) -> Any:
+        while not isinstance(value, torch.Generator):
+            value = value["noise"] if isinstance(value, dict) else value[0]
+        return value
+
+    def noisy(model: Any, x: torch.Tensor) -> torch.Tensor:
+        return model.chain(x) + torch.randn(3, generator=found(model.generator))
+
+    generator = torch.Generator().manual_seed(3)
+    model = Forward(noisy, generator=holder(generator)).eval()
+    state = generator.get_state()
+    fast = stonefx.optimize(model, rows(), machine="default")
+    assert torch.equal(state, generator.get_state())
+    for count in (5, 8):
+        torch.testing.assert_close(fast(rows(count)), model(rows(count)))
