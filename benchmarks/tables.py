@@ -273,6 +273,10 @@ _HEAD = f"""# Benchmarks
 Every table here is made from a file in `benchmarks/results/` by `python -m stonefx.benchmarks.tables`, which also makes
 the table of the README. Each section names the command that measures its file anew; `stonefx bench --help` lists them.
 
+Two installations are compared by `python -m stonefx.benchmarks.versions`, case by case in turn; other engines stand
+beside ours with `--peers`, after `pip install "stonefx[peers]"`. `--json` has the peak memory of each arm
+as well, and what the machine reaches at most.
+
 All arms of a case are timed in turn in one process, after a warm-up; times are medians. {_NOISY} marks cases in which
 other programs took cores while they were measured. Times are those of a call.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import os
 import sys
 import traceback
 import warnings
@@ -13,10 +14,11 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+from click.utils import PacifyFlushWrapper
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-CHECK_FAILED, MISTAKE, OUR_ERROR, STOPPED = 1, 2, 3, 130
+CHECK_FAILED, MISTAKE, OUR_ERROR, STOPPED, NOBODY_READS = 1, 2, 3, 130, 141
 
 
 class Refused(click.ClickException):
@@ -76,6 +78,12 @@ class Commands(click.Group):
             _end(_line(error), error.exit_code)
         except click.Abort:
             _end("Stopped.", STOPPED)
+        except SystemExit as end:
+            # Where who read the output has enough of it, such as `head`, click ends quietly, as a failed check would.
+            sys.exit(NOBODY_READS if isinstance(sys.stdout, PacifyFlushWrapper) else end.code)
+        except OSError as error:
+            file = f": {error.filename}" if error.filename else ""
+            _end(f"Error: the system says: {error.strerror or error}{file}", MISTAKE)
         except Exception:
             traceback.print_exc()
             _end("Error: the lines above are a defect of stonefx; please report them.", OUR_ERROR)
@@ -148,13 +156,15 @@ def html_option(what: str) -> Callable[[Command], Command]:
 
 
 def check_folder(option: str, file: Path | None) -> None:
-    """What is written at the end must have a folder at the start.
+    """What is written at the end must have a folder at the start, one that can be written to.
 
     Raises:
         click.UsageError: it has none; the message names the option.
     """
     if file is not None and not file.absolute().parent.is_dir():
         raise click.UsageError(f"{option}: there is no folder {file.absolute().parent}; create it first")
+    if file is not None and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
+        raise click.UsageError(f"{option}: the folder {file.absolute().parent} cannot be written to")
 
 
 def check_folders(files: Mapping[str, Path | None]) -> None:

@@ -20,7 +20,6 @@ from torch.fx.experimental import _config as shapes_config
 from .arguments import Path, walk
 from .errors import capture_error
 
-
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 

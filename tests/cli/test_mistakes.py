@@ -238,3 +238,29 @@ def test_an_interrupt_leaves_no_half_file(folder, monkeypatch, name):
     result = CliRunner().invoke(main, ["optimize", *TRACED, "-o", name])
     assert result.exit_code == 130 and result.output.strip().splitlines()[-1] == "Stopped."
     assert [entry for entry in sorted(os.listdir(folder)) if entry != "__pycache__"] == before
+
+
+def test_a_folder_that_cannot_be_written_to(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for arguments in (["explain", *TRACED, "--json", "a.json"], ["optimize", *TRACED, "-o", "a.pt2"]):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2 and "cannot be written to" in result.output.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(28, "No space left on device"), 2, "Error: the system says: No space left on device"),
+        (PermissionError(13, "Permission denied", "a.html"), 2, "the system says: Permission denied: a.html"),
+        (BrokenPipeError(32, "Broken pipe"), 141, ""),
+    ],
+)
+def test_what_the_system_says_is_no_defect_of_stonefx(monkeypatch, error, code, said):
+    from stonefx import doctor
+
+    def fails():
+        raise error
+
+    monkeypatch.setattr(doctor, "report", fails)
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == code and said in result.output and "Traceback" not in result.output

@@ -119,13 +119,6 @@ LIBRARY_CASES = {
     "halves that gate each other": Case(library.SplitGate, "nonlinear", BOTH),
     "an adaptive norm": Case(library.AdaptiveNorm, "nonlinear", rf"`mul`.*: {BOTH}"),
     "rotary positions": Case(library.Rotary, "nonlinear", "`where`", example=SEQUENCE),
-    "learned positions": Case(
-        library.Positions,
-        "unread",
-        "nothing is merged through `add`.*, which adds another term to each row",
-        example=SEQUENCE,
-        cure="behind the second map",
-    ),
     "a class token": Case(
         library.ClassToken,
         "unread",

@@ -84,18 +84,6 @@ class Rotary(Block):
         return self.down(hidden)  # here
 
 
-class Positions(Block):
-    """A learned embedding of positions between two maps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.positions = nn.Parameter(torch.randn(10, 96))
-
-    def forward(self, x):
-        hidden = self.up(x) + self.positions  # stands between
-        return self.down(hidden)  # here
-
-
 class ClassToken(nn.Module):
     """The first row comes from no map, as in vision transformers."""
 
