@@ -154,7 +154,7 @@ def _epsilon(dtype: torch.dtype) -> float:
 
 
 def tensors(result: Any) -> dict[Path, torch.Tensor]:
-    """The tensors of a result that have values, by where they lie in it: dense, and complex ones as pairs of numbers."""
+    """The tensors of a result that have values, by where they lie: dense, and complex ones as pairs of numbers."""
     return {
         path: _dense(value.detach())
         for path, value in walk(result, Path("result"))

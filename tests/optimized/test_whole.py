@@ -55,9 +55,11 @@ def test_a_result_of_any_layout(name: str) -> None:
         fast = stonefx.optimize(model, rows(), machine="default")
         came, expected = fast(rows()), model(rows())
     assert fast.report.rewritten()
-    torch.testing.assert_close(values(came).float() if name == "float8" else values(came),
-                               values(expected).float() if name == "float8" else values(expected),
-                               rtol=0.2 if name == "float8" else 1e-5, atol=0.11 if name == "quantised" else 1e-5)  # fmt: skip
+    got, wanted = values(came), values(expected)
+    if name == "float8":
+        got, wanted = got.float(), wanted.float()
+    rtol, atol = 0.2 if name == "float8" else 1e-5, 0.11 if name == "quantised" else 1e-5
+    torch.testing.assert_close(got, wanted, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize(
