@@ -142,7 +142,7 @@ def _exported(subject: Subject) -> tuple[bytes, list[torch.Tensor]]:
         _Flat(subject), tuple(_inputs(subject)), dynamo=True, external_data=False, verbose=False
     )
     assert program is not None
-    program.save(buffer)
+    program.save(buffer)  # type: ignore[arg-type]  # it writes to files that are open as well
     return buffer.getvalue(), _inputs(subject)
 
 

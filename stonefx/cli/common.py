@@ -80,7 +80,8 @@ class Commands(click.Group):
             _end("Stopped.", STOPPED)
         except SystemExit as end:
             # Where who read the output has enough of it, such as `head`, click ends quietly, as a failed check would.
-            sys.exit(NOBODY_READS if isinstance(sys.stdout, PacifyFlushWrapper) else end.code)
+            pacified: Any = PacifyFlushWrapper
+            sys.exit(NOBODY_READS if isinstance(sys.stdout, pacified) else end.code)
         except OSError as error:
             file = f": {error.filename}" if error.filename else ""
             _end(f"Error: the system says: {error.strerror or error}{file}", MISTAKE)
