@@ -65,6 +65,7 @@ def write(
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
+    note: str | None = None
     try:
         stored = plain(model)
         described = (
@@ -73,8 +74,6 @@ def write(
     except TypeError as error:
         # The work of hours is not lost for it.
         stored, described, note = model, describing.Described({}, []), str(error)
-    else:
-        note = None
     if note is None and from_transformers(original):
         tied = save_into(stored, place, described)
     else:
