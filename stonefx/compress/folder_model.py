@@ -20,6 +20,9 @@ def without_values(shape: tuple, like: torch.Tensor) -> torch.Tensor:
 class Int8Linear(nn.Module):
     """A linear layer of int8 weights with a scale an output channel, computed by torchao."""
 
+    qdata: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, inputs: int, outputs: int, bias: bool, dynamic: bool) -> None:
         super().__init__()
         self.inputs, self.dynamic = inputs, dynamic

@@ -169,6 +169,7 @@ class RecurrentStack(Opened):
     """Recurrent layers that are stacked, one layer for each."""
 
     chooses = ("hx",)
+    dropout: float
 
     def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__()
