@@ -109,7 +109,7 @@ def test_the_command_writes_and_draws(monkeypatch, tmp_path):
         (["compress", "chain"], "compress runs by itself"),
         (["compress", "--resume"], "--resume goes on in a file: name it with --json"),
         (["compress", "--json", "/nowhere/a.json"], "--json: there is no folder"),
-        (["compress", "--cold"], "--compare and --cold are for other suites than compress"),
+        (["compress", "--cold"], "--compare, --cold and --peers are for other suites than compress"),
         (["nope"], "choose from chain, hyperbolic, integrations, ops, regions, zoo, compress, growth"),
     ],
 )
