@@ -284,10 +284,10 @@ def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
         parts = [mapped(v, change) for v in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        made = copy.copy(value)
+        other = copy.copy(value)
         for field_ in dataclasses.fields(value):
-            object.__setattr__(made, field_.name, mapped(getattr(value, field_.name), change))
-        return made
+            object.__setattr__(other, field_.name, mapped(getattr(value, field_.name), change))
+        return other
     return value
 
 
