@@ -11,7 +11,7 @@ import io
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -177,9 +177,7 @@ def _onnxruntime(subject: Subject) -> Call:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    # What the model does not read is no input of the file any more.
-    names = {each.name for each in session.get_inputs()}
-    fed = {name: x.numpy() for name, x in zip(_input_names(model), inputs, strict=True) if name in names}
+    fed = _fed(model, inputs, {each.name for each in session.get_inputs()})
 
     def call() -> list[torch.Tensor]:
         return [torch.from_numpy(each) for each in session.run(None, fed)]
@@ -187,10 +185,12 @@ def _onnxruntime(subject: Subject) -> Call:
     return call
 
 
-def _input_names(model: bytes) -> list[str]:
+def _fed(model: bytes, inputs: Sequence[torch.Tensor], read: Collection[str]) -> dict[str, Any]:
+    """Arrays by the names of inputs; what the model does not read is no input of an engine any more."""
     import onnx
 
-    return [each.name for each in onnx.load_from_string(model).graph.input]
+    names = [each.name for each in onnx.load_from_string(model).graph.input]
+    return {name: x.numpy() for name, x in zip(names, inputs, strict=True) if name in read}
 
 
 def _openvino(subject: Subject) -> Call:
@@ -200,8 +200,7 @@ def _openvino(subject: Subject) -> Call:
     core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(model=model), "CPU", settings)
-    names = [name for each in compiled.inputs for name in [each.get_any_name()]]
-    fed = {name: x.numpy() for name, x in zip(_input_names(model), inputs, strict=True) if name in names}
+    fed = _fed(model, inputs, {each.get_any_name() for each in compiled.inputs})
     request = compiled.create_infer_request()
 
     def call() -> list[torch.Tensor]:

@@ -31,9 +31,8 @@ def in_turn(
     for index, (suite, case) in enumerate(cases):
         for python, file in pythons if index % 2 == 0 else pythons[::-1]:
             file.parent.mkdir(parents=True, exist_ok=True)
-            run(
-                [python, "-m", "stonefx", "bench", suite, "--only", case, "--json", str(file), "--resume"]
-            )  # fmt: skip
+            where = ["--json", str(file), "--resume"]
+            run([python, "-m", "stonefx", "bench", suite, "--only", case, *where])
 
 
 def _names(suite: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import fx
 
-from .graph.arguments import is_operator
+from .graph.arguments import aliases, is_operator
 from .graph.effects import Effects, effects, storage, storages
 from .graph.nodes import val
 from .graph.weights import expressions, is_leaf, leaves, owner, weight_only_nodes
@@ -72,8 +72,7 @@ def _shows(node: fx.Node) -> bool:
         strided = operand.layout == val(node).layout == torch.strided
         if not strided or storage(node.all_input_nodes[0]) != storage(node):
             return False
-    returns = node.target._schema.returns if is_operator(node) else None  # type: ignore[union-attr]
-    return returns is None or any(result.alias_info is not None for result in returns)
+    return not is_operator(node) or aliases(node.target)
 
 
 def _fits(node: fx.Node) -> bool:

@@ -15,8 +15,7 @@ import stonefx
 from stonefx.benchmarks.by_hand import SegmentationByHand, merged
 from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned, Subject, Work
 from stonefx.benchmarks.suites import pooled
-
-Made = tuple[nn.Module, tuple[Any, ...]]
+from stonefx.benchmarks.suites.pooled import Made
 
 
 def segformer_head() -> Made:

@@ -36,22 +36,21 @@ def hubert(size: Size = SMALL) -> Built:
     return build(transformers.HubertModel, config), {"input_values": size.floats(size.samples)}
 
 
+def _classifier(config: Any, model: Any, size: Size) -> Built:
+    settings = config(**_names(size), classifier_proj_size=size.hidden, num_labels=12)
+    return build(model, settings), {"input_values": size.floats(size.samples)}
+
+
 def wav2vec2_classifier(size: Size = SMALL) -> Built:
-    config = transformers.Wav2Vec2Config(**_names(size), classifier_proj_size=size.hidden, num_labels=12)
-    model = build(transformers.Wav2Vec2ForSequenceClassification, config)
-    return model, {"input_values": size.floats(size.samples)}
+    return _classifier(transformers.Wav2Vec2Config, transformers.Wav2Vec2ForSequenceClassification, size)
 
 
 def hubert_classifier(size: Size = SMALL) -> Built:
-    config = transformers.HubertConfig(**_names(size), classifier_proj_size=size.hidden, num_labels=12)
-    model = build(transformers.HubertForSequenceClassification, config)
-    return model, {"input_values": size.floats(size.samples)}
+    return _classifier(transformers.HubertConfig, transformers.HubertForSequenceClassification, size)
 
 
 def wavlm_classifier(size: Size = SMALL) -> Built:
-    config = transformers.WavLMConfig(**_names(size), classifier_proj_size=size.hidden, num_labels=12)
-    model = build(transformers.WavLMForSequenceClassification, config)
-    return model, {"input_values": size.floats(size.samples)}
+    return _classifier(transformers.WavLMConfig, transformers.WavLMForSequenceClassification, size)
 
 
 def whisper_classifier(size: Size = SMALL) -> Built:

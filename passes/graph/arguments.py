@@ -31,6 +31,11 @@ def is_operator(node: fx.Node) -> bool:
     return node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
 
 
+def aliases(target: Any) -> bool:
+    """Whether a result of an operator shares memory with an argument, as a view does."""
+    return any(result.alias_info is not None for result in target._schema.returns)
+
+
 def packet(node: fx.Node) -> Any:
     """The operator without its overload, such as `torch.ops.aten.add` for `aten.add.Tensor`; None if none."""
     return node.target.overloadpacket if is_operator(node) else None  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ..refusal import Refusal
-from .arguments import packet
+from .arguments import aliases, packet
 from .nodes import val
 from .shapes import expression, hint
 
@@ -102,8 +102,7 @@ class Emitter:
             Unrealizable: the result is no dense tensor, so that its strides are not known.
         """
         schema = target._schema.arguments
-        aliases = any(result.alias_info is not None for result in target._schema.returns)
-        if aliases or not (_varies(shape) or any(map(_varies_in, _inputs(given)))):
+        if aliases(target) or not (_varies(shape) or any(map(_varies_in, _inputs(given)))):
             return self.call(target, given)
         args = tuple(given[a.name] for a in schema if not a.kwarg_only and a.name in given)
         kwargs = {a.name: given[a.name] for a in schema if a.kwarg_only and a.name in given}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from .find import Found, operand_nodes
 from .formulas import FLOOR, FORMULAS
 from .read.values import ROWS, Axes, Label, NotRowwise, broadcast, has_time, number_axes, row_of
 from .region import full_axes
-from .rows.forms import HALF, ONE, Form, Monomial
+from .rows.forms import HALF, ONE, Form, Monomial, power_of
 from .rows.matching import Match, Operand
 
 aten = torch.ops.aten
@@ -111,9 +110,8 @@ class Builder:
             return []
         if (number := self.match.curvature.number) is not None:
             return [(aten.clamp_min.default, (None, least * number**-0.5), {})]
-        if (
-            self.formula.gives == "number" and c.meta["val"].ndim
-        ):  # a number of each row has a dimension for the row
+        if self.formula.gives == "number" and c.meta["val"].ndim:
+            # A number of each row has a dimension for the row.
             c = self.insert(aten.squeeze.dim, (c, -1), {})
         scale, dtype = self.insert(aten.rsqrt.default, (c,), {}), self.region.root.meta["val"].dtype
         if scale.meta["val"].ndim and scale.meta["val"].dtype != dtype:
@@ -297,7 +295,7 @@ class Builder:
         return self.algebra.power(form, HALF)
 
     def _atom(self, index: int, axes: Axes) -> fx.Node | None:
-        return self._holding(Form(((((index, Fraction(1)),), 1.0),)), axes)
+        return self._holding(power_of(index), axes)
 
     def _holding(self, form: Form, axes: Axes) -> fx.Node | None:
         """The first row scalar of the region with this form, whose dimensions lie as the operator's do."""

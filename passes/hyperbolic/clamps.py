@@ -7,7 +7,7 @@ from fractions import Fraction
 from .formulas import FORMULAS, NORM
 from .guards import NoRadius, Radius
 from .rows.algebra import Algebra
-from .rows.forms import OF_ROWS, Form
+from .rows.forms import OF_ROWS, Form, power_of
 from .rows.functions import INFINITY, quotient
 from .rows.matching import NearMiss
 
@@ -26,7 +26,7 @@ def without_zero(
 
 def of_rows(algebra: Algebra, index: int) -> bool:
     """Whether an atom depends on the rows."""
-    kinds = algebra.kinds(Form(((((index, Fraction(1)),), 1.0),)))
+    kinds = algebra.kinds(power_of(index))
     return bool(kinds & OF_ROWS)
 
 

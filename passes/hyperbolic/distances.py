@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from .clamps import code_of
 from .rows.algebra import Algebra
-from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, TooLarge, constant
+from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, TooLarge, constant, power_of
 from .rows.functions import INFINITY
 from .rows.matching import Match, NearMiss, Operand
 
@@ -37,10 +37,6 @@ def match_distance(algebra: Algebra, form: Form, x: int, y: int) -> Match | Near
     if algebra.kinds(rest) & OF_ROWS:
         return None
     return _Distances(algebra, x, y).match(atom.kind, atom.parts[0], rest)
-
-
-def _one(index: int) -> Form:
-    return Form(((((index, Fraction(1)),), 1.0),))
 
 
 def _shortened(text: str, longest: int = 120) -> str:
@@ -96,7 +92,7 @@ class _Distances:
 
     def _signed(self, argument: Form) -> bool:
         """Whether no factor of an argument may turn its sign, since it is compared by its square."""
-        given = [(i, e) for m, _ in argument for i, e in m if not self.algebra.kinds(_one(i)) & OF_ROWS]
+        given = [(i, e) for m, _ in argument for i, e in m if not self.algebra.kinds(power_of(i)) & OF_ROWS]
         return len(argument) > 1 or all(
             self.algebra.atoms[i].nonnegative or e % 2 == 0 or e.denominator % 2 == 0 for i, e in given
         )
@@ -270,5 +266,5 @@ class _Distances:
                         divisors[index] = max(divisors.get(index, Fraction(0)), -exponent)
         cleared = squares[0]
         for index, exponent in sorted(divisors.items()):
-            cleared = a.multiply(cleared, Form(((((index, exponent),), 1.0),)))
+            cleared = a.multiply(cleared, power_of(index, exponent))
         return cleared

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from .rows.algebra import Algebra
-from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial
+from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, power_of
 from .rows.functions import quotient
 
 
@@ -83,7 +83,7 @@ class RadiusReader:
 
     def _term(self, monomial: Monomial, coefficient: float) -> Radius:
         """`scale * norm`, the norm guarded or not."""
-        factors = [(i, e) for i, e in monomial if self._of_rows(Form(((((i, e),), 1.0),)))]
+        factors = [(i, e) for i, e in monomial if self._of_rows(power_of(i, e))]
         scale = Form(((tuple(f for f in monomial if f not in factors), coefficient),))
         for index in self.algebra.indices(Form(((tuple(factors), 1.0),))):
             if self.algebra.atoms[index].kind == "foreign":
@@ -106,7 +106,7 @@ class RadiusReader:
             inside, low = self._below(index)
             inner = self._clamped(self._core(inside), low)
         else:
-            raise NoRadius(f"{self.algebra.describe(Form(((((index, exponent),), 1.0),)))} is not a norm")
+            raise NoRadius(f"{self.algebra.describe(power_of(index, exponent))} is not a norm")
         return replace(inner, scale=self.algebra.multiply(scale, inner.scale))
 
     def _root(self, form: Form) -> Radius:

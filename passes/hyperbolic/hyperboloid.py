@@ -7,7 +7,7 @@ from fractions import Fraction
 from .profiles import Profiles
 from .rays import gap_curvature, over_gap
 from .rows.algebra import Algebra
-from .rows.forms import HALF, OF_ROWS, ONE, Form
+from .rows.forms import HALF, OF_ROWS, ONE, Form, power_of
 from .rows.functions import quotient
 from .rows.matching import Match, NearMiss, Operand
 
@@ -116,7 +116,7 @@ class _Whole:
         divisors = [i for m, _ in rest for i, e in m if e == -HALF and self._is_square(i)]
         if len(divisors) != 1:
             return None
-        below = Form(((((divisors[0], Fraction(1)),), 1.0),))
+        below = power_of(divisors[0])
         whole = algebra.multiply(algebra.power(rest, 2), below)
         offset_of_squares = algebra.add(algebra.power(self.time, 2), whole, alpha=-1.0)
         if self._of_rows(offset_of_squares) or not len(offset_of_squares):

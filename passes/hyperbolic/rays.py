@@ -7,7 +7,7 @@ from fractions import Fraction
 from .clamps import of_rows
 from .guards import NoRadius, RadiusReader
 from .rows.algebra import Algebra
-from .rows.forms import HALF, Form, join
+from .rows.forms import HALF, Form, join, power_of
 from .rows.functions import INFINITY
 from .rows.matching import Match, Operand
 
@@ -111,7 +111,7 @@ class Rays:
         algebra = self.algebra
         if len(algebra.atoms[self.vector].parts) < 2:
             return None
-        inverse = Form(((((self.vector, Fraction(-1)),), 1.0),))
+        inverse = power_of(self.vector, -1)
         parts = algebra.power(algebra.multiply(form, inverse), -1)
         times = [(m, k) for m, k in parts if any(of_rows(algebra, i) for i, _ in m)]
         rest = Form(tuple(term for term in parts if term not in times))

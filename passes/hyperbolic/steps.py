@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from fractions import Fraction
 
 from torch import fx
 
 from .pairs import Pair, curvatures, times
 from .read.values import ROWS, Value
 from .rows.algebra import Algebra
-from .rows.forms import ONE, Form, join
+from .rows.forms import ONE, Form, join, power_of
 from .rows.matching import Match
 
 # What a map at the origin is called whose scale differs from row to row.
@@ -123,7 +122,7 @@ def _in_rows(algebra: Algebra, form: Form, values: Mapping[fx.Node, Value]) -> F
             value = values.get(atom.parts[0]) if atom.kind == "scalar" else None
             if atom.kind != "scalar":
                 return None
-            factor = value.form if value is not None else Form(((((index, Fraction(1)),), 1.0),))
+            factor = value.form if value is not None else power_of(index)
             product = algebra.multiply(product, algebra.power(factor, exponent))
         total = algebra.add(total, product)
     return total

@@ -8,7 +8,7 @@ from fractions import Fraction
 from .clamps import artanh_in, limited, of_rows, one_clamp, without_zero
 from .guards import NoRadius, Radius, RadiusReader
 from .rows.algebra import Algebra
-from .rows.forms import Form, constant, join
+from .rows.forms import Form, constant, join, power_of
 from .rows.functions import INFINITY, quotient
 from .rows.matching import Match, NearMiss, Operand
 
@@ -18,7 +18,7 @@ def scalar_mul(
 ) -> Match | NearMiss:
     """`tanh(r artanh(u)) / u x`, of the atom `artanh(u)`, the argument of tanh, and the norm below."""
     target = "mobius_scalar_mul"
-    number = quotient(algebra, argument, Form(((((inner, Fraction(1)),), 1.0),)))
+    number = quotient(algebra, argument, power_of(inner))
     if any(of_rows(algebra, i) for m, _ in number for i, _ in m):
         return NearMiss(target, f"the factor {algebra.describe(number)} depends on the row")
     reduced, below = limited(algebra, "artanh", algebra.atoms[inner].parts[0])
@@ -64,7 +64,7 @@ def match_matvec(algebra: Algebra, form: Form, vectors: Sequence[int]) -> Match 
         divisor = tuple(sorted(((m, Fraction(-1)), (found[0], Fraction(-1)))))
         rest = Form(((join(monomial, divisor), abs(coefficient)),))
         outside = RadiusReader(algebra, m).read(algebra.power(rest, -1))
-        ratio = quotient(algebra, argument, Form(((((inner, Fraction(1)),), 1.0),)))
+        ratio = quotient(algebra, argument, power_of(inner))
         reduced, below = limited(algebra, "artanh", algebra.atoms[inner].parts[0])
         inside = RadiusReader(algebra, x).read(reduced)
         stretch, shrink = _split(algebra, ratio, m, x)

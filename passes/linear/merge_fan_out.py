@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from ..cost.flops import node_flops
-from ..graph.arguments import is_operator
+from ..graph.arguments import aliases, is_operator
 from ..graph.effects import Effects, effects
 from ..graph.emit import Emitter
 from ..graph.nodes import val
@@ -144,8 +144,7 @@ def _viewable(node: fx.Node, value: torch.Tensor) -> bool:
     known = len(environment.guards) if environment is not None else 0
     try:
         for user in node.users:
-            returns = user.target._schema.returns if is_operator(user) else []  # type: ignore[union-attr]
-            if not any(result.alias_info is not None for result in returns):
+            if not is_operator(user) or not aliases(user.target):
                 continue
             args, kwargs = fx.node.map_arg(
                 (user.args, user.kwargs),

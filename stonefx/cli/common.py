@@ -14,7 +14,6 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
-from click.utils import PacifyFlushWrapper
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -80,8 +79,8 @@ class Commands(click.Group):
             _end("Stopped.", STOPPED)
         except SystemExit as end:
             # Where who read the output has enough of it, such as `head`, click ends quietly, as a failed check would.
-            pacified: Any = PacifyFlushWrapper
-            sys.exit(NOBODY_READS if isinstance(sys.stdout, pacified) else end.code)
+            pacified = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
+            sys.exit(NOBODY_READS if pacified else end.code)
         except OSError as error:
             file = f": {error.filename}" if error.filename else ""
             _end(f"Error: the system says: {error.strerror or error}{file}", MISTAKE)

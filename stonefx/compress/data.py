@@ -257,9 +257,15 @@ def _samples(value: Any) -> int:
 
 def tensors(value: Any) -> Iterator[Tensor]:
     """All tensors in nested arguments."""
-    found: list[Tensor] = []
-    mapped(value, found.append)
-    yield from found
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from tensors(list(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for entry in value:
+            yield from tensors(entry)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from tensors([getattr(value, field_.name) for field_ in dataclasses.fields(value)])
 
 
 def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -277,7 +283,8 @@ def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
         if isinstance(value, MutableMapping):
             # Of its own class, with what else it holds.
             made = copy.copy(value)
-            made.update(changed)
+            for k, v in changed.items():
+                made[k] = v
             return made
         return type(value)(changed)  # type: ignore[call-arg]
     if isinstance(value, (tuple, list)):

@@ -27,8 +27,6 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.inputs, self.dynamic = inputs, dynamic
         self.in_features, self.out_features = inputs, outputs
-        self.qdata: torch.Tensor
-        self.scale: torch.Tensor
         self.register_buffer("qdata", torch.empty(outputs, inputs, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(outputs, 1))
         self.register_buffer("zero_point", torch.zeros(outputs, 1, dtype=torch.int8))

@@ -191,7 +191,7 @@ class RecurrentStack(Opened):
             y, state = layer(y, part)
             states.append(state)
             if self.training and self.dropout and number + 1 < len(self.layers):
-                y = _dropped(y, float(self.dropout))
+                y = _dropped(y, self.dropout)
         if self.of_two:
             return y, (torch.cat([s[0] for s in states]), torch.cat([s[1] for s in states]))
         return y, torch.cat(states)

@@ -14,10 +14,8 @@ import os
 import tempfile
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from . import estimate, tensorfile
+from .stored import parts_of, rebuilt
 
-FILE = "model.safetensors"
 MADE = "made-"
 """What names of weights begin with that are of replacements, and in none of the user's files."""
 SPILLED_FROM = 1 << 20
@@ -404,26 +402,6 @@ def _without_memory(parameter: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(hollow(parameter.data), requires_grad=False)
 
 
-def parts_of(name: str, value: Tensor) -> dict[str, Tensor]:
-    """The plain tensors that a weight is stored as, by name: itself, or integers and scales as `name.qdata`."""
-    if not hasattr(value, "__tensor_flatten__"):
-        return {name: value}
-    found: dict[str, Tensor] = {}
-    for part in value.__tensor_flatten__()[0]:
-        found |= parts_of(f"{name}.{part}", getattr(value, part))
-    return found
-
-
-def rebuilt(like: Tensor, read: Callable[[str], Tensor]) -> Tensor:
-    """A weight of several tensors like another one, from its parts."""
-    kind: Any = type(like)
-    names, facts = kind.__tensor_flatten__(like)
-    made: Tensor = kind.__tensor_unflatten__(
-        {name: read(name) for name in names}, facts, like.size(), like.stride()
-    )
-    return made
-
-
 def _read_state(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     for name in names_of(module):
         key = prefix + name
@@ -448,63 +426,6 @@ OWN_HOOKS = (_flat_weights, _no_flat_weights)
 
 def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 5} more" if len(names) > 5 else ""
-
-
-# Writing them ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A tensor that is made when its turn comes."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-    load: Callable[[], Tensor]
-
-
-def _tensors_of(model: nn.Module) -> tuple[dict[str, _Entry], dict[str, str]]:
-    """All that a model stores by name, each tensor once, and the first name of those that are there before."""
-    found: dict[str, _Entry] = {}
-    written: dict[int, str] = {}
-    tied: dict[str, str] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        kept = {k: v for k, v in module._buffers.items() if k not in module._non_persistent_buffers_set}
-        # `items` gives stand-ins: nothing is read here.
-        for name, value in (*module._parameters.items(), *kept.items()):
-            if value is None:
-                continue
-            whole = f"{path}.{name}" if path else name
-            first = written.setdefault(id(value), whole)
-            if first != whole:
-                tied[whole] = first
-                continue
-            for part, own in parts_of("", value).items():
-                # The parts of a quantised weight stand beside its bias, as in the layer that is made of them.
-                at = whole if not part else f"{path}{part}" if path else part[1:]
-                found[at] = _Entry(own.shape, own.dtype, partial(_part, module, name, part))
-    return found, tied
-
-
-def _part(module: nn.Module, name: str, part: str) -> Tensor:
-    return parts_of("", getattr(module, name).detach())[part]
-
-
-def save(model: nn.Module, path: Path) -> dict[str, str]:
-    """Write a model's tensors one after the other to a file, which appears at once or not at all.
-
-    Returns:
-        Of those that are tied to one before them, which is written once, the name of that one.
-    """
-    found, tied = _tensors_of(model)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    heads = {name: (found[name].shape, found[name].dtype) for name in sorted(found)}
-    try:
-        tensorfile.stream(part, heads, lambda name: found[name].load(), {"format": "pt"})
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return tied
 
 
 def cache_for(memory: int | None) -> int:

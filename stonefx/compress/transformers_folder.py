@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import describing, streaming
+from . import describing
 from .saving import plain
+from .stored import FILE, save
 
 
 def save_transformers(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
@@ -86,7 +87,7 @@ def save_into(stored: nn.Module, folder: Path, described: describing.Described) 
     name = f"Compressed{type(stored).__name__}"
     # The configurations; tensors are written one at a time.
     stored.save_pretrained(folder, state_dict={})  # type: ignore[operator]
-    tied = streaming.save(stored, folder / "model.safetensors")
+    tied = save(stored, folder / FILE)
     configuration = folder / "config.json"
     document = json.loads(configuration.read_text())
     document["architectures"] = [name]

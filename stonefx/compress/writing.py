@@ -16,6 +16,7 @@ from torch import nn
 
 from . import describing, streaming, tensorfile
 from .saving import plain
+from .stored import FILE, save
 from .transformers_folder import description, from_transformers, save_into
 
 FACTS = "compression.json"
@@ -79,10 +80,10 @@ def write(
     else:
         if note is None:
             (place / f"{describing.FILE}.py").write_text(describing.code(described))
-        tied = streaming.save(stored, place / streaming.FILE)
+        tied = save(stored, place / FILE)
     document = {**facts, "tied": tied, "layers": described.layers}
     (place / FACTS).write_text(json.dumps(document, indent=1))
-    _read_from(model, tensorfile.Reader(place / streaming.FILE), tied)
+    _read_from(model, tensorfile.Reader(place / FILE), tied)
     if note is None:
         return None
     return f"{str(place)!r} holds the weights of what came out, and nothing that makes the layers for them: {note}"

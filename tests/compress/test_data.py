@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from stonefx.compress import compress, estimate
-from stonefx.compress.data import Batch, read, split, tensors
+from stonefx.compress.data import Batch, mapped, read, split, tensors
 
 MODEL = nn.Linear(3, 2)
 
@@ -166,3 +166,13 @@ def test_rows_are_no_batches():
         compress(MODEL, [torch.randn(3) for _ in range(12)], progress=False)
     with pytest.raises(ValueError, match=r"the model cannot be called on a batch of it, and one of \[2, 4\]"):
         compress(MODEL, [*(torch.randn(2, 3) for _ in range(12)), torch.randn(2, 4)], progress=False)
+
+
+def test_an_argument_of_transformers_own_classes_keeps_its_class():
+    outputs = pytest.importorskip("transformers.modeling_outputs")
+    given = {"encoder_outputs": outputs.BaseModelOutput(last_hidden_state=torch.ones(2, 3))}
+    made = mapped(given, lambda tensor: tensor + 1)["encoder_outputs"]
+    assert type(made) is outputs.BaseModelOutput and torch.equal(
+        made.last_hidden_state, torch.full((2, 3), 2.0)
+    )
+    assert [tensor.shape for tensor in tensors(given)] == [(2, 3)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from carry_models import CARRIES, Between, Carry, mask
 from graphs import counts, run
-from test_carries import exactly, made, relative, traced
+from test_carries import check_rewritten, made, traced
 from torch import nn
 
 import stonefx
@@ -12,7 +12,6 @@ from stonefx.passes.linear import LINEAR_CHAINS
 from stonefx.passes.linear.algebra.simplify import with_moves_first
 from stonefx.passes.linear.plan import decide
 from stonefx.passes.site import Context
-from stonefx.passes.verify import Verifier
 
 # Those of the battery that make something else of a constant; a carry is not taken below a view.
 ALONG = [
@@ -67,19 +66,7 @@ def test_the_constant_follows_the_carry(name, sunk):
     outputs = 20 if ALONG.index(name) % 2 else 4
     model, inputs = made(name, torch.float64, outputs=outputs)
     model.requires_grad_(False)
-    module, before = (traced(model, inputs, ALONG.index(name) % 4 > 1) for _ in range(2))
-    environment = next(iter(module.graph.nodes)).meta["val"].fake_mode.shape_env
-    guards = [str(guard.expr) for guard in environment.guards]
-    (site,) = [site for site in LINEAR_CHAINS.run(module, Context()) if site.status == "rewritten"]
-    assert counts(module)["addcmul"] == 1, module.code
-    assert [str(guard.expr) for guard in environment.guards] == guards
-    names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
-    values = dict(zip(names, model.parameters(), strict=False))
-    assert Verifier(values).failures(before, module, [site]) == {}
-    old, new = run(before, model, *inputs), run(module, model, *inputs)
-    assert new.shape == old.shape and new.dtype == old.dtype and new.stride() == old.stride()
-    exact = exactly(model, inputs)
-    assert relative(new, exact) <= max(site.bound, 4 * relative(old, exact))
+    module = check_rewritten(model, inputs, ALONG.index(name) % 4 > 1, "addcmul")
     inputs = [each.requires_grad_() if each.is_floating_point() else each for each in inputs]
     wanted = [each for each in inputs if each.requires_grad]
     expected = torch.autograd.grad(model(*inputs).sin().sum(), wanted, allow_unused=True)

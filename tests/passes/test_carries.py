@@ -32,6 +32,24 @@ def relative(value, exact):
     return ((value.double() - exact).abs().max() / exact.abs().max()).item()
 
 
+def check_rewritten(model, inputs, dynamic, operator):
+    """One call of an operator is left, no guard is new, and the graph is as right as it was; gives the graph."""
+    module, before = (traced(model, inputs, dynamic) for _ in range(2))
+    environment = next(iter(module.graph.nodes)).meta["val"].fake_mode.shape_env
+    guards = [str(guard.expr) for guard in environment.guards]
+    (site,) = [site for site in LINEAR_CHAINS.run(module, Context()) if site.status == "rewritten"]
+    assert counts(module)[operator] == 1, site.reason
+    assert [str(guard.expr) for guard in environment.guards] == guards
+    names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
+    values = dict(zip(names, model.parameters(), strict=False))
+    assert Verifier(values).failures(before, module, [site]) == {}
+    old, new = run(before, model, *inputs), run(module, model, *inputs)
+    assert new.shape == old.shape and new.dtype == old.dtype and new.stride() == old.stride()
+    exact = exactly(model, inputs)
+    assert relative(new, exact) <= max(site.bound, 4 * relative(old, exact))
+    return module
+
+
 def exactly(model, inputs):
     inputs = [each.double() if each.is_floating_point() else each for each in inputs]
     with torch.no_grad():
@@ -44,20 +62,7 @@ def exactly(model, inputs):
 def test_the_maps_become_one(name, bias, dynamic):
     dtype = torch.float64 if bias == dynamic else torch.float32
     model, inputs = made(name, dtype, bias)
-    module, before = (traced(model, inputs, dynamic) for _ in range(2))
-    environment = next(iter(module.graph.nodes)).meta["val"].fake_mode.shape_env
-    guards = [str(guard.expr) for guard in environment.guards]
-    sites = LINEAR_CHAINS.run(module, Context())
-    (site,) = [site for site in sites if site.status == "rewritten"]
-    assert counts(module)["linear"] == 1, site.reason
-    assert [str(guard.expr) for guard in environment.guards] == guards
-    names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
-    values = dict(zip(names, model.parameters(), strict=False))
-    assert Verifier(values).failures(before, module, [site]) == {}
-    old, new = run(before, model, *inputs), run(module, model, *inputs)
-    assert new.shape == old.shape and new.dtype == old.dtype and new.stride() == old.stride()
-    exact = exactly(model, inputs)
-    assert relative(new, exact) <= max(site.bound, 4 * relative(old, exact))
+    check_rewritten(model, inputs, dynamic, "linear")
 
 
 @pytest.mark.parametrize("door", ["optimize", "compile"])

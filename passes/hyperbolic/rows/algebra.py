@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from .forms import MOST_TERMS, ONE, Atom, Form, Kind, Monomial, TooLarge, join
+from .forms import MOST_TERMS, ONE, Atom, Form, Kind, Monomial, TooLarge, join, power_of
 from .formula import formula
 
 TIME_AXIS, MASK = "the time axis", "the space axes"
@@ -56,7 +56,7 @@ class Algebra:
 
     def atom(self, kind: Kind, *parts: Any, nonnegative: bool = False) -> Form:
         """The form that is one atom."""
-        return Form(((((self.index(kind, *parts, nonnegative=nonnegative), Fraction(1)),), 1.0),))
+        return power_of(self.index(kind, *parts, nonnegative=nonnegative))
 
     def _same(self, left: Any, right: Any) -> bool:
         if isinstance(left, Form) and isinstance(right, Form):
@@ -154,11 +154,11 @@ class Algebra:
         result = Form(((tuple(sorted(factors)), coefficient ** float(exponent)),))
         if primitive != ONE:
             index = self.index("sum", primitive, nonnegative=self.nonnegative(primitive))
-            result = self.multiply(result, Form(((((index, exponent),), 1.0),)))
+            result = self.multiply(result, power_of(index, exponent))
         return self.multiply(result, ONE)
 
     def _absolute(self, index: int) -> int:
-        return self.index("abs", Form(((((index, Fraction(1)),), 1.0),)), nonnegative=True)
+        return self.index("abs", power_of(index), nonnegative=True)
 
     def _root_of_clamp(self, form: Form, exponent: Fraction) -> Form | None:
         """`clamp_min(f, e) ** p = clamp_min(f ** p, e ** p)` for f >= 0, e > 0 and p > 0; one over that for p < 0."""

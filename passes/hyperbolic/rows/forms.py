@@ -53,6 +53,11 @@ def constant(value: float) -> Form:
     return Form((((), float(value)),)) if value else ZERO
 
 
+def power_of(index: int, exponent: Fraction | int = 1) -> Form:
+    """The form of a power of one atom."""
+    return Form(((((index, Fraction(exponent)),), 1.0),))
+
+
 @dataclass(frozen=True)
 class Atom:
     """What a monomial is a product of: a kind, what identifies it, and whether it is known to be >= 0."""

@@ -45,9 +45,8 @@ class Composition:
         self.weight: fx.Node | None = None  # None: the identity, times `scale`
         self.scale: fx.Node | float | None = None
         self.bias: fx.Node | None = None
-        self.carried: dict[
-            Carried, fx.Node
-        ] = {}  # constants that vary by position, as `T(1)` does for each key
+        # Constants that vary by position, as `T(1)` does for each key.
+        self.carried: dict[Carried, fx.Node] = {}
         self.along: Carried = ()  # which of them, if any, is added next
         self.constants = constants
         self.convolve: Convolve | None = None

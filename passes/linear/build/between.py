@@ -10,7 +10,8 @@ import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from ...graph.arguments import is_operator, packet
+from ...graph.arguments import aliases, is_operator, packet
+from ...graph.effects import written_operands
 from ...graph.nodes import source_line
 from ...graph.sizes import is_size
 from ...refusal import Refusal
@@ -27,17 +28,13 @@ _QUOTIENTS = ("div", "div_", "divide", "divide_", "true_divide")
 _CONTRACTIONS = ("matmul", "mm", "bmm", "baddbmm", "einsum", "dot", "vdot", "mv", "outer", "addmm", "linear")
 _SUMS = ("add", "add_", "sub", "sub_", "rsub", "subtract")
 _JOINS = ("cat", "stack", "concat", "concatenate")
-# They move entries, so that another operation tells more, where there is one.
-_VIEWS = (
-    "view _unsafe_view reshape flatten unflatten permute transpose t squeeze unsqueeze expand expand_as view_as "
-    "select slice narrow split split_with_sizes chunk unbind getitem alias clone contiguous to _to_copy real imag "
-    "view_as_real as_strided detach"
-).split()
+# As views, they move entries, so that another operation tells more, where there is one.
+_COPIES = ("_unsafe_view", "getitem", "clone", "_to_copy")
 # Linear in what they are given, and read by none of the readers.
 _LINEAR = (
     "complex view_as_complex conj flip roll rot90 cumsum cumsum_ index index_select gather take repeat "
     "repeat_interleave index_put index_put_ index_add index_add_ index_copy index_copy_ scatter scatter_ scatter_add "
-    "scatter_add_ slice_scatter select_scatter diagonal diag_embed tril triu constant_pad_nd pad im2col col2im unfold "
+    "scatter_add_ slice_scatter select_scatter diag_embed tril triu constant_pad_nd pad im2col col2im unfold "
     "copy copy_ sum mean"
 ).split()
 
@@ -57,7 +54,7 @@ def between(node: fx.Node, after: fx.Node, reader: Reader) -> Refusal | None:
     picks = next((each for each, given in zip(way, read, strict=True) if _picks_rows(each, given)), None)
     if picks is not None:
         return Refusal("data_rows", operator=call(picks))
-    operation = next((each for each in way if _name(each) not in _VIEWS), node)
+    operation = next((each for each in way if not _is_view(each)), node)
     linear, how = _how(operation, reader)
     stops = next((each for each in way if packet(each) is aten.detach), None)
     if stops is not None and linear:
@@ -134,9 +131,14 @@ def _how(node: fx.Node, reader: Reader) -> tuple[bool, str]:
         return True, ", which adds another term to each row"
     if name in _JOINS:
         return True, ", which joins them with other values"
-    if name in _VIEWS:
+    if _is_view(node):
         return True, ", which takes features and rows apart"
     return name in _LINEAR or name.startswith("fft_"), ""
+
+
+def _is_view(node: fx.Node) -> bool:
+    shows = is_operator(node) and aliases(node.target) and not written_operands(node)
+    return shows or _name(node) in _COPIES
 
 
 def _is_constant(node: fx.Node) -> bool:

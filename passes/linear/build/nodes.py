@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ...graph.arguments import aliases
 from ...graph.emit import Emitter, Unrealizable
 from ...graph.nodes import val
 from ...graph.shapes import entries, same_sizes
@@ -177,7 +178,7 @@ class Realizer:
             raise Unrealizable(Refusal("fixed_shape", value=top.value.node.name))
         target, args, kwargs = again
         made = val(top.value.node)
-        if any(result.alias_info is not None for result in target._schema.returns):
+        if aliases(target):
             return self.emit.call_as(*again), held[1]
         # Its value is known, and working it out could fix sizes that may vary.
         return self.emit.insert(

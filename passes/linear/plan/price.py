@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ...cost.flops import product_flops
 from ...cost.machine import Machine
-from ...graph.arguments import is_operator
+from ...graph.arguments import aliases, is_operator
 from ...graph.shapes import expression
 from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
 from ..algebra.paths import way_between
@@ -86,11 +86,7 @@ class Costs:
     def carry(self, move: Moves, result: Value, width: int) -> float:
         """Seconds of a move with the given result on features of some width."""
         node = move.node
-        aliases = is_operator(node) and any(
-            result.alias_info is not None
-            for result in node.target._schema.returns  # type: ignore[union-attr]
-        )
-        if move.view or aliases or not is_operator(node):
+        if move.view or not is_operator(node) or aliases(node.target):
             return self.view()
         before, after = self.count(move.operand), self.count(result)
         if move.looks_up:

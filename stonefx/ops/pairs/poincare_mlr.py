@@ -31,18 +31,27 @@ def scores(x: Tensor, normals: Tensor, offset: Tensor, scale: Tensor, c: Tensor,
     return poincare_hyperplanes(rows @ normals, rows, offset, scale, c, min_alpha=min_alpha).to(x.dtype)
 
 
-def _mlr(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
-    name = "poincare_mlr"
+def check(name: str, x: Tensor, c: Tensor, **parameters: Tensor) -> None:
+    """Points, parameters like them, and one curvature.
+
+    Raises:
+        RuntimeError: they are something else; the message says what.
+    """
     checks.rows(name, "x", x)
-    for label, parameter in (("p", p), ("a", a)):
+    for label, parameter in parameters.items():
         checks.same_dtype(name, f"x and {label}", x, parameter)
         checks.same_device(name, f"x and {label}", x, parameter)
+    checks.curvature(name, c, (), x.device)
+
+
+def _mlr(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
+    name = "poincare_mlr"
+    check(name, x, c, p=p, a=a)
     if p.dim() != 2 or p.shape != a.shape or p.shape[1] != x.shape[-1]:
         raise RuntimeError(
             f"stone::{name}: expected x [*batch, dim], p [classes, dim] and a [classes, dim], got "
             f"{checks.shape(x)}, {checks.shape(p)} and {checks.shape(a)}; p has a point and a a normal a class"
         )
-    checks.curvature(name, c, (), x.device)
     planes = planes_through(x, p, a, c)
     scale = 2 * planes.length / (planes.alpha * planes.root)
     return scores(x, planes.normals, planes.offset, scale, c, min_alpha)
@@ -94,23 +103,22 @@ def distances_to_planes(x: Tensor, p: Tensor, a: Tensor, c: Tensor, *, min_alpha
 
 def _hnnpp(x: Tensor, z: Tensor, r: Tensor, c: Tensor, *, min_alpha: float = 0.0) -> Tensor:
     name = "hnnpp_mlr"
-    checks.rows(name, "x", x)
-    for label, parameter in (("z", z), ("r", r)):
-        checks.same_dtype(name, f"x and {label}", x, parameter)
-        checks.same_device(name, f"x and {label}", x, parameter)
+    check(name, x, c, z=z, r=r)
     if z.dim() != 2 or r.dim() != 1 or z.shape[0] != x.shape[-1] or z.shape[1] != r.shape[0]:
         raise RuntimeError(
             f"stone::{name}: expected x [*batch, dim], z [dim, classes] and r [classes], got "
             f"{checks.shape(x)}, {checks.shape(z)} and {checks.shape(r)}; z is the transpose of nn.Linear.weight"
         )
-    checks.curvature(name, c, (), x.device)
     normal, shift = wide(z, r)
-    k = c.to(device=x.device, dtype=normal.dtype).reshape(())
-    root = k.sqrt()
+    root = c.to(device=x.device, dtype=normal.dtype).reshape(()).sqrt()
     length = normal.norm(dim=0).clamp_min(torch.finfo(normal.dtype).tiny)
-    angle = 2 * root * shift
-    normals = normal * (2 * root * torch.cosh(angle) / length)
-    return scores(x, normals, torch.sinh(angle), 2 * length / root, c, min_alpha)
+    normals, offset = planes_at(normal / length, 2 * root * shift, root)
+    return scores(x, normals, offset, 2 * length / root, c, min_alpha)
+
+
+def planes_at(units: Tensor, angle: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    """Hyperplanes `angle / (2 sqrt(c))` from the origin with unit normals `[dim, planes]`, as normals and offset."""
+    return units * (2 * root * angle.cosh()), angle.sinh()
 
 
 for _name, _schema, _function in (

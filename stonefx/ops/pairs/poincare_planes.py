@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import checks
 from ..curvature import operand
 from ..library import LIBRARY, NO_LIMIT, TAGS, below_autocast, implement_composite
-from .poincare_mlr import planes_through, scores, wide
+from .poincare_mlr import check, planes_at, planes_through, scores, wide
 
 _PLANES = "poincare_planes"
 _HNNPP = "hnnpp_planes"
@@ -33,7 +33,7 @@ def _through(
     min_result: float = -NO_LIMIT,
     unsigned: bool = False,
 ) -> Tensor:
-    _check(_PLANES, x, c, p=p, a=a)
+    check(_PLANES, x, c, p=p, a=a)
     if p.dim() != 2 or p.shape != a.shape or p.shape[1] != x.shape[-1]:
         raise RuntimeError(
             f"stone::{_PLANES}: expected x [*batch, dim], p [planes, dim] and a [planes, dim], got "
@@ -109,7 +109,7 @@ def _shifted(
     min_result: float = -NO_LIMIT,
     unit: bool = False,
 ) -> Tensor:
-    _check(_HNNPP, x, c, z=z)
+    check(_HNNPP, x, c, z=z)
     fits = z.dim() == 2 and z.shape[1] == x.shape[-1]
     if not fits or shift.numel() not in (1, z.shape[0]) or not shift.is_floating_point():
         raise RuntimeError(
@@ -120,22 +120,14 @@ def _shifted(
     with below_autocast(x.device.type):
         (normal,) = wide(z)
         angle = shift.reshape(-1).to(device=x.device, dtype=normal.dtype)
-        factor = 2 * c.to(device=x.device, dtype=normal.dtype).reshape(()).sqrt() * angle.cosh()
+        root = c.to(device=x.device, dtype=normal.dtype).reshape(()).sqrt()
         if not unit:
-            length = normal.norm(dim=-1)
-            factor = factor / (length.clamp_min(min_length) if min_length else length)
-        normals = normal * factor.unsqueeze(-1)
-        offset = angle.sinh().expand(z.shape[0])
-        result = scores(x, normals.mT, offset, torch.ones_like(normals[:, 0]), c.reshape(()), min_alpha)
+            length = normal.norm(dim=-1, keepdim=True)
+            normal = normal / (length.clamp_min(min_length) if min_length else length)
+        normals, offset = planes_at(normal.mT, angle, root)
+        one = torch.ones_like(normal[:, 0])
+        result = scores(x, normals, offset.expand(z.shape[0]), one, c.reshape(()), min_alpha)
         return _at_least(result, min_result)
-
-
-def _check(name: str, x: Tensor, c: Tensor, **planes: Tensor) -> None:
-    checks.rows(name, "x", x)
-    for label, parameter in planes.items():
-        checks.same_dtype(name, f"x and {label}", x, parameter)
-        checks.same_device(name, f"x and {label}", x, parameter)
-    checks.curvature(name, c, (), x.device)
 
 
 def _at_least(result: Tensor, least: float) -> Tensor:
