@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import fx
 
+from .cost.flops import is_product, passed
 from .graph.arguments import aliases, is_operator
 from .graph.effects import Effects, effects, storage, storages
 from .graph.nodes import val
+from .graph.shapes import entries
 from .graph.weights import expressions, is_leaf, leaves, owner, weight_only_nodes
+from .linear.plan.price import Costs
 from .linear.read.obstacles import call, kept_or_changed, trained
+from .refusal import Refusal
 from .site import Context, Site, refused_site
 
 # A value may be so many times as large as the weights that it is computed from, or have so many entries.
@@ -94,22 +99,48 @@ def _visit(node: fx.Node, facts: Effects, context: Context) -> Site:
     site = refused_site(
         WeightExpressions.name, "weight_expression", computed, [node], line=node, output=node, inputs=read
     )
+    costs = Costs.of(val(node), context)
+    steps = [each for each in computed if not _shows(each)]
+    spared = _spared(node, steps, costs)
+    looks = costs.looks([node])
+    what = ", ".join(dict.fromkeys(map(call, steps)))
+    site = replace(site, seconds_before=spared, seconds_after=looks)
     reason = (
         context.denied.get(site.key, "")
         or (trained(read) if context.grad else "")
         or kept_or_changed([node], facts, context)
+        or (
+            Refusal("expression_no_faster", what=what, cost=1e6 * spared, looks=1e6 * looks)
+            if spared <= looks
+            else ""
+        )
     )
     if reason:
         return replace(site, reason=reason)
     names = "+".join(dict.fromkeys(owner(leaf) for leaf in read))
     node.meta["fold"] = f"{names}.{node.name}"
     node.meta["as_it_was"] = True  # nothing is composed and rounded, so that there is no range to watch
-    steps = ", ".join(dict.fromkeys(call(each) for each in computed if not _shows(each)))
     return replace(
         site,
         status="rewritten",
-        reason=f"{steps} of weights alone: computed once",
+        reason=f"{what} of weights alone: computed once",
         params_after=val(node).numel(),
         replacement=site.output,
         bound=0.0,
     )
+
+
+def _spared(node: fx.Node, steps: Sequence[fx.Node], costs: Costs) -> float:
+    """Predicted seconds of the steps that compute a value, where they are not done along with what reads it."""
+    seconds = sum(costs.elementwise(passed(each), 1) for each in steps)
+    fused = costs.fuses and not any(is_product(user) for user in _readers(node))
+    return seconds - costs.elementwise(entries(val(node)), 1) if fused else seconds
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """What reads a value, itself or entries of it that a view shows."""
+    return [
+        reader
+        for user in node.users
+        for reader in (_readers(user) if is_operator(user) and aliases(user.target) else [user])
+    ]

@@ -52,6 +52,11 @@ CODES: dict[str, Code] = {
         "they stand at {rows} rows",
         "Give `dynamic=False` where the sizes never change.",
     ),
+    "expression_no_faster": Code(
+        "{what} of weights alone, computed once, would spare {cost:.3g} us of a call, and {looks:.3g} us would go into "
+        "seeing that the weights have not changed",
+        "Nothing: computed along with what reads it, it costs no more.",
+    ),
     "key_map_no_faster": Code("taking the key map into the query map would be no faster: " + PREDICTED),
     "key_map_of_heads": Code(
         "taking the key map into the query map would make each of {heads} heads {width} features wide instead of "

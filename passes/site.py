@@ -91,6 +91,7 @@ class Context:
         stays: names of the weights that stay in memory whatever is folded, since others hold them; None: all, as under
             `torch.compile`, where the model keeps its own.
         machine: the facts for the cost model (`stonefx.passes.cost.machine.Machine`); None for the defaults.
+        look: seconds that every call spends on a folded weight, to see that it has not changed.
         numerics: "strict", or "fast": identities between maps are used where a guard between the two may act, too.
     """
 
@@ -101,6 +102,7 @@ class Context:
     untraced: Mapping[str, str] = field(default_factory=dict)
     stays: Collection[str] | None = None
     machine: Any = None
+    look: float = 0.0
     numerics: Literal["fast", "strict"] = "strict"
 
     def keeps(self, weight: str) -> bool:

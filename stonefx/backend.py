@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from .runtime import FreshFolds
 from .tracing.errors import node_location
 from .tracing.names import is_gathered
 from .tracing.verbatim import is_verbatim
+from .unchanged import look_seconds
 
 _REPORTS: deque[Report] = deque(maxlen=64)
 _COLLECTORS: list[list[Report]] = []
@@ -215,14 +217,21 @@ def _compile(
         for node in placeholders
         if node.name in values and (reason := unseen_writers(values[node.name]))
     }
+    constant = frozen > 0 and options.inner == "inductor"
     report = rewrite_reported(
-        module, values, options, grad=wants_gradients(module, inputs), untraced=untraced, door=door
+        module,
+        values,
+        options,
+        grad=wants_gradients(module, inputs),
+        untraced=untraced,
+        door=door,
+        look=0.0 if constant else look_seconds(values.values()),
     )
     report.notes += integration_notes(options.integrations) + _left_alone(module)
     reported(report)
     split = split_folds(module)
     kept = [inputs[index] for index in split.kept]
-    if frozen and options.inner == "inductor":
+    if constant:
         return _compile_frozen(module, split, inputs, len(inputs) - frozen, mode)
     if split.folds is None:
         return compile_inner(module, kept, options.inner, mode)
@@ -293,10 +302,21 @@ def _with_folds(
     weights: Sequence[int],
     kept: Sequence[int],
 ) -> Callable[..., Any]:
+    # At every call of a model with hundreds of parameters: nothing is done one by one that need not be.
+    folded, others = _picker(weights), _picker(kept)
+
     def run(*inputs: Any) -> Any:
-        folds = fresh([inputs[index] for index in weights])
+        folds = fresh(folded(inputs))
         if folds is None:
             return original(*inputs)
-        return compiled(*[inputs[index] for index in kept], *folds)
+        return compiled(*others(inputs), *folds)
 
     return run
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], list[Any]]:
+    """What takes the values at some places."""
+    if len(places) < 2:  # one place would give the value alone
+        return lambda values: [values[place] for place in places]
+    pick = itemgetter(*places)
+    return lambda values: list(pick(values))

@@ -33,6 +33,7 @@ def rewrite_reported(
     door: str,
     untraced: Mapping[str, str] | None = None,
     stays: Collection[str] | None = None,
+    look: float = 0.0,
 ) -> Report:
     """Rewrite a captured graph in place and return the report.
 
@@ -44,6 +45,7 @@ def rewrite_reported(
         door: "compile", "optimize" or "explain", for the report.
         untraced: weights whose memory may be written unseen, with the reason; these are not folded.
         stays: weights that stay in memory whatever is folded; None for all.
+        look: seconds that every call spends on a folded weight, to see that it has not changed.
     """
     before, totals_before = graph_text(module), graph_totals(module)
     verifier = Verifier(values) if options.verify else None
@@ -53,6 +55,7 @@ def rewrite_reported(
         keep=options.keep,
         untraced=untraced or {},
         stays=stays,
+        look=look,
         machine=machine_for(module, options.machine),
         numerics=options.numerics,
     )

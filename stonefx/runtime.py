@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +11,9 @@ from torch import fx
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .fold_range import outside, with_magnitudes
-from .memory import holds_alone, sample, unseen_writers
+from .memory import holds_alone, unseen_writers
 from .passes.hoist import evaluate_folds
+from .unchanged import unchanged
 
 
 class _Epoch:
@@ -67,71 +66,18 @@ def invalidate(model: torch.nn.Module | None = None) -> None:
 
 
 class _Snapshot:
-    """Folds, and what the weights looked like when these were computed.
+    """Folds, and what tells whether the weights still look as they did when these were computed."""
 
-    Nothing here keeps a weight or its memory alive.
-    """
+    __slots__ = ("epoch", "folds", "unchanged")
 
-    __slots__ = ("epoch", "facts", "folds")
-
-    def __init__(self, weights: Sequence[torch.Tensor], epoch: int, drop: Callable[[Any], None]) -> None:
+    def __init__(self, weights: list[torch.Tensor], epoch: int, drop: Callable[[Any], None]) -> None:
         self.epoch = epoch
-        self.facts = [_facts(weight, drop) for weight in weights]
+        self.unchanged = unchanged(weights, drop)
         self.folds: tuple[torch.Tensor, ...] | None = None
 
-    def is_fresh(self, weights: Sequence[torch.Tensor]) -> bool:
-        """Whether no weight was exchanged or written, and none is held by somebody who could write it unseen.
-
-        Dtypes, sizes and strides are not asked for: Dynamo guards them.
-        """
-        if self.epoch != _Epoch.number:
-            return False
-        for weight, facts in zip(weights, self.facts, strict=True):
-            attributes, itself, version, data, reference, address, tensors, variables, words, known = facts
-            storage = weight.untyped_storage()
-            if (
-                (weight.__dict__ is not attributes if itself is None else itself() is not weight)
-                or weight._version != version
-                or weight.data_ptr() != data
-                or reference() is not storage
-                or not storage.resizable()
-                or torch._C._storage_Use_Count(address) != tensors
-                or sys.getrefcount(storage) != variables
-                or words.tobytes() != known
-            ):
-                return False
-        return True
-
-
-def _facts(weight: torch.Tensor, drop: Callable[[Any], None]) -> tuple[Any, ...]:
-    """What changes when a weight is written or its data replaced: see `invalidate` for what does not show."""
-    storage = weight.untyped_storage()
-    address = storage._cdata
-    words = sample(weight)
-    return (
-        *_identity(weight),
-        weight._version,
-        weight.data_ptr(),
-        weakref.ref(storage, drop),
-        address,
-        torch._C._storage_Use_Count(address),
-        sys.getrefcount(storage),
-        words,
-        words.tobytes(),
-    )
-
-
-def _identity(weight: torch.Tensor) -> tuple[dict[str, Any] | None, weakref.ref[torch.Tensor] | None]:
-    """The attribute dictionary of a weight, which no other tensor gets as long as it is held here.
-
-    A weak reference to the weight would keep `torch.utils.swap_tensors` from exchanging its contents; the dictionary is
-    exchanged along with them. Attributes that might lead back to the weight would keep it alive, and only then the
-    weak reference is taken.
-    """
-    attributes = weight.__dict__
-    if all(value is None or isinstance(value, str | int | float) for value in attributes.values()):
-        return attributes, None
-    return None, weakref.ref(weight)
+    def is_fresh(self, weights: list[torch.Tensor]) -> bool:
+        """Whether no weight was exchanged or written, and none is held by somebody who could write it unseen."""
+        return self.epoch == _Epoch.number and self.unchanged(weights)
 
 
 # While folds are evaluated, the weights are held a second time: nobody may ask then who holds them.
@@ -160,7 +106,7 @@ class FreshFolds:
         self.told: set[str] = set()
         self.snapshots: dict[tuple[int, ...], _Snapshot] = {}
 
-    def __call__(self, weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
+    def __call__(self, weights: list[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
         """The folds of these weights as they are now; None where they are not to be used."""
         key = tuple(map(id, weights))
         snapshot = self.snapshots.get(key)
@@ -168,9 +114,7 @@ class FreshFolds:
             return snapshot.folds
         return self.refresh(key, weights)
 
-    def refresh(
-        self, key: tuple[int, ...], weights: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, ...] | None:
+    def refresh(self, key: tuple[int, ...], weights: list[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
         """Evaluate the folds and keep them, unless a later write to the weights might not show."""
         with _EVALUATING:
             known = self.snapshots.get(key)

@@ -1,4 +1,4 @@
-// stonefx._calls: calls of operators from Python, made cheap. Against torch's own headers, so for the release of torch
+// stonefx._calls: what happens at every call from Python, made cheap. Against torch's own headers, so for the release of torch
 // that it was built with alone; whoever has another takes the general way.
 #include <Python.h>
 #include <structmember.h>
@@ -7,6 +7,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "call.h"
+#include "unchanged.h"
 
 namespace py = pybind11;
 
@@ -14,6 +15,7 @@ namespace {
 
 using stone::calls::Call;
 using stone::calls::Number;
+using stone::calls::Unchanged;
 
 struct CallObject {
   PyObject_HEAD
@@ -73,4 +75,9 @@ PYBIND11_MODULE(_calls, m) {
         "A callable `(*operands, **options)` for `stone::name`, which gives NotImplemented where a call is not plain.\n\n"
         "`positive`: for each of the last operands, which may be Python numbers, whether it must be positive;\n"
         "`bounds`: a list of dtypes, each with the options of that dtype that are not at their defaults.");
+  py::class_<Unchanged>(m, "Unchanged", "What weights looked like once, and whether they look so still.")
+      .def(py::init<const py::list&, const std::vector<std::array<py::object, 3>>&>(), py::arg("weights"),
+           py::arg("references"),
+           "`references`: for each weight its attributes or None, a weak reference to it or None, and one to its storage.")
+      .def("__call__", &Unchanged::operator(), py::arg("weights"), "Whether these are those weights, as they were.");
 }

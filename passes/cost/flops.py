@@ -28,14 +28,25 @@ def node_flops(node: fx.Node) -> int:
     Products count what they multiply and add up; any other operator counts one for each entry that it reads or
     writes, whichever are more.
     """
-    read = [value for operand in node.all_input_nodes for value in _tensors(operand)]
     made = _tensors(node)
     if not made:
         return 0
-    count = (
-        _PRODUCTS.get(node.target._schema.name) if isinstance(node.target, torch._ops.OpOverload) else None
-    )
-    return max(map(entries, [*read, *made])) if count is None else count(named_arguments(node), made[0])
+    return _COUNTS[name](named_arguments(node), made[0]) if (name := _name(node)) in _COUNTS else passed(node)
+
+
+def is_product(node: fx.Node) -> bool:
+    """Whether a node multiplies and adds up, so that a compiler hands it to a library instead of fusing it."""
+    return _name(node) in _COUNTS
+
+
+def passed(node: fx.Node) -> int:
+    """Entries that one call of a node reads or writes, whichever are more, at the example sizes."""
+    values = [value for each in (node, *node.all_input_nodes) for value in _tensors(each)]
+    return max(map(entries, values), default=0)
+
+
+def _name(node: fx.Node) -> str:
+    return node.target._schema.name if isinstance(node.target, torch._ops.OpOverload) else ""
 
 
 def _tensors(node: fx.Node) -> list[torch.Tensor]:
@@ -93,7 +104,7 @@ def _pair(given: dict[str, Any], made: torch.Tensor) -> int:
     return product_flops(rows, sum(map(entries, factors)))
 
 
-_PRODUCTS: dict[str, Callable[[dict[str, Any], torch.Tensor], int]] = {
+_COUNTS: dict[str, Callable[[dict[str, Any], torch.Tensor], int]] = {
     "aten::linear": _rows("input"),
     "aten::addmm": _rows("mat1"),
     "aten::baddbmm": _rows("batch1"),

@@ -23,7 +23,6 @@ from ..graph.weights import leaves
 from ..refusal import PREDICTED, Refusal
 from ..site import Context, Site, refused_site
 from .algebra.bound import merge_bound
-from .algebra.values import Value
 from .build.replace import erase_dead
 from .plan.price import Costs
 from .plan.projections import Projection, price_of_keys, price_of_values, projection
@@ -70,8 +69,9 @@ def _visit(node: fx.Node, builder: Builder, context: Context) -> Site | None:
     if query is None or key is None:
         return None
     heads = query.matrix.outputs // int(expression(val(given["query"]).shape[-1]))
-    costs = Costs.of(Value(node, val(node).dim() - 1), context.machine, context.inner)
+    costs = Costs.of(val(node), context)
     before, after = price_of_keys(node, given, query, key, heads, costs)
+    after += costs.looks(_weights(query, key))
     site = replace(_site(node, query, key), seconds_before=before, seconds_after=after)
     told = {"after": 1e6 * after, "before": 1e6 * before}
     figures = PREDICTED.format(**told)

@@ -70,15 +70,16 @@ def _visit(maps: Sequence[fx.Node], fixed: set[fx.Node], facts: Effects, context
     operand = maps[0].args[0]
     assert isinstance(operand, fx.Node)
     value = Value(operand, val(operand).dim() - 1)
-    costs = Costs.of(value, context.machine, context.inner)
+    costs = Costs.of(value.tensor, context)
     inputs, outputs = value.width, [int(val(node).shape[-1]) for node in maps]
     sizes = (None, 1, 16, 1024) if value.varies else (None,)
+    looks = costs.looks(weight for node in maps for weight in node.all_input_nodes[1:])
     gains = []
     for size in sizes:
         at = replace(costs, symbols=size)
         rows = value.rows(size)
         before = sum(at.linear(rows, inputs, width) for width in outputs)
-        after = at.linear(rows, inputs, sum(outputs)) + len(outputs) * at.view()
+        after = at.linear(rows, inputs, sum(outputs)) + len(outputs) * at.view() + looks
         gains.append((before, after))
     before, after = gains[0]
     site = replace(_site(maps, value, outputs), seconds_before=before, seconds_after=after)

@@ -55,7 +55,7 @@ class LinearMaps:
         builder = Builder(reader, users(module.graph))
 
         def costs(value: Value) -> Costs:
-            return Costs.of(value, context.machine, context.inner)
+            return Costs.of(value.tensor, context)
 
         trees = reversed(list(roots(module.graph, reader, builder)))
         decisions = [decide(tree, builder, costs(tree.value)) for tree in trees]

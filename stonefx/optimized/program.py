@@ -315,7 +315,7 @@ class Program:
             return None
         if transformed:
             return tuple(self.followed.graph(*weights))
-        known = self.fresh(weights)
+        known = self.fresh(list(weights))
         if known is not None:
             return following(self.followed.graph, known, weights) if wanted else known
         if not self.original_missing:

@@ -309,3 +309,13 @@ def test_the_rest_of_a_broken_chain_is_still_merged():
     )
     for value, expected in zip(new, old, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_call_that_spends_more_on_looking_at_weights_is_left_alone():
+    def chain(w, x):
+        return second(w, first(w, x))
+
+    _, (site,) = rewrite(chain, look=1e-9)
+    assert site.status == "rewritten"
+    _, (site,) = rewrite(chain, look=1e-4)
+    assert site.code == "no_faster" and site.figures["after"] > 400 > site.figures["before"]  # four weights

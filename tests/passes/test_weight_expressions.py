@@ -276,3 +276,22 @@ def test_a_saved_result_holds_what_was_computed(tmp_path):
     fast = stonefx.optimize(copy.deepcopy(model), x)
     stonefx.save(fast, tmp_path / "model.stone")
     torch.testing.assert_close(stonefx.load(tmp_path / "model.stone")(x), fast(x))
+
+
+def test_what_is_computed_along_with_its_reader_is_not_kept():
+    """A fused step costs no more than reading what it would have made; before a product it is one of its own."""
+    _, (site,) = graph_of(lambda w, x: x * w.s.exp(), inner="inductor", look=1e-7)
+    assert (site.status, site.code) == ("refused", "expression_no_faster")
+    assert site.reason.startswith("`exp` of weights alone, computed once, would spare")
+    _, (site,) = graph_of(lambda w, x: x * w.s.exp(), inner="eager", look=1e-7)
+    assert site.status == "rewritten"
+
+    _, (site,) = graph_of(lambda w, x: F.linear(x, (w.w * 2)[:2]), inner="inductor", look=1e-9)
+    assert site.status == "rewritten"
+
+
+def test_looking_at_weights_may_cost_more_than_the_expression():
+    for look, status in ((0.0, "rewritten"), (1e-3, "refused")):
+        _, (site,) = graph_of(lambda w, x: x * w.s.exp(), look=look)
+        assert site.status == status, site.reason
+    assert "and 1e+03 us would go into seeing that the weights have not changed" in site.reason

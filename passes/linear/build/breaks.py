@@ -198,7 +198,7 @@ def _priced(
         sizes.append((Value(node, axis).rows(), matrix.inputs, matrix.outputs))
     if any(out != into for (_, _, out), (_, into, _) in pairwise(sizes)):
         return site
-    costs = Costs.of(Value(after, val(after).dim() - 1), reader.context.machine, reader.context.inner)
+    costs = Costs.of(val(after), reader.context)
     rows, inputs, outputs = min(rows for rows, _, _ in sizes), sizes[0][1], sizes[-1][2]
     apart = planned.get(below, sum(costs.linear(*size) for size in sizes[:-1])) + costs.linear(*sizes[-1])
     return replace(site, seconds_before=apart, seconds_after=min(apart, costs.linear(rows, inputs, outputs)))

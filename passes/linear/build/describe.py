@@ -81,7 +81,8 @@ class Subject:
         """Why the cost model leaves the region alone, with both costs."""
         decision = self.decision
         size = decision.worse_at
-        before, after = 1e6 * decision.seconds_before, 1e6 * decision.seconds_after
+        before, after = decision.seconds_before, decision.seconds_after
+        looks = decision.looks if before > after else 0.0
         verdict = "would be slower" if after > before * (1 + TIE) else "would be no faster"
         now = sum(val(node).numel() for node in dict.fromkeys(self.tree.weights()) if val(node).dim() > 1)
         merged = decision.plan.parameters
@@ -105,8 +106,8 @@ class Subject:
             "no_faster",
             what=self._ways(),
             verdict=verdict,
-            after=after,
-            before=before,
+            after=1e6 * (after + looks),
+            before=1e6 * before,
             where=where,
             rows=rows,
             slower_at=size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import fx
 
@@ -59,7 +60,12 @@ class Decision:
         if self.worse_at is not None:
             return False
         margin = 0.0 if self._does_less() else GAIN
-        return self.seconds_after + more < self.seconds_before * (1 - margin)
+        return self.seconds_after + self.looks + more < self.seconds_before * (1 - margin)
+
+    @cached_property
+    def looks(self) -> float:
+        """Seconds that every call spends on seeing that the weights are those that were folded."""
+        return self.costs.looks(self.tree.weights())
 
     @property
     def is_worth_telling(self) -> bool:

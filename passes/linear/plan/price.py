@@ -6,10 +6,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+from torch import fx
+
 from ...cost.flops import product_flops
 from ...cost.machine import Machine
 from ...graph.arguments import aliases, is_operator
 from ...graph.shapes import expression
+from ...graph.weights import leaves
+from ...site import Context
 from ..algebra.elements import Convolve, Element, Pick, Scale, Shift, Structure
 from ..algebra.paths import way_between
 from ..algebra.product import Product
@@ -34,22 +39,29 @@ class Costs:
         itemsize: bytes of an element.
         symbols: what every symbolic size counts as; None for its example value.
         fuses: what runs the graph computes elementwise work and views for nothing beside a map, as inductor does.
+        look: seconds that a call spends on each weight that is folded.
     """
 
     machine: Machine
     itemsize: int
     symbols: int | None = None
     fuses: bool = False
+    look: float = 0.0
     _counted: dict[tuple[Value, int | None], int] = field(default_factory=dict, compare=False, repr=False)
     _timed: dict[tuple[int, ...], float] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, value: Value, machine: Machine | None, inner: str) -> Costs:
-        """The costs of a region whose values are like `value`."""
-        chosen = machine or Machine.of(value.tensor.device)
-        if inner == "inductor":  # there `lower` spells a pair as two linear maps
+    def of(cls, tensor: torch.Tensor, context: Context) -> Costs:
+        """The costs of a region whose values are like a tensor."""
+        chosen = context.machine or Machine.of(tensor.device)
+        fuses = context.inner == "inductor"
+        if fuses:  # there `lower` spells a pair as two linear maps
             chosen = replace(chosen, pair_launches=2)
-        return cls(chosen, value.tensor.itemsize, fuses=inner == "inductor")
+        return cls(chosen, tensor.itemsize, fuses=fuses, look=context.look)
+
+    def looks(self, weights: Iterable[fx.Node]) -> float:
+        """Seconds that a call spends on folds of weights or of expressions over them."""
+        return self.look * len(leaves(weights)) if self.look else 0.0
 
     def rows(self, level: Tree) -> int:
         """Feature vectors of a level."""
