@@ -85,9 +85,11 @@ def _fits(node: fx.Node) -> bool:
     tensor = node.meta.get("val")
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or "fold" in node.meta:
         return False
-    if tensor.dim() == 0:  # a parameter of one number would cost more than it spares, and FSDP takes none
-        return False
     if tensor.layout != torch.strided or not all(isinstance(size, int) for size in tensor.shape):
+        return False
+    if (
+        tensor.numel() == 1
+    ):  # a parameter of one number spares next to nothing, and FSDP takes none without dimensions
         return False
     known = sum(val(leaf).numel() * val(leaf).itemsize for leaf in leaves([node]))
     return tensor.numel() <= _SMALL or tensor.numel() * tensor.itemsize <= _GROWTH * known

@@ -25,6 +25,7 @@ from .rewriting import (
     StonefxWarning,
     backend_facts,
     check_required,
+    differentiated_bodies,
     rewrite_reported,
     warn_if_nothing,
 )
@@ -206,6 +207,7 @@ def _compile(
 ) -> Callable[..., Any]:
     """Compile a graph whose last inputs, `frozen` in number, are weights that torch's freezing holds constant."""
     module = from_dynamo(gm, inputs, verbatim=True)
+    differentiated = differentiated_bodies(module, options)
     placeholders = module.graph.find_nodes(op="placeholder")
     values = {
         node.name: value
@@ -227,7 +229,7 @@ def _compile(
         door=door,
         look=0.0 if constant else look_seconds(values.values()),
     )
-    report.notes += integration_notes(options.integrations) + _left_alone(module)
+    report.notes += differentiated + integration_notes(options.integrations) + _left_alone(module)
     reported(report)
     split = split_folds(module)
     kept = [inputs[index] for index in split.kept]

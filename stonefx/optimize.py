@@ -37,7 +37,14 @@ from .options import Options
 from .passes.cost.machine import Machine
 from .passes.pipeline import FOLDING
 from .report import Report, Totals, graph_text, graph_totals, publish
-from .rewriting import StonefxWarning, backend_facts, check_required, rewrite_reported, warn_if_nothing
+from .rewriting import (
+    StonefxWarning,
+    backend_facts,
+    check_required,
+    differentiated_bodies,
+    rewrite_reported,
+    warn_if_nothing,
+)
 from .tracing.errors import Uncapturable, as_capture_errors
 from .tracing.opaque import inlined
 from .tracing.own_errors import model_error
@@ -409,50 +416,58 @@ def _rewrite(
     # Lowering depends on whether gradients are wanted, which each call of the module decides anew.
     names = tuple(name for name in options.passes if name != "lower")
     rows = row_major_arguments(capture, options.inner)
+    notes = differentiated_bodies(capture.module, options) if options.numerics == "fast" else []
     unrewritten = inlined(capture.module)
+    # A call that wants no gradient looks into custom functions. What it finds there may begin outside of them, so that
+    # formulas are looked for in each of the two graphs by itself; what is folded is folded once, for both.
+    last = () if unrewritten is None else tuple(name for name in names if name not in FOLDING)
+    first = tuple(name for name in names if name not in last or name == "normalize")
     untraced = overlapping_weights(whole or source, source) if options.release else {}
     held = held_elsewhere(whole or source, source)
     report = rewrite_reported(
         capture.module,
         values,
-        replace(options, passes=names),
+        replace(options, passes=first),
         grad=False,
         door=door,
         untraced=untraced,
         stays=held,
     )
-    report.notes += capture.notes
+    report.notes += [*notes, *capture.notes]
     program = make_program(capture, options.inner, rows, options.release, held)
     inference = inlined(capture.module)
     if inference is not None and unrewritten is not None:
-        # Folded weights are shared with the graph for gradients, so that nothing more is folded here.
-        kept = tuple(name for name in names if name not in FOLDING)
         values |= program.folded(source)
-        found = rewrite_reported(inference, values, replace(options, passes=kept), grad=False, door=door)
+        chosen = replace(options, passes=last)
+        for_gradients, inside = (
+            rewrite_reported(module, values, chosen, grad=False, door=door)
+            for module in (capture.module, inference)
+        )
         program.use_without_gradients(inference)
         before = graph_text(unrewritten), graph_totals(unrewritten)
-        report = _without_gradients(report, found, kept, *before)
+        report = _of_both(report, for_gradients, inside, *before)
     report.weights = program.released
     program.notes = report.notes
     return program, report
 
 
-def _without_gradients(
-    whole: Report, inside: Report, passes: Iterable[str], before: str, totals_before: Totals
-) -> Report:
-    """One report of the graph for gradients and of that without, which shows more of the same places."""
-    sites = [site for site in whole.sites if site.status == "rewritten" or site.pass_name not in passes]
+def _of_both(folded: Report, whole: Report, inside: Report, before: str, totals_before: Totals) -> Report:
+    """One report of what both graphs share, the graph for gradients, and that without, which shows more."""
+    seen = {(site.target, site.output) for site in inside.sites}
+    outside = [site for site in whole.rewritten() if (site.target, site.output) not in seen]
     notes = [
         "custom functions and checkpoints are looked into in calls that want no gradient, and run whole in the others"
     ]
+    seconds = [*folded.seconds.items(), *whole.seconds.items(), *inside.seconds.items()]
     return replace(
-        whole,
-        sites=sites + inside.sites,
+        folded,
+        sites=folded.sites + outside + inside.sites,
         before=before,
         after=inside.after,
+        seconds={name: sum(each for other, each in seconds if other == name) for name, _ in seconds},
         totals_before=totals_before,
         totals_after=inside.totals_after,
-        notes=whole.notes + notes,
+        notes=folded.notes + notes,
     )
 
 

@@ -38,7 +38,8 @@ class Options:
         integrations: "all", or names of libraries (geoopt, hypll) whose code is made to reach the graph while it is
             traced; () for none.
         numerics: "strict", or "fast": two maps of hyperbolic geometry that undo each other are taken away also where
-            rounding, or a guard between the two, may keep a long vector from coming back.
+            rounding, or a guard between the two, may keep a long vector from coming back; and custom autograd functions
+            whose backward is the derivative of their forward are looked into, past whose clamps the gradient is then 0.
 
     Raises:
         TypeError: an unknown option (the message names the nearest known one), or a value of the wrong type.

@@ -14,6 +14,9 @@ from .passes.pipeline import rewrite
 from .passes.site import Context
 from .passes.verify import Verifier
 from .report import Report, graph_text, graph_totals
+from .tracing.derived import look_into_derived
+from .tracing.errors import node_location
+from .tracing.opaque import custom_functions
 
 
 class StonefxWarning(UserWarning):
@@ -70,6 +73,26 @@ def rewrite_reported(
         backend=backend_facts(door, options),
     )
     return report
+
+
+def differentiated_bodies(module: fx.GraphModule, options: Options) -> list[str]:
+    """With fast numerics, look into custom functions whose backward is their derivative; notes on what was done."""
+    whole = custom_functions(module)
+    if not whole:
+        return []
+    if options.numerics != "fast":
+        return [
+            f"{len(whole)} custom function(s) run whole where gradients are wanted, the first at "
+            f'{node_location(whole[0])}; numerics="fast" looks into those whose backward is the derivative of their '
+            "forward"
+        ]
+    places = look_into_derived(module)
+    if not places:
+        return []
+    return [
+        f"looked into {len(places)} of {len(whole)} custom function(s), the first at {places[0]}: their backward is "
+        "the derivative of their forward; where that is clamped the gradient is now 0"
+    ]
 
 
 def backend_facts(door: str, options: Options) -> dict[str, str]:

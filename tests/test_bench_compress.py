@@ -110,7 +110,10 @@ def test_the_command_writes_and_draws(monkeypatch, tmp_path):
         (["compress", "--resume"], "--resume goes on in a file: name it with --json"),
         (["compress", "--json", "/nowhere/a.json"], "--json: there is no folder"),
         (["compress", "--cold"], "--compare, --cold and --peers are for other suites than compress"),
-        (["nope"], "choose from chain, hyperbolic, integrations, ops, regions, zoo, compress, growth"),
+        (
+            ["nope"],
+            "choose from chain, hyperbolic, integrations, ops, papers, regions, zoo, compress, growth",
+        ),
     ],
 )
 def test_what_the_command_refuses(arguments, message):

@@ -10,6 +10,7 @@ from stonefx.benchmarks.suites.chain import chain_cases
 from stonefx.benchmarks.suites.hyperbolic import hyperbolic_cases
 from stonefx.benchmarks.suites.integrations import integration_cases
 from stonefx.benchmarks.suites.ops import ops_cases
+from stonefx.benchmarks.suites.papers import paper_cases
 from stonefx.benchmarks.suites.regions import region_cases
 from stonefx.benchmarks.suites.zoo import zoo_cases
 from stonefx.benchmarks.zoo_table import zoo_table
@@ -19,9 +20,10 @@ SUITES: dict[str, Callable[[str], Iterator[Case] | Iterator[Planned]]] = {
     "hyperbolic": hyperbolic_cases,
     "integrations": integration_cases,
     "ops": ops_cases,
+    "papers": paper_cases,
     "regions": region_cases,
     "zoo": zoo_cases,
 }
 # Run only when they are named: they take most of an hour, or need packages that stonefx does not.
-LONG = frozenset({"integrations", "ops", "regions", "zoo"})
+LONG = frozenset({"integrations", "ops", "papers", "regions", "zoo"})
 TABLES: dict[str, Callable[[Sequence[CaseResult]], str]] = {"ops": ops_table, "zoo": zoo_table}

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
+from ..graph.arguments import aliases, is_operator
+from ..graph.nodes import val
+from ..graph.shapes import is_row_major
 from .formulas import FLOOR, FORMULAS
 from .match import match
 from .points import map_behind, supposed
@@ -145,7 +148,10 @@ def _leads_on(root: fx.Node, maps: Mapping[fx.Node, Found], misses: Mapping[fx.N
 
 def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
     indices = [evaluator.vectors[node] for node in vectors]
+    matched: set[fx.Node] = set()
     for node, value in evaluator.cone():
+        if node.all_input_nodes and node.all_input_nodes[0] in matched and _turns(node):
+            continue
         try:
             outcome = match(evaluator.algebra, value.form, indices, has_time(value.axes))
             if (
@@ -158,10 +164,18 @@ def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
         if outcome is None:
             continue
         values = ChainMap({node: value}, evaluator.values)
+        if isinstance(outcome, Match):
+            matched.add(node)
         yield Found(outcome, region_of(evaluator, node), values, evaluator.algebra)
         # A number may be a step on the way to a row: 2 artanh(n) is a distance, and in logmap0.
         if isinstance(outcome, Match) and is_exact(outcome) and _is_row(value, outcome) and not _chosen(node):
             evaluator.cut(node)
+
+
+def _turns(node: fx.Node) -> bool:
+    """Whether a node shows a row-major operand otherwise, as a transpose does: that operand is the formula's result."""
+    shown = is_operator(node) and aliases(node.target)
+    return shown and is_row_major(val(node.all_input_nodes[0])) and not is_row_major(val(node))
 
 
 def _is_row(value: Value, outcome: Match) -> bool:

@@ -80,7 +80,10 @@ def inputs(found: Found) -> dict[fx.Node, Maker]:
 
 def probes(found: Found) -> Probe:
     """A function that draws the inputs of a formula that are not weights, in their order."""
-    free = [make for node, make in inputs(found).items() if not is_weight(node)]
+    # What was folded before has a value of its own, as a weight has.
+    free = [
+        make for node, make in inputs(found).items() if not (is_weight(node) or "fold_input" in node.meta)
+    ]
 
     def draw(generator: torch.Generator) -> Sequence[torch.Tensor]:
         return [make(generator) for make in free]

@@ -19,7 +19,7 @@ _NO_FILE = "--resume goes on in a file: name it with --json"
 
 
 # Named here as well, since the suites themselves import torch.
-NAMES = ("chain", "hyperbolic", "integrations", "ops", "regions", "zoo", "compress", "growth")
+NAMES = ("chain", "hyperbolic", "integrations", "ops", "papers", "regions", "zoo", "compress", "growth")
 
 
 def _suites(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
@@ -87,7 +87,7 @@ def _engines(context: click.Context, parameter: click.Parameter, value: str | No
 def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options: Any) -> None:
     """Time against eager, inductor and by hand.
 
-    The suites are chain, hyperbolic, integrations, ops, regions and zoo, and compress and growth, which run by
+    The suites are chain, hyperbolic, integrations, ops, papers, regions and zoo, and compress and growth, which run by
     themselves. Without a name chain and hyperbolic run; the others need packages of the extra `bench`. zoo takes
     most of an hour, compress several hours.
 

@@ -114,6 +114,18 @@ def bodies(module: fx.GraphModule) -> list[fx.GraphModule]:
     return [node.meta[_BODY] for node in module.graph.nodes if _BODY in node.meta]
 
 
+def body_of(node: fx.Node) -> fx.GraphModule:
+    """What may be put in the place of a node, see `inlined`."""
+    body: fx.GraphModule = node.meta[_BODY]
+    return body
+
+
+def custom_functions(module: fx.GraphModule) -> list[fx.Node]:
+    """The custom autograd functions of a captured graph that a body can stand for."""
+    found = [node for node in module.graph.nodes if _BODY in node.meta and is_custom_function(node)]
+    return [node for node in found if _is_taken_apart(node)]
+
+
 def copy_of(graph: fx.Graph) -> fx.Graph:
     """A copy of a graph, its output node included."""
     copy = fx.Graph(graph.owning_module)
@@ -193,7 +205,7 @@ def inlined(module: fx.GraphModule) -> fx.GraphModule | None:
     graph.output_node().meta = dict(module.graph.output_node().meta)
     result = fx.GraphModule(module, graph)
     for node in functions:
-        _splice(result, copied[node])
+        splice(result, copied[node])
     erase_unused_attributes(graph)
     graph.lint()
     result.recompile()
@@ -205,8 +217,9 @@ def _is_taken_apart(node: fx.Node) -> bool:
     return all(user.target is operator.getitem for user in node.users)
 
 
-def _splice(module: fx.GraphModule, node: fx.Node) -> None:
-    body: fx.GraphModule = node.meta[_BODY]
+def splice(module: fx.GraphModule, node: fx.Node) -> None:
+    """Put the body of a higher-order operator in its place."""
+    body = body_of(node)
     operands = iter(node.args[1 if node.target is tag_activation_checkpoint else 2 :])
     values: dict[fx.Node, Any] = {}
     with node.graph.inserting_before(node):
