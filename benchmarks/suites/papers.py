@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Artanh(torch.autograd.Function):
 
 def artanh(x: Tensor) -> Tensor:
     """Apply `Artanh`."""
-    found: Tensor = Artanh.apply(x)  # type: ignore[no-untyped-call]
+    found: Tensor = Artanh.apply(x)
     return found
 
 
@@ -109,9 +110,9 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[n, features]` to `[n, classes]`."""
-        c, p, a = self.c, expmap0(self.points, self.c), self.normals
+        c, p = self.c, expmap0(self.points, self.c)
         x = project(expmap0(self.linear(x), c), c)
-        a = a * (1 - c * squares(p))
+        a = self.normals * (1 - c * squares(p))
         k = 2 / (1 - c * p.pow(2).sum(dim=1)) * torch.norm(a, dim=1) / c**0.5
         d = sum_of_pairs(-p, x, c)
         num = 2 * c**0.5 * torch.sum(d * a.unsqueeze(1), dim=-1)
@@ -225,7 +226,7 @@ class HyperboloidBlock(nn.Module):
 
     def add_time(self, space: Tensor) -> Tensor:
         """The point above some space components."""
-        return torch.cat((torch.sqrt((space**2).sum(dim=-1, keepdims=True) + self.k), space), dim=-1)
+        return torch.cat((torch.sqrt((space**2).sum(dim=-1, keepdim=True) + self.k), space), dim=-1)
 
     def inner(self, x: Tensor, y: Tensor) -> Tensor:
         """Lorentz products of all pairs."""
@@ -410,7 +411,7 @@ def _case(name: str, make: Callable[[], Made], grad: bool, device: str) -> Case:
         "compile(stone)": torch.compile(model, dynamic=False, backend="stone"),
     }
     if grad:
-        options = {"numerics": "fast"}
+        options: dict[str, Any] = {"numerics": "fast"}
         forwards["compile(stone), fast"] = torch.compile(
             model, dynamic=False, backend="stone", options=options
         )
