@@ -29,6 +29,23 @@ _VIEWS = (
     aten.slice,
     aten.squeeze,
 )
+# Other names of operators, with the same arguments and the same kernels.
+_TWINS = {
+    aten.multiply: aten.mul,
+    aten.multiply_: aten.mul_,
+    aten.divide: aten.div,
+    aten.divide_: aten.div_,
+    aten.true_divide: aten.div,
+    aten.true_divide_: aten.div_,
+    aten.subtract: aten.sub,
+    aten.subtract_: aten.sub_,
+    aten.negative: aten.neg,
+    aten.negative_: aten.neg_,
+    aten.concat: aten.cat,
+    aten.concatenate: aten.cat,
+    aten.moveaxis: aten.movedim,
+    aten.broadcast_to: aten.expand,
+}
 
 
 class Normalize:
@@ -38,6 +55,7 @@ class Normalize:
     to be converted or moved, and `clone` where neither it nor its original is ever written to. What a caller
     could tell apart stays: a value that the graph returns, anything that converts a dtype, `detach`.
     Tensors that are made and then written to in parts become one concatenation (`assemble.py`).
+    Operators with two names get one of them, and a conversion to the dtype of another value names that dtype.
     Spellings of linear maps (`matmul`, `addmm`, `einsum`) are left as they are, since another spelling may round
     differently; `linear_chains` reads them all.
     """
@@ -54,6 +72,7 @@ class Normalize:
                 graph.erase_node(node)  # a part of a split that nothing reads
             if not is_operator(node):
                 continue
+            _respell(node)
             # A view made under no_grad cuts gradients off, even if it shows the same values, and what runs the graph
             # may be trained though nothing asks for gradients now.
             cuts = node in facts.no_grad
@@ -95,6 +114,24 @@ def _same_as(node: fx.Node, facts: Effects) -> fx.Node | None:
         written = facts.writer(source) or facts.writer(node)
         return source if written is None and not _seen_outside(node) else None
     return None
+
+
+def _respell(node: fx.Node) -> None:
+    """Call an operator by the name that the passes know, where it has another one, or says no more than that one does."""
+    twin = _TWINS.get(packet(node))
+    if twin is not None and node.target._overloadname in twin.overloads():  # type: ignore[union-attr]
+        node.target = getattr(twin, node.target._overloadname)  # type: ignore[union-attr]
+    elif node.target is aten.tile.default:
+        source, repeats = named_arguments(node).values()
+        node.target, node.kwargs = aten.repeat.default, {}
+        node.args = (source, [*[1] * (val(source).dim() - len(repeats)), *repeats])
+    elif node.target in (aten.to.other, aten.type_as.default):
+        given = named_arguments(node)
+        kinds = [(each.layout, each.device) for each in map(val, (given["self"], given["other"]))]
+        if kinds[0] == kinds[1]:  # the other value need not be computed for its dtype
+            options = [given.get(name, False) for name in ("non_blocking", "copy")]
+            node.target, node.kwargs = aten.to.dtype, {}
+            node.args = (given["self"], val(given["other"]).dtype, *options, given.get("memory_format"))
 
 
 def _returned(node: fx.Node) -> bool:

@@ -40,6 +40,7 @@ class Moves:
         preserves: a value that is constant along the other axes stays the same constant.
         rigid: the operation takes features of this width only.
         beside: what it reads besides the operand and keeps, such as a mask, indices or a matrix.
+        through: what it reads so far, computed from what stands beside it, and would be computed again.
         scales: it scales each place by itself, which costs the same on either side of a map.
         looks_up: each row of the result is one of the operand's rows, and no other is read.
         detached: for a look-up in a table, the row whose entries get no gradient.
@@ -55,6 +56,7 @@ class Moves:
     preserves: bool = True
     rigid: bool = False
     beside: tuple[fx.Node, ...] = ()
+    through: tuple[fx.Node, ...] = ()
     scales: bool = False
     summed: Any = 1
     looks_up: bool = False

@@ -114,8 +114,14 @@ class Tree:
 
     def beside(self) -> list[fx.Node]:
         """What carries read besides values of the region, each once."""
-        moves = [level.move for level in self.walk() if level.move is not None]
-        return list(dict.fromkeys(node for move in moves for node in move.beside))
+        return list(dict.fromkeys(node for move in self._moves() for node in move.beside))
+
+    def through(self) -> list[fx.Node]:
+        """What carries would compute again of what stands beside them, each once."""
+        return list(dict.fromkeys(node for move in self._moves() for node in move.through))
+
+    def _moves(self) -> list[Moves]:
+        return [level.move for level in self.walk() if level.move is not None]
 
     def maps(self) -> list[Tree]:
         """The levels that compute features from other features with a weight or a fixed matrix, bottom up."""

@@ -22,7 +22,7 @@ _SOME_AXES = (aten.mean, aten.sum, aten.flip)
 
 def _one_axis(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     source, dim = given.get("self"), given.get("dim")
-    if source is None or dim is None or dim % val(source).dim() == axis or given.get("dtype") is not None:
+    if source is None or dim is None or dim % val(source).dim() == axis:
         return None
     beside = tuple(each for each in (given.get("index"), given.get("repeats")) if isinstance(each, fx.Node))
     preserves = packet(node) is not aten.cumsum
@@ -46,7 +46,7 @@ def _some_axes(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     source = given["self"]
     rank = val(source).dim()
     dims = given.get("dim", given.get("dims"))
-    if not isinstance(dims, list | tuple) or not dims or given.get("dtype") is not None:
+    if not isinstance(dims, list | tuple) or not dims:
         return None
     gone = sorted({dim % rank for dim in dims})
     before = axis

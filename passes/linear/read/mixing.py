@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from ...graph.arguments import packet
+from ...graph.arguments import named_arguments, packet
 from ...graph.nodes import val
 from ...graph.shapes import expression, same_size, same_sizes
 from ..algebra.readings import Moves
 from ..algebra.values import Value
+from .spread import Narrow, narrow
 from .views import again
 
 aten = torch.ops.aten
@@ -44,56 +45,62 @@ def _is_along(value: Any, node: fx.Node, axis: int) -> bool:
     return place >= 0 and same_size(val(value).shape[place], val(node).shape[axis])
 
 
-def _is_beside(value: Any, node: fx.Node, axis: int) -> bool:
-    """Whether a value is the same for all features."""
-    place = _behind(value, node, axis) if _is_tensor(value) else 0
-    return _is_tensor(value) and (place < 0 or expression(val(value).shape[place]) == 1)
+def _beside(value: Any, node: fx.Node, axis: int) -> Narrow | None:
+    """A value that is the same for all features, as it comes with one of them; None for any other value."""
+    return narrow(value, _behind(value, node, axis)) if _is_tensor(value) else None
 
 
 def _scale(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     """`value * m` and `value / m`, where `m` varies by position and not along the features."""
-    left, right = given["self"], given["other"]
     if given.get("rounding_mode") is not None:
         return None
-    for name, value, other in (("self", left, right), ("other", right, left)):
+    for name, other in (("self", "other"), ("other", "self")):
         if name == "other" and packet(node) is aten.div:
             continue
-        if _is_along(value, node, axis) and _is_beside(other, node, axis):
-            operand = Value(value, _behind(value, node, axis))
-            return Moves(
-                node, operand, again(node, axis, name), preserves=False, beside=(other,), scales=True
-            )
+        if _is_along(given[name], node, axis) and (factor := _beside(given[other], node, axis)):
+            return _scaled(node, axis, name, factor, **{other: factor})
     return None
+
+
+def _scaled(node: fx.Node, axis: int, name: str, factor: Narrow, **changed: Any) -> Moves:
+    """A call that scales each place of its argument `name` by itself, by 0 or 1 or any other factor."""
+    value = named_arguments(node)[name]
+    return Moves(
+        node,
+        Value(value, _behind(value, node, axis)),
+        again(node, axis, name, **changed),
+        preserves=False,
+        beside=factor.bases,
+        through=factor.through,
+        scales=True,
+    )
 
 
 def _masked_fill(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     """`value.masked_fill(mask, 0)`, where the mask does not vary along the features."""
-    value, mask = given["self"], given["mask"]
-    if not is_zero(given["value"]) or not _is_along(value, node, axis) or not _is_beside(mask, node, axis):
+    if not is_zero(given["value"]) or not _is_along(given["self"], node, axis):
         return None
-    operand = Value(value, _behind(value, node, axis))
-    return Moves(node, operand, again(node, axis), preserves=False, beside=(mask,), scales=True)
+    mask = _beside(given["mask"], node, axis)
+    return None if mask is None else _scaled(node, axis, "self", mask, mask=mask)
 
 
 def _where(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     """`where(mask, value, 0)` or `where(mask, 0, value)`, where the mask does not vary along the features."""
-    mask = given["condition"]
-    if not _is_beside(mask, node, axis):
-        return None
     for name, other in (("self", "other"), ("other", "self")):
         value, zero = given[name], given[other]
         # Zeros of a shape of their own would be left out.
         whole = _is_tensor(value) and same_sizes(val(value).shape, val(node).shape)
         if not whole or not _is_along(value, node, axis) or not is_zero(zero):
             continue
+        mask = _beside(given["condition"], node, axis)
+        if mask is None:
+            return None
 
         def none(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
             return emit.insert(aten.new_zeros.default, (tensor, []), {}, val(tensor).new_zeros([]))
 
         changed: dict[str, Any] = {other: none} if isinstance(zero, fx.Node) else {}
-        operand = Value(value, _behind(value, node, axis))
-        replay = again(node, axis, name, **changed)
-        return Moves(node, operand, replay, preserves=False, beside=(mask,), scales=True)
+        return _scaled(node, axis, name, mask, condition=mask, **changed)
     return None
 
 

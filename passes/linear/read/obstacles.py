@@ -28,7 +28,7 @@ def obstacle(tree: Tree, facts: Effects, context: Context) -> str:
         problem = trained(tree.weights())
         if problem:
             return problem
-    if len({node in facts.no_grad for node in tree.nodes()}) > 1:
+    if len({node in facts.no_grad for node in [*tree.nodes(), *_differentiable(tree)]}) > 1:
         return Refusal("gradient_mode", what="maps")
     written = _written(tree, facts)
     if written is not None:
@@ -87,9 +87,15 @@ def is_part(node: fx.Node) -> bool:
     return node.target is operator.getitem or packet(node) in (aten.slice, aten.select, aten.narrow)
 
 
+def _differentiable(tree: Tree) -> list[fx.Node]:
+    """What would be computed again, if gradients may go through it."""
+    may = any(val(node).is_floating_point() for node in tree.beside())
+    return [node for node in tree.through() if may]
+
+
 def _written(tree: Tree, facts: Effects) -> str | None:
     """What is said where a value that the region is given, or one in it, is changed before its end."""
-    nodes = tree.nodes()
+    nodes = [*tree.nodes(), *tree.through()]
     first = min(nodes, key=facts.position.__getitem__)
     last = tree.value.node
     for node in tree.given():

@@ -12,6 +12,7 @@ from ...graph.arguments import DROPOUTS, is_operator, named_arguments, packet
 from ...graph.effects import Effects, written_operands
 from ...graph.nodes import val
 from ...graph.shapes import same_sizes
+from ...graph.sizes import is_size
 from ...graph.weights import name_of, weight_only_nodes
 from ...refusal import Refusal
 from ...site import Context
@@ -208,7 +209,12 @@ class Reader:
             return (
                 None  # a norm, or a map of hyperbolic geometry: a formula of its own, which later passes read
             )
-        problem = self._table_problem(move) or self._numeric_problem(node, move.operand)
+        again = next((each for each in move.through if each in self.facts.autocast), None)
+        problem = (
+            self._table_problem(move)
+            or self._numeric_problem(node, move.operand)
+            or (self._numeric_problem(again, Value(again, axis)) if again is not None else "")
+        )
         if move.detached is not None and not problem and move.operand.node not in self.fixed:
             return None  # that row's gradient stops below what is computed from it, and not above
         is_map = move.looks_up and move.operand.node in self.fixed
@@ -233,7 +239,8 @@ class Reader:
             if current is source:
                 return True
             if self._map(current) is None:
-                below = [each for each in current.all_input_nodes if each not in seen and not each < source]
+                read = [each for each in current.all_input_nodes if not is_size(current, each)]
+                below = [each for each in read if each not in seen and not each < source]
                 seen.update(below)
                 stack += below
         return False
