@@ -46,14 +46,10 @@ def refused_fast_paths() -> Iterator[list[CaptureError]]:
     original, thread = TorchInGraphFunctionVariable.call_function, threading.get_ident()
 
     def call_function(self: TorchInGraphFunctionVariable, tx: Any, args: Any, kwargs: Any) -> Any:
-        kind = _FORWARDS.get(tx.f_code)
-        if kind is not None and self.value in _LAST_QUESTIONS and threading.get_ident() == thread:
-            masks = [name for name in MASKS[kind] if _value(tx, name) is not None]
-            # With the weights of attention asked for, the fast path of attention itself agrees.
-            if masks and not (kind is nn.MultiheadAttention and _value(tx, "need_weights") is True):
-                refused.append(_refusal(kind, masks, tx))
-                # Another one, since Dynamo writes into what it catches.
-                raise _refusal(kind, masks, tx)
+        if self.value in _LAST_QUESTIONS and threading.get_ident() == thread and (masks := masks_given(tx)):
+            refused.append(_refusal(masks, tx))
+            # Another one, since Dynamo writes into what it catches.
+            raise _refusal(masks, tx)
         return original(self, tx, args, kwargs)
 
     with patch.object(TorchInGraphFunctionVariable, "call_function", call_function):
@@ -75,6 +71,15 @@ def masks_of(plain: type[nn.Module]) -> dict[str, int] | None:
     return {name: order.index(name) - 1 for name in MASKS[kind]}
 
 
+def masks_given(tx: Any) -> list[str]:
+    """The masks of the forward that is traced, where its values may be others on its fast path."""
+    kind = _FORWARDS.get(tx.f_code)
+    # With the weights of attention asked for, the fast path of attention itself agrees.
+    if kind is None or (kind is nn.MultiheadAttention and _value(tx, "need_weights") is True):
+        return []
+    return [name for name in MASKS[kind] if _value(tx, name) is not None]
+
+
 def _value(tx: Any, name: str) -> Any:
     """A variable of the forward that is traced: its constant, or what Dynamo has for it."""
     variable = tx.symbolic_locals[name].realize()
@@ -92,7 +97,8 @@ def relies_on_switch(model: nn.Module) -> bool:
     return off and any(map(has_fast_path, model.modules()))
 
 
-def _refusal(kind: type[nn.Module], masks: list[str], tx: Any) -> CaptureError:
+def _refusal(masks: list[str], tx: Any) -> CaptureError:
+    kind = _FORWARDS[tx.f_code]
     while tx is not None and tx.f_code.co_filename.startswith((_TORCH, _OWN)):
         tx = tx.parent
     return capture_error(

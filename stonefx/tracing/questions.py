@@ -22,6 +22,7 @@ from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 
 from .bytecode import before_instructions
 from .facts import STATE
+from .fast_paths import masks_given
 
 # What dtype, rank and sizes determine, which are checked as it is.
 _CHECKED = frozenset(
@@ -188,7 +189,9 @@ def _kinds(classes: Any) -> tuple[type, ...]:
 
 def _identity(tx: Any, questions: Questions) -> None:
     pair = [value.realize() for value in tx.stack[-2:]]
-    if all(isinstance(value, TensorVariable) for value in pair) and asked_by_the_model(tx):
+    # Attention has a fast path where all its operands are one tensor.
+    asked = all(isinstance(value, TensorVariable) for value in pair) and (asked_by_the_model(tx) or masks_given(tx))
+    if asked:
         questions.note(pair, "is", (), pair[0] is pair[1])
 
 
