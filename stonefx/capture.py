@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from .integrations import own_branches, replaces_functions
 from .tracing.arguments import Path, Weight, bind, check_leaves, walk_arguments
 from .tracing.attempts import attempts, batch_size, signature_of
 from .tracing.checks import Checks, TensorCheck, make_checks
+from .tracing.compiled import answered
 from .tracing.copies import resized
-from .tracing.errors import CaptureError, capture_error
+from .tracing.errors import CaptureError, FastPathError, capture_error
 from .tracing.model_state import without_own_hooks
 from .tracing.names import constant_name, source_name
 from .tracing.ownership import reachable_tensors
@@ -160,6 +162,8 @@ def from_module(
             try:
                 with own_branches():
                     return _capture_call(model, args, kwargs, signature, batch, recurrent)
+            except FastPathError:
+                raise
             except CaptureError:
                 pass
         return _capture_call(model, args, kwargs, signature, batch, recurrent)
@@ -182,9 +186,8 @@ def _capture_call(
         call_args, call_kwargs = resized((args, kwargs), 1, 2) if size == 1 else (args, kwargs)
         size = 2 if size == 1 else size
         try:
-            recording = record(
-                model, call_args, call_kwargs, size, gradients=gradients, exact=exact, recurrent=recurrent
-            )
+            options = {"gradients": gradients, "exact": exact, "recurrent": recurrent}
+            recording = _recorded(partial(record, model, call_args, call_kwargs, size, **options))
             capture = _capture(model, recording, signature)
             if (mismatch := capture.mismatch(args, kwargs)) is None:
                 return (
@@ -195,6 +198,8 @@ def _capture_call(
                 f"the graph does not hold for the example call itself: {mismatch}",
                 "Pass a plain call: contiguous tensors, each once.",
             )
+        except FastPathError:
+            raise
         except CaptureError as error:
             # A model that cannot be traced at all says so again, and more plainly, with static sizes.
             failure = error
@@ -203,10 +208,32 @@ def _capture_call(
     raise failure
 
 
+def _recorded(run: Callable[[], Recording]) -> Recording:
+    """A recording of a forward that is told that it is not compiled, or else that it is, see `tracing.compiled`."""
+    with answered(compiled=False) as answer:
+        try:
+            return run()
+        except FastPathError:
+            raise
+        except CaptureError as error:
+            if not answer.may_differ:
+                raise
+            why = _first_line(error)
+    with answered(compiled=True):
+        recording = run()
+    by = ", ".join(answer.asked_by)
+    told = f"{by} asks whether it is compiled, and was told so, since it does not trace otherwise: {why}"
+    return replace(recording, notes=(*recording.notes, told))
+
+
 def _fixed(capture: Capture, reason: CaptureError) -> Capture:
     """A capture of the example's sizes alone, with a note that says why."""
-    why = (str(reason).splitlines() or [type(reason).__name__])[0]
-    return replace(capture, notes=(*capture.notes, f"every call must have the sizes of the example: {why}"))
+    told = f"every call must have the sizes of the example: {_first_line(reason)}"
+    return replace(capture, notes=(*capture.notes, told))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def capturable_submodules(

@@ -35,6 +35,9 @@ class Fragments:
         options: as of `stonefx.optimize`.
     """
 
+    # See `tracing.compiled`.
+    answers_as_eager = True
+
     def __init__(self, options: Options) -> None:
         self.options = options
         self.integrations = options.integrations

@@ -21,6 +21,7 @@ from .optimized import (
     Program,
     held_elsewhere,
     kept_state,
+    leave_fast_paths,
     make_program,
     other_sizes_run,
     overlapping_weights,
@@ -183,9 +184,9 @@ def _explained(borrowed: Borrowed, args: tuple[Any, ...], kwargs: dict[str, Any]
         borrowed.own()
         if own := model_error(source, args, kwargs):
             raise own from None
+        parts, skipped = _parts(source, (args, kwargs), options, "explain")
         fragments, whole = _fragments(source, (args, kwargs), options)
         fragments.close()
-        parts, skipped = _parts(source, (args, kwargs), options, "explain")
         report = _merged({part.path: part.report for part in parts}, error, skipped)
         return _between_breaks(whole, error) if saved(whole) > saved(report) else report
 
@@ -296,9 +297,9 @@ def _optimize_parts(
     source: nn.Module, example: Arguments, options: Options, error: CaptureError
 ) -> PartlyOptimizedModule:
     """Optimize what lies between the breaks of the model, or else its submodules, whichever saves more."""
-    expected = run_preserved(source, example) if options.verify else None
-    fragments, whole = _fragments(source, example, options)
+    expected, mode = _results(source, example) if options.verify else (None, None)
     parts, skipped = _parts(source, example, options, "optimize")
+    fragments, whole = _fragments(source, example, options)
     report = _merged({part.path: part.report for part in parts}, error, skipped)
     # Where as much is saved, submodules that need no guards of Dynamo's are better than one run that does.
     guarded = all(isinstance(part.work, Fragments) for part in parts if part.report.rewritten())
@@ -312,12 +313,12 @@ def _optimize_parts(
             )
             fragments.close()
             fast = PartlyOptimizedModule(source, report, partial(_compiled, options.dynamic))
-            return _verified(fast, expected, example, options)
+            return _verified(fast, expected, example, options, mode)
         restore = kept_state(source)
         _replace_parts(source, parts, options)
         fast = PartlyOptimizedModule(source, _merged({p.path: p.report for p in parts}, error, skipped))
         try:
-            _verified(fast, expected, example, options)
+            _verified(fast, expected, example, options, mode)
             fragments.close()
             return fast
         except Exception as failure:
@@ -325,7 +326,15 @@ def _optimize_parts(
             restore()
             whole.notes.append(f"the model does not run over optimized submodules: {failure}")
     fast = PartlyOptimizedModule(source, _between_breaks(whole, error), fragments.bound)
-    return _verified(fast, expected, example, options)
+    return _verified(fast, expected, example, options, mode)
+
+
+def _results(source: nn.Module, example: Arguments) -> tuple[Any, bool | None]:
+    """What a model gives for the example without gradients, or in the caller's mode where it runs in that alone."""
+    try:
+        return run_preserved(source, example), None
+    except Exception:
+        return run_preserved(source, example, torch.is_grad_enabled()), torch.is_grad_enabled()
 
 
 def _replace_parts(source: nn.Module, parts: Iterable[_Part], options: Options) -> None:
@@ -358,6 +367,7 @@ def _compiled(dynamic: bool, forward: Callable[..., Any]) -> Callable[..., Any]:
 
 def _fragments(source: nn.Module, example: Arguments, options: Options) -> tuple[Fragments, Report]:
     """Run the model between its breaks once, to see what can be rewritten there where no gradient is wanted."""
+    leave_fast_paths(source)
     fragments = Fragments(options)
     try:
         run_preserved(source, example, run=fragments.bound(source.forward))

@@ -63,6 +63,18 @@ def traced_for(backend: Any) -> tuple[str, ...]:
     Args:
         backend: as Dynamo has it, in its wrappers.
     """
+    owner, passed = owner_of(backend)
+    own = getattr(owner, "integrations", None)
+    if own is not None:
+        return own(passed) if callable(own) else own
+    return _CHOSEN.get() if type(owner).__module__.partition(".")[0] == "stonefx" else ()
+
+
+def owner_of(backend: Any) -> tuple[Any, dict[str, Any]]:
+    """What is behind a backend as Dynamo has it, in its wrappers, and what `torch.compile` passes on to it.
+
+    The object that it is a method of, or else the function itself.
+    """
     passed: dict[str, Any] = {}
     while True:
         if hasattr(backend, "_torchdynamo_orig_backend"):
@@ -70,9 +82,4 @@ def traced_for(backend: Any) -> tuple[str, ...]:
         elif type(backend).__name__ == "_TorchCompileWrapper":
             passed, backend = backend.kwargs, backend.compiler_fn
         else:
-            break
-    owner = getattr(backend, "__self__", backend)
-    own = getattr(owner, "integrations", None)
-    if own is not None:
-        return own(passed) if callable(own) else own
-    return _CHOSEN.get() if type(owner).__module__.partition(".")[0] == "stonefx" else ()
+            return getattr(backend, "__self__", backend), passed

@@ -3,6 +3,7 @@
 from .batches import other_sizes_run, with_free_batch
 from .following import Folds
 from .layout import row_major_arguments, written_weights
+from .masked_attention import leave_fast_paths
 from .module import LazyModule, OptimizedModule, PartlyOptimizedModule, optimized_module, program_of
 from .parts import kept_state, plain_twin
 from .program import Program, make_program
@@ -18,6 +19,7 @@ __all__ = [
     "has_hooks",
     "held_elsewhere",
     "kept_state",
+    "leave_fast_paths",
     "make_program",
     "optimized_module",
     "other_sizes_run",

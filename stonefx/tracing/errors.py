@@ -31,6 +31,10 @@ class BatchDependentNumber(CaptureError):
     """A model returns a number of which it cannot be told whether it depends on the batch size."""
 
 
+class FastPathError(CaptureError):
+    """A module is left as it is with all that is in it, since no graph gives what its fast path in torch gives."""
+
+
 class Uncapturable(CaptureError):
     """A call of which no part can be captured either, so that there is no use in trying."""
 

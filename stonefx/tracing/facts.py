@@ -20,7 +20,7 @@ STATE: dict[str, Callable[..., Any]] = {
         "are_deterministic_algorithms_enabled get_float32_matmul_precision get_default_device"
     ).split()
     if hasattr(torch, name)
-}
+} | {"get_fastpath_enabled": torch.backends.mha.get_fastpath_enabled}
 
 
 # Attributes and methods of tensors, by what they are about.

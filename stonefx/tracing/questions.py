@@ -22,6 +22,7 @@ from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 
 from .bytecode import before_instructions
 from .facts import STATE
+from .fast_paths import masks_given
 
 # What dtype, rank and sizes determine, which are checked as it is.
 _CHECKED = frozenset(
@@ -101,9 +102,9 @@ def _attribute(original: _Traced, questions: Questions) -> _Traced:
     def getattribute(self: TensorVariable, tx: Any, name: str) -> Any:
         result = original(self, tx, name)
         if name == "__class__":
-            if _asked_by_the_model(tx):
+            if asked_by_the_model(tx):
                 questions.note([self], name, (), self.python_type())
-        elif name not in _CHECKED and _asked_by_the_model(tx) and (answer := _answer(result)) is not _NONE:
+        elif name not in _CHECKED and asked_by_the_model(tx) and (answer := _answer(result)) is not _NONE:
             questions.note([self], name, (), answer)
         return result
 
@@ -113,7 +114,7 @@ def _attribute(original: _Traced, questions: Questions) -> _Traced:
 def _method(original: _Traced, questions: Questions) -> _Traced:
     def call_method(self: TensorVariable, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
         result = original(self, tx, name, args, kwargs)
-        if name in _CHECKED or not _asked_by_the_model(tx):
+        if name in _CHECKED or not asked_by_the_model(tx):
             return result
         if name == "stride" or name in MEMORY:
             # Strides that vary with a size, and places in memory, are no constants.
@@ -134,7 +135,7 @@ def _method(original: _Traced, questions: Questions) -> _Traced:
 def _hasattr(original: _Traced, questions: Questions) -> _Traced:
     def call_obj_hasattr(self: TensorVariable, tx: Any, name: str) -> Any:
         result = original(self, tx, name)
-        if _asked_by_the_model(tx) and not hasattr(torch.Tensor, name):
+        if asked_by_the_model(tx) and not hasattr(torch.Tensor, name):
             questions.note([self], "hasattr", (name,), _answer(result))
         return result
 
@@ -146,7 +147,7 @@ def _function(original: _Traced, questions: Questions) -> _Traced:
         result = original(self, tx, args, kwargs)
         state = _STATE_NAMES.get(id(self.value))
         of_tensor = bool(args) and isinstance(args[0], TensorVariable)
-        if (state is None and not of_tensor) or not _asked_by_the_model(tx):
+        if (state is None and not of_tensor) or not asked_by_the_model(tx):
             return result
         tensors, given = ([args[0]], args[1:]) if state is None else ([], args)
         given, named = (
@@ -165,7 +166,7 @@ def _function(original: _Traced, questions: Questions) -> _Traced:
 def _builtin(original: _Traced, questions: Questions) -> _Traced:
     def call_function(self: BuiltinVariable, tx: Any, args: Any, kwargs: Any) -> Any:
         result = original(self, tx, args, kwargs)
-        if self.fn not in (isinstance, type) or not args or not _asked_by_the_model(tx):
+        if self.fn not in (isinstance, type) or not args or not asked_by_the_model(tx):
             return result
         asked = args[0].realize()
         if not isinstance(asked, TensorVariable):
@@ -188,7 +189,9 @@ def _kinds(classes: Any) -> tuple[type, ...]:
 
 def _identity(tx: Any, questions: Questions) -> None:
     pair = [value.realize() for value in tx.stack[-2:]]
-    if all(isinstance(value, TensorVariable) for value in pair) and _asked_by_the_model(tx):
+    # Attention has a fast path where all its operands are one tensor.
+    asked = all(isinstance(value, TensorVariable) for value in pair) and (asked_by_the_model(tx) or masks_given(tx))
+    if asked:
         questions.note(pair, "is", (), pair[0] is pair[1])
 
 
@@ -209,7 +212,7 @@ def _answer(variable: Any) -> Any:
     return value if isinstance(value, _ANSWERS) else _NONE
 
 
-def _asked_by_the_model(tx: Any) -> bool:
+def asked_by_the_model(tx: Any) -> bool:
     """Whether the line that is traced belongs to the model, or a function that only passes its question on."""
     while tx is not None:
         file = tx.f_code.co_filename

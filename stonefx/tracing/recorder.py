@@ -22,12 +22,13 @@ from .attributes import attributes_read
 from .copies import copied, has_batch, resized
 from .decisions import Decisions, decided_branches
 from .errors import BatchDependentNumber, CaptureError, capture_error, exception_location
+from .fast_paths import refused_fast_paths, relies_on_switch
 from .isolation import no_side_effects, plain_dynamo, preserved_random_state
 from .model_state import Substitutes, unchanged_attributes
 from .mutation import written_placeholders
 from .numbers import marked_outputs
 from .opaque import noted_functions, traced_functions
-from .questions import Questions, noted_questions
+from .questions import Question, Questions, noted_questions
 from .recurrent import recurrent_layers
 from .results import plain_integers
 from .retrace import from_dynamo
@@ -93,6 +94,7 @@ def record(
 
     Raises:
         CaptureError: the model does not trace to one graph, or stores into itself.
+        FastPathError: it calls an attention layer whose fast path a graph does not give.
         BatchDependentNumber: it returns a number of which it cannot be told whether it follows the batch size.
     """
     recorder = _Recorder(inline_checkpoints=not model.training)
@@ -107,6 +109,7 @@ def record(
         noted_functions() as functions,
         noted_questions() as questions,
         decided_branches() as decisions,
+        refused_fast_paths() as refused,
         recurrent_layers(recurrent),
         unchanged_attributes(model) as substitutes,
     ):
@@ -122,6 +125,8 @@ def record(
                     sizes, batch or 0, recorder, lambda call: compiled(model, *call), (args, kwargs)
                 )
         except Exception as error:
+            if refused:
+                raise refused[0] from None
             raise _explain(model, error) from error
         finally:
             torch._dynamo.eval_frame.remove_from_cache(call)
@@ -135,6 +140,8 @@ def record(
         )
     traced_functions(graphs[0]).extend(functions)
     variables = {"model": model, "args": args, "kwargs": kwargs, "batched": batched}
+    if relies_on_switch(model):
+        questions.asked.append(Question((), "get_fastpath_enabled", (), False))
     if decisions.taken:
         _remove_unused(graphs[0].graph)
     return Recording(

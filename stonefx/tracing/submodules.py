@@ -11,6 +11,7 @@ from torch import nn
 from .arguments import Path, walk
 from .copies import copied
 from .errors import CaptureError, as_capture_errors
+from .fast_paths import has_fast_path
 from .isolation import plain_dynamo, preserved_random_state
 from .model_state import is_scripted, restored_attributes, restored_buffers
 
@@ -22,7 +23,7 @@ def submodule_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
     """Run a model once and keep, by path, what each submodule was called with.
 
     Of several calls of one submodule the one with the largest leading size is kept. A submodule that was not
-    called, or not through `__call__`, has no entry.
+    called, or not through `__call__`, has no entry, nor has what is inside of one with a fast path.
     """
     calls: dict[str, Call] = {}
 
@@ -33,11 +34,15 @@ def submodule_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
 
         return hook
 
+    # A fast path is not taken where a hook waits inside; it reads the weights there itself.
+    inside = {
+        part for module in model.modules() if has_fast_path(module) for part in module.modules() if part is not module
+    }
     # A scripted module takes no hooks, and nothing inside it runs as Python.
     handles = [
         module.register_forward_pre_hook(keep(path), with_kwargs=True)
         for path, module in model.named_modules()
-        if path and not is_scripted(module)
+        if path and not is_scripted(module) and module not in inside
     ]
     call_args, call_kwargs = copied((args, dict(kwargs)))
     with (
@@ -87,11 +92,13 @@ def search(
                 return
             except CaptureError as error:
                 skipped.append(f"{path}: {error}")
-        for name, child in module.named_children():
-            visit(f"{path}.{name}", child)
+        if not has_fast_path(module):
+            for name, child in module.named_children():
+                visit(f"{path}.{name}", child)
 
-    for name, child in model.named_children():
-        visit(name, child)
+    if not has_fast_path(model):
+        for name, child in model.named_children():
+            visit(name, child)
     return found, skipped
 
 
