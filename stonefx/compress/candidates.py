@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from . import choose
@@ -36,6 +37,7 @@ class Candidates:
     def __init__(self, task: Task, found: Measurements, tails: Mapping[Any, Tensor]) -> None:
         self.task = task
         self.spectra = found.spectra
+        self.few = found.few
         self.tails = tails
         self.singles: list[Candidate] = []
         self.blocks: list[Candidate] = []
@@ -47,7 +49,7 @@ class Candidates:
             self.singles.append(Candidate((path,), self._of_layer(numbers)))
         for i, (block, reduction) in enumerate(found.reductions):
             if block.name in task.settings.forms:
-                options = self._of_block(block.paths, block.name, reduction, tails.get(("block", i)))
+                options = self._of_block(block.paths, block.name, reduction, ("block", i))
                 self.blocks.append(Candidate(block.paths, options))
 
     @property
@@ -104,7 +106,8 @@ class Candidates:
         sampled = self.tails.get(number)
         if sampled is None or bool(sampled.isnan().any()):
             return self.spectra[number].tails.cpu()
-        return sampled
+        # Few rows that were sampled say nothing of directions that they do not have.
+        return torch.maximum(sampled, self.spectra[number].tails.cpu()) if number in self.few else sampled
 
     def _of_joint(self, joint: Joint, dense_bytes: int) -> list[Option]:
         """Options of a form with two ranks: of all pairs of ranks those on the lower convex hull."""
@@ -126,9 +129,8 @@ class Candidates:
             for after, loss, (i, j) in choose.lower_hull(points)
         ]
 
-    def _of_block(
-        self, paths: tuple[str, ...], name: str, reduction: Reduction, tail: Tensor | None
-    ) -> list[Option]:
+    def _of_block(self, paths: tuple[str, ...], name: str, reduction: Reduction, key: Any) -> list[Option]:
+        tail = self.tails.get(key)
         whole = [self.task.model.get_submodule(path) for path in paths]
         dense_bytes = sum(map(stored_bytes, whole))
         weights, element = sum(map(layer_weights, whole)), element_size(whole[0])
@@ -136,6 +138,7 @@ class Candidates:
         for size in reduction.sizes:
             unknown = tail is None or bool(tail.isnan().any())
             loss = reduction.loss(size) if unknown else tail[size * reduction.parts].item()  # type: ignore[index]
+            loss = max(loss, reduction.loss(size)) if key in self.few else loss
             after = dense_bytes - (weights - reduction.numbers(size)) * element
             if after < dense_bytes:
                 options.append(Option(name, size, loss, after, None, partial(reduction.build, size)))

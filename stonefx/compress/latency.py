@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from ..machine import clock
 from ..machine.host import is_busy
-from .data import Batch, device_of, mapped
+from .data import Batch, device_of, mapped, tensors
 from .options import Candidate, Option
+from .statistics import plainly
 from .stored import stored_bytes
 from .structure import first_line
 
@@ -179,12 +180,24 @@ class Timing:
         for candidate in candidates:
             self._apply(candidate, refuse)
 
-    def compare(self, paths: Sequence[str], modules: Mapping[str, nn.Module]) -> list[Ratio]:
-        """Replacements against the layers of the model now, for each of the batches; none where it cannot be timed."""
+    def was_called(self, path: str) -> bool:
+        """Whether the model calls the module of a path, with tensors that can be made again."""
+        return any(path in calls for calls in self.calls)
+
+    def compare(
+        self,
+        paths: Sequence[str],
+        modules: Mapping[str, nn.Module],
+        before: Mapping[str, nn.Module] | None = None,
+    ) -> list[Ratio]:
+        """Replacements against the layers of the model now, or against those `before`, for each of the batches.
+
+        There is none for a batch with which they cannot be timed.
+        """
         ratios = []
         for i in range(len(self.calls)):
             if all(path in self.calls[i] for path in paths):
-                found = self._compared(modules, i, MOST)
+                found = self._compared(modules, i, MOST, before)
                 if found is not None:
                     ratios.append(found)
         return ratios
@@ -218,9 +231,15 @@ class Timing:
         others = self._others if i == self.steps else None
         return None if others is None else partial(others.add_, 1.0)
 
-    def _compared(self, modules: Mapping[str, nn.Module], i: int, seconds: float) -> Ratio | None:
+    def _compared(
+        self,
+        modules: Mapping[str, nn.Module],
+        i: int,
+        seconds: float,
+        before: Mapping[str, nn.Module] | None = None,
+    ) -> Ratio | None:
         start = time.perf_counter()
-        old = {path: self.model.get_submodule(path) for path in modules}
+        old = before or {path: self.model.get_submodule(path) for path in modules}
         try:
             with torch.no_grad():
                 arms = [self._arm(which, i) for which in (old, modules)]
@@ -358,7 +377,7 @@ def _between(points: Sequence[tuple[int | None, Ratio]], size: int | None) -> Ra
 def _recorded(model: nn.Module, paths: Sequence[str], batch: Batch) -> dict[str, tuple[_Call, int]]:
     """How each layer is called on a batch, in its largest call, and how often."""
     found: dict[str, tuple[_Call, int]] = {}
-    with _watched(model, paths, found), torch.no_grad():
+    with _watched(model, paths, found), plainly(model), torch.no_grad():
         batch.call(model)
     return found
 
@@ -369,6 +388,8 @@ def _watched(model: nn.Module, paths: Sequence[str], found: dict[str, tuple[_Cal
 
     def hook(path: str) -> Callable[..., None]:
         def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if any(value.is_nested for value in tensors((args, kwargs))):
+                return
             # An empty view keeps shape and dtype without the memory.
             call = _Call(*mapped((args, kwargs), _once(_without_values)))
             old = found.get(path)

@@ -25,6 +25,7 @@ class Measurements:
         spectra: by the number of the view.
         tails: sampled losses `[k + 1]`, by the number of the view or ("block", number of the reduction).
         reductions: blocks that can be made smaller, with their units in order.
+        few: what was given fewer rows than it has inputs, in the numbers of `tails`.
     """
 
     def __init__(self, task: Task) -> None:
@@ -33,11 +34,12 @@ class Measurements:
         self.spectra = Spectra(task.store, len(task.parts) == 1, task.spilled)
         self.tails: dict[Any, Tensor] = {}
         self.reductions: list[tuple[Block, Reduction]] = []
+        self.few: set[Any] = set()
 
     def take(self, other: Measurements) -> None:
         """What another search of the same layers found."""
         self.measured, self.spectra = other.measured, other.spectra
-        self.reductions, self.tails = other.reductions, other.tails
+        self.reductions, self.tails, self.few = other.reductions, other.tails, other.few
 
     def order(self) -> None:
         """The units of blocks in order, from statistics that are there already."""
@@ -55,24 +57,29 @@ class Measurements:
             if len(task.parts) == 1
             else measured
         )
+        rows = self._rows()
         for number, view in enumerate(task.views):
-            if number not in self.measured:
+            if not rows.get(number):
                 task.refuse(view.path, "no call of it was seen on the calibration data")
-        few = sorted(
-            {
-                task.views[n].path: known.positions
-                for n, known in self.measured.items()
-                if known.positions < task.views[n].columns
-            }.items()
-        )
+        few = {
+            task.views[n].path: count for n, count in rows.items() if 0 < count < task.views[n].columns
+        }
         if few:
-            shown = ", ".join(f"{path} ({count})" for path, count in few[:5])
+            shown = ", ".join(f"{path} ({count})" for path, count in sorted(few.items())[:5])
             task.stats.notes.append(
                 f"{len(few)} of the layers were given fewer rows than they have inputs, so that what they need is "
-                f"known in part: {shown}{', and others' if len(few) > 5 else ''}; more data would help"
+                f"known in part: {shown}{', and others' if len(few) > 5 else ''}; what was not seen is taken to be as "
+                "likely as what was, and more data would help"
             )
         needed = {block.view for block in found}
         self._reduce(found, {v: measured[n] for n, v in enumerate(views) if v in needed and n in measured})
+
+    def _rows(self) -> dict[int, int]:
+        """How many rows each view was given, by its number."""
+        measured = self.measured
+        if isinstance(measured, statistics.Stored):
+            return dict(measured.rows)
+        return {n: known.positions for n, known in measured.items()}
 
     def _statistics(self, views: list[View]) -> Mapping[int, statistics.Statistics]:
         """Of the task's views, and of those of blocks that follow them."""
@@ -124,15 +131,18 @@ class Measurements:
         call = structure.example(task.model, task.data.calibrate[0])
         assert call is not None
         for block in tqdm(found, desc="blocks", disable=not task.settings.progress, leave=False):
-            if block.view not in measured:
+            if block.view not in measured or measured[block.view].positions == 0:
                 task.stats.notes.append(f"{block.name} of {', '.join(block.paths)}: no call of it was seen")
                 continue
             try:
-                reduction = block.reduction(measured[block.view])
+                known = measured[block.view]
+                reduction = block.reduction(known.shrunk())
                 reason = obstacle(task.model, reduction, call, task.layers.shared)
             except (ValueError, torch.linalg.LinAlgError) as error:
                 reason = str(error)
             if reason is None:
+                if known.few:
+                    self.few.add(("block", len(self.reductions)))
                 self.reductions.append((block, reduction))
             else:
                 task.stats.notes.append(f"{block.name} of {', '.join(block.paths)}: {reason}")
@@ -141,7 +151,9 @@ class Measurements:
         """Spectra of all layers, dealt out by what they cost."""
         task = self.task
         of_all = task.splits is None or task.settings.energy is not None
-        numbers = list(range(len(task.views)) if of_all else self.measured)
+        rows = self._rows()
+        self.few |= {n for n, count in rows.items() if 0 < count < task.views[n].columns}
+        numbers = [n for n in (range(len(task.views)) if of_all else rows) if rows.get(n) != 0]
         left = processes.gathered([n for n in numbers if not self.spectra.known(n)])
         todo = sorted(set().union(*left))
         costs = {n: float(estimate.decomposing(task.views[n])) for n in todo}
@@ -149,10 +161,11 @@ class Measurements:
         refused: dict[int, str] = {}
         mine = [n for n in todo if owner[n] == processes.rank()]
         for n in tqdm(mine, desc="decompositions", disable=not task.settings.progress, leave=False):
+            known = self.measured.get(n)
             try:
                 self.spectra[n] = decompose(
                     task.views[n].matrix(),
-                    self.measured.get(n),
+                    None if known is None else known.shrunk(),
                     task.settings.most_rank,
                     task.settings.seed + n,
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from . import others, streaming
+from .data import Batch
 from .layers import replace
 from .recurrent import KINDS
 from .standing import answering, traced
+from .structure import example, first_line
 from .views import computes_as
 
 
@@ -210,27 +212,66 @@ class RecurrentStack(Opened):
         return made
 
 
-def open_up(model: nn.Module, chosen: str | Iterable[str] | None) -> dict[str, nn.Module]:
+def open_up(
+    model: nn.Module, chosen: str | Iterable[str] | None, batch: Batch | None = None
+) -> tuple[dict[str, nn.Module], list[str]]:
     """Put equal layers of several in the places of those in `model` that compute several maps in one call.
 
     Args:
         model: in eval.
         chosen: patterns of the layers that may change.
+        batch: a call of the model; where its code reads weights of such a layer beside calling it, the layer stays.
 
     Returns:
-        What stood there before, by path.
+        What stood there before, by path, and a note on each that stays for that reason.
     """
-    weights = streaming.weights_of(model)
-    patterns = None if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
     paths: dict[int, list[str]] = {}
-    held: dict[int, int] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)
+    made = _made(model, chosen, paths)
+    closed = {path: model.get_submodule(path) for path in made}
+    shared = {path: paths[id(module)] for path, module in closed.items()}
+
+    def put(modules: Mapping[str, nn.Module]) -> None:
+        for path, module in modules.items():
+            replace(model, path, module, shared)
+
+    put(made)
+    call = example(model, batch) if made and batch is not None else None
+    if call is None or _obstacle(model, call) is None:
+        return closed, []
+    put(closed)
+    notes = []
+    for path, opened in made.items():
+        put({path: opened})
+        if (reason := _obstacle(model, call)) is not None:
+            put({path: closed.pop(path)})
+            notes.append(f"{path} was not split into layers, which the model's code does not take: {reason}")
+    return closed, notes
+
+
+def _obstacle(model: nn.Module, call: Batch) -> str | None:
+    """Why a model cannot be called; None where it can."""
+    try:
+        with torch.no_grad():
+            call.call(model)
+    except Exception as error:
+        return f"{type(error).__name__}: {first_line(error)}"
+    return None
+
+
+def _made(
+    model: nn.Module, chosen: str | Iterable[str] | None, paths: Mapping[int, Sequence[str]]
+) -> dict[str, Opened]:
+    """What may stand in the places of layers that compute several maps, by path."""
+    weights = streaming.weights_of(model)
+    patterns = None if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
+    held: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             held[id(parameter)] = held.get(id(parameter), 0) + 1
-    found: dict[str, nn.Module] = {}
-    for path, module in list(model.named_modules()):
+    made: dict[str, Opened] = {}
+    for path, module in model.named_modules():
         opened = _opened(module)
         if opened is None or not path or any(held[id(p)] > 1 for p in module.parameters()):
             continue
@@ -238,11 +279,10 @@ def open_up(model: nn.Module, chosen: str | Iterable[str] | None) -> dict[str, n
         names = [*paths[id(module)], *inside]
         if patterns is not None and not any(fnmatchcase(name, p) for name in names for p in patterns):
             continue
-        found[path] = module
         if weights is not None:
             weights.offload(opened)
-        replace(model, path, opened, {path: paths[id(module)]})
-    return found
+        made[path] = opened
+    return made
 
 
 def patterns(chosen: str | Iterable[str] | None, opened: Iterable[str]) -> list[str] | None:

@@ -85,12 +85,11 @@ def _count_merged(task: Task) -> None:
 
 def _close(task: Task, plan: choose.Plan) -> None:
     """Put back what was opened where nothing in it changed, and tell of the others what they were split into."""
-    changed = {path for paths, option in plan.chosen.items() if option.form != "dense" for path in paths}
-    changed |= {*task.exact.bytes_before, *task.exact.into}
     rows = task.stats.layers
+    unchanged = task.unchanged(plan)
     for path, original in task.opened.items():
         inside = [row for row in rows if row.path.startswith(f"{path}.")]
-        if any(name.startswith(f"{path}.") for name in changed):
+        if path not in unchanged:
             parts = ", ".join(name for name, _ in task.model.get_submodule(path).named_children())
             reason = f"split into {parts}, which have rows of their own"
             rows.append(LayerRow(path=path, shape="", form="split", reason=reason))

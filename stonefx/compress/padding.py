@@ -93,6 +93,16 @@ def _is_plain(layer: nn.Module) -> bool:
     )
 
 
+def fused(model: nn.Module) -> list[str]:
+    """Paths of what torch computes in one call while all its layers are plain ones, the innermost first."""
+    found = [
+        path
+        for path, module in model.named_modules()
+        if path and isinstance(module, (nn.TransformerEncoder, nn.TransformerEncoderLayer))
+    ]
+    return found[::-1]
+
+
 def without_fast_paths(model: nn.Module) -> None:
     """Keep torch's own encoder layers from the fast path, where one of their parts is no plain layer of torch.
 

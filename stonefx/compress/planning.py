@@ -87,7 +87,7 @@ class Planner:
         allowed = wanted - rest
         for _ in range(3):
             plan = self.planned(max(allowed, 0.0) / layers if layers else 1.0)
-            with self.task.applied(plan):
+            with self.task.emitted(plan):
                 taken = self.timing.call_seconds([self.task.model])[0]
             if taken <= wanted or allowed <= 0:
                 break
@@ -230,39 +230,39 @@ class Planner:
                     single.refused[option.form] = (
                         f"slower when it was timed again: {slow.median:.2f} of dense"
                     )
-        for path in self.task.opened:
-            self._without_slower_split(path, chosen)
+        for path in self.task.fused:
+            self._without_slower_whole(path, chosen)
         return self.of(chosen)
 
-    def _without_slower_split(self, path: str, chosen: dict[tuple[str, ...], Option]) -> None:
-        """What was opened must be faster than before it was, with all that changed in it."""
+    def _without_slower_whole(self, path: str, chosen: dict[tuple[str, ...], Option]) -> None:
+        """What torch computes in one call must be faster than in the original, with all that changed in it."""
         assert self.timing is not None
         inside = {
             paths: option
             for paths, option in chosen.items()
             if option.form != "dense" and any(name.startswith(f"{path}.") for name in paths)
         }
-        if not inside:
+        if not inside or not self.timing.was_called(path):
             return
         task = self.task
-        with task.applied(choose.Plan(inside, 0.0, 0.0)):
-            split = task.model.get_submodule(path)
-            task.replace(path, task.opened[path])
-            try:
-                ratios = self.timing.compare((path,), {path: split})
-            finally:
-                task.replace(path, split)
+        with task.emitted(choose.Plan(inside, 0.0, 0.0)) as model:
+            ratios = self.timing.compare(
+                (path,), {path: model.get_submodule(path)}, {path: task.original.get_submodule(path)}
+            )
         slow = next((ratio for ratio in ratios if ratio.median >= 1), None)
-        if slow is None:
+        if ratios and slow is None:
             return
+        reason = f"all of {path} was computed in one call, and could not be timed beside it"
+        if slow is not None:
+            reason = (
+                f"slower than {path} as it was, all of which was computed in one call: {slow.median:.2f} of it"
+            )
         for single in self.candidates.singles:
             changed = [paths for paths in inside if single.paths[0] in paths]
             for paths in changed:
                 chosen.pop(paths, None)
                 chosen[single.paths] = single.dense
-                single.refused[inside[paths].form] = (
-                    f"slower than {path} as it was, all of whose maps are computed in one call: {slow.median:.2f} of it"
-                )
+                single.refused[inside[paths].form] = reason
 
     def of(self, chosen: dict[tuple[str, ...], Option]) -> choose.Plan:
         """A choice with what it costs and loses."""

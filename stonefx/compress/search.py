@@ -156,7 +156,7 @@ class Search:
     def _clock(self) -> latency.Timing:
         task = self.task
         given = task.data.given or latency.typical(task.data.calibrate)
-        paths = sorted({*task.opened, *(path for c in self._candidates().every for path in c.paths)})
+        paths = sorted({*task.fused, *(path for c in self._candidates().every for path in c.paths)})
         self.timing = latency.Timing(task.model, paths, given, progress=task.settings.progress)
         task.stats.notes += self.timing.notes
         return self.timing
@@ -181,7 +181,7 @@ class Search:
         self._refine(judge)
         self._confirm(judge, safer)
         if self.timing is not None:
-            with task.applied(self.plan):
+            with task.emitted(self.plan):
                 before, after = self.timing.call_seconds([task.original, task.model])
             task.stats.call_seconds_before, task.stats.call_seconds_after = before, after
             if settings.max_seconds is not None:

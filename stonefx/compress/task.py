@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import choose, estimate, layers, lossless, opening, processes, streaming
+from . import choose, estimate, layers, lossless, opening, padding, processes, streaming
 from .checkpoint import Running, Store
 from .data import Splits
 from .metric import main_result
@@ -38,6 +38,7 @@ class Task:
         stats: what the user is told.
         layers: those that may change, and why the others may not.
         views: of all of them; elsewhere a view is known by its number here.
+        fused: paths of what torch may compute in one call, layers that were opened and encoders, the innermost first.
         counted: paths of the layers whose bytes are compared: those that may change, and what others were merged into.
         bytes_before: of these and of what was merged into them, before.
         weights: of a model that is read from its files, else None.
@@ -63,11 +64,15 @@ class Task:
         self.output = settings.output or main_result
         self.stats = CompressionStats(settings=_plain(asdict(settings)))
         example = None if splits is None else splits.calibrate[0]
-        self.opened = opening.open_up(model, settings.layers) if opened is None else opened
+        if opened is None:
+            opened, refused = opening.open_up(model, settings.layers, example)
+            self.stats.notes += refused
+        self.opened = opened
         chosen = opening.patterns(settings.layers, self.opened)
         self.exact = exact or lossless.merge(model, example, chosen)
         self.stats.lossless_ratio = self.exact.ratio
         self.stats.notes += self.exact.notes
+        self.fused = [*self.opened, *padding.fused(model)]
         self.layers = layers.find(model, chosen)
         self.views = [view for views in self.layers.views.values() for view in views]
         self.counted = list(dict.fromkeys([*self.layers.views, *self.exact.into.values()]))
@@ -157,6 +162,25 @@ class Task:
         finally:
             for path, module in kept.items():
                 self.replace(path, module)
+
+    @contextmanager
+    def emitted(self, plan: choose.Plan) -> Iterator[nn.Module]:
+        """The model as it comes out with a plan, for the time of the block: what was opened for nothing is closed."""
+        with self.applied(plan):
+            closed = {path: self.model.get_submodule(path) for path in self.unchanged(plan)}
+            try:
+                for path in closed:
+                    self.replace(path, self.opened[path])
+                yield self.model
+            finally:
+                for path, module in closed.items():
+                    self.replace(path, module)
+
+    def unchanged(self, plan: choose.Plan) -> list[str]:
+        """Paths of what was opened and has nothing in it that a plan, or exact merging, changes."""
+        changed = {path for paths, option in plan.chosen.items() if option.form != "dense" for path in paths}
+        changed |= {*self.exact.bytes_before, *self.exact.into}
+        return [path for path in self.opened if not any(name.startswith(f"{path}.") for name in changed)]
 
     def replace(self, path: str, module: nn.Module) -> None:
         """Put a module where a layer is."""

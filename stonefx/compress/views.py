@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,4 +166,5 @@ def positions(x: Tensor) -> Tensor:
     """
     if x.dim() == 1:
         x = x[None]
-    return x.reshape(x.shape[0], -1, 1, x.shape[-1])
+    # Of no rows at all, as an expert may be given, the number of positions cannot be inferred.
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), 1, x.shape[-1])
