@@ -25,7 +25,7 @@ from torch import nn
 import stonefx
 from stonefx.benchmarks.load import load_average
 from stonefx.benchmarks.machine import machine_facts
-from stonefx.report import write_atomically
+from stonefx.files import save_figure
 
 # A model and an example call, of a number of layers.
 Make = Callable[[int], tuple[nn.Module, Any]]
@@ -262,9 +262,9 @@ def document(results: Iterable[Growth], load: float | None) -> dict[str, Any]:
     }
 
 
-def write(results: Iterable[Growth], path: Path) -> None:
-    """Write what was measured so far."""
-    write_atomically(path, json.dumps(document(results, load_average()), indent=2) + "\n")
+def as_text(results: Iterable[Growth]) -> str:
+    """What was measured so far, as JSON."""
+    return json.dumps(document(results, load_average()), indent=2)
 
 
 def plot(results: Iterable[Growth], path: Path) -> None:
@@ -288,5 +288,5 @@ def plot(results: Iterable[Growth], path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="layers", ylabel="optimize, seconds on the cores")
     axes.legend(frameon=False, fontsize="small")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
     pyplot.close(figure)

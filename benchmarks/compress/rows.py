@@ -13,6 +13,7 @@ from typing import Any
 from tabulate import tabulate
 
 from stonefx.benchmarks.machine import machine_facts
+from stonefx.files import save_figure
 
 SCHEMA = 1
 VERSIONS = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "gensim", "gguf", "torchao")
@@ -163,4 +164,4 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 axes.plot(*zip(*points, strict=True), marker="o", label=arm)
         axes.set(title=case, xlabel="bytes after over before", ylabel=metric)
         axes.legend(fontsize="x-small")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)

@@ -15,9 +15,12 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from stonefx.files import remove_unfinished, write_atomically
+from stonefx.stopping import LINE, STOPPED, stoppable
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-CHECK_FAILED, MISTAKE, OUR_ERROR, STOPPED, NOBODY_READS = 1, 2, 3, 130, 141
+CHECK_FAILED, MISTAKE, OUR_ERROR, NOBODY_READS = 1, 2, 3, 141
 
 
 class Refused(click.ClickException):
@@ -70,13 +73,16 @@ class Commands(click.Group):
         if not standalone_mode:
             return run()
         try:
-            with warnings.catch_warnings():
+            with stoppable(last=remove_unfinished), warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 code: Any = run()
         except click.ClickException as error:
             _end(_line(error), error.exit_code)
-        except click.Abort:
-            _end("Stopped.", STOPPED)
+        except (click.Abort, KeyboardInterrupt) as stop:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # closes the line in which the terminal shows ^C
+            said = str(stop.__cause__ or "")
+            _end(f"{LINE[:-1]}; {said}" if said else LINE, STOPPED)
         except SystemExit as end:
             # Where who read the output has enough of it, such as `head`, click ends quietly, as a failed check would.
             pacified = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
@@ -88,6 +94,13 @@ class Commands(click.Group):
             traceback.print_exc()
             _end("Error: the lines above are a defect of stonefx; please report them.", OUR_ERROR)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what stopped it is the cause of an `Abort`, before which click prints nothing."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise click.Abort from stop
 
 
 def _end(line: str, code: int) -> NoReturn:
@@ -186,8 +199,6 @@ def note(text: str, json_to: str | None) -> None:
 
 def give_json(text: str, json_to: str | None) -> None:
     """Print or write a JSON document, as `--json` asks."""
-    from stonefx.report import write_atomically
-
     if json_to == "-":
         click.echo(text.rstrip("\n"))
     elif json_to is not None:

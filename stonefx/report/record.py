@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stonefx.files import write_atomically
 from stonefx.passes.site import Site
 from stonefx.report.compare import Comparison, compare
 from stonefx.report.document import SCHEMA, document_of, fields_of
-from stonefx.report.files import write_atomically
 from stonefx.report.listing import graph_text
 from stonefx.report.text import report_text, takes_colour
 from stonefx.report.timing import alternating_seconds
