@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from stonefx.cli.common import CheckFailed, Refused, check_folders, json_option
+from stonefx.cli.common import CheckFailed, Refused, check_folders, give_json, json_option, note, say
 from stonefx.cli.kept import Kept
 from stonefx.cli.lone_suites import bench_compress, bench_growth
 
@@ -105,7 +105,7 @@ def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options:
         return
     with contextlib.redirect_stdout(sys.stderr):
         _bench(suites, kept, resume, **options)
-    click.echo(kept.text, nl=False)
+    give_json(kept.text, "-")
 
 
 def _bench(
@@ -173,7 +173,7 @@ def _bench(
         click.echo(warning, err=True)
     settings = Settings(cold=cold) if seconds is None else Settings(seconds=seconds, cold=cold)
     machine = machine_facts(device)
-    click.echo(", ".join(f"{name} {value}" for name, value in machine.items() if value))
+    say(", ".join(f"{name} {value}" for name, value in machine.items() if value))
     results: dict[str, list[CaseResult]] = {}
     if resume and kept.path is not None:
         try:
@@ -203,19 +203,19 @@ def _bench(
             except UnknownCase as error:
                 kept.forget()
                 raise click.UsageError(f"--only: {error}") from None
-            click.echo(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
+            say(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
             for line in left_out_lines(results.get(name, [])):
-                click.echo(line)
+                say(line)
         put()
     if kept.path is not None:
-        click.echo(f"\nwritten to {kept.path}")
+        note(f"\nwritten to {kept.path}", None)
     if picture is not None:
         draw(document(), picture)
-        click.echo(f"picture: {picture}")
+        note(f"picture: {picture}", None)
     if old is not None:
         # As a file would hold them, so that both sides are alike.
         comparison = compare(old, json.loads(json.dumps(document())))
-        click.echo(f"\n{comparison}")
+        say(f"\n{comparison}")
         if comparison.slower:
             raise CheckFailed(f"{len(comparison.slower)} slower than in {old_file}")
 

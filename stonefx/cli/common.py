@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 
 from stonefx.files import remove_unfinished, write_atomically
 from stonefx.stopping import LINE, STOPPED, stoppable
+from stonefx.terminal import fit, printable, takes_colour
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -104,7 +105,7 @@ class Commands(click.Group):
 
 
 def _end(line: str, code: int) -> NoReturn:
-    click.echo(line, err=True)
+    click.echo(printable(line, sys.stderr), err=True)
     sys.exit(code)
 
 
@@ -120,7 +121,7 @@ def _line(error: click.ClickException) -> str:
 def _show_warning(message: Warning | str, *details: Any, **more: Any) -> None:
     # Only what stonefx says is for who uses the command; torch's notes on its own future are not.
     if type(message).__module__.startswith("stonefx."):
-        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        click.echo(printable(f"Warning: {' '.join(str(message).split())}", sys.stderr), err=True)
 
 
 def _json_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -186,15 +187,17 @@ def check_folders(files: Mapping[str, Path | None]) -> None:
         check_folder(option, file)
 
 
-def say(text: str, json_to: str | None) -> None:
-    """Print what a person reads; nothing where JSON is printed instead."""
+def say(text: str, json_to: str | None = None) -> None:
+    """Print what a person reads, as wide as the terminal; nothing where JSON is printed instead."""
     if json_to != "-":
-        click.echo(text)
+        # click takes colours away where the output is no terminal.
+        click.echo(printable(fit(text), sys.stdout), color=takes_colour(sys.stdout) or None)
 
 
 def note(text: str, json_to: str | None) -> None:
-    """Print a line about a file that was written; where JSON is printed, beside it."""
-    click.echo(text, err=json_to == "-")
+    """Print a line about a file that was written, unbroken, to copy; where JSON is printed, beside it."""
+    beside = json_to == "-"
+    click.echo(printable(text, sys.stderr if beside else sys.stdout), err=beside)
 
 
 def give_json(text: str, json_to: str | None) -> None:
@@ -203,7 +206,7 @@ def give_json(text: str, json_to: str | None) -> None:
         click.echo(text.rstrip("\n"))
     elif json_to is not None:
         write_atomically(json_to, text.rstrip("\n") + "\n")
-        click.echo(f"JSON: {json_to}")
+        note(f"JSON: {json_to}", json_to)
 
 
 def names_files(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stonefx.cli.common import Refused, check_folders
+from stonefx.cli.common import Refused, check_folders, say
 from stonefx.cli.kept import Kept
 
 
@@ -34,7 +34,7 @@ def bench_growth(threads: int | None, kept: Kept, only: tuple[str, ...], picture
         raise click.UsageError(f"--only: {error}") from None
     except ImportError as error:
         raise Refused(f"{error}; install it with `pip install stonefx[bench]`") from None
-    click.echo(table(results))
+    say(table(results))
     if picture is not None:
         plot(results, picture)
 
@@ -71,7 +71,7 @@ def bench_compress(
         with kept.whole(", and --resume --json {} goes on"):
             run(only, done=tuple(rows), on_row=take)
             kept.put(as_text(rows))
-        click.echo(table(rows))
+        say(table(rows))
         if picture is not None:
             plot(rows, picture)
     except UnknownCase as error:

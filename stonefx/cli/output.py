@@ -75,5 +75,5 @@ def write_model(
     import transformers
 
     folder = save_transformers(model, path, tokenizer)
-    name = next(iter(json.loads((folder / "config.json").read_text())["auto_map"]))
+    name = next(iter(json.loads((folder / "config.json").read_text(encoding="utf-8"))["auto_map"]))
     return getattr(transformers, name).from_pretrained(folder, trust_remote_code=True).eval()

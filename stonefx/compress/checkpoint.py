@@ -59,7 +59,7 @@ class Store:
             return
         path = self.folder / FINGERPRINT
         if path.exists():
-            known = json.loads(path.read_text())
+            known = json.loads(path.read_text(encoding="utf-8"))
             different = [
                 name for name in {**known, **fingerprint} if known.get(name) != fingerprint.get(name)
             ]

@@ -79,12 +79,14 @@ def save_into(stored: nn.Module, folder: Path, described: describing.Described) 
     stored.save_pretrained(folder, state_dict={})  # type: ignore[operator]
     tied = save(stored, folder / FILE)
     configuration = folder / "config.json"
-    document = json.loads(configuration.read_text())
+    document = json.loads(configuration.read_text(encoding="utf-8"))
     document["architectures"] = [name]
     document["auto_map"] = dict.fromkeys(_auto_classes(stored), f"{describing.FILE}.{name}")
     document["compression"] = described.layers
-    configuration.write_text(json.dumps(document, indent=2) + "\n")
-    (folder / f"{describing.FILE}.py").write_text(describing.code(described, _class(type(stored), name)))
+    configuration.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (folder / f"{describing.FILE}.py").write_text(
+        describing.code(described, _class(type(stored), name)), encoding="utf-8"
+    )
     return tied
 
 
