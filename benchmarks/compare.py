@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tabulate import tabulate
-
 from stonefx.benchmarks.results import SCHEMA, interval_text
+from stonefx.terminal import table
 
 # What two runs of one program may differ by; a smaller difference is none.
 TOLERANCE = 0.03
@@ -97,9 +96,7 @@ class Comparison:
         same = len(told) - len(rows)
         lines = [f"measured with another {fact}" for fact in self.differs]
         if rows:
-            lines.append(
-                tabulate(rows, headers=("", "case", "arm", "before", "now", "change"), disable_numparse=True)
-            )
+            lines.append(table(rows, ("", "case", "arm", "before", "now", "change")))
         lines.append(f"{len(self.slower)} slower, {len(rows) - len(self.slower)} faster, {same} the same")
         for title, names in (("not measured now", self.only_before), ("new", self.only_now)):
             lines += [f"{title}: {', '.join(names)}"] if names else []

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import nn
 
 import stonefx
 from stonefx.benchmarks.load import load_average
 from stonefx.benchmarks.machine import machine_facts
-from stonefx.report import write_atomically
+from stonefx.files import save_figure
+from stonefx.terminal import table as fitted
 
 # A model and an example call, of a number of layers.
 Make = Callable[[int], tuple[nn.Module, Any]]
@@ -235,20 +235,16 @@ def table(results: Iterable[Growth]) -> str:
     rows = [
         (
             one.case,
-            one.layers,
-            one.planning,
-            one.passes,
-            one.total,
-            powers.get((one.case, one.layers)),
-            one.parameters_before,
-            one.parameters_after,
+            str(one.layers),
+            *(f"{seconds:.2f}" for seconds in (one.planning, one.passes, one.total)),
+            "" if (power := powers.get((one.case, one.layers))) is None else f"{power:.2f}",
+            str(one.parameters_before),
+            str(one.parameters_after),
         )
         for one in results
     ]
     headers = ("case", "layers", "planning s", "passes s", "optimize s", "grows as n^", "parameters", "after")
-    return tabulate(
-        rows, headers=headers, floatfmt=("", "", ".2f", ".2f", ".2f", ".2f", "", ""), missingval=""
-    )
+    return fitted(rows, headers, right=range(1, len(headers)))
 
 
 def document(results: Iterable[Growth], load: float | None) -> dict[str, Any]:
@@ -262,9 +258,9 @@ def document(results: Iterable[Growth], load: float | None) -> dict[str, Any]:
     }
 
 
-def write(results: Iterable[Growth], path: Path) -> None:
-    """Write what was measured so far."""
-    write_atomically(path, json.dumps(document(results, load_average()), indent=2) + "\n")
+def as_text(results: Iterable[Growth]) -> str:
+    """What was measured so far, as JSON."""
+    return json.dumps(document(results, load_average()), indent=2)
 
 
 def plot(results: Iterable[Growth], path: Path) -> None:
@@ -288,5 +284,5 @@ def plot(results: Iterable[Growth], path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="layers", ylabel="optimize, seconds on the cores")
     axes.legend(frameon=False, fontsize="small")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
     pyplot.close(figure)

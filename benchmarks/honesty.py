@@ -115,7 +115,7 @@ def main(runs: int, seconds: float, rounds: int, path: str | None) -> None:
         result = honesty(runs, Settings(seconds=seconds, rounds=rounds), on_run=bar.update)
     click.echo(str(result))
     if path is not None:
-        from stonefx.report import write_atomically
+        from stonefx.files import write_atomically
 
         document: dict[str, Any] = {"machine": machine_facts(), "load_before": load, **asdict(result)}
         write_atomically(path, json.dumps(document, indent=2) + "\n")

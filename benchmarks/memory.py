@@ -28,7 +28,7 @@ from torch import nn
 
 import stonefx
 from stonefx.benchmarks.machine import machine_facts
-from stonefx.report import write_atomically
+from stonefx.files import write_atomically
 
 MIB = 2**20
 SIZES = (100, 500, 2000)

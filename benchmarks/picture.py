@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stonefx.benchmarks.roofline import draw_roofline, has_points
+from stonefx.files import save_figure
 
 _BATCH = re.compile(r"batch (\d+)")
 _COLORS = (
@@ -66,7 +67,7 @@ def draw(document: dict[str, Any], path: str | Path) -> None:
             f"torch {machine.get('torch')}",
         ]
         figure.supxlabel(", ".join(str(fact) for fact in told if fact), fontsize="x-small", color="#6b6b6b")
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path, dpi=120)
 
 
 def is_batches(cases: Sequence[dict[str, Any]]) -> bool:

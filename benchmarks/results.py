@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tabulate import tabulate
-
 from stonefx.benchmarks.allocations import HOW, bytes_text
 from stonefx.benchmarks.case import CaseResult, Settings
+from stonefx.terminal import table
 
 SCHEMA = 1
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
@@ -64,24 +63,19 @@ def result_table(results: Sequence[CaseResult]) -> str:
                     "nan" if math.isnan(arm.error) else f"{arm.error:.1e}",
                 )
             )
-    table = tabulate(
-        rows,
-        headers=(
-            "case",
-            "arm",
-            "a call",
-            "spread",
-            "first call",
-            f"vs {results[0].arms[0].name}",
-            "95 %",
-            "memory",
-            "error",
-        ),
-        disable_numparse=True,
-        colalign=("left", "left", *("right",) * 7),
+    headers = (
+        "case",
+        "arm",
+        "a call",
+        "spread",
+        "first call",
+        f"vs {results[0].arms[0].name}",
+        "95 %",
+        "memory",
+        "error",
     )
     noisy = [_remark(result) for result in results if result.noisy]
-    return "\n".join([table, *noisy])
+    return "\n".join([table(rows, headers, right=range(2, len(headers))), *noisy])
 
 
 def left_out_lines(results: Sequence[CaseResult]) -> list[str]:

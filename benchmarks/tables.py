@@ -17,7 +17,7 @@ import click
 from tabulate import tabulate
 
 from stonefx.benchmarks.results import seconds_text
-from stonefx.report import write_atomically
+from stonefx.files import write_atomically
 
 Document = dict[str, Any]
 ROOT = Path(__file__).resolve().parent

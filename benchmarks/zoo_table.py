@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import geometric_mean
 
-from tabulate import tabulate
-
 from stonefx.benchmarks.case import CaseResult
 from stonefx.benchmarks.results import seconds_text
+from stonefx.terminal import table
 
 _DOORS = ("optimize", "compile(stone)")
 # What the measuring itself may differ by: below it an arm counts as slower.
@@ -38,8 +37,7 @@ def zoo_table(results: Sequence[CaseResult]) -> str:
         "error",
         "agrees",
     )
-    table = tabulate(rows, headers=headers, disable_numparse=True)
-    return "\n".join([table, *_remarks(results)])
+    return "\n".join([table(rows, headers), *_remarks(results)])
 
 
 def _row(result: CaseResult) -> tuple[str, ...]:

@@ -2,6 +2,11 @@
 
 import os
 
+from .stopping import is_command, stop_at_once
+
+if is_command():
+    stop_at_once()
+
 # The shell completes at the press of a key: the command line alone knows the names, and torch takes seconds.
 if "_STONEFX_COMPLETE" not in os.environ:
     from . import geometry, nn, ops

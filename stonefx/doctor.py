@@ -10,9 +10,9 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
 from stonefx import machine, native
+from stonefx.terminal import table
 
 _OPERATORS = ("expmap0", "logmap0", "mobius_add", "low_rank_linear", "pifa_linear")
 
@@ -69,13 +69,11 @@ def text(facts: dict[str, Any] | None = None) -> str:
     )
     rows.append(('torch.compile(backend="stone")', "registered" if facts["backend"] else "not registered"))
     rows.append(("facts of this machine", facts["machine"] or "not measured yet: stonefx doctor --measure"))
-    table = tabulate(rows, tablefmt="plain")
+    facts_table = table(rows)
     if not facts["problems"]:
-        return f"{table}\n\nNothing is missing."
-    problems = tabulate(
-        [(p["what"], p["remedy"]) for p in facts["problems"]], headers=("missing", "what to do")
-    )
-    return f"{table}\n\n{problems}"
+        return f"{facts_table}\n\nNothing is missing."
+    problems = table([(p["what"], p["remedy"]) for p in facts["problems"]], ("missing", "what to do"))
+    return f"{facts_table}\n\n{problems}"
 
 
 def measure() -> dict[str, Any]:
@@ -98,12 +96,16 @@ def measure() -> dict[str, Any]:
 def measure_text(facts: dict[str, Any]) -> str:
     """What `measure` gave, as tables for a terminal."""
     rows = [
-        (c["dtype"], c["rows"], c["inputs"], c["outputs"], 1e6 * c["predicted"], 1e6 * c["measured"],
-         c["predicted"] / c["measured"])
+        (
+            c["dtype"],
+            *(str(c[name]) for name in ("rows", "inputs", "outputs")),
+            *(f"{1e6 * c[name]:.3g}" for name in ("predicted", "measured")),
+            f"{c['predicted'] / c['measured']:.3g}",
+        )
         for c in facts["linear"]
-    ]  # fmt: skip
+    ]
     headers = ("dtype", "rows", "inputs", "outputs", "predicted us", "measured us", "ratio")
-    near = sum(0.75 <= row[-1] <= 1 / 0.75 for row in rows)
+    near = sum(0.75 <= c["predicted"] / c["measured"] <= 1 / 0.75 for c in facts["linear"])
     found = facts["machine"]
     summary = [
         ("threads", str(facts["threads"])),
@@ -115,8 +117,8 @@ def measure_text(facts: dict[str, Any]) -> str:
         ),
         ("kept in", facts["path"]),
     ]
-    table = tabulate(rows, headers=headers, floatfmt=".3g")
-    return f"{tabulate(summary, tablefmt='plain')}\n\n{table}\n\n{near} of {len(rows)} within 25 %"
+    times = table(rows, headers, right=range(1, len(headers)))
+    return f"{table(summary)}\n\n{times}\n\n{near} of {len(rows)} within 25 %"
 
 
 def _kept() -> str | None:

@@ -50,7 +50,7 @@ def test_rows_come_back_from_their_file(tmp_path):
         seed=3,
     )
     path = tmp_path / "rows.json"
-    run.write([row], path)
+    path.write_text(run.as_text([row]))
     assert rows.earlier(path) == [row]
     assert json.loads(path.read_text())["versions"]["torch"]
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from stonefx.benchmarks.machine import machine_facts
+from stonefx.files import save_figure
+from stonefx.terminal import table as fitted
 
 SCHEMA = 1
 VERSIONS = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "gensim", "gguf", "torchao")
@@ -119,25 +119,25 @@ def table(rows: Sequence[Row]) -> str:
             [
                 row.arm,
                 row.asked,
-                *([row.seed] if seeds else []),
-                "" if row.ratio is None else float(f"{row.ratio:.4g}"),
+                *([str(row.seed)] if seeds else []),
+                "" if row.ratio is None else f"{row.ratio:.4g}",
                 *(_figure(row, name) for name in names),
             ]
             for row in own
         ]
         headers = ["arm", "asked", *(["seed"] if seeds else []), "bytes", *names]
-        parts.append(f"{case}\n{tabulate(body, headers=headers)}")
+        parts.append(f"{case}\n{fitted(body, headers, right=range(2, len(headers)))}")
     return "\n\n".join(parts)
 
 
-def _figure(row: Row, name: str) -> str | float:
+def _figure(row: Row, name: str) -> str:
     if name not in row.metrics:
         return ""
     value = f"{row.metrics[name]:.4g}"
     if name in row.intervals:
         low, high = row.intervals[name]
         return f"{value} [{low:.4g}, {high:.4g}]"
-    return float(value)
+    return value
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -163,4 +163,4 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 axes.plot(*zip(*points, strict=True), marker="o", label=arm)
         axes.set(title=case, xlabel="bytes after over before", ylabel=metric)
         axes.legend(fontsize="x-small")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)

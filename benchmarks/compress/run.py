@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 from stonefx.benchmarks.compress.cases import CASES
 from stonefx.benchmarks.compress.rows import Row, document
-from stonefx.report import write_atomically
 
 
 class UnknownCase(ValueError):
@@ -53,6 +51,6 @@ def run(
     return rows
 
 
-def write(rows: Collection[Row], path: Path) -> None:
-    """All rows as one file."""
-    write_atomically(path, json.dumps(document(list(rows)), indent=1, allow_nan=False) + "\n")
+def as_text(rows: Collection[Row]) -> str:
+    """All rows as JSON."""
+    return json.dumps(document(list(rows)), indent=1, allow_nan=False)

@@ -82,7 +82,7 @@ def growth(document: dict[str, Any]) -> Figure:
 def main(results: Path, picture: Path) -> None:
     """Draw the picture of a results file."""
     try:
-        figure = growth(json.loads(results.read_text()))
+        figure = growth(json.loads(results.read_text(encoding="utf-8")))
     except (ValueError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     temporary = picture.with_name(f".{picture.name}.part{picture.suffix}")

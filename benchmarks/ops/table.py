@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import geometric_mean, median
 
-from tabulate import tabulate
-
 from stonefx.benchmarks.case import CaseResult
 from stonefx.benchmarks.ops.rowwise import ROWWISE
 from stonefx.benchmarks.ops.steps import OWN
 from stonefx.benchmarks.results import seconds_text
+from stonefx.terminal import table
 
 
 def ops_table(results: Sequence[CaseResult]) -> str:
@@ -22,7 +21,7 @@ def ops_table(results: Sequence[CaseResult]) -> str:
         failed = ", ".join(f"{name} fails" for name in result.facts["left_out"])
         mark = " (noisy)" if result.noisy else ""
         rows.append([result.name + mark, seconds_text(seconds), ", ".join(filter(None, [others, failed]))])
-    lines = [tabulate(rows, headers=["operator", OWN, f"time of the others over that of {OWN}"])]
+    lines = [table(rows, ["operator", OWN, f"time of the others over that of {OWN}"])]
     for mode in ("forward", "forward+backward"):
         against = [
             result.facts["ratios"]["inductor"]

@@ -19,7 +19,7 @@ __all__ = ["main"]
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 fine, 1 a check failed, 2 a mistake in the arguments or what stonefx cannot do for them, "
-    "3 an error in stonefx itself, 130 stopped by Ctrl-C.",
+    "3 an error in stonefx itself, 130 stopped by Ctrl-C or SIGTERM.",
 )
 @click.version_option(package_name="stonefx")
 def main() -> None:

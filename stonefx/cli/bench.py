@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from stonefx.cli.common import CheckFailed, Refused, check_folders, json_option
+from stonefx.cli.common import CheckFailed, Refused, check_folders, give_json, json_option, note, say
+from stonefx.cli.kept import Kept
 from stonefx.cli.lone_suites import bench_compress, bench_growth
-
-_NO_FILE = "--resume goes on in a file: name it with --json"
-
 
 # Named here as well, since the suites themselves import torch.
 NAMES = ("chain", "hyperbolic", "integrations", "ops", "papers", "regions", "zoo", "compress", "growth")
@@ -100,21 +97,20 @@ def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options:
 
     Exit code 1: --compare found something slower.
     """
+    kept = Kept(json_to, resume)
+    if resume and kept.path is None:
+        raise click.UsageError("--resume goes on in a file: name it with --json")
     if json_to != "-":
-        _bench(suites, None if json_to is None else Path(json_to), resume, **options)
+        _bench(suites, kept, resume, **options)
         return
-    if resume:
-        raise click.UsageError(_NO_FILE)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "results.json"
-        with contextlib.redirect_stdout(sys.stderr):
-            _bench(suites, path, resume, **options)
-        click.echo(path.read_text(encoding="utf-8").rstrip("\n"))
+    with contextlib.redirect_stdout(sys.stderr):
+        _bench(suites, kept, resume, **options)
+    give_json(kept.text, "-")
 
 
 def _bench(
     suites: tuple[str, ...],
-    path: Path | None,
+    kept: Kept,
     resume: bool,
     *,
     device: str,
@@ -135,14 +131,12 @@ def _bench(
             raise click.UsageError(
                 "growth runs by itself, on the CPU, with --only, --threads, --json and --plot alone"
             )
-        bench_growth(threads, path, only, picture)
+        bench_growth(threads, kept, only, picture)
         return
     if "compress" in suites:
         if suites != ("compress",) or device != "cpu" or seconds is not None:
             raise click.UsageError("compress runs by itself, on the CPU, without --seconds")
-        if resume and path is None:
-            raise click.UsageError(_NO_FILE)
-        bench_compress(threads, path, only, resume, picture, keep)
+        bench_compress(threads, kept, only, resume, picture, keep)
         return
     if keep is not None:
         raise click.UsageError("--keep: only the suite compress has statistics to keep")
@@ -159,7 +153,6 @@ def _bench(
     from stonefx.benchmarks.roofline import ceilings
     from stonefx.benchmarks.run import UnknownCase, run_suite
     from stonefx.benchmarks.suites import LONG, SUITES, TABLES
-    from stonefx.report import write_atomically
 
     unknown = [name for name in suites if name not in SUITES]
     if unknown:
@@ -168,9 +161,7 @@ def _bench(
         raise click.UsageError(
             f"--device cuda: torch {torch.__version__} sees no CUDA device on this machine"
         )
-    check_folders({"--json": path, "--plot": picture})
-    if resume and path is None:
-        raise click.UsageError(_NO_FILE)
+    check_folders({"--json": kept.path, "--plot": picture})
     old = None if old_file is None else _earlier(old_file)
     if picture is not None:
         _can_draw(picture)
@@ -182,57 +173,49 @@ def _bench(
         click.echo(warning, err=True)
     settings = Settings(cold=cold) if seconds is None else Settings(seconds=seconds, cold=cold)
     machine = machine_facts(device)
-    click.echo(", ".join(f"{name} {value}" for name, value in machine.items() if value))
+    say(", ".join(f"{name} {value}" for name, value in machine.items() if value))
     results: dict[str, list[CaseResult]] = {}
-    if resume and path is not None:
+    if resume and kept.path is not None:
         try:
-            results = earlier_results(path, machine)
+            results = earlier_results(kept.path, machine)
         except OtherMachine as error:
             raise click.UsageError(f"--resume: {error}") from None
 
-    reached = ceilings(device) if path is not None or picture is not None else None
+    reached = ceilings(device) if kept.wanted or picture is not None else None
 
     def document() -> dict[str, Any]:
         return result_document(results, machine, settings, load, reached)
 
-    def write(to: Path | None = path) -> None:
-        if to is not None:
-            write_atomically(to, json.dumps(document(), indent=2, allow_nan=False) + "\n")
+    def put() -> None:
+        kept.put(json.dumps(document(), indent=2, allow_nan=False))
 
-    for name in suites or [name for name in SUITES if name not in LONG]:
+    with kept.whole(", and --resume --json {} goes on"):
+        for name in suites or [name for name in SUITES if name not in LONG]:
 
-        def add(result: CaseResult, name: str = name) -> None:
-            nonlocal results
-            results = merged_results(results, name, result)
-            if resume:
-                write()
+            def add(result: CaseResult, name: str = name) -> None:
+                nonlocal results
+                results = merged_results(results, name, result)
+                put()
 
-        done = [result.name for result in results.get(name, [])]
-        try:
-            run_suite(name, device, settings, only=only, done=done, engines=engines, on_result=add)
-        except UnknownCase as error:
-            raise click.UsageError(f"--only: {error}") from None
-        except BaseException:
-            if path is not None and results and not resume:
-                part = path.with_name(f"{path.name}.part")
-                write(part)
-                click.echo(
-                    f"stopped; what was measured is in {part}, and --resume --json {part} goes on", err=True
-                )
-            raise
-        click.echo(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
-        for line in left_out_lines(results.get(name, [])):
-            click.echo(line)
-    if path is not None:
-        write()
-        click.echo(f"\nwritten to {path}")
+            done = [result.name for result in results.get(name, [])]
+            try:
+                run_suite(name, device, settings, only=only, done=done, engines=engines, on_result=add)
+            except UnknownCase as error:
+                kept.forget()
+                raise click.UsageError(f"--only: {error}") from None
+            say(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
+            for line in left_out_lines(results.get(name, [])):
+                say(line)
+        put()
+    if kept.path is not None:
+        note(f"\nwritten to {kept.path}", None)
     if picture is not None:
         draw(document(), picture)
-        click.echo(f"picture: {picture}")
+        note(f"picture: {picture}", None)
     if old is not None:
         # As a file would hold them, so that both sides are alike.
         comparison = compare(old, json.loads(json.dumps(document())))
-        click.echo(f"\n{comparison}")
+        say(f"\n{comparison}")
         if comparison.slower:
             raise CheckFailed(f"{len(comparison.slower)} slower than in {old_file}")
 

@@ -15,9 +15,13 @@ from typing import Any, NoReturn, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from stonefx.files import remove_unfinished, write_atomically
+from stonefx.stopping import LINE, STOPPED, stoppable
+from stonefx.terminal import fit, printable, takes_colour
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-CHECK_FAILED, MISTAKE, OUR_ERROR, STOPPED, NOBODY_READS = 1, 2, 3, 130, 141
+CHECK_FAILED, MISTAKE, OUR_ERROR, NOBODY_READS = 1, 2, 3, 141
 
 
 class Refused(click.ClickException):
@@ -70,13 +74,16 @@ class Commands(click.Group):
         if not standalone_mode:
             return run()
         try:
-            with warnings.catch_warnings():
+            with stoppable(last=remove_unfinished), warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 code: Any = run()
         except click.ClickException as error:
             _end(_line(error), error.exit_code)
-        except click.Abort:
-            _end("Stopped.", STOPPED)
+        except (click.Abort, KeyboardInterrupt) as stop:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # closes the line in which the terminal shows ^C
+            said = str(stop.__cause__ or "")
+            _end(f"{LINE[:-1]}; {said}" if said else LINE, STOPPED)
         except SystemExit as end:
             # Where who read the output has enough of it, such as `head`, click ends quietly, as a failed check would.
             pacified = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
@@ -89,9 +96,16 @@ class Commands(click.Group):
             _end("Error: the lines above are a defect of stonefx; please report them.", OUR_ERROR)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what stopped it is the cause of an `Abort`, before which click prints nothing."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise click.Abort from stop
+
 
 def _end(line: str, code: int) -> NoReturn:
-    click.echo(line, err=True)
+    click.echo(printable(line, sys.stderr), err=True)
     sys.exit(code)
 
 
@@ -107,7 +121,7 @@ def _line(error: click.ClickException) -> str:
 def _show_warning(message: Warning | str, *details: Any, **more: Any) -> None:
     # Only what stonefx says is for who uses the command; torch's notes on its own future are not.
     if type(message).__module__.startswith("stonefx."):
-        click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        click.echo(printable(f"Warning: {' '.join(str(message).split())}", sys.stderr), err=True)
 
 
 def _json_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -173,26 +187,26 @@ def check_folders(files: Mapping[str, Path | None]) -> None:
         check_folder(option, file)
 
 
-def say(text: str, json_to: str | None) -> None:
-    """Print what a person reads; nothing where JSON is printed instead."""
+def say(text: str, json_to: str | None = None) -> None:
+    """Print what a person reads, as wide as the terminal; nothing where JSON is printed instead."""
     if json_to != "-":
-        click.echo(text)
+        # click takes colours away where the output is no terminal.
+        click.echo(printable(fit(text), sys.stdout), color=takes_colour(sys.stdout) or None)
 
 
 def note(text: str, json_to: str | None) -> None:
-    """Print a line about a file that was written; where JSON is printed, beside it."""
-    click.echo(text, err=json_to == "-")
+    """Print a line about a file that was written, unbroken, to copy; where JSON is printed, beside it."""
+    beside = json_to == "-"
+    click.echo(printable(text, sys.stderr if beside else sys.stdout), err=beside)
 
 
 def give_json(text: str, json_to: str | None) -> None:
     """Print or write a JSON document, as `--json` asks."""
-    from stonefx.report import write_atomically
-
     if json_to == "-":
         click.echo(text.rstrip("\n"))
     elif json_to is not None:
         write_atomically(json_to, text.rstrip("\n") + "\n")
-        click.echo(f"JSON: {json_to}")
+        note(f"JSON: {json_to}", json_to)
 
 
 def names_files(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,14 @@ def compress(
         options["forms"] = tuple(form.strip() for form in forms.split(","))
     try:
         with processes.from_torchrun():
+            shown = not quiet and sys.stderr.isatty()
             small, stats = compress_model(
-                model, batches, metric=measured, layers=layers or None, progress=not quiet, **options
+                model,
+                batches,
+                metric=measured,
+                layers=layers or None,
+                progress=shown,
+                **options,
             )
             first = processes.rank() == 0
         if not first:
@@ -165,6 +172,13 @@ def compress(
             stats.plot(plot_path)
     except click.ClickException:
         raise
+    except KeyboardInterrupt:
+        checkpoint = options["checkpoint"]
+        raise KeyboardInterrupt(
+            "with --checkpoint FOLDER the same command would go on where it was"
+            if checkpoint is None
+            else f"the same command goes on with what is in {checkpoint}"
+        ) from None
     except Exception as error:
         # What the package states, and what the system says of files; all else is a defect, and shows where.
         if is_stated(error) or isinstance(error, OSError):

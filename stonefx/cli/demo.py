@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from stonefx.cli.common import Refused, give_json, html_option, json_option, note, say
+from stonefx.files import unfinished
 
 
 @click.command()
@@ -28,7 +31,12 @@ def demo(json_to: str | None, html_to: Path | None) -> None:
         results, report = run_demo(say=lambda text: say(text, json_to))
     except MissingPackage as error:
         raise Refused(error) from None
-    page = html_to or Path(tempfile.mkdtemp(prefix="stonefx-")) / "report.html"
-    report.to_html(page)
-    give_json(json.dumps({**results, "page": str(page.absolute())}, indent=2), json_to)
-    note(f"\nThe report of the second model, as a page: {page.absolute()}", json_to)
+    # A page whose name was not said is of no use.
+    folder = Path(tempfile.gettempdir()) / f"stonefx-{secrets.token_hex(4)}"
+    with nullcontext() if html_to is not None else unfinished(folder):
+        if html_to is None:
+            folder.mkdir(mode=0o700)
+        page = html_to or folder / "report.html"
+        report.to_html(page)
+        give_json(json.dumps({**results, "page": str(page.absolute())}, indent=2), json_to)
+        note(f"\nThe report of the second model, as a page: {page.absolute()}", json_to)

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from stonefx.cli.common import Refused, check_folders
+from stonefx.cli.common import Refused, check_folders, say
+from stonefx.cli.kept import Kept
 
 
-def bench_growth(threads: int | None, path: Path | None, only: tuple[str, ...], picture: Path | None) -> None:
+def bench_growth(threads: int | None, kept: Kept, only: tuple[str, ...], picture: Path | None) -> None:
     """How the time of `optimize` grows with the model."""
     import torch
 
-    from stonefx.benchmarks.growth import Growth, UnknownGrowth, plot, run, table, write
+    from stonefx.benchmarks.growth import Growth, UnknownGrowth, as_text, plot, run, table
 
-    check_folders({"--json": path, "--plot": picture})
+    check_folders({"--json": kept.path, "--plot": picture})
     if threads is not None:
         torch.set_num_threads(threads)
     results: list[Growth] = []
@@ -23,23 +24,24 @@ def bench_growth(threads: int | None, path: Path | None, only: tuple[str, ...], 
     def take(result: Growth) -> None:
         results.append(result)
         click.echo(f"{result.case}, {result.layers} layers: {result.total:.1f} s", err=True)
-        if path is not None:
-            write(results, path)
+        kept.put(as_text(results))
 
     try:
-        run(only, on_result=take)
+        with kept.whole():
+            run(only, on_result=take)
+            kept.put(as_text(results))
     except UnknownGrowth as error:
         raise click.UsageError(f"--only: {error}") from None
     except ImportError as error:
         raise Refused(f"{error}; install it with `pip install stonefx[bench]`") from None
-    click.echo(table(results))
+    say(table(results))
     if picture is not None:
         plot(results, picture)
 
 
 def bench_compress(
     threads: int | None,
-    path: Path | None,
+    kept: Kept,
     only: tuple[str, ...],
     resume: bool,
     picture: Path | None,
@@ -50,25 +52,26 @@ def bench_compress(
 
     from stonefx.benchmarks.compress.packages import MissingPackage
     from stonefx.benchmarks.compress.rows import Row, UnusableFile, earlier, plot, table
-    from stonefx.benchmarks.compress.run import UnknownCase, run, write
+    from stonefx.benchmarks.compress.run import UnknownCase, as_text, run
     from stonefx.benchmarks.compress.work import KEPT
 
-    check_folders({"--json": path, "--plot": picture})
+    check_folders({"--json": kept.path, "--plot": picture})
     if threads is not None:
         torch.set_num_threads(threads)
     rows: list[Row] = []
     KEPT[:] = [keep] if keep is not None else []
     try:
-        rows = earlier(path) if resume and path is not None else []
+        rows = earlier(kept.path) if resume and kept.path is not None else []
 
         def take(row: Row) -> None:
             rows.append(row)
             click.echo(f"{row.case}, {row.arm} {row.asked}".rstrip(), err=True)
-            if path is not None:
-                write(rows, path)
+            kept.put(as_text(rows))
 
-        run(only, done=tuple(rows), on_row=take)
-        click.echo(table(rows))
+        with kept.whole(", and --resume --json {} goes on"):
+            run(only, done=tuple(rows), on_row=take)
+            kept.put(as_text(rows))
+        say(table(rows))
         if picture is not None:
             plot(rows, picture)
     except UnknownCase as error:

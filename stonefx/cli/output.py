@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from stonefx.compress import plain, save_transformers
+from stonefx.files import replaced_atomically
 from stonefx.optimize import call_arguments, optimize
 from stonefx.optimized import OptimizedModule
-from stonefx.report import replaced_atomically
 from stonefx.saving import load, save
 
 
@@ -74,8 +74,6 @@ def write_model(
         return torch.load(path, weights_only=False)
     import transformers
 
-    folder = save_transformers(model, path)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    name = next(iter(json.loads((folder / "config.json").read_text())["auto_map"]))
+    folder = save_transformers(model, path, tokenizer)
+    name = next(iter(json.loads((folder / "config.json").read_text(encoding="utf-8"))["auto_map"]))
     return getattr(transformers, name).from_pretrained(folder, trust_remote_code=True).eval()

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..files import replaced_atomically, write_atomically
 from . import processes, tensorfile
 from .data import Batch, Splits, tensors
 from .metric import Score
@@ -58,7 +59,7 @@ class Store:
             return
         path = self.folder / FINGERPRINT
         if path.exists():
-            known = json.loads(path.read_text())
+            known = json.loads(path.read_text(encoding="utf-8"))
             different = [
                 name for name in {**known, **fingerprint} if known.get(name) != fingerprint.get(name)
             ]
@@ -78,7 +79,7 @@ class Store:
                 "or empty folder"
             )
         else:
-            _atomically(path, lambda part: part.write_text(json.dumps(dict(fingerprint), indent=1)))
+            write_atomically(path, json.dumps(dict(fingerprint), indent=1))
 
     def path(self, name: str) -> Path:
         """The file of a record."""
@@ -92,7 +93,8 @@ class Store:
         """Write a record, or nothing without a folder."""
         if self.folder is not None:
             metadata = {"values": json.dumps(values)}
-            _atomically(self.path(name), lambda part: tensorfile.write(part, tensors, metadata))
+            with replaced_atomically(self.path(name)) as part:
+                tensorfile.write(part, tensors, metadata)
 
     def get(self, name: str, wanted: Callable[[str], bool] = lambda key: True) -> Record | None:
         """Read a record, or of its tensors those that are wanted; None where there is none."""
@@ -204,17 +206,6 @@ def _word(value: Any) -> str:
 
 def _shown(value: str | None) -> str:
     return "nothing" if value is None else value if len(value) <= 40 else f"{value[:37]}..."
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    except BaseException:
-        # Ctrl-C among them: nothing half-written stays.
-        part.unlink(missing_ok=True)
-        raise
 
 
 def flat(sums: Mapping[int, Tensor], name: str) -> dict[str, Tensor]:

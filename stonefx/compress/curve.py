@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from ..files import save_figure
+
 if TYPE_CHECKING:
     from .stats import CompressionStats
 
@@ -61,5 +63,5 @@ def picture(stats: CompressionStats, path: str | os.PathLike[str] | None = None)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
     if path is not None:
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
     return figure

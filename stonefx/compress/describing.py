@@ -49,7 +49,7 @@ def described(original: nn.Module, stored: nn.Module) -> Described:
 
 def code(described: Described, model: str = "") -> str:
     """The file that makes the layers, with the code of a `model` at its end."""
-    parts = [Path(folder_model.__file__).read_text().rstrip()]
+    parts = [Path(folder_model.__file__).read_text(encoding="utf-8").rstrip()]
     if described.graphs:
         parts.append("from torch import device, inf, nan  # noqa: E402, F401")
     for i, source in enumerate(described.graphs):

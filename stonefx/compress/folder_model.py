@@ -158,7 +158,7 @@ def load(model: nn.Module, folder: str = "") -> nn.Module:
     from safetensors.torch import load_file
 
     place = Path(folder) if folder else Path(__file__).parent
-    document = json.loads((place / "compression.json").read_text())
+    document = json.loads((place / "compression.json").read_text(encoding="utf-8"))
     put(model, document["layers"])
     state = load_file(place / "model.safetensors")
     left = model.load_state_dict(state, strict=False, assign=True)

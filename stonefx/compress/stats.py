@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..report import write_atomically
+from ..files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

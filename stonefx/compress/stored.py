@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..files import replaced_atomically
 from . import tensorfile
 
 FILE = "model.safetensors"
@@ -102,12 +102,7 @@ def save(model: nn.Module, path: Path) -> dict[str, str]:
         Of those that are tied to one before them, which is written once, the name of that one.
     """
     found, tied = _tensors_of(model)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     heads = {name: (found[name].shape, found[name].dtype) for name in sorted(found)}
-    try:
+    with replaced_atomically(path) as part:
         tensorfile.stream(part, heads, lambda name: found[name].load(), {"format": "pt"})
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     return tied

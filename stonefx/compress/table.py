@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
+from ..terminal import fit, printable, table
 
 if TYPE_CHECKING:
     from .stats import CompressionStats, LayerRow
@@ -22,12 +23,12 @@ def report_text(stats: CompressionStats) -> str:
     headers, rows = cells(stats, numbers)
     parts = []
     if rows:
-        alignment = ["right" if header == "rank" else "left" for header in headers]
-        parts.append(tabulate(rows, headers=headers, disable_numparse=True, colalign=alignment))
+        ranks = [i for i, header in enumerate(headers) if header == "rank"]
+        parts.append(table(rows, headers, right=ranks))
     parts += [f"[{number}] {reason}" for reason, number in numbers.items()]
     parts += totals(stats)
     parts += [f"note: {note}" for note in stats.notes]
-    return "\n".join(parts)
+    return printable(fit("\n".join(parts)), sys.stdout)
 
 
 def cells(

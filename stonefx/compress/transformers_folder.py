@@ -5,29 +5,29 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..files import folder_atomically
 from . import describing
 from .saving import plain
 from .stored import FILE, save
 
 
-def save_transformers(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
+def save_transformers(model: nn.Module, folder: str | os.PathLike[str], tokenizer: Any = None) -> Path:
     """Write a compressed model of transformers as a folder for `from_pretrained(folder, trust_remote_code=True)`.
 
     The folder holds the weights as safetensors, the configuration with a description of each layer that was replaced,
     and one file of code that needs torch and transformers alone (and torchao, where layers are int8). It appears at
-    once or not at all. Save the tokenizer beside it: `tokenizer.save_pretrained(folder)`.
+    once or not at all.
 
     Args:
         model: what `compress` returned for a model of transformers.
         folder: new or empty.
+        tokenizer: is saved in it too.
 
     Returns:
         The folder.
@@ -46,22 +46,12 @@ def save_transformers(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} exists and is not empty; name a new folder")
-    if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"cannot write {target}: there is no folder {target.absolute().parent}; create it first"
-        )
     stored = plain(model)
     described = description(stored)
-    temporary = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}.", suffix=".tmp"))
-    try:
+    with folder_atomically(target) as temporary:
         save_into(stored, temporary, described)
-        temporary.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
     return target
 
 
@@ -89,12 +79,14 @@ def save_into(stored: nn.Module, folder: Path, described: describing.Described) 
     stored.save_pretrained(folder, state_dict={})  # type: ignore[operator]
     tied = save(stored, folder / FILE)
     configuration = folder / "config.json"
-    document = json.loads(configuration.read_text())
+    document = json.loads(configuration.read_text(encoding="utf-8"))
     document["architectures"] = [name]
     document["auto_map"] = dict.fromkeys(_auto_classes(stored), f"{describing.FILE}.{name}")
     document["compression"] = described.layers
-    configuration.write_text(json.dumps(document, indent=2) + "\n")
-    (folder / f"{describing.FILE}.py").write_text(describing.code(described, _class(type(stored), name)))
+    configuration.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (folder / f"{describing.FILE}.py").write_text(
+        describing.code(described, _class(type(stored), name)), encoding="utf-8"
+    )
     return tied
 
 

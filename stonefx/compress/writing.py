@@ -79,10 +79,10 @@ def write(
         tied = save_into(stored, place, described)
     else:
         if note is None:
-            (place / f"{describing.FILE}.py").write_text(describing.code(described))
+            (place / f"{describing.FILE}.py").write_text(describing.code(described), encoding="utf-8")
         tied = save(stored, place / FILE)
     document = {**facts, "tied": tied, "layers": described.layers}
-    (place / FACTS).write_text(json.dumps(document, indent=1))
+    (place / FACTS).write_text(json.dumps(document, indent=1), encoding="utf-8")
     _read_from(model, tensorfile.Reader(place / FILE), tied)
     if note is None:
         return None

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..files import write_atomically
 from ..passes.cost.kernel_times import KernelTimes
 from ..passes.cost.machine import Machine
-from ..report import write_atomically
 from .host import cpu_model, is_busy, usable_cores
 from .measure import measure
 

@@ -2,7 +2,6 @@
 
 from stonefx.report.compare import Comparison
 from stonefx.report.document import json_schema
-from stonefx.report.files import replaced_atomically, write_atomically
 from stonefx.report.listing import graph_text
 from stonefx.report.publish import publish
 from stonefx.report.record import Report
@@ -16,6 +15,4 @@ __all__ = [
     "graph_totals",
     "json_schema",
     "publish",
-    "replaced_atomically",
-    "write_atomically",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stonefx.passes.site import Site
 from stonefx.report.listing import short_source
 from stonefx.report.text import WIDTH, short_number
+from stonefx.terminal import asked_width, printable, wrapped
 
 if TYPE_CHECKING:
     from stonefx.report.record import Report
@@ -42,15 +43,14 @@ class Comparison:
 
     def __str__(self) -> str:
         parts: list[str] = []
+        width = min(WIDTH, asked_width() or WIDTH)
         for label in ("regressions", "improvements", "changes"):
             lines = getattr(self, label)
             if lines:
                 parts.append(f"{label}: {len(lines)}")
             for line in lines:
-                parts += textwrap.wrap(
-                    line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
-                )
-        return "\n".join(parts) or "no difference"
+                parts += wrapped(line, width, "  ")
+        return printable("\n".join(parts) or "no difference", sys.stdout)
 
 
 def compare(new: Report, old: Report) -> Comparison:

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stonefx.files import write_atomically
 from stonefx.passes.site import Site
 from stonefx.report.compare import Comparison, compare
 from stonefx.report.document import SCHEMA, document_of, fields_of
-from stonefx.report.files import write_atomically
 from stonefx.report.listing import graph_text
-from stonefx.report.text import report_text, takes_colour
+from stonefx.report.text import WIDTH, report_text
 from stonefx.report.timing import alternating_seconds
 from stonefx.report.totals import Totals
+from stonefx.terminal import asked_width, printable, takes_colour
 
 __all__ = ["SCHEMA", "Report", "Totals", "graph_text"]
 
@@ -61,16 +62,17 @@ class Report:
     measured: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """At most 80 columns; in colour where standard output is a terminal that shows it."""
-        return self.text(colour=takes_colour(sys.stdout))
+        """As wide as the terminal and at most 80 columns, in the colours and letters that standard output shows."""
+        width = min(WIDTH, asked_width() or WIDTH)
+        return printable(self.text(colour=takes_colour(sys.stdout), width=width), sys.stdout)
 
-    def text(self, *, colour: bool = False) -> str:
-        """What `str` gives, in colour or not.
+    def text(self, *, colour: bool = False, width: int = WIDTH) -> str:
+        """What `str` gives, in colour or not, in lines of at most `width` letters.
 
         >>> Report().text()
         'nothing to rewrite was found'
         """
-        return report_text(self, colour=colour)
+        return report_text(self, colour=colour, width=width)
 
     def rewritten(self, target: str | None = None) -> list[Site]:
         """The rewritten sites, of one target where it is given.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import textwrap
+import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TextIO
-
-from tabulate import tabulate
+from typing import TYPE_CHECKING
 
 from stonefx.passes.refusal import Refusal
 from stonefx.report.kinds import STATUSES, Kind, kinds
 from stonefx.report.listing import short_source
+from stonefx.terminal import table, wrapped
 
 if TYPE_CHECKING:
     from stonefx.passes.site import Site
@@ -24,46 +22,37 @@ _COLOURS = {"rewritten": "\x1b[32m", "refused": "\x1b[33m", "near miss": "\x1b[3
 _FAINT, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
-def report_text(report: Report, *, colour: bool = False) -> str:
+def report_text(report: Report, *, colour: bool = False, width: int = WIDTH) -> str:
     """A table of the sites by kind, what is known of each kind, a summary, and what was left out.
 
     Args:
         report: the report.
         colour: with the escape sequences of a terminal.
+        width: of a line, in letters.
     """
     found = sorted(kinds(report.sites), key=lambda kind: STATUSES.index(kind.first.status))
-    parts = [_table(found, colour)] if found else ["nothing to rewrite was found"]
+    parts = [_table(found, colour, width)] if found else ["nothing to rewrite was found"]
     for number, kind in enumerate(found, 1):
-        parts += _details(number, kind, colour)
+        parts += _details(number, kind, colour, width)
     if found:
-        parts.append(_counts(report.sites))
-    parts += _totals(report.summary())
+        parts += wrapped(_counts(report.sites), width)
+    parts += _totals(report.summary(), width)
     if report.measured:
         before, after = (short_seconds(report.measured[when]) for when in ("before", "after"))
-        parts.append(f"measured {before} -> {after} a call")
+        parts += wrapped(f"measured {before} -> {after} a call", width)
     if report.backend:
-        parts += _wrapped(", ".join(f"{name} {value}" for name, value in report.backend.items()))
-    parts += _weights(report.weights)
+        parts += wrapped(
+            ", ".join(f"{name} {value}" for name, value in report.backend.items()), width, later=""
+        )
+    parts += _weights(report.weights, width)
     if report.notes:
         parts.append("notes:")
         for note in report.notes:
-            parts += _wrapped(note, "  ")
+            parts += wrapped(note, width, "  ", "  ")
     return "\n".join(parts)
 
 
-def takes_colour(stream: TextIO | None) -> bool:
-    """Whether what is printed to a stream is shown in colour: on a terminal, unless `NO_COLOR` asks for none.
-
-    >>> import io
-    >>> takes_colour(io.StringIO())
-    False
-    """
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return False
-    return stream is not None and not stream.closed and stream.isatty()
-
-
-def _table(found: Sequence[Kind], colour: bool) -> str:
+def _table(found: Sequence[Kind], colour: bool, width: int) -> str:
     rows = [
         [
             str(number),
@@ -77,52 +66,27 @@ def _table(found: Sequence[Kind], colour: bool) -> str:
     ]
     # A column in which nothing stands is left out.
     columns = [i for i in range(len(_HEADERS)) if any(row[i] != "-" for row in rows)]
-    # tabulate makes a column two wider than its header.
-    widths = {i: max(len(_HEADERS[i]) + 2, *(len(row[i]) for row in rows)) for i in columns}
-    flexible = [i for i in (4, 5) if i in widths]
-    room = WIDTH - sum(widths[i] for i in columns if i not in flexible) - 2 * (len(columns) - 1)
-    while sum(widths[i] for i in flexible) > room:
-        widths[max(flexible, key=widths.__getitem__)] -= 1
-    cells = [["\n".join(_broken(row[i], widths[i])) for i in columns] for row in rows]
-    text = tabulate(
-        cells, headers=[_HEADERS[i] for i in columns], disable_numparse=True, colalign=_aligned(columns)
-    )
-    return "\n".join(line.rstrip() for line in _coloured(text, colour).splitlines())
-
-
-def _aligned(columns: Sequence[int]) -> list[str]:
-    return ["right" if i < 2 else "left" for i in columns]
-
-
-def _broken(text: str, width: int) -> list[str]:
-    """A path or name in pieces that fit, broken behind dots and slashes where there are any."""
-    lines, rest = [], text
-    while len(rest) > width:
-        at = max((rest.rfind(mark, 0, width) + 1 for mark in "._/:, "), default=0)
-        at = at if at > width // 3 else width
-        lines.append(rest[:at])
-        rest = rest[at:]
-    return [*lines, rest]
+    cells = [[row[i] for i in columns] for row in rows]
+    return _coloured(table(cells, [_HEADERS[i] for i in columns], right=(0, 1), width=width), colour)
 
 
 def _coloured(text: str, colour: bool) -> str:
     if colour:
         for status, code in _COLOURS.items():
-            text = text.replace(f"  {status} ", f"  {code}{status}{_PLAIN} ")
-            text = text.replace(f"  {status}\n", f"  {code}{status}{_PLAIN}\n")
+            text = re.sub(rf"(  |status: ){status}(?= |$)", rf"\1{code}{status}{_PLAIN}", text, flags=re.M)
     return text
 
 
-def _details(number: int, kind: Kind, colour: bool) -> list[str]:
+def _details(number: int, kind: Kind, colour: bool, width: int) -> list[str]:
     """What is known of a kind: why, what can be done, what it changes, how exact it is."""
     site, label = kind.first, f"{number}. "
     facts = _facts(kind)
     # Without a word to say there is no line.
     said = [part for part in (str(site.reason), "; ".join(facts)) if part]
-    lines = _wrapped(f"{label}{'; '.join(said)}", "", " " * len(label)) if said else []
+    lines = wrapped(f"{label}{'; '.join(said)}", width, "", " " * len(label)) if said else []
     cure = site.reason.cure if isinstance(site.reason, Refusal) else ""
     if cure and not cure.startswith("Nothing"):
-        text = _wrapped(f"-> {cure}", " " * len(label), " " * (len(label) + 3))
+        text = wrapped(f"-> {cure}", width, " " * len(label), " " * (len(label) + 3))
         lines += [f"{_FAINT}{line}{_PLAIN}" for line in text] if colour else text
     return lines
 
@@ -161,16 +125,16 @@ def _counts(sites: Sequence[Site]) -> str:
     return f"{count['rewritten']} rewritten, {count['refused']} refused, {count['near miss']} {plural}"
 
 
-def _totals(summary: Mapping[str, int]) -> list[str]:
+def _totals(summary: Mapping[str, int], width: int) -> list[str]:
     lines = []
     for name, label in (("parameters", "parameters"), ("flops", "FLOPs a call"), ("bytes", "bytes moved")):
         before, after = summary.get(f"{name}_before", 0), summary.get(f"{name}_after", 0)
         if before:
-            lines.append(f"{label} {before:,} -> {after:,} ({100 * after / before:.2f} %)")
+            lines += wrapped(f"{label} {before:,} -> {after:,} ({100 * after / before:.2f} %)", width)
     return lines
 
 
-def _weights(weights: Mapping[str, Sequence[str]]) -> list[str]:
+def _weights(weights: Mapping[str, Sequence[str]], width: int) -> list[str]:
     """A line or two for each new weight, with the old ones that it holds."""
     sources: dict[str, list[str]] = {}
     for old, names in weights.items():
@@ -181,20 +145,10 @@ def _weights(weights: Mapping[str, Sequence[str]]) -> list[str]:
     for kept, held in shown:
         if len(held) > _MOST_NAMES:
             held = [*held[: _MOST_NAMES - 1], f"{len(held) - _MOST_NAMES + 1} more"]
-        lines += _wrapped(f"{', '.join(held)} -> {kept}", "  ", "    ")
+        lines += wrapped(f"{', '.join(held)} -> {kept}", width, "  ")
     if len(sources) > len(shown):
-        lines.append(f"  and {len(sources) - len(shown)} more: report.weights")
+        lines += wrapped(f"and {len(sources) - len(shown)} more: report.weights", width, "  ")
     return ["weights:", *lines] if lines else []
-
-
-def _wrapped(text: str, indent: str = "", later: str | None = None) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent if later is None else later,
-        break_on_hyphens=False,
-    )
 
 
 def short_number(number: int | float) -> str:

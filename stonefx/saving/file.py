@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..report import replaced_atomically
+from ..files import replaced_atomically
 from . import schema
 
 VERSION = 3

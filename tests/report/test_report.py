@@ -1,6 +1,5 @@
-"""The report: its graph texts and diff, its totals, its parts; what is written is whole."""
+"""The report: its graph texts and diff, its totals, its parts."""
 
-import os
 import re
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from reports import chain_graph, merged_graph, report
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from stonefx.report import Report, Totals, graph_text, graph_totals, write_atomically
+from stonefx.report import Report, Totals, graph_text, graph_totals
 
 ONES = torch.ones(3)
 
@@ -115,22 +114,3 @@ def test_merge_prefixes_and_sums():
     assert merged.totals_before == report().totals_before + report().totals_before
     assert merged.before.startswith("encoder.0:\n%x_1") and "\nencoder.1:\n" in merged.before
     assert report().sites[0].module_path == "head"
-
-
-def test_write_needs_its_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing; create it first"):
-        write_atomically(tmp_path / "missing" / "a.json", "{}")
-
-
-def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    path.write_text("old")
-
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.json"]

@@ -9,7 +9,7 @@ from reports import report, site
 from stonefx.passes.refusal import Refusal
 from stonefx.report import Report
 from stonefx.report.kinds import common_pattern, kinds
-from stonefx.report.text import takes_colour
+from stonefx.terminal import takes_colour
 
 
 class Terminal(io.StringIO):
@@ -110,7 +110,14 @@ def test_colours_are_for_terminals_alone(monkeypatch):
     text = str(report())
     assert "\x1b[32mrewritten\x1b[0m" in text and "\x1b[33mrefused\x1b[0m" in text
     assert re.sub(r"\x1b\[\d+m", "", text) == report().text()
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert str(report()) == report().text()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert str(report()) == text
     monkeypatch.setenv("NO_COLOR", "1")
+    assert str(report()) == report().text()
+    monkeypatch.delenv("FORCE_COLOR")
+    monkeypatch.setattr("sys.stdout", Terminal())
     assert str(report()) == report().text()
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
