@@ -136,6 +136,32 @@ def _zoo(documents: Sequence[Document]) -> str:
     return markdown(rows, headers)
 
 
+def _versions(documents: Sequence[Document]) -> str:
+    """Each case by the older installation and by the newer one, and the geometric means of each suite."""
+    older, newer = ({(s, c["case"]): c for s, cs in d["suites"].items() for c in cs} for d in documents)
+    rows, by_suite = [], dict[str, list[list[float]]]()
+    for (suite, name), case in newer.items():
+        pair = [older[suite, name], case]
+        speeds = [_over(each, arms, _BASELINES[suite]) for arms in _DOORS for each in pair]
+        by_suite.setdefault(suite, []).append(speeds)
+        noisy = any(each["noisy"] for each in pair)
+        rows.append([name + (f" {_NOISY}" if noisy else ""), _BASELINES[suite], *(f"{s:.2f}x" for s in speeds)])
+    for suite, speeds in by_suite.items():
+        means = [f"{geometric_mean(column):.3f}x" for column in zip(*speeds, strict=True)]
+        rows.append([f"geometric mean of {len(speeds)}", _BASELINES[suite], *means])
+    columns = [f"{door}, {when}" for door in ("optimize", "compile(stone)") for when in ("before", "now")]
+    return markdown(rows, ["", "over", *columns], left=2)
+
+
+_BASELINES = {"chain": "eager", "zoo": "inductor"}
+_DOORS = (("optimize", "stonefx.optimize"), ("compile(stone)",))
+
+
+def _over(case: Mapping[str, Any], names: Sequence[str], baseline: str) -> float:
+    seconds = {arm["arm"]: arm["seconds"] for arm in case["arms"]}
+    return float(seconds[baseline] / next(seconds[name] for name in names if name in seconds))
+
+
 def _compression(documents: Sequence[Document]) -> str:
     parts = []
     for document in documents:
