@@ -117,7 +117,7 @@ def _same_as(node: fx.Node, facts: Effects) -> fx.Node | None:
 
 
 def _respell(node: fx.Node) -> None:
-    """Call an operator by the name that the passes know, where it has another one, or says no more than that one does."""
+    """Call an operator by the name that the passes know, where another one gives the same."""
     twin = _TWINS.get(packet(node))
     if twin is not None and node.target._overloadname in twin.overloads():  # type: ignore[union-attr]
         node.target = getattr(twin, node.target._overloadname)  # type: ignore[union-attr]

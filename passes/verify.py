@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from .graph.arguments import named_arguments, packet
 from .graph.evaluation import Evaluation, example
 from .graph.nodes import val
+from .probes import draw
 from .refusal import Refusal
 from .site import Site
 
-aten = torch.ops.aten
 # A rewrite may be this much less accurate than the original spelling itself is before its bound matters: near
 # a cancellation no spelling can hold a fixed bound, and the original is what the user accepted.
 SLACK = 4.0
@@ -74,17 +73,15 @@ class Verifier:
 
     def _inputs(self, site: Site, graph: Evaluation, generator: torch.Generator) -> dict[str, Any]:
         """Symbolic sizes at their example, every tensor that is no weight from the site's probes."""
-        free = [name for name in site.inputs if name not in self.values and is_tensor(graph.nodes[name])]
-        fakes = [val(graph.nodes[name]) for name in free]
-        nodes = [graph.nodes[name] for name in free]
-        probes = site.probes(generator) if site.probes else [_probe(node, generator) for node in nodes]
-        values: dict[str, Any] = {
-            name: probe.to(fake.device) for name, fake, probe in zip(free, fakes, probes, strict=True)
-        }
-        for name in site.inputs:
-            if not is_tensor(graph.nodes[name]):
-                values[name] = example(graph.nodes[name].meta["val"])
-        return values
+        inputs = [graph.nodes[name] for name in site.inputs]
+        nodes = [node for node in inputs if node.name not in self.values and is_tensor(node)]
+        values = {node.name: example(node.meta["val"]) for node in inputs if not is_tensor(node)}
+        if site.probes:
+            drawn = zip(nodes, site.probes(generator), strict=True)
+            probes = {node.name: probe.to(val(node).device) for node, probe in drawn}
+        else:
+            probes = draw(nodes, graph, site.output, values, generator)
+        return values | probes
 
 
 class _Trial:
@@ -247,28 +244,6 @@ def _largest(value: torch.Tensor) -> float:
 def is_tensor(node: fx.Node) -> bool:
     """Whether a node stands for a tensor, not a size or a flag."""
     return isinstance(node.meta.get("val"), torch.Tensor)
-
-
-def _probe(node: fx.Node, generator: torch.Generator) -> torch.Tensor:
-    """A random value for a node; where it cuts something into segments, lengths or places that add up to its size."""
-    for user in node.users:
-        given = named_arguments(user) if packet(user) is aten.segment_reduce else {}
-        lengths, offsets = given.get("lengths") is node, given.get("offsets") is node
-        if lengths or offsets:
-            size, count = example(val(given["data"]).shape[0]), example(val(node).shape[0]) - offsets
-            of_segment = torch.randint(0, max(count, 1), (size,), generator=generator, device="cpu")
-            found = torch.bincount(of_segment, minlength=count)
-            found = torch.cat([found.new_zeros(1), found.cumsum(0)]) if offsets else found
-            return found.to(val(node).dtype)
-    return random_like(val(node), generator)
-
-
-def random_like(fake: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A normal (or, for integers, 0-or-1) tensor of a fake tensor's shape at its examples, on the CPU."""
-    shape = [example(size) for size in fake.shape]
-    if fake.is_floating_point():
-        return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(fake.dtype)
-    return torch.randint(0, 2, shape, generator=generator, device="cpu").to(fake.dtype)
 
 
 def _deviation(value: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,29 @@ from .values import Value
 
 if TYPE_CHECKING:
     from ...graph.emit import Emitter
+
+
+
+@dataclass(frozen=True, eq=False)
+class Narrow:
+    """A value that is the same for all features, as it comes with one feature.
+
+    Args:
+        emit: gives it.
+        shape: its sizes.
+        bases: what it is computed from, and is there already.
+        through: the nodes that are computed again, for one feature each.
+    """
+
+    emit: Callable[[Emitter], fx.Node]
+    shape: Sequence[Any]
+    bases: tuple[fx.Node, ...]
+    through: tuple[fx.Node, ...] = ()
+
+    def __call__(self, emit: Emitter, tensor: fx.Node, width: int) -> fx.Node:
+        """As an argument of a call that is emitted for features of another width."""
+        return self.emit(emit)
+
 
 # Emits a node again on another tensor, whose feature axis may have another width.
 Replay = Callable[["Emitter", fx.Node, int], fx.Node]
@@ -42,6 +65,7 @@ class Moves:
         beside: what it reads besides the operand and keeps, such as a mask, indices or a matrix.
         through: what it reads so far, computed from what stands beside it, and would be computed again.
         scales: it scales each place by itself, which costs the same on either side of a map.
+        factor: what it multiplies each place with, where it is a product.
         looks_up: each row of the result is one of the operand's rows, and no other is read.
         detached: for a look-up in a table, the row whose entries get no gradient.
         summed: how many entries of the operand each entry of the result is a weighted sum of; 1 where nothing is
@@ -58,6 +82,7 @@ class Moves:
     beside: tuple[fx.Node, ...] = ()
     through: tuple[fx.Node, ...] = ()
     scales: bool = False
+    factor: Narrow | None = None
     summed: Any = 1
     looks_up: bool = False
     detached: int | None = None

@@ -93,7 +93,7 @@ def with_moves_first(tree: Tree, narrow: bool = False, further: bool = False) ->
     """
     if not any(_sinks(level, narrow, further) for level in tree.walk()):
         return None
-    copy, differs = _copy(tree), not further
+    copy, differs = copied(tree), not further
     # From the bottom: a move sinks through all maps below it before the next one above comes to them.
     for level in reversed(list(copy.walk())):
         while _sinks(level, narrow, further):
@@ -103,7 +103,8 @@ def with_moves_first(tree: Tree, narrow: bool = False, further: bool = False) ->
     return copy if differs else None
 
 
-def _copy(tree: Tree) -> Tree:
+def copied(tree: Tree) -> Tree:
+    """The same region, of levels that may be changed."""
     copies: dict[Tree, Tree] = {}
     for level in reversed(list(tree.walk())):
         children = [copies[child] for child in level.children]

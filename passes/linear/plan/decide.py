@@ -13,6 +13,7 @@ from ..algebra.elements import Convolve, Scale, Shift
 from ..algebra.simplify import with_moves_first
 from ..algebra.tree import Tree
 from ..algebra.values import Value
+from ..read.totals import with_products
 from ..read.trees import Builder
 from .flops import plan_flops, tree_flops
 from .memory import Larger, Memory
@@ -214,11 +215,13 @@ def _decide(tree: Tree, builder: Builder, costs: Costs) -> Decision:
 
 def _variants(tree: Tree) -> Iterator[Tree | None]:
     """The orders in which a region's maps and moves may be taken."""
-    yield tree
-    for further in (False, True):
-        yield with_moves_first(tree, False, further)
-        if _may_narrow(tree):
-            yield with_moves_first(tree, True, further)
+    for variant in (tree, with_products(tree)):
+        if variant is not None:
+            yield variant
+            for further in (False, True):
+                yield with_moves_first(variant, False, further)
+                if _may_narrow(variant):
+                    yield with_moves_first(variant, True, further)
 
 
 def _may_narrow(tree: Tree) -> bool:

@@ -103,11 +103,11 @@ class Costs:
         before, after = self.count(move.operand), self.count(result)
         if move.looks_up:
             before = min(before, after)
-        if expression(move.summed) != 1 and not move.rigid:  # a matrix from the other side
-            return self.linear(after, size_at(move.summed, self.symbols), width)
         if move.rigid:  # it costs the same wherever the maps go
             return self.machine.launch
         traffic = self.itemsize * (before + after) * width / self.machine.bandwidth
+        if expression(move.summed) != 1:  # a matrix from the other side
+            return max(self.linear(after, size_at(move.summed, self.symbols), width), traffic)
         return 0.5 * traffic if self.fuses else traffic + self.machine.launch
 
     def linear(self, rows: int, inputs: int, outputs: int) -> float:

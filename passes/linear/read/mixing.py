@@ -11,9 +11,9 @@ from torch import fx
 from ...graph.arguments import named_arguments, packet
 from ...graph.nodes import val
 from ...graph.shapes import expression, same_size, same_sizes
-from ..algebra.readings import Moves
+from ..algebra.readings import Moves, Narrow
 from ..algebra.values import Value
-from .spread import Narrow, narrow
+from .spread import narrow
 from .views import again
 
 aten = torch.ops.aten
@@ -73,6 +73,7 @@ def _scaled(node: fx.Node, axis: int, name: str, factor: Narrow, **changed: Any)
         beside=factor.bases,
         through=factor.through,
         scales=True,
+        factor=factor if packet(node) is aten.mul else None,
     )
 
 

@@ -18,11 +18,12 @@ from ...graph.arguments import is_operator, named_arguments, packet
 from ...graph.emit import Emitter
 from ...graph.nodes import val
 from ...graph.shapes import expression, same_sizes
+from ..algebra.readings import Narrow
 from . import axes, resampling, views
 from .views import resized
 
 aten = torch.ops.aten
-# A value that is further from where it was expanded is left as it is, so that reading takes time in line with the graph.
+# A value that is computed in more steps is left as it is, so that reading takes time in line with the graph.
 _MOST = 32
 # Each entry comes from the same entry of the operands, as from what torch tags as pointwise.
 _BY_ENTRY = (
@@ -45,28 +46,7 @@ _ONES = (aten.ones, aten.ones_like, aten.new_ones)
 _ZEROS = (aten.zeros, aten.zeros_like, aten.new_zeros)
 _FULL = (aten.full, aten.full_like, aten.new_full)
 
-# Emits a value with one feature.
-Emit = Callable[[Emitter], fx.Node]
 _Place = tuple[fx.Node, int]  # a node and an axis of its value
-
-
-@dataclass(frozen=True, eq=False)
-class Narrow:
-    """A value that is the same for all features.
-
-    Args:
-        emit: gives it with one feature.
-        bases: what that is computed from, and is there already.
-        through: the nodes that are computed again, for one feature each.
-    """
-
-    emit: Emit
-    bases: tuple[fx.Node, ...]
-    through: tuple[fx.Node, ...] = ()
-
-    def __call__(self, emit: Emitter, tensor: fx.Node, width: int) -> fx.Node:
-        """As an argument of a call that is emitted for features of another width."""
-        return self.emit(emit)
 
 
 @dataclass(frozen=True)
@@ -86,7 +66,7 @@ def narrow(node: fx.Node, axis: int) -> Narrow | None:
         axis: of the value; negative where it has none.
     """
     if _is_narrow((node, axis)):
-        return Narrow(lambda emit: node, (node,))
+        return Narrow(lambda emit: node, val(node).shape, (node,))
     steps: dict[_Place, _Step] = {}
     stack: list[_Place] = [(node, axis)]
     while stack:
@@ -111,7 +91,8 @@ def narrow(node: fx.Node, axis: int) -> Narrow | None:
     found = [each[0] for step in steps.values() for each in step.operands if _is_narrow(each)]
     bases = [*found, *(each for step in steps.values() for each in step.bases)]
     through = [each for each, _ in steps]
-    return Narrow(emitted, tuple(dict.fromkeys(bases)), tuple(dict.fromkeys(through)))
+    shape = resized(node, axis, 1)
+    return Narrow(emitted, shape, tuple(dict.fromkeys(bases)), tuple(dict.fromkeys(through)))
 
 
 def _is_narrow(place: _Place) -> bool:
@@ -159,7 +140,8 @@ def _by_entry(node: fx.Node, axis: int, given: dict[str, Any]) -> _Step | None:
         shape, arguments = resized(node, axis, 1), fx.node.map_arg(given, put)
         if packet(node) is aten.to:  # it converts, or it would not be there
             kept = {name: arguments.get(name) for name in ("self", "non_blocking", "memory_format")}
-            return emit.call_sized(aten._to_copy.default, {**kept, "dtype": val(node).dtype}, shape)
+            kind = {"dtype": val(node).dtype, "device": val(node).device}
+            return emit.call_sized(aten._to_copy.default, {**kept, **kind}, shape)
         return emit.call_sized(node.target, arguments, shape)
 
     return _Step(tuple(places.values()), again)
