@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .arguments import walk_arguments
-from .copies import is_plain
+from .copies import is_plain, leading_size
 
 
 def signature_of(model: nn.Module) -> inspect.Signature:
@@ -37,9 +37,6 @@ def attempts(call: Any, batch: int | None) -> Iterator[tuple[bool, bool, int | N
 
 def batch_size(arguments: Mapping[str, Any]) -> int | None:
     """The most common leading size of the tensor arguments, the larger of two equally common ones."""
-    leading = Counter(
-        value.shape[0]
-        for _, value in walk_arguments(arguments)
-        if isinstance(value, torch.Tensor) and value.dim() and value.shape[0]
-    )
+    sizes = (leading_size(value) for _, value in walk_arguments(arguments))
+    leading = Counter(size for size in sizes if size)
     return max(leading, key=lambda size: (leading[size], size), default=None)

@@ -37,7 +37,7 @@ def is_plain(call: Any) -> bool:
     """Whether the exact copies of a call are no others than the inexact ones."""
     tensors = [value for _, value in walk(call, Path("call")) if isinstance(value, torch.Tensor)]
     dense = all(
-        value.layout is not torch.strided or torch.empty_like(value, device="meta").stride() == value.stride()
+        not has_strides(value) or torch.empty_like(value, device="meta").stride() == value.stride()
         for value in tensors
     )
     return dense and len({id(value) for value in tensors}) == len(tensors)
@@ -61,13 +61,30 @@ def resized(call: Any, batch: int, size: int) -> Any:
 
 def has_batch(value: Any, batch: int | None) -> bool:
     """Whether a value is a tensor of this leading size."""
-    return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == batch
+    return leading_size(value) == batch is not None
+
+
+def leading_size(value: Any) -> int | None:
+    """The first size of a tensor; None where it has no sizes."""
+    if not isinstance(value, torch.Tensor) or value.dim() == 0 or _is_ragged(value):
+        return None
+    return value.shape[0]
+
+
+def has_strides(value: torch.Tensor) -> bool:
+    """Whether a tensor lies in memory by strides."""
+    return value.layout is torch.strided and not value.is_nested
+
+
+def _is_ragged(value: torch.Tensor) -> bool:
+    """Whether a tensor is a nested one of the first kind, which has no sizes that could be asked for."""
+    return value.is_nested and value.layout is torch.strided
 
 
 def _same_layout(value: torch.Tensor) -> torch.Tensor:
     """A copy with the strides that the tensor has, whether they leave gaps or overlap."""
     copy = value.clone()
-    if value.layout is not torch.strided or copy.stride() == value.stride():
+    if not has_strides(value) or copy.stride() == value.stride():
         return copy
     last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
     flat = value.as_strided((last + 1,), (1,), value.storage_offset()).clone()
@@ -97,7 +114,7 @@ def _with_history_of(original: torch.Tensor, copy: torch.Tensor) -> torch.Tensor
     if original.is_leaf:
         return copy
     computed = copy.clone()
-    if computed.stride() != copy.stride():
+    if has_strides(copy) and computed.stride() != copy.stride():
         last = sum((size - 1) * stride for size, stride in zip(copy.shape, copy.stride(), strict=True))
         computed = copy.as_strided((last + 1,), (1,), 0).clone().as_strided(copy.shape, copy.stride())
     return computed

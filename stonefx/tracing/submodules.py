@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .arguments import Path, walk
-from .copies import copied
+from .copies import copied, leading_size
 from .errors import CaptureError, as_capture_errors
 from .fast_paths import has_fast_path
 from .isolation import plain_dynamo, preserved_random_state
@@ -103,8 +103,7 @@ def search(
 
 
 def _leading_size(call: Any) -> int:
-    sizes = [v.shape[0] for _, v in walk(call, Path("call")) if isinstance(v, torch.Tensor) and v.dim()]
-    return max(sizes, default=0)
+    return max((leading_size(value) or 0 for _, value in walk(call, Path("call"))), default=0)
 
 
 def _has_floating_tensor(call: Any) -> bool:

@@ -29,6 +29,8 @@ pytestmark = pytest.mark.slow
 
 # Samples of each operator: more are of the same kinds.
 FIRST = 3
+# Modules whose layers are merged, or whose fast paths depend on gradients: theirs are compared in evaluation, too.
+LEARNING = [info for info in module_db if any(name in info.name for name in ("Linear", "Attention", "Transformer"))]
 
 
 def copied(value: Any) -> Any:
@@ -36,12 +38,18 @@ def copied(value: Any) -> Any:
     return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), value)
 
 
-def outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """What a call gives, random numbers and all, and the gradients of a module; or the exception that it raises."""
+def outcome(function: Callable[..., Any], args: Any, kwargs: Any, learns: bool = False) -> Any:
+    """What a call gives, random numbers and all, or the exception that it raises.
+
+    A module in training gives the gradients of its parameters, too; with `learns` in any mode, and those of its inputs.
+    """
     torch.manual_seed(0)
     args, kwargs = copied((args, kwargs))
     parameters = list(function.parameters()) if isinstance(function, nn.Module) else []
-    learns = bool(parameters) and function.training  # type: ignore[attr-defined]
+    if learns:
+        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        parameters += [value.requires_grad_() for value in inputs if value.is_floating_point()]
+    learns = bool(parameters) and (learns or function.training)  # type: ignore[attr-defined]
     with warnings.catch_warnings(), torch.set_grad_enabled(learns):
         warnings.simplefilter("ignore")
         try:
@@ -97,21 +105,23 @@ def optimized(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[
         return stonefx.optimize(model, kwargs or args)
 
 
-def compare(make: Callable[[], Callable[..., Any]], args: Any, kwargs: Any, door: str) -> None:
-    """Check that calls of what `make` makes anew give through stonefx what they give in eager."""
-    expected = outcome(make(), args, kwargs)
+def compare(
+    make: Callable[[], Callable[..., Any]], args: Any, kwargs: Any, door: str, learns: bool = False
+) -> None:
+    """Check that calls of what `make` makes anew give through stonefx what they give in eager, see `outcome`."""
+    expected = outcome(make(), args, kwargs, learns)
     if isinstance(expected, Exception):
         return
-    again = outcome(make(), args, kwargs)
+    again = outcome(make(), args, kwargs, learns)
     if door == "optimize":
         if _uninitialized(make()):
             return
-        found = outcome(optimized(make(), args, kwargs), args, kwargs)
+        found = outcome(optimized(make(), args, kwargs), args, kwargs, learns)
         assert not isinstance(found, Exception), f"stonefx raised {type(found).__name__}: {found}"
     else:
-        found = outcome(compiled(make(), "stone", options={"inner": "eager"}), args, kwargs)
+        found = outcome(compiled(make(), "stone", options={"inner": "eager"}), args, kwargs, learns)
     if isinstance(found, Exception):
-        other = outcome(compiled(make(), "eager"), args, kwargs)
+        other = outcome(compiled(make(), "eager"), args, kwargs, learns)
         # What Dynamo does not run without any backend is no matter of this one.
         assert isinstance(other, Exception), f"stonefx raised {type(found).__name__}: {found}"
         return
@@ -145,6 +155,16 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("info", module_db, ids=lambda info: info.name)
 def test_modules(info: Any, training: bool, door: str) -> None:
+    check_module(info, training, door)
+
+
+@pytest.mark.parametrize("door", ["compile", "optimize"])
+@pytest.mark.parametrize("info", LEARNING, ids=lambda info: info.name)
+def test_gradients_in_evaluation(info: Any, door: str) -> None:
+    check_module(info, False, door, learns=True)
+
+
+def check_module(info: Any, training: bool, door: str, learns: bool = False) -> None:
     torch.manual_seed(0)
     samples = info.module_inputs_func(
         info, device="cpu", dtype=torch.float32, requires_grad=False, training=training
@@ -154,7 +174,7 @@ def test_modules(info: Any, training: bool, door: str) -> None:
         made = sample.constructor_input
         module = info.module_cls(*made.args, **made.kwargs).to(torch.float32).train(training)
         given = sample.forward_input
-        compare(partial(copy.deepcopy, module), given.args, given.kwargs, door)
+        compare(partial(copy.deepcopy, module), given.args, given.kwargs, door, learns)
 
 
 @pytest.mark.parametrize("door", ["compile", "optimize"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -116,9 +117,18 @@ def optimized(model: nn.Module, *call: Any) -> nn.Module:
     return stonefx.optimize(model, call)
 
 
+# One of each kind of difference; the others take minutes.
+QUICK = {("layer", "numbers"), ("encoder", "padding"), ("encoder", "all"), ("attention", "a row")}
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("mask", masks())
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    [
+        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
+        for pair in itertools.product(MODULES, masks())
+    ],
+)
 def test_masks_act_as_in_eager_with_gradients_and_without(name: str, mask: str) -> None:
     model, call = MODULES[name]().eval(), (X, masks()[mask])
     expected = {grad: run(model, *call, grad=grad) for grad in (False, True)}
@@ -128,11 +138,13 @@ def test_masks_act_as_in_eager_with_gradients_and_without(name: str, mask: str) 
     fast = optimized(model, *call)
     for grad, result in expected.items():
         check(run(fast, *call, grad=grad), result)
+    # Another number of rows.
     other = torch.randn(2, LENGTH, WIDTH), None if call[1] is None else call[1][:2]
     check(run(fast, *other), run(model, *other))
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["layer", "encoder", "attention"])
 @pytest.mark.parametrize("mask", ["padding", "a row", "numbers"])
 def test_the_compiler_changes_nothing_of_what_dynamo_makes_of_a_mask(name: str, mask: str) -> None:
@@ -144,6 +156,7 @@ def test_the_compiler_changes_nothing_of_what_dynamo_makes_of_a_mask(name: str, 
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", ["layer", "encoder", "attention"])
 def test_masks_act_as_in_eager_in_every_dtype(name: str, dtype: torch.dtype) -> None:
@@ -176,7 +189,7 @@ def test_a_mask_that_comes_later_meets_an_encoder_between_two_breaks() -> None:
 
     model = Broken().eval()
     fast = optimized(model, X)
-    for mask in masks().values():
+    for mask in (masks()["padding"], None):
         check(run(fast, X, mask), run(model, X, mask))
 
 
@@ -196,6 +209,7 @@ def test_with_the_fast_paths_off_an_encoder_is_captured_and_holds_while_they_are
     assert not torch.allclose(found, padded)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_in_training_nothing_is_left() -> None:
     model, call = Classifier().train(), (X, masks()["padding"])
