@@ -375,7 +375,9 @@ def test_each_step_of_the_ladder_runs_and_says_what_it_gains(ratio, monkeypatch)
     monkeypatch.setattr(minilm, "shared", lambda: (shared(), Scored()))
     monkeypatch.setattr(minilm, "RATIOS", (ratio,))
     found = list(minilm.ablation_rows(lambda *arm: True))
-    assert [row.arm[0] for row in found] == list("12345678") and {row.asked for row in found} == {f"{ratio:g}"}
+    assert [row.arm[0] for row in found] == list("12345678") and {row.asked for row in found} == {
+        f"{ratio:g}"
+    }
     assert found[6].arm == "7 refinement" and found[7].arm == "8 int8"
     assert all(0 < row.ratio <= ratio + 1e-9 and row.metrics["cosine"] <= 1 + 1e-6 for row in found)
     assert all("gain" in row.intervals for row in found[1:])

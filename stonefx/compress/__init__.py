@@ -230,8 +230,8 @@ def _given(model: Any, weights: Any, output_folder: Any, memory: int | None) -> 
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
-            "model: expected a module whose forward is Python, got a scripted one, whose layers cannot be replaced; pass "
-            "the module that torch.jit.script or torch.jit.trace was given"
+            "model: expected a module whose forward is Python, got a scripted one, whose layers cannot be replaced; "
+            "pass the module that torch.jit.script or torch.jit.trace was given"
         )
     if folder or weights is not None:
         if output_folder is None:

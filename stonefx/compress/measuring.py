@@ -70,9 +70,7 @@ class Measurements:
                     f"{rows[number]} of the rows of the calibration data reached it, by fewer than all samples, which "
                     f"say too little of its {view.columns} inputs; give data that reaches it more often",
                 )
-        few = {
-            task.views[n].path: count for n, count in rows.items() if 0 < count < task.views[n].columns
-        }
+        few = {task.views[n].path: count for n, count in rows.items() if 0 < count < task.views[n].columns}
         if few:
             shown = ", ".join(f"{path} ({count})" for path, count in sorted(few.items())[:5])
             task.stats.notes.append(
@@ -150,7 +148,9 @@ class Measurements:
         assert call is not None
         for block in tqdm(found, desc="blocks", disable=not task.settings.progress, leave=False):
             if block.view not in measured or not self._enough(block.view, measured[block.view].positions):
-                task.stats.notes.append(f"{block.name} of {', '.join(block.paths)}: too few calls of it were seen")
+                task.stats.notes.append(
+                    f"{block.name} of {', '.join(block.paths)}: too few calls of it were seen"
+                )
                 continue
             try:
                 known = measured[block.view]

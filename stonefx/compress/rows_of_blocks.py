@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from torch import nn
 
@@ -47,7 +48,9 @@ class Row:
         losses = [{option.size: option.loss for option in c.options[1:]} for c in self.candidates]
         hulls = []
         for block, own in zip(self.blocks, losses, strict=True):
-            points = [(float(block.numbers(size)), loss, size) for size, loss in own.items() if size is not None]
+            points = [
+                (float(block.numbers(size)), loss, size) for size, loss in own.items() if size is not None
+            ]
             hulls.append(choose.lower_hull([*points, (float(block.numbers(block.block.units)), 0.0, None)]))
         found: dict[int, Option] = {}
         for price in sorted({p for hull in hulls for p in _prices(hull)}):
@@ -60,7 +63,9 @@ class Row:
             loss = sum(own[size] for own, size in zip(losses, sizes, strict=True) if size is not None)
             if after < dense_bytes:
                 found[units] = Option(FORM, units, loss, after, None, partial(self.build, sizes))
-        return Candidate(self.paths, [Option("dense", None, 0.0, dense_bytes), *(found[k] for k in sorted(found))])
+        return Candidate(
+            self.paths, [Option("dense", None, 0.0, dense_bytes), *(found[k] for k in sorted(found))]
+        )
 
     def numbers(self, sizes: Sequence[int | None]) -> int:
         """How many weights all layers then store, biases not counted."""
@@ -132,7 +137,5 @@ def _share(block: Width, reduction: Reduced, size: int | None) -> float:
 
 def _prices(hull: Sequence[tuple[float, float, int | None]]) -> list[float]:
     """Of a weight, between the corners of a hull: there the best size changes."""
-    slopes = [(a[1] - b[1]) / (b[0] - a[0]) for a, b in zip(hull, hull[1:], strict=False)]
-    return [(a * b) ** 0.5 for a, b in zip(slopes, slopes[1:], strict=False) if a > 0 and b > 0] + [
-        2 * s for s in slopes[:1]
-    ]
+    slopes = [(a[1] - b[1]) / (b[0] - a[0]) for a, b in pairwise(hull)]
+    return [(a * b) ** 0.5 for a, b in pairwise(slopes) if a > 0 and b > 0] + [2 * s for s in slopes[:1]]

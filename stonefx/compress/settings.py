@@ -55,7 +55,9 @@ class Settings:
                 raise ValueError(f"{name}: expected a number in (0, 1], got {value!r}")
         if not (_number(self.confidence) and 0 < self.confidence < 1):
             raise ValueError(f"confidence: expected a number in (0, 1), got {self.confidence!r}")
-        if self.max_seconds is not None and not (_number(self.max_seconds) and 0 < self.max_seconds < math.inf):
+        if self.max_seconds is not None and not (
+            _number(self.max_seconds) and 0 < self.max_seconds < math.inf
+        ):
             raise ValueError(
                 f"max_seconds: expected a positive number of seconds a call, got {self.max_seconds!r}"
             )
@@ -118,7 +120,9 @@ def _check_names(layers: Any) -> None:
             "model.named_modules() tells the paths"
         )
     if not names:
-        raise ValueError("layers: expected at least one path or pattern, got none; None stands for all layers")
+        raise ValueError(
+            "layers: expected at least one path or pattern, got none; None stands for all layers"
+        )
 
 
 def _check_metric(metric: Callable[..., Any]) -> None:

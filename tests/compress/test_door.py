@@ -81,8 +81,8 @@ def compress(model=None, data=None, **options):
         ({"metric": lambda: 1.0}, TypeError, r"metric: expected a function metric\(model\) or .* takes \(\)"),
         ({"metric": lambda a, b, c: 1.0}, TypeError, r"metric: expected .* one that takes \(a, b, c\)"),
         ({"output": lambda y: y["x"]}, ValueError, r"output: expected a function of the model's result, a Tensor; it"),
-        ({"output": lambda y: y.argmax(-1)}, TypeError, r"output: expected .* floating-point numbers, got torch\.int64"),
-        ({"output": lambda y: y.sum()}, ValueError, r"output: expected a tensor \[samples, \.\.\.\] for metric='cosine'"),
+        ({"output": lambda y: y.argmax(-1)}, TypeError, r"output: expected .* floating-point .* torch\.int64"),
+        ({"output": lambda y: y.sum()}, ValueError, r"output: expected a tensor \[samples, .* metric='cosine'"),
     ],
 )  # fmt: skip
 def test_options_out_of_range(options, error, message):
@@ -118,7 +118,11 @@ class WithLabels(nn.Module):
             r"expected at least 3 samples, one each to calibrate, select and confirm",
         ),
         ([torch.full((16, 32), float("nan"))] * 12, ValueError, r"result on a batch of it is not finite"),
-        ([x.to_sparse() for x in batches()], TypeError, r"data\[0\]: expected dense tensors, .* torch\.sparse_coo"),
+        (
+            [x.to_sparse() for x in batches()],
+            TypeError,
+            r"data\[0\]: expected dense tensors, .* torch\.sparse_coo",
+        ),
     ],
 )
 def test_data_that_does_not_fit(data, error, message):
@@ -147,7 +151,9 @@ def test_models_that_cannot_be_worked_on_are_named_before_they_are_called():
     with pytest.raises(ValueError, match="model: 0 has weights without a shape yet"):
         compress(lazy)
     assert isinstance(lazy[0].weight, nn.parameter.UninitializedParameter)
-    with pytest.raises(TypeError, match="model: expected a module whose forward is Python, got a scripted one"):
+    with pytest.raises(
+        TypeError, match="model: expected a module whose forward is Python, got a scripted one"
+    ):
         compress(torch.jit.trace(network(), batches()[0]))
     with pytest.raises(TypeError, match="plain: expected what compress returned, got int"):
         stonefx.compress.plain(3)

@@ -91,7 +91,11 @@ def compressed_mixture(threshold, **asked):
 def test_experts_that_see_few_rows_or_none():
     rows, stats = compressed_mixture(2.2, max_ratio=0.7)
     assert any(row.form != "dense" for path, row in rows.items() if path.startswith("experts.0"))
-    for number, reason in ((1, r"\d of the rows .* reached it"), (2, "no call of it was seen"), (3, "no call of")):
+    for number, reason in (
+        (1, r"\d of the rows .* reached it"),
+        (2, "no call of it was seen"),
+        (3, "no call of"),
+    ):
         for layer in (0, 2):
             row = rows[f"experts.{number}.{layer}"]
             assert row.form == "dense" and re.search(reason, row.reason), row

@@ -405,7 +405,11 @@ class Gates(nn.Module):
         return self.last(functional.relu(self.middle(functional.silu(self.gate(x)) * self.up(x))))
 
 
-ROWS = {"perceptron": (perceptron, (8,), 3), "convolutions": (convolutions, (2, 4, 4), 3), "gates": (Gates, (6,), 2)}
+ROWS = {
+    "perceptron": (perceptron, (8,), 3),
+    "convolutions": (convolutions, (2, 4, 4), 3),
+    "gates": (Gates, (6,), 2),
+}
 
 
 def rows_of(case: str) -> tuple[nn.Module, list[Batch], rows_of_blocks.Row]:
@@ -415,7 +419,9 @@ def rows_of(case: str) -> tuple[nn.Module, list[Batch], rows_of_blocks.Row]:
     found = []
     for block, reduction in reduced(model, batches):
         each = [options.Option("width", size, reduction.loss(size), 1) for size in reduction.sizes]
-        found.append((reduction, options.Candidate(block.paths, [options.Option("dense", None, 0.0, 9), *each])))
+        found.append(
+            (reduction, options.Candidate(block.paths, [options.Option("dense", None, 0.0, 9), *each]))
+        )
     (row,) = rows_of_blocks.find(found)
     return model, batches, row
 
@@ -434,8 +440,10 @@ def test_blocks_in_a_row_become_narrower_together(case: str) -> None:
         modules = option.build()
         assert applied(model, modules)(x).shape == model(x).shape
         # Bytes are counted as if biases stayed.
-        fewer = before - sum(map(layer_weights, modules.values())) - sum(
-            layer_weights(model.get_submodule(p)) for p in row.paths if p not in modules
+        fewer = (
+            before
+            - sum(map(layer_weights, modules.values()))
+            - sum(layer_weights(model.get_submodule(p)) for p in row.paths if p not in modules)
         )
         assert candidate.dense.bytes - option.bytes == 8 * fewer
     # With all units in another order nothing is lost.

@@ -162,7 +162,10 @@ def peers_of(work: Shared) -> Iterator[tuple[str, float, Callable[[], dict[str, 
     for ratio in RATIOS:
         by_ranks = {
             "ASVD-style": (peers.scaled, peers.by_sensitivity(views, falls, ratio)),
-            "ZS-SVD-style": (peers.whitened, peers.zero_sum(views, spectra[peers.whitened], gradients, ratio)),
+            "ZS-SVD-style": (
+                peers.whitened,
+                peers.zero_sum(views, spectra[peers.whitened], gradients, ratio),
+            ),
         }
         plans = {
             "plain SVD": lambda r=ratio: peers.uniform(views, spectra[peers.plain], dense, r),

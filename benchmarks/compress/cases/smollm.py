@@ -194,7 +194,11 @@ def smollm_rows(wanted: Wanted) -> Iterator[Row]:
 
         def zs(share: float = ratio) -> dict[str, nn.Module]:
             if not gradients:
-                gradients.update(peers.weight_gradients(work.views, work.splits.calibrate, partial(_loss, work.search.model)))
+                gradients.update(
+                    peers.weight_gradients(
+                        work.views, work.splits.calibrate, partial(_loss, work.search.model)
+                    )
+                )
             ranks = peers.zero_sum(work.views, whitened(), gradients, share)
             return modules_of(peers.by_ranks(work.views, whitened(), work.dense, ranks))
 
@@ -208,7 +212,9 @@ def smollm_rows(wanted: Wanted) -> Iterator[Row]:
                 scales.update(work.spectra(peers.scaled))
                 batch = work.splits.select[0]
                 fall = partial(_loss, batch=batch)
-                falls.update(peers.falls(work.views, scales, work.with_modules, lambda model: fall(model).item()))
+                falls.update(
+                    peers.falls(work.views, scales, work.with_modules, lambda model: fall(model).item())
+                )
             ranks = peers.by_sensitivity(work.views, falls, share)
             return modules_of(peers.by_ranks(work.views, scales, work.dense, ranks))
 
