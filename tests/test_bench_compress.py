@@ -379,7 +379,9 @@ def test_each_step_of_the_ladder_runs_and_says_what_it_gains(ratio, monkeypatch)
         f"{ratio:g}"
     }
     assert found[6].arm == "7 refinement" and found[7].arm == "8 int8"
-    assert all(0 < row.ratio <= ratio + 1e-9 and row.metrics["cosine"] <= 1 + 1e-6 for row in found)
+    assert all(row.metrics["cosine"] <= 1 + 1e-6 for row in found)
+    # The same share everywhere is one of the weights, and biases come on top.
+    assert all(0 < row.ratio <= ratio + (0.1 if row.arm[0] in "12" else 1e-9) for row in found)
     assert all("gain" in row.intervals for row in found[1:])
 
 

@@ -259,5 +259,5 @@ def test_what_the_models_code_does_not_take_stays_and_the_others_go_on(read, ask
     small, stats = stonefx.compress(Reading(read).eval(), data, **asked, **QUICK)
     assert type(small.recurrent) is nn.LSTM
     rows = {row.path: row for row in stats.layers}
-    assert "does not run with it: AttributeError" in rows["recurrent"].reason
+    assert "the model does not run with it: pair input AttributeError" in rows["recurrent"].reason
     assert rows["free"].form == "pair"
