@@ -8,7 +8,7 @@ from torch import nn
 
 from stonefx.__main__ import main
 from stonefx.benchmarks.compress import cases, intervals, packages, peers, rows, run, texts, work
-from stonefx.benchmarks.compress.cases import digits, fcpe, floor, pitch, smollm, speed
+from stonefx.benchmarks.compress.cases import digits, fcpe, floor, minilm, pitch, smollm, speed
 from stonefx.compress.data import Batch
 from stonefx.compress.linear import LinearView
 from stonefx.compress.options import Option
@@ -353,6 +353,51 @@ def test_what_compress_makes_holds_its_ratio_with_int8():
     assert stats.reached
     assert work.stored(modules) == pytest.approx(stats.compression_ratio * shared_work.bytes)
     assert work.stored(modules) <= 0.4 * shared_work.bytes
+
+
+class Scored:
+    """What a case's own test set says of a model."""
+
+    def __init__(self):
+        self.batches = [torch.randn(1, 12, generator=torch.Generator().manual_seed(i)) for i in range(12)]
+
+    def score(self, model):
+        with torch.no_grad():
+            y = torch.cat([model(x) for x in self.batches])
+            expected = torch.cat([tiny()(x) for x in self.batches])
+        cosines = nn.functional.cosine_similarity(y, expected).numpy()
+        return {"cosine": float(cosines.mean())}, {"cosine": (0.0, 1.0)}, cosines
+
+
+@pytest.mark.parametrize("ratio", [0.9, 0.8, 0.5])
+def test_each_step_of_the_ladder_runs_and_says_what_it_gains(ratio, monkeypatch):
+    pytest.importorskip("torchao")
+    monkeypatch.setattr(minilm, "shared", lambda: (shared(), Scored()))
+    monkeypatch.setattr(minilm, "RATIOS", (ratio,))
+    found = list(minilm.ablation_rows(lambda *arm: True))
+    assert [row.arm[0] for row in found] == list("12345678") and {row.asked for row in found} == {
+        f"{ratio:g}"
+    }
+    assert found[6].arm == "7 refinement" and found[7].arm == "8 int8"
+    assert all(row.metrics["cosine"] <= 1 + 1e-6 for row in found)
+    # The same share everywhere is one of the weights, and biases come on top.
+    assert all(0 < row.ratio <= ratio + (0.1 if row.arm[0] in "12" else 1e-9) for row in found)
+    assert all("gain" in row.intervals for row in found[1:])
+
+
+def test_the_recipes_of_others_run_on_a_classifier(monkeypatch):
+    monkeypatch.setattr(digits, "perceptron", lambda: nn.Sequential(nn.Flatten(), tiny()))
+    x, labels = torch.randn(60, 1, 3, 4), torch.randint(0, 6, (60,))
+    model = digits.perceptron()
+    parts = [digits.labelled(x[i : i + 20], labels[i : i + 20], 10) for i in (0, 20, 40)]
+    found = work.Shared(model, *parts, metric=work.accuracy, probe="logits")
+    ratios = {}
+    for arm, ratio, modules in digits.peers_of(found):
+        made = work.whole(modules(), found.search.model, list(found.dense))
+        ratios[arm, ratio] = work.stored(made) / found.bytes
+    assert {arm for arm, _ in ratios} == set(digits.PEERS)
+    # Layers as small as these store no rank below one.
+    assert all(got <= ratio + 0.2 for (_, ratio), got in ratios.items())
 
 
 def test_every_case_has_a_function():

@@ -15,7 +15,9 @@ All store pairs of factors of the best map in some metric of the input, `min ||(
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +121,50 @@ def by_sensitivity(
         if kept <= share * total:
             break
     return best
+
+
+def falls(
+    views: Mapping[str, View],
+    spectra: Mapping[str, Spectrum],
+    with_modules: Callable[[Mapping[str, nn.Module]], AbstractContextManager[nn.Module]],
+    fall: Callable[[nn.Module], float],
+) -> dict[tuple[str, float], float]:
+    """(path, share) -> how far the score falls where this layer alone keeps that share, for `by_sensitivity`.
+
+    Args:
+        views, spectra: by path.
+        with_modules: puts layers into the model for the time of a block.
+        fall: of the model in it.
+    """
+    found = {}
+    for path, view in views.items():
+        for share in ASVD_SHARES:
+            factors = spectra[path].factors(rank_of_share(view, share))
+            with with_modules({path: view.forms()["pair"].build(*factors)}) as model, torch.no_grad():
+                found[path, share] = fall(model)
+    return found
+
+
+def weight_gradients(
+    views: Mapping[str, View], batches: Sequence[Any], loss: Callable[[Any], Tensor]
+) -> dict[str, Tensor]:
+    """Of the mean loss by the weights of linear layers, `[rows, columns]`, for `zero_sum`.
+
+    Args:
+        views: by path.
+        batches: what the mean is over.
+        loss: of a batch.
+    """
+    weights: dict[str, Any] = {path: view.layer.weight for path, view in views.items()}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    try:
+        for batch in batches:
+            (loss(batch) / len(batches)).backward()
+        return {path: weight.grad.double() for path, weight in weights.items()}
+    finally:
+        for weight in weights.values():
+            weight.requires_grad_(False).grad = None
 
 
 def zero_sum(

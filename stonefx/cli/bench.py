@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from stonefx.cli.common import CheckFailed, Refused, check_folders, give_json, json_option, note, say
+from stonefx.cli.common import CheckFailed, check_folders, check_picture, give_json, json_option, note, say
 from stonefx.cli.kept import Kept
 from stonefx.cli.lone_suites import bench_compress, bench_growth
 
@@ -163,8 +163,7 @@ def _bench(
         )
     check_folders({"--json": kept.path, "--plot": picture})
     old = None if old_file is None else _earlier(old_file)
-    if picture is not None:
-        _can_draw(picture)
+    check_picture(picture)
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -237,22 +236,3 @@ def _earlier(file: Path) -> dict[str, Any]:
             f"{file} is {what}; expected what stonefx bench --json wrote", param_hint="--compare"
         ) from None
     return document
-
-
-def _can_draw(picture: Path) -> None:
-    """A picture is drawn at the end, and what it needs is looked for at the start.
-
-    Raises:
-        click.BadParameter: there is no such format.
-        Refused: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError:
-        raise Refused('--plot needs matplotlib: pip install "stonefx[plot]"') from None
-    formats = FigureCanvasBase.get_supported_filetypes()
-    if picture.suffix.lstrip(".") not in formats:
-        raise click.BadParameter(
-            f"expected a name that ends in one of {', '.join(sorted(formats))}, got {str(picture)!r}",
-            param_hint="--plot",
-        )

@@ -187,6 +187,27 @@ def check_folders(files: Mapping[str, Path | None]) -> None:
         check_folder(option, file)
 
 
+def check_picture(picture: Path | None) -> None:
+    """A picture is drawn at the end, and what it needs is looked for at the start.
+
+    Raises:
+        click.BadParameter: there is no such format.
+        Refused: matplotlib is not installed.
+    """
+    if picture is None:
+        return
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise Refused('--plot needs matplotlib: pip install "stonefx[plot]"') from None
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if picture.suffix.lstrip(".") not in formats:
+        raise click.BadParameter(
+            f"expected a name that ends in one of {', '.join(sorted(formats))}, got {str(picture)!r}",
+            param_hint="--plot",
+        )
+
+
 def say(text: str, json_to: str | None = None) -> None:
     """Print what a person reads, as wide as the terminal; nothing where JSON is printed instead."""
     if json_to != "-":

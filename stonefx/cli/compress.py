@@ -13,6 +13,7 @@ from stonefx.cli.common import (
     CheckFailed,
     Refused,
     check_folders,
+    check_picture,
     give_json,
     html_option,
     is_stated,
@@ -115,6 +116,7 @@ def compress(
         )
     if plot_path is not None and data_name is None:
         raise click.UsageError("--plot draws what was evaluated on data: give --data too")
+    check_picture(plot_path)
     if path.suffix == ".safetensors" and data_name is None:
         raise click.UsageError(
             "--output: a .safetensors file needs --data, whose first batch the model is traced with"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stonefx.cli.common import Refused, check_folders, say
+from stonefx.cli.common import Refused, check_folders, check_picture, say
 from stonefx.cli.kept import Kept
 
 
@@ -17,6 +17,7 @@ def bench_growth(threads: int | None, kept: Kept, only: tuple[str, ...], picture
     from stonefx.benchmarks.growth import Growth, UnknownGrowth, as_text, plot, run, table
 
     check_folders({"--json": kept.path, "--plot": picture})
+    check_picture(picture)
     if threads is not None:
         torch.set_num_threads(threads)
     results: list[Growth] = []
@@ -56,6 +57,7 @@ def bench_compress(
     from stonefx.benchmarks.compress.work import KEPT
 
     check_folders({"--json": kept.path, "--plot": picture})
+    check_picture(picture)
     if threads is not None:
         torch.set_num_threads(threads)
     rows: list[Row] = []

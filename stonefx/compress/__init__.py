@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from . import data as user_data
 from . import estimate, latency, processes, streaming, writing
 from .checkpoint import Store, fingerprint
+from .layers import check_lazy
 from .metric import Metric, main_result
 from .saving import plain
 from .search import Search
-from .settings import DEFAULT_FORMS, Settings
+from .settings import DEFAULT_FORMS, Settings, check_path
 from .stats import CompressionStats, LayerRow, Point
 from .stored import stored_bytes
 from .transformers_folder import save_transformers
@@ -138,22 +140,15 @@ def compress(
     >>> stats.reached, stats.ranks, stats.compression_ratio < 0.1
     (True, {'0': 1}, True)
     """
-    if output_folder is not None:
-        writing.check(output_folder, model, weights)
-    model = _given(model, weights, output_folder, memory)
-    devices = sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})
-    if len(devices) > 1:
-        raise ValueError(
-            f"model: expected all weights on one device, got {', '.join(devices)}, where times would be "
-            "those of moving them; load the model on one device, without offloading"
-        )
+    for name, path in (("weights", weights), ("output_folder", output_folder), ("checkpoint", checkpoint)):
+        check_path(name, path)
     settings = Settings(
-        layers=layers,
+        layers=_several(layers),
         min_accuracy=min_accuracy,
         metric=metric,
         max_ratio=max_ratio,
         max_seconds=max_seconds,
-        forms=tuple(forms) if not isinstance(forms, str) else forms,
+        forms=_several(forms),
         energy=energy,
         refine=refine,
         seed=seed,
@@ -166,8 +161,20 @@ def compress(
         batch_size=batch_size,
         memory=memory,
         most_rank=most_rank,
-        progress=progress and processes.rank() == 0,
+        progress=progress,
     )
+    if processes.rank() > 0:
+        settings = dataclasses.replace(settings, progress=False)
+    if output_folder is not None:
+        writing.check(output_folder, model, weights)
+    model = _given(model, weights, output_folder, memory)
+    check_lazy(model)
+    devices = sorted({str(t.device) for t in (*model.parameters(), *model.buffers())})
+    if len(devices) > 1:
+        raise ValueError(
+            f"model: expected all weights on one device, got {', '.join(devices)}, where times would be "
+            "those of moving them; load the model on one device, without offloading"
+        )
     streamed = streaming.weights_of(model)
     for case, true in (
         ("a model that is read from files", streamed),
@@ -209,12 +216,22 @@ def compress(
         return found
 
 
+def _several(names: Any) -> Any:
+    """Names that may be given as any iterable, once; what is none of it is refused with the other settings."""
+    return tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else names
+
+
 def _given(model: Any, weights: Any, output_folder: Any, memory: int | None) -> nn.Module:
     cache = streaming.cache_for(memory)
     folder = isinstance(model, (str, os.PathLike))
     if not folder and not isinstance(model, nn.Module):
         raise TypeError(
             f"model: expected an nn.Module, or the path of a transformers folder, got {type(model).__name__}"
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            "model: expected a module whose forward is Python, got a scripted one, whose layers cannot be replaced; "
+            "pass the module that torch.jit.script or torch.jit.trace was given"
         )
     if folder or weights is not None:
         if output_folder is None:
@@ -284,10 +301,29 @@ def _check_call(model: nn.Module, batch: user_data.Batch, settings: Settings) ->
             f"data: the model cannot be called on a batch of it, and one of {_shapes(batch)} was given: "
             f"{type(error).__name__}: {error}"
         ) from error
-    y = (settings.output or main_result)(result)
+    if settings.output is None:
+        y = main_result(result)
+    else:
+        try:
+            y = settings.output(result)
+        except Exception as error:
+            raise ValueError(
+                f"output: expected a function of the model's result, a {type(result).__name__}; it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
     if not isinstance(y, Tensor):
         raise TypeError(
             f"output: expected a function that returns a tensor of the result, got {type(y).__name__}"
+        )
+    if not y.is_floating_point() and isinstance(settings.metric, str):
+        raise TypeError(
+            f"output: expected a tensor of floating-point numbers, got {y.dtype}, through which nothing can be traced "
+            "back to the layers; pick logits or features: output=lambda result: result.logits"
+        )
+    if y.dim() == 0 and isinstance(settings.metric, str):
+        raise ValueError(
+            f"output: expected a tensor [samples, ...] for metric={settings.metric!r}, got one number for all; pick "
+            "what the model returns for each sample, or give a metric of your own"
         )
     if not bool(y.isfinite().all()):
         raise ValueError(
@@ -359,6 +395,9 @@ def reloaded_accuracy(
     >>> round(reloaded_accuracy(model, model, torch.ones(8, 4)), 6)
     1.0
     """
+    for name, model in (("reloaded", reloaded), ("original", original)):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{name}: expected an nn.Module, got {type(model).__name__}")
     settings = Settings(metric=metric, seed=seed, output=output, batch_size=batch_size)
     splits = _splits(original, data, None, None, settings)
     if splits is None:

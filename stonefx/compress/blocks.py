@@ -14,6 +14,7 @@ from .data import Batch
 from .layers import replace
 from .losses import Directions
 from .statistics import Statistics
+from .structure import first_line
 from .views import View
 
 
@@ -63,20 +64,22 @@ class Reduction(ABC):
         """The layers' replacements by path."""
 
 
-def obstacle(model: nn.Module, reduction: Reduction, call: Batch, shared: dict[str, list[str]]) -> str | None:
-    """Why the model does not run with the block at its smallest; None where it does.
+def obstacle(
+    model: nn.Module, modules: Mapping[str, nn.Module], call: Batch, shared: dict[str, list[str]]
+) -> str | None:
+    """Why the model does not run with these modules in the places of its layers; None where it does.
 
-    Sizes that a forward has written out, or reads from the layers' attributes, show themselves here.
+    Sizes that a forward has written out, and what it reads of its layers beside calling them, show themselves here.
     """
     kept = {}
     try:
-        for path, module in reduction.build(min(reduction.sizes)).items():
+        for path, module in modules.items():
             kept[path] = model.get_submodule(path)
             replace(model, path, module, shared)
         with torch.no_grad():
             call.call(model)
     except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return f"{type(error).__name__}: {first_line(error)}"
     finally:
         for path, module in kept.items():
             replace(model, path, module, shared)

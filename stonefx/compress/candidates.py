@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import choose
-from .blocks import Reduction
+from . import choose, rows_of_blocks
+from .blocks import Reduction, obstacle
+from .data import Batch
 from .measuring import Measurements
 from .options import Candidate, Option, rank_grid
 from .spectrum import Spectrum
 from .stored import element_size, stored_bytes
 from .task import Task
 from .views import Form, Joint, View, layer_weights
+from .width import Reduced
 
 
 class Candidates:
@@ -42,6 +44,7 @@ class Candidates:
         self.singles: list[Candidate] = []
         self.blocks: list[Candidate] = []
         numbers_of: dict[str, list[int]] = {}
+        narrow: list[tuple[Reduced, Candidate]] = []
         for number, view in enumerate(task.views):
             if number in self.spectra:
                 numbers_of.setdefault(view.path, []).append(number)
@@ -51,6 +54,34 @@ class Candidates:
             if block.name in task.settings.forms:
                 options = self._of_block(block.paths, block.name, reduction, ("block", i))
                 self.blocks.append(Candidate(block.paths, options))
+                if isinstance(reduction, Reduced):
+                    narrow.append((reduction, self.blocks[-1]))
+        self.blocks += [row.candidate() for row in rows_of_blocks.find(narrow)]
+
+    def check(self, call: Batch) -> None:
+        """Leave out what the model does not run with, such as where its code reads more of a layer than its result.
+
+        Each form is tried at its smallest, in all layers at once, and in each by itself only where that fails.
+        """
+        smallest: dict[str, list[tuple[Candidate, Option]]] = {}
+        rows = [c for c in self.blocks if c.options[-1].form == rows_of_blocks.FORM]
+        for candidate in [*self.singles, *rows]:
+            kinds: dict[str, Option] = {}
+            for option in candidate.options[1:]:
+                kinds.setdefault(_kind(option.form), option)
+            for kind, option in kinds.items():
+                smallest.setdefault(kind, []).append((candidate, option))
+        for kind, tried in smallest.items():
+            if self._obstacle([option for _, option in tried], call) is None:
+                continue
+            for candidate, option in tried:
+                if (reason := self._obstacle([option], call)) is not None:
+                    candidate.options = [o for o in candidate.options if _kind(o.form) != kind]
+                    candidate.refused[kind] = f"the model does not run with it: {reason}"
+
+    def _obstacle(self, options: Sequence[Option], call: Batch) -> str | None:
+        modules = {path: module for option in options for path, module in option.build().items()}
+        return obstacle(self.task.model, modules, call, self.task.layers.shared)
 
     @property
     def every(self) -> list[Candidate]:
@@ -143,6 +174,15 @@ class Candidates:
             if after < dense_bytes:
                 options.append(Option(name, size, loss, after, None, partial(reduction.build, size)))
         return options
+
+
+def _kind(form: str) -> str:
+    """A form without the rank that the names of some hold.
+
+    >>> _kind("pair input"), _kind("tucker 12")
+    ('pair input', 'tucker')
+    """
+    return form.rstrip("0123456789").rstrip()
 
 
 def factored(

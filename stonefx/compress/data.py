@@ -222,6 +222,12 @@ def _batch(item: Any, signature: inspect.Signature, what: str) -> Batch:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise TypeError(f"{what}: does not fit the model's forward: {error}; it takes {signature}") from None
+    for tensor in tensors((args, kwargs)):
+        if tensor.layout is not torch.strided and not tensor.is_nested:
+            raise TypeError(
+                f"{what}: expected dense tensors, got one stored as {tensor.layout}, of which samples cannot be taken; "
+                "pass x.to_dense()"
+            )
     args, kwargs = mapped((args, kwargs), _outside_inference)
     samples = _samples((args, kwargs))
     mask = kwargs.get("attention_mask")

@@ -52,7 +52,9 @@ def _chosen(task: Task, candidates: Candidates, energy: float) -> dict[tuple[str
         form = view.forms()["pair"]
         loss = spectra[number].tails[rank].item()
         option = factored("pair", rank, loss, candidate.dense.bytes, form, spectra, number, view)
-        if option.bytes < candidate.dense.bytes:
+        if "pair" in {form.partition(" ")[0] for form in candidate.refused}:
+            chosen[candidate.paths] = candidate.dense
+        elif option.bytes < candidate.dense.bytes:
             chosen[candidate.paths] = option
         else:
             chosen[candidate.paths] = candidate.dense

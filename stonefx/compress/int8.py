@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import losses, processes
+from . import losses, processes, rows_of_blocks
 from .checkpoint import digest
 from .data import Batch
 from .linear import LinearView
@@ -141,6 +141,11 @@ def add(
     for block in blocks:
         bases = [o for o in block.options[1:] if (o.size or 0) >= LEAST]
         if not bases or any(path not in by_path and _has_matrix(path, block) for path in block.paths):
+            continue
+        if bases[0].form == rows_of_blocks.FORM:
+            # Of several sizes at once no line tells what it stores.
+            own = [(base, _block_bytes(base)) for base in bases]
+            block.options += [_under(b, kind, n) for b, n in own if n is not None for kind in kinds]
             continue
         ends = [min(bases, key=lambda o: o.size or 0), max(bases, key=lambda o: o.size or 0)]
         sizes = [_block_bytes(option) for option in ends]

@@ -36,16 +36,26 @@ class Layers:
     shared: dict[str, list[str]]
 
 
+def check_lazy(model: nn.Module) -> None:
+    """Say that a lazy layer has no weights yet.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if lazy := others.uninitialised(model):
+        names = ", ".join(path or "the model itself" for path in lazy)
+        raise ValueError(
+            f"model: {names} has weights without a shape yet; call the model once on its data, then compress"
+        )
+
+
 def find(model: nn.Module, chosen: str | Iterable[str] | None = None) -> Layers:
     """Read all layers of `model`, or those whose paths or patterns are `chosen`.
 
     Raises:
         ValueError: a name fits no layer (the message names near ones), or a lazy layer has no weights yet.
     """
-    if lazy := others.uninitialised(model):
-        raise ValueError(
-            f"model: {', '.join(lazy)} has weights without a shape yet; call the model once on its data, then compress"
-        )
+    check_lazy(model)
     patterns = None if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
     paths: dict[int, list[str]] = {}
     holders: dict[int, list[str]] = {}
@@ -72,7 +82,7 @@ def find(model: nn.Module, chosen: str | Iterable[str] | None = None) -> Layers:
                 found.refused[f"{path}.{name}".lstrip(".")] = reason if wanted else UNWANTED
         elif not wanted:
             found.refused[path] = UNWANTED
-        elif reason := _why_not(module, reading, _tied(path, module, holders)):
+        elif reason := _why_not(path, module, reading, _tied(path, module, holders)):
             found.refused[path] = reason
         else:
             assert not isinstance(reading, str)
@@ -91,8 +101,13 @@ def _tied(path: str, module: nn.Module, holders: Mapping[int, Sequence[str]]) ->
     return sorted(held - {path})
 
 
-def _why_not(module: nn.Module, reading: Sequence[View] | str, tied: Sequence[str]) -> str:
+def _why_not(path: str, module: nn.Module, reading: Sequence[View] | str, tied: Sequence[str]) -> str:
     """Why a layer that was read stays as it is; empty where it may change."""
+    if not path:
+        return (
+            "it is the whole model, which has no place in which a layer could be replaced; wrap it: "
+            "compress(torch.nn.Sequential(model), ...)"
+        )
     if tied:
         return f"its weight is tied to that of {', '.join(tied)}, and one of them alone cannot change"
     if reason := others.why_not(module):

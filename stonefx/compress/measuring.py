@@ -16,6 +16,9 @@ from .spectrum import Spectra, decompose
 from .task import Task
 from .views import View
 
+LEAST = 0.25
+"""Rows an input that a layer is given at least which not all samples reach; with fewer it stays."""
+
 
 class Measurements:
     """What was found out about the layers of a task.
@@ -61,9 +64,13 @@ class Measurements:
         for number, view in enumerate(task.views):
             if not rows.get(number):
                 task.refuse(view.path, "no call of it was seen on the calibration data")
-        few = {
-            task.views[n].path: count for n, count in rows.items() if 0 < count < task.views[n].columns
-        }
+            elif not self._enough(view, rows[number]):
+                task.refuse(
+                    view.path,
+                    f"{rows[number]} of the rows of the calibration data reached it, by fewer than all samples, which "
+                    f"say too little of its {view.columns} inputs; give data that reaches it more often",
+                )
+        few = {task.views[n].path: count for n, count in rows.items() if 0 < count < task.views[n].columns}
         if few:
             shown = ", ".join(f"{path} ({count})" for path, count in sorted(few.items())[:5])
             task.stats.notes.append(
@@ -73,6 +80,15 @@ class Measurements:
             )
         needed = {block.view for block in found}
         self._reduce(found, {v: measured[n] for n, v in enumerate(views) if v in needed and n in measured})
+
+    def _enough(self, view: View, rows: int) -> bool:
+        """Whether a layer was given so many rows that what it needs may be judged by them.
+
+        One that all samples reach, such as the head of a classifier, is what the user gave data for. Of one that few
+        reach, such as an expert that is seldom chosen, little is known and much may hang on it.
+        """
+        samples = sum(batch.samples for batch in self.task.data.calibrate)
+        return rows > 0 and (view.indexed or rows >= samples or rows >= LEAST * view.columns)
 
     def _rows(self) -> dict[int, int]:
         """How many rows each view was given, by its number."""
@@ -131,13 +147,16 @@ class Measurements:
         call = structure.example(task.model, task.data.calibrate[0])
         assert call is not None
         for block in tqdm(found, desc="blocks", disable=not task.settings.progress, leave=False):
-            if block.view not in measured or measured[block.view].positions == 0:
-                task.stats.notes.append(f"{block.name} of {', '.join(block.paths)}: no call of it was seen")
+            if block.view not in measured or not self._enough(block.view, measured[block.view].positions):
+                task.stats.notes.append(
+                    f"{block.name} of {', '.join(block.paths)}: too few calls of it were seen"
+                )
                 continue
             try:
                 known = measured[block.view]
                 reduction = block.reduction(known.shrunk())
-                reason = obstacle(task.model, reduction, call, task.layers.shared)
+                smallest = reduction.build(min(reduction.sizes))
+                reason = obstacle(task.model, smallest, call, task.layers.shared)
             except (ValueError, torch.linalg.LinAlgError) as error:
                 reason = str(error)
             if reason is None:
@@ -153,7 +172,8 @@ class Measurements:
         of_all = task.splits is None or task.settings.energy is not None
         rows = self._rows()
         self.few |= {n for n, count in rows.items() if 0 < count < task.views[n].columns}
-        numbers = [n for n in (range(len(task.views)) if of_all else rows) if rows.get(n) != 0]
+        numbers = list(range(len(task.views)) if of_all else rows)
+        numbers = [n for n in numbers if n not in rows or self._enough(task.views[n], rows[n])]
         left = processes.gathered([n for n in numbers if not self.spectra.known(n)])
         todo = sorted(set().union(*left))
         costs = {n: float(estimate.decomposing(task.views[n])) for n in todo}

@@ -12,11 +12,12 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from . import others, streaming
+from .blocks import obstacle
 from .data import Batch
 from .layers import replace
 from .recurrent import KINDS
 from .standing import answering, traced
-from .structure import example, first_line
+from .structure import example
 from .views import computes_as
 
 
@@ -238,26 +239,16 @@ def open_up(
 
     put(made)
     call = example(model, batch) if made and batch is not None else None
-    if call is None or _obstacle(model, call) is None:
+    if call is None or obstacle(model, {}, call, {}) is None:
         return closed, []
     put(closed)
     notes = []
     for path, opened in made.items():
         put({path: opened})
-        if (reason := _obstacle(model, call)) is not None:
+        if (reason := obstacle(model, {}, call, {})) is not None:
             put({path: closed.pop(path)})
             notes.append(f"{path} was not split into layers, which the model's code does not take: {reason}")
     return closed, notes
-
-
-def _obstacle(model: nn.Module, call: Batch) -> str | None:
-    """Why a model cannot be called; None where it can."""
-    try:
-        with torch.no_grad():
-            call.call(model)
-    except Exception as error:
-        return f"{type(error).__name__}: {first_line(error)}"
-    return None
 
 
 def _made(

@@ -254,9 +254,7 @@ class Planner:
             return
         reason = f"all of {path} was computed in one call, and could not be timed beside it"
         if slow is not None:
-            reason = (
-                f"slower than {path} as it was, all of which was computed in one call: {slow.median:.2f} of it"
-            )
+            reason = f"slower than {path} as it was, all of which was computed in one call: {slow.median:.2f} of it"
         for single in self.candidates.singles:
             changed = [paths for paths in inside if single.paths[0] in paths]
             for paths in changed:

@@ -36,6 +36,8 @@ def plain(model: nn.Module) -> nn.Module:
     >>> {type(module).__module__.split(".")[0] for module in plain(small).modules()}
     {'torch'}
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"plain: expected what compress returned, got {type(model).__name__}")
     copied = _plain_module(copy.deepcopy(model), {})
     for path, module in copied.named_modules():
         if type(module).__module__.partition(".")[0] == "stonefx" and type(module) is not PaddedEncoder:

@@ -113,6 +113,7 @@ class Search:
         other.task.layers.refused.update(task.layers.refused)
         other.task.stats.seconds.update(task.stats.seconds)
         other.candidates = Candidates(other.task, other.found, other.found.tails if sampled else {})
+        other._check_candidates(other.candidates)
         other.task.timed(other._time)
         return other
 
@@ -135,6 +136,12 @@ class Search:
     def _weigh(self) -> None:
         self.found.weigh()
         self.candidates = Candidates(self.task, self.found, self.found.tails)
+        self._check_candidates(self.candidates)
+
+    def _check_candidates(self, candidates: Candidates) -> None:
+        call = structure.example(self.task.model, self.task.data.calibrate[0])
+        assert call is not None
+        candidates.check(call)
 
     def _time(self) -> None:
         """Options under int8, the seconds of all that are left, and the losses of int8 for those that are fast."""
@@ -219,6 +226,8 @@ class Search:
         task = self.task
         self.found.decompose()
         self.candidates = Candidates(task, self.found, {})
+        if task.splits is not None:
+            self._check_candidates(self.candidates)
         if task.settings.cost != "bytes":
             if task.splits is None:
                 task.stats.notes.append(

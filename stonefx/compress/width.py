@@ -55,11 +55,16 @@ class Width(Block):
         """See `Block`."""
         return Reduced(self, statistics)
 
-    def kept(self, units: Tensor, weight: Tensor) -> dict[str, nn.Module]:
-        """The block's layers with these units alone, and with this matrix as the reader's weight."""
+    def kept(
+        self, units: Tensor, weight: Tensor, given: Mapping[str, nn.Module] | None = None
+    ) -> dict[str, nn.Module]:
+        """The block's layers with these units alone, and with this matrix as the reader's weight.
+
+        `given` are layers that another block has changed already, by path.
+        """
         changed: dict[str, nn.Module] = {}
         for path in self.producers:
-            layer: Any = self.model.get_submodule(path)
+            layer: Any = (given or {}).get(path) or self.model.get_submodule(path)
             rows: Tensor = layer.weight.detach()
             bias = layer.bias
             changed[path] = like(layer, rows[units], None if bias is None else bias.detach()[units])
@@ -136,12 +141,12 @@ class Reduced(Reduction):
         """See `Reduction`."""
         return float(self.tails[size * self.block.span])
 
-    def build(self, size: int) -> Mapping[str, nn.Module]:
-        """See `Reduction`."""
+    def build(self, size: int, given: Mapping[str, nn.Module] | None = None) -> Mapping[str, nn.Module]:
+        """See `Reduction`; for `given` see `Width.kept`."""
         units, place = self.units[:size].sort()
         k = size * self.block.span
         weight = torch.linalg.solve_triangular(self.root[:k, :k], self.basis[:, :k], upper=False, left=False)
-        return self.block.kept(units, weight[:, self._columns(place)])
+        return self.block.kept(units, weight[:, self._columns(place)], given)
 
     def _columns(self, units: Tensor) -> Tensor:
         span = self.block.span

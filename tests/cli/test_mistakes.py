@@ -125,7 +125,10 @@ COMPRESS = {
     "memory": [([*SMALL, "--memory", "0"], "0 is not in the range x>=1")],
     "json_to": [([*SMALL, "--json", "no/a.json"], "--json: there is no folder")],
     "html_to": [([*SMALL, "--html", "no/a.html"], "--html: there is no folder")],
-    "plot_path": [([MODEL, "-o", "a.pt", "--plot", "a.png"], "--plot draws what was evaluated on data: give --data")],
+    "plot_path": [
+        ([MODEL, "-o", "a.pt", "--plot", "a.png"], "--plot draws what was evaluated on data: give --data"),
+        ([*SMALL, "--plot", "a.docx"], "expected a name that ends in one of"),
+    ],
     "as_plain": [([*SMALL, "-o", "a.safetensors", "--plain"], "--plain is for a file such as -o small.pt")],
 }  # fmt: skip
 BENCH = {

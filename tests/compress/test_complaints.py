@@ -236,3 +236,28 @@ def test_rows_of_folded_norms_count_what_they_took_up():
     _, stats = stonefx.compress(model, data, max_ratio=0.6, **QUICK)
     assert all(row.bytes_after <= row.bytes_before for row in stats.layers if row.form != "merged")
     assert stats.reached == (stats.compression_ratio <= 0.6)
+
+
+class Reading(nn.Module):
+    """Code that reads weights of its layers which nothing in their place has."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.recurrent = nn.LSTM(32, 16, 2, batch_first=True)
+        self.free = nn.Linear(16, 16)
+        self.read = read
+
+    def forward(self, x):
+        return self.free(self.recurrent(x)[0]) + getattr(self.recurrent, self.read).sum()
+
+
+@pytest.mark.parametrize("read", ["weight_ih_l0", "weight_hh_l1"])
+@pytest.mark.parametrize("asked", [{"max_ratio": 0.8}, {"energy": 0.5, "min_accuracy": 0.1}], ids=str)
+def test_what_the_models_code_does_not_take_stays_and_the_others_go_on(read, asked):
+    torch.manual_seed(0)
+    data = [torch.randn(4, 5, 32) for _ in range(8)]
+    small, stats = stonefx.compress(Reading(read).eval(), data, **asked, **QUICK)
+    assert type(small.recurrent) is nn.LSTM
+    rows = {row.path: row for row in stats.layers}
+    assert "the model does not run with it: pair input AttributeError" in rows["recurrent"].reason
+    assert rows["free"].form == "pair"

@@ -60,6 +60,29 @@ def compress(model=None, data=None, **options):
         ({"batch_size": 0}, ValueError, r"batch_size: expected an integer of at least 1"),
         ({"layers": "3"}, ValueError, r"layers: '3' fits no layer of the model"),
         ({"fast": True}, TypeError, r"fast"),
+        ({"min_accuracy": None}, ValueError, r"min_accuracy: expected a number in \(0, 1\], got None"),
+        ({"confidence": 1.0}, ValueError, r"confidence: expected a number in \(0, 1\), got 1\.0"),
+        ({"max_seconds": float("inf"), "cost": "both"}, ValueError, r"max_seconds: expected .* got inf"),
+        ({"forms": None}, TypeError, r"forms: expected a tuple of .* got None"),
+        ({"forms": 3}, TypeError, r"forms: expected a tuple of .* got 3"),
+        ({"layers": 3}, TypeError, r"layers: expected a path or pattern, or several, got int"),
+        ({"layers": [0]}, TypeError, r"layers: expected paths such as .* got a int; model\.named_modules"),
+        ({"layers": network()}, TypeError, r"layers: expected paths such as .* got a Linear"),
+        ({"layers": nn.ReLU()}, TypeError, r"layers: expected a path or pattern, or several, got ReLU"),
+        ({"layers": ()}, ValueError, r"layers: expected at least one path or pattern, got none; None stands for"),
+        ({"refine": "no"}, TypeError, r"refine: expected True or False, got 'no'"),
+        ({"progress": 2}, TypeError, r"progress: expected True or False, got 2"),
+        ({"seed": 2**70}, ValueError, r"seed: expected an integer of at most 4294967295, got 1180591620717411303424"),
+        ({"memory": "1G"}, ValueError, r"memory: expected a number of bytes, got '1G'"),
+        ({"memory": float("inf")}, ValueError, r"memory: expected a number of bytes, got inf"),
+        ({"weights": 3, "output_folder": "x"}, TypeError, r"weights: expected a path, got int"),
+        ({"output_folder": 3}, TypeError, r"output_folder: expected a path, got int"),
+        ({"checkpoint": True}, TypeError, r"checkpoint: expected a path, got bool"),
+        ({"metric": lambda: 1.0}, TypeError, r"metric: expected a function metric\(model\) or .* takes \(\)"),
+        ({"metric": lambda a, b, c: 1.0}, TypeError, r"metric: expected .* one that takes \(a, b, c\)"),
+        ({"output": lambda y: y["x"]}, ValueError, r"output: expected a function of the model's result, a Tensor; it"),
+        ({"output": lambda y: y.argmax(-1)}, TypeError, r"output: expected .* floating-point .* torch\.int64"),
+        ({"output": lambda y: y.sum()}, ValueError, r"output: expected a tensor \[samples, .* metric='cosine'"),
     ],
 )  # fmt: skip
 def test_options_out_of_range(options, error, message):
@@ -95,6 +118,11 @@ class WithLabels(nn.Module):
             r"expected at least 3 samples, one each to calibrate, select and confirm",
         ),
         ([torch.full((16, 32), float("nan"))] * 12, ValueError, r"result on a batch of it is not finite"),
+        (
+            [x.to_sparse() for x in batches()],
+            TypeError,
+            r"data\[0\]: expected dense tensors, .* torch\.sparse_coo",
+        ),
     ],
 )
 def test_data_that_does_not_fit(data, error, message):
@@ -116,6 +144,31 @@ def test_no_model_and_no_data():
         stonefx.compress(network(), selection_data=batches())
     with pytest.raises(ValueError, match="max_seconds: expected data"):
         stonefx.compress(network(), max_seconds=1.0)
+
+
+def test_models_that_cannot_be_worked_on_are_named_before_they_are_called():
+    lazy = nn.Sequential(nn.LazyLinear(4))
+    with pytest.raises(ValueError, match="model: 0 has weights without a shape yet"):
+        compress(lazy)
+    assert isinstance(lazy[0].weight, nn.parameter.UninitializedParameter)
+    with pytest.raises(
+        TypeError, match="model: expected a module whose forward is Python, got a scripted one"
+    ):
+        compress(torch.jit.trace(network(), batches()[0]))
+    with pytest.raises(TypeError, match="plain: expected what compress returned, got int"):
+        stonefx.compress.plain(3)
+    with pytest.raises(TypeError, match=r"reloaded: expected an nn\.Module, got int"):
+        stonefx.compress.reloaded_accuracy(3, network(), batches())
+
+
+@pytest.mark.parametrize("model", [nn.Linear(32, 32), nn.Conv1d(16, 16, 3), nn.LSTM(32, 32)], ids=repr)
+def test_a_model_that_is_one_layer_is_left_with_the_way_out(model):
+    data = [torch.randn(16, 16, 32) for _ in range(8)]
+    small, stats = compress(model.eval(), data, max_ratio=0.5)
+    row = next(row for row in stats.layers if row.path == "")
+    assert "it is the whole model" in row.reason and "torch.nn.Sequential(model)" in row.reason
+    assert type(small) is type(model) and stats.model_ratio == 1.0
+    assert compress(nn.Sequential(model), data, max_ratio=0.9)[1].compression_ratio < 1
 
 
 def test_output_picks_a_tensor():

@@ -147,7 +147,9 @@ def test_attention_whose_weights_are_read_stays_and_the_others_are_split():
     small, stats = stonefx.compress(model, data, cost="bytes", **QUICK)
     assert type(small.inner) is nn.MultiheadAttention and stats.reached
     assert {row.path for row in stats.layers if row.form == "split"} == {"other"}
-    assert any("inner was not split into layers, which the model's code does not take" in n for n in stats.notes)
+    assert any(
+        "inner was not split into layers, which the model's code does not take" in n for n in stats.notes
+    )
 
 
 def test_layers_of_an_encoder_that_packs_padded_samples_are_timed():

@@ -77,27 +77,50 @@ def test_plain_of_one_layer_and_of_shared_layers():
     assert made[0] is made[2] and made[0] is not twice[0]
 
 
-def test_tied_weights_stay_tied():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.table = nn.Embedding(40, 64)
-            self.inside = nn.Linear(64, 64)
-            self.head = nn.Linear(64, 40, bias=False)
-            self.head.weight = self.table.weight
+class Tied(nn.Module):
+    """A language model whose head is its embedding, beside layers of every form."""
 
-        def forward(self, ids):
-            return self.head(torch.relu(self.inside(self.table(ids))))
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(40, 64)
+        self.up, self.down = nn.Linear(64, 96), nn.Linear(96, 64)
+        self.head = nn.Linear(64, 40, bias=False)
+        self.head.weight = self.table.weight
 
+    def forward(self, ids):
+        x = self.table(ids)
+        return self.head(x + self.down(torch.relu(self.up(x))))
+
+
+@pytest.mark.parametrize("forms", [("pair",), ("pifa",), ("width",), ("pair", "width", "int8")], ids=str)
+def test_tied_weights_stay_tied(forms, tmp_path):
+    if "int8" in forms:
+        pytest.importorskip("torchao")
     torch.manual_seed(0)
     data = [torch.randint(0, 40, (8, 5)) for _ in range(12)]
+    ratio = 0.3 if "int8" in forms else 0.6
     small, stats = stonefx.compress(
-        Tied().eval(), data, max_ratio=0.5, forms=["pair"], cost="bytes", progress=False
+        Tied().eval(), data, max_ratio=ratio, forms=forms, cost="bytes", progress=False
     )
+    rows = {row.path: row for row in stats.layers}
+    for path, other in (("table", "head"), ("head", "table")):
+        assert rows[path].form == "dense" and f"tied to that of {other}" in rows[path].reason
+    assert rows["up"].form != "dense" and stats.reached
     assert small.head.weight is small.table.weight
-    made = plain(small)
-    assert made.head.weight is made.table.weight
-    assert any("tied" in row.reason for row in stats.layers)
+    # Counted once: that of the whole model is the two layers and the table.
+    table, layers = 4 * 40 * 64, 4 * (2 * 64 * 96 + 64 + 96)
+    expected = (table + stats.compression_ratio * layers) / (table + layers)
+    assert stats.model_ratio == pytest.approx(expected)
+    torch.save(plain(small), tmp_path / "small.pt")
+    loaded = torch.load(tmp_path / "small.pt", weights_only=False)
+    assert loaded.head.weight is loaded.table.weight
+    assert differs(loaded(data[0]), small(data[0])) < 1e-5
+    if "int8" not in forms:
+        file = stonefx.save(stonefx.optimize(small, data[0]), tmp_path / "small.safetensors")
+        # Nothing is written twice.
+        stored = sum(t.numel() * t.element_size() for t in {id(p): p for p in small.parameters()}.values())
+        assert stored <= file.stat().st_size < stored + table
+        assert differs(stonefx.load(file)(data[0]), small(data[0])) < 1e-5
 
 
 def test_a_layer_that_torch_has_no_equal_of_is_named():

@@ -16,6 +16,7 @@ from stonefx.compress import (
     losses,
     options,
     probes,
+    rows_of_blocks,
     statistics,
     structure,
     units,
@@ -23,6 +24,7 @@ from stonefx.compress import (
 )
 from stonefx.compress.data import Batch
 from stonefx.compress.metric import main_result
+from stonefx.compress.views import layer_weights
 
 
 def find(model: nn.Module, batch: Batch) -> list[width.Width]:
@@ -369,3 +371,90 @@ def test_a_compressed_llama():
         assert row.rank in options.rank_grid(72)
         assert row.bytes_after == layer.weight.numel() * 4
     assert sum(row.form == "width" for row in stats.layers) == sum(readers.values())
+
+
+# Blocks in a row ---------------------------------------------------------------------------------------------------
+
+
+def perceptron() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(8, 40), nn.ReLU(), nn.Linear(40, 40, bias=False), nn.GELU(), nn.Linear(40, 32), nn.Tanh(),
+        nn.Linear(32, 6),
+    ).eval()  # fmt: skip
+
+
+def convolutions() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 16, 3, padding=1), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * 4, 20), nn.ReLU(), nn.Linear(20, 5),
+    ).eval()  # fmt: skip
+
+
+class Gates(nn.Module):
+    """A gated block whose result makes the units of the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.middle, self.last = (
+            nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(16, 20), nn.Linear(20, 6),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(functional.relu(self.middle(functional.silu(self.gate(x)) * self.up(x))))
+
+
+ROWS = {
+    "perceptron": (perceptron, (8,), 3),
+    "convolutions": (convolutions, (2, 4, 4), 3),
+    "gates": (Gates, (6,), 2),
+}
+
+
+def rows_of(case: str) -> tuple[nn.Module, list[Batch], rows_of_blocks.Row]:
+    build, shape, _ = ROWS[case]
+    torch.manual_seed(1)
+    model, batches = build().double(), [Batch((torch.randn(32, *shape).double(),), {}, 32) for _ in range(4)]
+    found = []
+    for block, reduction in reduced(model, batches):
+        each = [options.Option("width", size, reduction.loss(size), 1) for size in reduction.sizes]
+        found.append(
+            (reduction, options.Candidate(block.paths, [options.Option("dense", None, 0.0, 9), *each]))
+        )
+    (row,) = rows_of_blocks.find(found)
+    return model, batches, row
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_blocks_in_a_row_become_narrower_together(case: str) -> None:
+    model, batches, row = rows_of(case)
+    assert len(row.blocks) == ROWS[case][2]
+    candidate = row.candidate()
+    assert len(candidate.options) > 5 and set(candidate.paths) == set(row.paths)
+    x = batches[0].args[0]
+    before = sum(layer_weights(model.get_submodule(path)) for path in row.paths)
+    sizes = [option.size for option in candidate.options[1:]]
+    assert sizes == sorted(set(sizes))
+    for option in candidate.options[1:]:
+        modules = option.build()
+        assert applied(model, modules)(x).shape == model(x).shape
+        # Bytes are counted as if biases stayed.
+        fewer = (
+            before
+            - sum(map(layer_weights, modules.values()))
+            - sum(layer_weights(model.get_submodule(p)) for p in row.paths if p not in modules)
+        )
+        assert candidate.dense.bytes - option.bytes == 8 * fewer
+    # With all units in another order nothing is lost.
+    whole = row.build([block.block.units for block in row.blocks])
+    torch.testing.assert_close(applied(model, whole)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_both_widths_of_a_perceptron_are_reduced_and_saved() -> None:
+    model = perceptron()
+    data = [torch.randn(16, 8) for _ in range(12)]
+    small, stats = compress(model, data, max_ratio=0.3, forms=["width"], cost="bytes", progress=False)
+    assert {row.form for row in stats.layers} == {"widths"} and stats.reached
+    assert all(row.bytes_after < row.bytes_before for row in stats.layers)
+    assert {type(module).__module__.partition(".")[0] for module in small.modules()} == {"torch"}

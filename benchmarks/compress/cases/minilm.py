@@ -213,7 +213,7 @@ def _int8(work: Shared, forms: tuple[str, ...], inputs: bool) -> dict[str, nn.Mo
 
 
 def peer_rows(rows: Any, ratios: tuple[float, ...]) -> Iterator[Row]:
-    """The recipes of `peers`."""
+    """The recipes of `peers`, but for ZS-SVD, whose loss needs labels that texts have not."""
     work = rows.shared
     spectra: dict[str, Any] = {}
 
@@ -267,15 +267,12 @@ def _falls(work: Shared, spectra: Any) -> dict[tuple[str, float], float]:
     batch = work.splits.select[len(work.splits.select) // 2].take(list(range(SENSITIVITY_DOCUMENTS)))
     with torch.no_grad():
         reference = batch.call(work.model)
-    found = {}
-    for path, view in work.views.items():
-        for share in peers.ASVD_SHARES:
-            factors = spectra[path].factors(peers.rank_of_share(view, share))
-            with work.with_modules({path: view.forms()["pair"].build(*factors)}) as model, torch.no_grad():
-                found[path, share] = (
-                    1 - functional.cosine_similarity(batch.call(model), reference).mean().item()
-                )
-    return found
+    return peers.falls(
+        work.views,
+        spectra,
+        work.with_modules,
+        lambda model: 1 - functional.cosine_similarity(batch.call(model), reference).mean().item(),
+    )
 
 
 def _modegpt(work: Shared, ratio: float) -> dict[str, nn.Module]:

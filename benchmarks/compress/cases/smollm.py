@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy
@@ -17,6 +17,7 @@ from stonefx.benchmarks.compress.intervals import interval
 from stonefx.benchmarks.compress.packages import folder, quiet_transformers
 from stonefx.benchmarks.compress.rows import Row, Wanted
 from stonefx.benchmarks.compress.work import Shared, clock, commit, kept, modules_of, stored, whole
+from stonefx.compress.data import Batch
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = "model.layers.*"
@@ -193,11 +194,31 @@ def smollm_rows(wanted: Wanted) -> Iterator[Row]:
 
         def zs(share: float = ratio) -> dict[str, nn.Module]:
             if not gradients:
-                gradients.update(weight_gradients(work))
+                gradients.update(
+                    peers.weight_gradients(
+                        work.views, work.splits.calibrate, partial(_loss, work.search.model)
+                    )
+                )
             ranks = peers.zero_sum(work.views, whitened(), gradients, share)
             return modules_of(peers.by_ranks(work.views, whitened(), work.dense, ranks))
 
         yield from of("ZS-SVD-style", f"{ratio:g}", zs)
+    falls: dict[tuple[str, float], float] = {}
+    scales: dict[str, Any] = {}
+    for ratio in RATIOS:
+
+        def asvd(share: float = ratio) -> dict[str, nn.Module]:
+            if not falls:
+                scales.update(work.spectra(peers.scaled))
+                batch = work.splits.select[0]
+                fall = partial(_loss, batch=batch)
+                falls.update(
+                    peers.falls(work.views, scales, work.with_modules, lambda model: fall(model).item())
+                )
+            ranks = peers.by_sensitivity(work.views, falls, share)
+            return modules_of(peers.by_ranks(work.views, scales, work.dense, ranks))
+
+        yield from of("ASVD-style", f"{ratio:g}", asvd)
     for ratio in RATIOS:
         yield from of(
             "MoDeGPT-style width",
@@ -212,21 +233,11 @@ def smollm_rows(wanted: Wanted) -> Iterator[Row]:
         )
 
 
-def weight_gradients(work: Shared) -> dict[str, Tensor]:
-    """Of the mean loss on the calibration text, by the weights of the layers, `[rows, columns]`."""
-    model = work.search.model
-    weights: dict[str, Any] = {path: model.get_submodule(path).weight for path in work.views}
-    for weight in weights.values():
-        weight.requires_grad_(True)
-    try:
-        for batch in work.splits.calibrate:
-            ids = batch.kwargs["input_ids"]
-            logits = batch.call(model).logits[:, :-1].flatten(0, 1)
-            (functional.cross_entropy(logits, ids[:, 1:].flatten()) / len(work.splits.calibrate)).backward()
-        return {path: weight.grad.double() for path, weight in weights.items()}
-    finally:
-        for weight in weights.values():
-            weight.requires_grad_(False).grad = None
+def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Of each next token, on a batch."""
+    ids = batch.kwargs["input_ids"]
+    logits: Tensor = batch.call(model).logits[:, :-1].flatten(0, 1)
+    return functional.cross_entropy(logits, ids[:, 1:].flatten())
 
 
 def _modegpt(work: Shared, ratio: float) -> dict[str, nn.Module]:
