@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +96,11 @@ def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options:
     Exit code 1: --compare found something slower.
     """
     kept = Kept(json_to, resume)
-    if resume and kept.path is None:
+    if resume and kept.path is None and "growth" not in suites:
         raise click.UsageError("--resume goes on in a file: name it with --json")
-    if json_to != "-":
-        _bench(suites, kept, resume, **options)
-        return
-    with contextlib.redirect_stdout(sys.stderr):
-        _bench(suites, kept, resume, **options)
-    give_json(kept.text, "-")
+    _bench(suites, kept, resume, **options)
+    if json_to == "-":
+        give_json(kept.text, json_to)
 
 
 def _bench(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import os
 import sys
@@ -21,6 +22,7 @@ from stonefx.terminal import fit, printable, takes_colour
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_OUTPUT = "stonefx.output"
 CHECK_FAILED, MISTAKE, OUR_ERROR, NOBODY_READS = 1, 2, 3, 141
 
 
@@ -125,7 +127,11 @@ def _show_warning(message: Warning | str, *details: Any, **more: Any) -> None:
 
 
 def _json_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and value != "-":
+    if value == "-":
+        # What a model's own code prints shall not stand in the document.
+        context.meta[_OUTPUT] = sys.stdout
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
+    elif value is not None:
         if ".json" not in Path(value).name:
             raise click.BadParameter(
                 f"expected a file name with .json in it, got {value!r}; alone, to print, it stands last or as --json=-",
@@ -224,7 +230,7 @@ def note(text: str, json_to: str | None) -> None:
 def give_json(text: str, json_to: str | None) -> None:
     """Print or write a JSON document, as `--json` asks."""
     if json_to == "-":
-        click.echo(text.rstrip("\n"))
+        click.echo(text.rstrip("\n"), file=click.get_current_context().meta[_OUTPUT])
     elif json_to is not None:
         write_atomically(json_to, text.rstrip("\n") + "\n")
         note(f"JSON: {json_to}", json_to)

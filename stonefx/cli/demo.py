@@ -26,6 +26,7 @@ def demo(json_to: str | None, html_to: Path | None) -> None:
     stonefx demo --json results.json
     """
     from stonefx.demo import MissingPackage, run_demo
+    from stonefx.report import plain
 
     try:
         results, report = run_demo(say=lambda text: say(text, json_to))
@@ -38,5 +39,6 @@ def demo(json_to: str | None, html_to: Path | None) -> None:
             folder.mkdir(mode=0o700)
         page = html_to or folder / "report.html"
         report.to_html(page)
-        give_json(json.dumps({**results, "page": str(page.absolute())}, indent=2), json_to)
+        document = plain({**results, "page": str(page.absolute())})
+        give_json(json.dumps(document, indent=2, allow_nan=False), json_to)
         note(f"\nThe report of the second model, as a page: {page.absolute()}", json_to)

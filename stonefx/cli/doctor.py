@@ -26,9 +26,10 @@ def doctor(measure: bool, json_to: str | None) -> None:
     Exit code 1: something is missing, which the last lines name with the command that mends it.
     """
     from stonefx import doctor as facts
+    from stonefx.report import plain
 
     found: dict[str, Any] = facts.measure() if measure else facts.report()
-    give_json(json.dumps(found, indent=2, default=str), json_to)
+    give_json(json.dumps(plain(found), indent=2, allow_nan=False), json_to)
     say(facts.measure_text(found) if measure else facts.text(found), json_to)
     if found.get("problems"):
         raise CheckFailed(

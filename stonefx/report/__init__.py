@@ -1,7 +1,7 @@
 """What was rewritten, what was refused and why: the record, its text, its JSON, its page."""
 
 from stonefx.report.compare import Comparison
-from stonefx.report.document import json_schema
+from stonefx.report.document import json_schema, plain
 from stonefx.report.listing import graph_text
 from stonefx.report.publish import publish
 from stonefx.report.record import Report
@@ -14,5 +14,6 @@ __all__ = [
     "graph_text",
     "graph_totals",
     "json_schema",
+    "plain",
     "publish",
 ]

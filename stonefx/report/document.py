@@ -1,4 +1,4 @@
-"""The report as a document of JSON's own types, by the schema `schema.json` that is part of the package."""
+"""The report as a document of JSON's own types; `schemas/` has the JSON Schema of this document and of the others."""
 
 from __future__ import annotations
 
@@ -45,14 +45,25 @@ _SAME = ("notes", "seconds", "weights", "before", "after")
 _FLOATS = ("seconds_before", "seconds_after", "original_error", "max_error", "bound")
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of what `Report.to_json` writes.
+def json_schema(document: str = "report") -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `Report.to_json` writes, or of what `--json` of another command does.
+
+    Args:
+        document: "report", "compress", "bench", "bench-growth", "bench-compress", "doctor", "doctor-measure" or "demo".
+
+    Raises:
+        ValueError: there is no such document.
 
     >>> json_schema()["properties"]["schema"]
     {'const': 3}
     """
-    text = resources.files("stonefx.report").joinpath("schema.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
+    folder = resources.files("stonefx.report").joinpath("schemas")
+    names = sorted(
+        file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json")
+    )
+    if document not in names:
+        raise ValueError(f"expected one of {', '.join(names)}, got {document!r}")
+    return dict(json.loads(folder.joinpath(f"{document}.json").read_text(encoding="utf-8")))
 
 
 def document_of(report: Report) -> dict[str, Any]:
@@ -67,7 +78,7 @@ def document_of(report: Report) -> dict[str, Any]:
             for site in report.sites
         ],
     }
-    return dict(_plain(document | {name: getattr(report, name) for name in _SAME}))
+    return dict(plain(document | {name: getattr(report, name) for name in _SAME}))
 
 
 def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,12 +124,16 @@ def _site(facts: Mapping[str, Any]) -> Site:
     return site
 
 
-def _plain(value: Any) -> Any:
-    """The same value in JSON's own types."""
+def plain(value: Any) -> Any:
+    """The same value in JSON's own types; numbers that it cannot hold are "inf", "-inf" and "nan".
+
+    >>> plain({"error": float("nan"), "shape": (2, 3)})
+    {'error': 'nan', 'shape': [2, 3]}
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, str):
