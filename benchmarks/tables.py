@@ -145,7 +145,9 @@ def _versions(documents: Sequence[Document]) -> str:
         speeds = [_over(each, arms, _BASELINES[suite]) for arms in _DOORS for each in pair]
         by_suite.setdefault(suite, []).append(speeds)
         noisy = any(each["noisy"] for each in pair)
-        rows.append([name + (f" {_NOISY}" if noisy else ""), _BASELINES[suite], *(f"{s:.2f}x" for s in speeds)])
+        rows.append(
+            [name + (f" {_NOISY}" if noisy else ""), _BASELINES[suite], *(f"{s:.2f}x" for s in speeds)]
+        )
     for suite, speeds in by_suite.items():
         means = [f"{geometric_mean(column):.3f}x" for column in zip(*speeds, strict=True)]
         rows.append([f"geometric mean of {len(speeds)}", _BASELINES[suite], *means])

@@ -9,7 +9,7 @@ from fractions import Fraction
 from .clamps import code_of
 from .rows.algebra import Algebra
 from .rows.forms import HALF, OF_ROWS, ONE, Form, Monomial, TooLarge, constant, power_of
-from .rows.functions import INFINITY
+from .rows.functions import INFINITY, clamp
 from .rows.matching import Match, NearMiss, Operand
 
 # Coefficients that are multiplied out differ by the rounding of a few products of Python's floats. What is added on
@@ -72,8 +72,10 @@ class _Distances:
         if kind != "acosh" and not self._signed(argument):
             return None
         for c in self._curvatures(argument):
-            for target, expected, halves in self._expected(kind, c):
+            for target, expected, halves, min_gap in self._guarded(kind, argument, c):
                 if self._same(argument, expected, c):
+                    if min_gap:
+                        guards["min_gap"] = min_gap
                     # Below 0 an argument of asinh only comes by rounding: a clamp there changes nothing.
                     if low > (1.0 if kind == "acosh" else 0.0):
                         if target == "lorentz_dist":
@@ -192,12 +194,27 @@ class _Distances:
             if atom.kind in ("sum", "clamp"):
                 yield atom.parts[0]
 
-    def _expected(self, kind: str, c: Form) -> Iterator[tuple[str, Form, float]]:
+    def _guarded(self, kind: str, argument: Form, c: Form) -> Iterator[tuple[str, Form, float, float | None]]:
+        """What is expected, with the gaps to the boundary as they are, and at the bound that the argument has."""
+        for target, expected, halves in self._expected(kind, c):
+            yield target, expected, halves, None
+        if kind == "artanh":
+            return
+        a = self.algebra
+        clamps = [a.atoms[i].parts for i in sorted(a.indices(argument)) if a.atoms[i].kind == "clamp"]
+        for bound in dict.fromkeys(low for _, low, high in clamps if low > 0 and high == INFINITY):
+            for target, expected, halves in self._expected(kind, c, bound):
+                if target == "poincare_dist":
+                    yield target, expected, halves, bound
+
+    def _expected(self, kind: str, c: Form, min_gap: float = -INFINITY) -> Iterator[tuple[str, Form, float]]:
         """Each distance of this curvature as the argument of a function, and how many of it make the distance."""
         a = self.algebra
         product = a.multiply
         apart = a.add(a.add(self.xx, self.yy), self.xy, alpha=-2.0)
-        gaps = [a.add(ONE, product(c, square), alpha=-1.0) for square in (self.xx, self.yy)]
+        gaps = [
+            clamp(a, a.add(ONE, product(c, square), alpha=-1.0), low=min_gap) for square in (self.xx, self.yy)
+        ]
         both = product(*(a.power(gap, -1) for gap in gaps))
         odds = product(product(c, apart), both)
         if kind == "acosh":

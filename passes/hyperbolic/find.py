@@ -268,6 +268,8 @@ def paired(outcome: Match, values: Mapping[fx.Node, Value], algebra: Algebra) ->
         guards = dict(outcome.guards)
         if "min_argument" in guards:
             guards[FLOOR] = math.acosh(guards.pop("min_argument"))
+        if "min_gap" in guards:  # over pairs it has another name
+            guards["min_alpha"] = guards.pop("min_gap")
         for name, value in guards.items():
             if name not in FORMULAS[target].slots:
                 return NearMiss(

@@ -190,7 +190,9 @@ def _kinds(classes: Any) -> tuple[type, ...]:
 def _identity(tx: Any, questions: Questions) -> None:
     pair = [value.realize() for value in tx.stack[-2:]]
     # Attention has a fast path where all its operands are one tensor.
-    asked = all(isinstance(value, TensorVariable) for value in pair) and (asked_by_the_model(tx) or masks_given(tx))
+    asked = all(isinstance(value, TensorVariable) for value in pair) and (
+        asked_by_the_model(tx) or masks_given(tx)
+    )
     if asked:
         questions.note(pair, "is", (), pair[0] is pair[1])
 

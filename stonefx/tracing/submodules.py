@@ -36,7 +36,11 @@ def submodule_calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
 
     # A fast path is not taken where a hook waits inside; it reads the weights there itself.
     inside = {
-        part for module in model.modules() if has_fast_path(module) for part in module.modules() if part is not module
+        part
+        for module in model.modules()
+        if has_fast_path(module)
+        for part in module.modules()
+        if part is not module
     }
     # A scripted module takes no hooks, and nothing inside it runs as Python.
     handles = [

@@ -48,6 +48,29 @@ def dist_by_a_clamped_arcosh(x, y, c):
     return (torch.acosh(z.clamp(min=1 + 2**-16)) / root(c)).squeeze(-1)
 
 
+@case("Poincaré embeddings", "poincare_dist", "point", "second", limited=True, loses=4.0, min_gap=2**-16)
+def dist_of_limited_squares(x, y, c):
+    """As the curvature 1 has it."""
+    x, y = root(c) * x, root(c) * y
+    x2, y2 = (torch.clamp(torch.sum(each * each, dim=-1), 0, 1 - 2**-16) for each in (x, y))
+    z = torch.sum(torch.pow(x - y, 2), dim=-1) / ((1 - x2) * (1 - y2)) * 2 + 1
+    return torch.log(z + torch.sqrt(torch.pow(z, 2) - 1)) / root(c)
+
+
+@case("none", "poincare_dist", "point", "second", limited=True, min_gap=1e-5)
+def dist_by_asinh_of_guarded_gaps(x, y, c):
+    gaps = [(1 - c * squares(each)).clamp_min(1e-5) for each in (x, y)]
+    return (2 / root(c) * torch.asinh((c * squares(x - y) / (gaps[0] * gaps[1])).sqrt())).squeeze(-1)
+
+
+@case("none", "poincare_cdist", "point", "second", limited=True, loses=4.0, min_alpha=2**-16)
+def pairs_of_limited_squares(x, y, c):
+    x, y = root(c) * x, root(c) * y
+    gaps = [1 - each.pow(2).sum(-1).clamp_max(1 - 2**-16) for each in (x, y)]
+    apart = (x[:, None] - y[None]).pow(2).sum(-1)
+    return torch.acosh(1 + 2 * apart / (gaps[0][:, None] * gaps[1][None])) / root(c)
+
+
 @case("none", "klein_dist", "point", "second", loses=4.0, min_distance=math.acosh(1 + 2**-16))
 def klein_dist_of_a_clamped_argument(x, y, c):
     z = (1 - c * (x * y).sum(-1, keepdim=True)) / (1 - c * squares(x)).sqrt() / (1 - c * squares(y)).sqrt()

@@ -223,3 +223,24 @@ def arcosh_with_an_offset_below(x, y):
 @look_alike(2, "poincare_dist", "squared and multiplied out")
 def arsinh_without_its_root(x, y):
     return 2 * torch.asinh(squares(x - y) / ((1 - squares(x)) * (1 - squares(y))))
+
+
+# --- gaps to the boundary that are not kept alike ---------------------------------------------------------------------
+def _arcosh_of_gaps(below):
+    def function(x, y):
+        return torch.acosh(1 + 2 * squares(x - y) / below(1 - squares(x), 1 - squares(y))).squeeze(-1)
+
+    return function
+
+
+GAPS = {
+    "two bounds": lambda a, b: a.clamp_min(1e-5) * b.clamp_min(1e-4),
+    "one bound": lambda a, b: a.clamp_min(1e-5) * b,
+    "a bound of the product": lambda a, b: (a * b).clamp_min(1e-5),
+    "bounds from above": lambda a, b: a.clamp_max(0.9) * b.clamp_max(0.9),
+    "offsets": lambda a, b: (a + 1e-5) * (b + 1e-5),
+}
+for _name, _below in GAPS.items():
+    LOOK_ALIKES.append(
+        LookAlike(f"gaps with {_name}", _arcosh_of_gaps(_below), 2, "poincare_dist", "acosh of 1 ")
+    )

@@ -30,7 +30,9 @@ pytestmark = pytest.mark.slow
 # Samples of each operator: more are of the same kinds.
 FIRST = 3
 # Modules whose layers are merged, or whose fast paths depend on gradients: theirs are compared in evaluation, too.
-LEARNING = [info for info in module_db if any(name in info.name for name in ("Linear", "Attention", "Transformer"))]
+LEARNING = [
+    info for info in module_db if any(name in info.name for name in ("Linear", "Attention", "Transformer"))
+]
 
 
 def copied(value: Any) -> Any:

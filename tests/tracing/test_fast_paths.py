@@ -133,7 +133,10 @@ def test_masks_act_as_in_eager_with_gradients_and_without(name: str, mask: str) 
     model, call = MODULES[name]().eval(), (X, masks()[mask])
     expected = {grad: run(model, *call, grad=grad) for grad in (False, True)}
     if isinstance(expected[False], str):
-        with pytest.raises(stonefx.CaptureError, match="raises on the example inputs in plain PyTorch"), torch.no_grad():
+        with (
+            pytest.raises(stonefx.CaptureError, match="raises on the example inputs in plain PyTorch"),
+            torch.no_grad(),
+        ):
             optimized(model, *call)
     fast = optimized(model, *call)
     for grad, result in expected.items():

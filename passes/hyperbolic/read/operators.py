@@ -54,7 +54,7 @@ def _only_scalars(evaluator: Evaluator, value: Value) -> None:
 
 
 def _add(algebra: Algebra, left: Form, right: Form) -> Form:
-    return functions.log_sum(algebra, algebra.add(left, right))
+    return functions.log_sum(algebra, functions.gap_of_limited(algebra, algebra.add(left, right)))
 
 
 def _plus(sign: float) -> Handler:

@@ -183,6 +183,22 @@ def _arguments(form: Form) -> list[int]:
     return [index for monomial, _ in form for index, _ in monomial]
 
 
+def gap_of_limited(algebra: Algebra, form: Form) -> Form:
+    """`1 - min(n^2, h)`, which keeps points off the boundary, as `max(1 - n^2, 1 - h)`; another form as it is."""
+    terms = dict(form)
+    if len(terms) != 2 or terms.get(()) != 1.0:
+        return form
+    limited = Form(tuple((monomial, -k) for monomial, k in form if monomial))
+    index = algebra.single(limited)
+    if index is None or algebra.atoms[index].kind != "clamp":
+        return form
+    inside, low, high = algebra.atoms[index].parts
+    squares = [i for m, _ in inside for i, e in m if e == 1 and algebra.atoms[i].kind == "inner"]
+    if low != -INFINITY or not 0.5 < high < 1 or len(inside) != 1 or len(squares) != 1:
+        return form
+    return clamp(algebra, algebra.add(constant(1.0), inside, alpha=-1.0), low=1.0 - high)
+
+
 def log_sum(algebra: Algebra, form: Form) -> Form:
     """Turn every `k log(1 + u) - k log(1 - u)` in a sum into `2 k artanh(u)`."""
     for position, (monomial, coefficient) in enumerate(form):
