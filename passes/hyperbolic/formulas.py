@@ -30,6 +30,7 @@ class Formula:
         slots: the guards that the operator takes.
         time_in, time_out: the operands, and the result, begin with a time coordinate; that of an operand is not read.
         bound: error against float64, in units of eps, on probes that stop short of the boundary.
+        apart: of the second operand the norm alone counts, so that its rows may have another length.
         per_entry, per_row: floating-point operations of the operator for each entry and row.
     """
 
@@ -41,6 +42,7 @@ class Formula:
     time_in: bool = False
     time_out: bool = False
     bound: float = 1024.0
+    apart: bool = False
     per_entry: int = 2
     per_row: int = 3
 
@@ -75,6 +77,7 @@ FORMULAS = {
             text="tanh(||m|| / n artanh(s n)) / (s ||m||) m",
             operands=("any", "point"),
             slots=STRETCH,
+            apart=True,
             per_entry=3,
             per_row=8,
         ),

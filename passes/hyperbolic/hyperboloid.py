@@ -47,6 +47,8 @@ class _Whole:
             return None
         # The square says nothing of the sign: that of a root times what may be negative is not known.
         positive = algebra.nonnegative(self.time) and (plain.number or 1.0) > 0
+        if algebra.nonnegative(algebra.scale(self.time, -1.0)):
+            return None  # a point with its time turned, as it stands in Lorentz products
         if positive and len(plain) == 1 and algebra.equal(rest, self.squares):
             return Match(target, (Operand(self.vector),), algebra.power(plain, -1))
         return NearMiss(

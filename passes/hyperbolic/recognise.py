@@ -12,7 +12,7 @@ from ..graph.nodes import module_path, source_line
 from ..refusal import Refusal
 from ..site import Context, Site
 from .build import Builder, NoOperand
-from .find import Found, find
+from .find import Found, find, operand_nodes
 from .formulas import FORMULAS, OWN
 from .price import Price, flops_before, operator_flops, price, price_of_look_alike
 from .probes import bound, inputs, probes
@@ -103,7 +103,7 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
     if item.supposed:
         names = ", ".join(repr(node.name) for node in item.supposed)
         return Refusal("stored_time", target=item.outcome.target, points=names, count=len(item.supposed))
-    if (reason := obstacle(item.region, item.values, facts, context.grad)) is not None:
+    if (reason := obstacle(item.region, item.values, facts, context.grad, _apart(item))) is not None:
         return reason
     try:
         Builder(item).check()
@@ -111,6 +111,15 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
         return Refusal("no_operand", problem=str(error))
     denied = context.denied.get(_site(item, None).key) if context.denied else None
     return denied or price(item, context.inner, context.grad).refusal
+
+
+def _apart(item: Found) -> list[fx.Node]:
+    """The operands of which the norm alone counts."""
+    assert isinstance(item.outcome, Match)
+    if not FORMULAS[item.outcome.target].apart:
+        return []
+    first, *others = operand_nodes(item.outcome, item.algebra)
+    return [node for node in others if node is not first]
 
 
 def _closed(found: list[Found], reasons: dict[fx.Node, str | None]) -> list[Found]:

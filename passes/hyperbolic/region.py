@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -92,11 +92,25 @@ def region_of(evaluator: Evaluator, root: fx.Node) -> Region:
     )
 
 
-def obstacle(region: Region, values: Mapping[fx.Node, Value], facts: Effects, grad: bool) -> Refusal | None:
-    """Why replacing the region would change what the graph computes, None where it would not."""
+def obstacle(
+    region: Region,
+    values: Mapping[fx.Node, Value],
+    facts: Effects,
+    grad: bool,
+    apart: Collection[fx.Node] = (),
+) -> Refusal | None:
+    """Why replacing the region would change what the graph computes, None where it would not.
+
+    Args:
+        region: the nodes.
+        values: what they are to the row algebra.
+        facts: of the graph.
+        grad: gradients are wanted.
+        apart: row vectors whose rows may have another length than those of the result.
+    """
     return (
         _other_dtype(region, values, facts)
-        or _other_shape(region, values)
+        or _other_shape(region, values, apart)
         or _other_strides(region)
         or _mutated(region, facts)
         or (_gradient_stopped(region, facts) if grad else None)
@@ -132,12 +146,16 @@ def _other_dtype(region: Region, values: Mapping[fx.Node, Value], facts: Effects
     return None
 
 
-def _other_shape(region: Region, values: Mapping[fx.Node, Value]) -> Refusal | None:
+def _other_shape(
+    region: Region, values: Mapping[fx.Node, Value], apart: Collection[fx.Node]
+) -> Refusal | None:
     """Every dimension of the result is one of a row vector, with its size."""
     root = region.root
     sizes: dict[Label, list[int | torch.SymInt]] = {}
     for node in region.vectors:
         for label, size in zip(values[node].axes, node.meta["val"].shape, strict=True):
+            if label in ROWS and node in apart:
+                continue
             sizes.setdefault(label, []).append(size)
             if label in ROWS:
                 other, more = (ROW, -1) if label == WHOLE else (WHOLE, 1)

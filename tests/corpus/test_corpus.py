@@ -94,6 +94,29 @@ def test_recognised(case, dtype, kind):
         assert torch.where(right, error, 0.0).amax() <= bound, (place, value, original, reference)
 
 
+@pytest.mark.parametrize("width", [2, 9, 40])
+@pytest.mark.parametrize("case", [case for case in CASES if case.target == "mobius_matvec"], ids=str)
+def test_a_matrix_may_change_the_length_of_the_rows(case, width):
+    torch.manual_seed(0)
+    x = rows("point", "interior", CURVATURE, torch.float64, 0).requires_grad_()
+    matrix = torch.randn(width, x.shape[-1], dtype=torch.float64, requires_grad=True)
+
+    def model(_, x, matrix):
+        return case.function(x @ matrix.mT, x, CURVATURE)
+
+    before = trace(model, x, matrix)
+    after = copy.deepcopy(before)
+    sites = HYPERBOLIC.run(after, Context(grad=True))
+    assert [(site.target, site.status) for site in sites] == [("mobius_matvec", "rewritten")]
+    found, expected = (graph(x, matrix) for graph in (after, before))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    cotangent = torch.randn_like(expected)
+    for one, other in zip(
+        *(torch.autograd.grad(y, (x, matrix), cotangent) for y in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
 def in_float64(graph, given):
     """The original in float64, its limits as its own dtype holds them."""
     dtype = given[0].dtype

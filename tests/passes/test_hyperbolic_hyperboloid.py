@@ -193,3 +193,22 @@ def test_rescaled_rows_train():
     before, after, sites = rewritten(function, *inputs, grad=True)
     assert [site.target for site in sites] == ["lorentz_rescale"]
     check(before, after, sites, *inputs)
+
+
+def test_a_point_with_its_time_turned_is_a_step_of_a_product():
+    """As Lorentz products of all pairs are written: no look-alike of a point."""
+
+    def products(_, x, y):
+        turned = x.clone()
+        turned.narrow(-1, 0, 1).mul_(-1)
+        return turned @ y.mT
+
+    def lifted(x):
+        return torch.cat([torch.sqrt(1 + x.pow(2).sum(-1, keepdim=True)), x], -1)
+
+    given = [torch.randn(n, 4) for n in (3, 5)]
+    graph = trace(lambda _, x, y: products(_, lifted(x), lifted(y)), *given)
+    expected = graph(*given)
+    sites = HYPERBOLIC.run(graph, Context())
+    assert [(site.target, site.status) for site in sites] == [("add_time", "rewritten")] * 2
+    torch.testing.assert_close(graph(*given), expected)
