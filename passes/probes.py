@@ -72,7 +72,9 @@ def _above(node: fx.Node, given: set[str]) -> set[fx.Node]:
     found, stack = {node}, [node]
     while stack:
         current = stack.pop()
-        below = [] if current.name in given else [each for each in current.all_input_nodes if each not in found]
+        below = (
+            [] if current.name in given else [each for each in current.all_input_nodes if each not in found]
+        )
         found.update(below)
         stack += below
     return found

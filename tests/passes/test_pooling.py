@@ -39,8 +39,9 @@ SCALED = {
         * torch.arange(1, m.shape[1] + 1)[None, :, None].expand(t.size()).to(t.dtype)
         * m.unsqueeze(-1).expand(t.size())
     ),
-    "softmax of expanded scores": lambda t, m: t
-    * torch.where(m.bool()[..., None].expand_as(t), 0.0, -math.inf).to(t).softmax(1).nan_to_num(0.0),
+    "softmax of expanded scores": lambda t, m: (
+        t * torch.where(m.bool()[..., None].expand_as(t), 0.0, -math.inf).to(t).softmax(1).nan_to_num(0.0)
+    ),
 }
 # The sum, the value and the mask: the mean.
 DIVIDED = {

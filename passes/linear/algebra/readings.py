@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ...graph.emit import Emitter
 
 
-
 @dataclass(frozen=True, eq=False)
 class Narrow:
     """A value that is the same for all features, as it comes with one feature.

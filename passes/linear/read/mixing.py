@@ -48,7 +48,9 @@ def _is_along(value: Any, node: fx.Node, axis: int) -> bool:
 def _beside(value: Any, node: fx.Node, axis: int) -> Narrow | None:
     """A value that is the same for all features, as it comes with one of them; None for any other value."""
     if isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.SymInt):
-        return Narrow(lambda emit: value, (), ())  # what reads a size off a region's value may read it off another
+        return Narrow(
+            lambda emit: value, (), ()
+        )  # what reads a size off a region's value may read it off another
     return narrow(value, _behind(value, node, axis)) if _is_tensor(value) else None
 
 

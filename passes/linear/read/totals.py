@@ -22,7 +22,7 @@ aten = torch.ops.aten
 def with_products(tree: Tree) -> Tree | None:
     """The same region with each sum over scaled places as one product with their factors; None if there is none.
 
-    `sum over t of w[t] x[t]` is `w^T x`. What is not a number comes out alike: a factor of 0 makes no 0 of it in either.
+    `sum over t of w[t] x[t]` is `w^T x`. What is not a number comes out alike: a factor of 0 makes no 0 of it.
     """
     if not any(_product(level) for level in tree.walk()):
         return None
@@ -89,6 +89,8 @@ def _replay(move: Moves, scale: Moves) -> Any:
         shape = list(val(tensor).shape)
         shape[dim] = 1
         product = emit.call_sized(aten.matmul.default, {"self": left, "other": right}, shape)
-        return product if keeps else emit.insert(aten.squeeze.dim, (product, dim), {}, val(product).squeeze(dim))
+        return (
+            product if keeps else emit.insert(aten.squeeze.dim, (product, dim), {}, val(product).squeeze(dim))
+        )
 
     return replay
