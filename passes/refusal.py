@@ -200,6 +200,11 @@ CODES: dict[str, Code] = {
         "What is linear can stand behind the second map: `down(up(x)) + F.linear(y, down.weight)` for "
         "`down(up(x) + y)`.",
     ),
+    "single_feature": Code(
+        "{operator}{at} between the maps rearranges values of a single feature, which leaves open where the axis of "
+        "that feature is, so that nothing is merged through it",
+        "Rearrange the values behind the second map, or before the first one.",
+    ),
     "data_rows": Code(
         "how many rows {operator} between the maps gives depends on the data, so that nothing is merged through it",
         "Take the rows before the first map, or behind the second one.",

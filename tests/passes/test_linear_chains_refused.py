@@ -192,6 +192,20 @@ def test_what_is_not_read_is_named_with_what_it_does(name):
     assert site.seconds_after is None and "linear" in site.nodes
 
 
+SINGLE = {
+    "rows as features": (lambda w, x: F.linear(F.linear(x, w.W1[:1]).squeeze(-1), w.W2[:, :6]), "squeeze"),
+    "an axis more": (lambda w, x: F.linear(F.linear(x, w.W1[:1]).view(2, 3, 1), w.W2[:, :1]), "view"),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_view_of_a_single_feature_is_named(name):
+    function, operator = SINGLE[name]
+    _, sites = rewrite(function)
+    (site,) = [site for site in sites if site.code == "single_feature"]
+    assert site.figures["operator"] == f"`{operator}`" and "a single feature" in site.reason
+
+
 def test_what_reads_sizes_alone_is_not_between():
     def noise(w, x):
         return second(w, x.sum() + torch.randn_like(first(w, x)))

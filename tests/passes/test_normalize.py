@@ -120,6 +120,38 @@ def test_default_arguments_are_filled_in():
         assert node.kwargs == {}
 
 
+TWINS = {
+    "multiply": (lambda w, x: torch.multiply(x, x), "mul"),
+    "multiply by a number": (lambda w, x: x.multiply(2), "mul"),
+    "multiply in place": (lambda w, x: x.sin().multiply_(x), "mul_"),
+    "divide": (lambda w, x: torch.divide(x, x + 2), "div"),
+    "divide, rounded": (lambda w, x: torch.divide(x, x + 2, rounding_mode="floor"), "div"),
+    "true_divide": (lambda w, x: torch.true_divide(x, 3), "div"),
+    "subtract": (lambda w, x: torch.subtract(x, x, alpha=3), "sub"),
+    "negative": (lambda w, x: torch.negative(x), "neg"),
+    "concat": (lambda w, x: torch.concat([x, x], 1), "cat"),
+    "concatenate": (lambda w, x: torch.concatenate([x, x], dim=-1), "cat"),
+    "moveaxis": (lambda w, x: torch.moveaxis(x, 0, 2), "movedim"),
+    "broadcast_to": (lambda w, x: torch.broadcast_to(x[:1], (3, 5, 6)), "expand"),
+    "tile": (lambda w, x: torch.tile(x, (2,)), "repeat"),
+    "tile with more axes": (lambda w, x: torch.tile(x, (2, 1, 1, 2)), "repeat"),
+    "to another value": (lambda w, x: torch.ones(3, dtype=torch.long).to(x), "to"),
+    "type_as": (lambda w, x: torch.ones(3, dtype=torch.long).type_as(x), "to"),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", TWINS)
+def test_other_names_of_operators_become_one(name, dynamic):
+    function, operator = TWINS[name]
+    module = trace(function, X, dynamic=dynamic)
+    NORMALIZE.run(module, Context())
+    assert counts(module)[operator] == 1
+    assert all(operator != "to" or len(node.all_input_nodes) < 2 for node in module.graph.nodes)
+    got, want = run(module, [], X), function(None, X)
+    assert torch.equal(got, want) and got.dtype == want.dtype
+
+
 def test_spellings_of_linear_maps_are_left_to_the_pass_that_merges_them():
     weights = {"W": torch.randn(6, 6), "b": torch.randn(6)}
     module = trace(lambda w, x: torch.einsum("bti,oi->bto", x @ w.W + w.b, w.W), X, weights=weights)

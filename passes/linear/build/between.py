@@ -12,7 +12,8 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ...graph.arguments import aliases, is_operator, packet
 from ...graph.effects import written_operands
-from ...graph.nodes import source_line
+from ...graph.nodes import source_line, val
+from ...graph.shapes import expression
 from ...graph.sizes import is_size
 from ...refusal import Refusal
 from ..read.obstacles import call, written_at
@@ -60,6 +61,8 @@ def between(node: fx.Node, after: fx.Node, reader: Reader) -> Refusal | None:
     if stops is not None and linear:
         return Refusal("detached", operator=call(stops))
     at = written_at(operation) if source_line(operation) != source_line(after) else ""
+    if linear and _is_view(operation) and _is_single(read[-1], reader):
+        return Refusal("single_feature", operator=call(operation), at=at)
     if linear:
         return Refusal("unread", operator=call(operation), how=how, at=at)
     return Refusal("nonlinear", operator=call(operation), how=how, at=at)
@@ -110,6 +113,12 @@ def _operands(node: fx.Node, reader: Reader) -> list[fx.Node]:
 
 def _is_map(node: fx.Node, reader: Reader) -> bool:
     return reader.map_axis(node) is not None
+
+
+def _is_single(node: fx.Node, reader: Reader) -> bool:
+    """Whether a map makes one feature."""
+    axis = reader.map_axis(node)
+    return axis is not None and axis >= 0 and expression(val(node).shape[axis]) == 1
 
 
 def _name(node: fx.Node) -> str:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
 from ...graph.arguments import named_arguments, packet
+from ...graph.emit import Emitter
 from ...graph.nodes import val
 from ...graph.shapes import expression
-from ..algebra.readings import Moves
+from ..algebra.readings import Moves, Narrow
 from ..algebra.values import Value
 from .mixing import is_zero
+from .spread import narrow
 from .views import again, resized
 
 aten = torch.ops.aten
 _BASES = (aten.zeros, aten.new_zeros, aten.zeros_like, aten.full, aten.new_full, aten.full_like)
 _ADDING = ("sum", "add", "mean")
+Emitted = Callable[[Emitter, fx.Node, int], fx.Node]
 
 
 def _base(node: fx.Node, axis: int, base: Any) -> dict[str, Any] | None:
@@ -47,35 +51,26 @@ def _size(emit: Any, base: fx.Node, place: int) -> Any:
     return emit.insert(aten.sym_size.int, (given["self"], place), {}, value)
 
 
-def _spread(index: Any, axis: int, node: fx.Node) -> Any | None:
-    """What emits indices that are the same for all features, for another width; None where they differ."""
+def _spread(index: Any, axis: int, node: fx.Node) -> tuple[Narrow, Emitted] | None:
+    """Indices that are the same for all features, and what emits them for another width; None where they differ."""
     if not isinstance(index, fx.Node) or axis >= val(index).dim():
         return None
     if expression(val(index).shape[axis]) != expression(val(node).shape[axis]):
         return None
-    source = index
-    while (
-        packet(source) in (aten.expand, aten.expand_as, aten.repeat) and val(source).dim() == val(index).dim()
-    ):
-        inner = source.all_input_nodes[0]
-        others = [place for place in range(val(index).dim()) if place != axis]
-        if val(inner).dim() != val(index).dim() or any(
-            expression(val(inner).shape[place]) != expression(val(index).shape[place]) for place in others
-        ):
-            break
-        source = inner
-    if expression(val(source).shape[axis]) != 1:
+    found = narrow(index, axis)
+    if found is None:
         return None
+    one = found
 
-    def spread(emit: Any, tensor: fx.Node, width: int) -> fx.Node:
+    def spread(emit: Emitter, tensor: fx.Node, width: int) -> fx.Node:
+        source = one.emit(emit)
         sizes = [width if place == axis else -1 for place in range(val(source).dim())]
         shape, strides = list(val(source).shape), list(val(source).stride())
         shape[axis], strides[axis] = width, 0
         value = val(source).new_empty_strided(shape, strides)
         return emit.insert(aten.expand.default, (source, sizes), {}, value)
 
-    spread.source = source  # type: ignore[attr-defined]
-    return spread
+    return found, spread
 
 
 def _gather(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -83,8 +78,11 @@ def _gather(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
     spread = _spread(index, axis, node)
     if spread is None or given["dim"] % val(source).dim() == axis or given.get("sparse_grad"):
         return None
-    replay = again(node, axis, index=spread)
-    return Moves(node, Value(source, axis), replay, beside=(spread.source,), looks_up=True)
+    narrowed, wide = spread
+    replay = again(node, axis, index=wide)
+    return Moves(
+        node, Value(source, axis), replay, beside=narrowed.bases, through=narrowed.through, looks_up=True
+    )
 
 
 def _scatter(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
@@ -95,8 +93,16 @@ def _scatter(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
         return None
     if not isinstance(value, fx.Node) or given["dim"] % val(value).dim() == axis:
         return None
-    replay = again(node, axis, "src", index=spread, **base)
-    return Moves(node, Value(value, axis), replay, preserves=False, beside=(spread.source,))
+    narrowed, wide = spread
+    replay = again(node, axis, "src", index=wide, **base)
+    return Moves(
+        node,
+        Value(value, axis),
+        replay,
+        preserves=False,
+        beside=narrowed.bases,
+        through=narrowed.through,
+    )
 
 
 def _index_add(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:

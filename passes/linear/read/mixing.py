@@ -47,18 +47,23 @@ def _is_along(value: Any, node: fx.Node, axis: int) -> bool:
 
 def _beside(value: Any, node: fx.Node, axis: int) -> Narrow | None:
     """A value that is the same for all features, as it comes with one of them; None for any other value."""
+    if isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.SymInt):
+        return Narrow(
+            lambda emit: value, (), ()
+        )  # what reads a size off a region's value may read it off another
     return narrow(value, _behind(value, node, axis)) if _is_tensor(value) else None
 
 
 def _scale(node: fx.Node, axis: int, given: dict[str, Any]) -> Moves | None:
-    """`value * m` and `value / m`, where `m` varies by position and not along the features."""
+    """`value * m` and `value / m`, where `m` varies by position and not along the features, or is a size."""
     if given.get("rounding_mode") is not None:
         return None
     for name, other in (("self", "other"), ("other", "self")):
         if name == "other" and packet(node) is aten.div:
             continue
-        if _is_along(given[name], node, axis) and (factor := _beside(given[other], node, axis)):
-            return _scaled(node, axis, name, factor, **{other: factor})
+        found = _beside(given[other], node, axis) if _is_along(given[name], node, axis) else None
+        if found is not None:
+            return _scaled(node, axis, name, found, **{other: found})
     return None
 
 
