@@ -19,7 +19,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
 
     Args:
         path: the file to write; its folder must exist.
-        text: the whole content, written as UTF-8.
+        text: the whole content, written as UTF-8; halves of letters, which a name of a file may have, are escaped.
 
     Returns:
         The path written.
@@ -33,7 +33,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     '{}'
     """
     with replaced_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from stonefx.passes.hyperbolic.formulas import FORMULAS
@@ -144,7 +146,8 @@ def content_of(report: Report) -> Content:
             )
         rows.append(Row(number, site, lines, earlier, *formulas, *numbers))
     kept = left_on_the_table(report.sites)
-    stretches = side_by_side(report.before, report.after, left, right)
+    room = (_LETTERS - sum(_letters(row.site) for row in rows)) // 2
+    (old_text, more_old), (new_text, more_new) = (_cut(text, room) for text in (report.before, report.after))
     return Content(
         report=report,
         counts={status: sum(site.status == status for site in report.sites) for status in STATUSES},
@@ -155,7 +158,8 @@ def content_of(report: Report) -> Content:
         drawings=list(drawings),
         modules=module_tree([row.site for row in rows]),
         shown=frozenset(shown),
-        **_cut(stretches, _LETTERS - sum(_letters(row.site) for row in rows)),
+        stretches=side_by_side(old_text, new_text, left, right),
+        more_lines=more_old + more_new,
         targets=sorted({site.target for site in report.sites}),
         codes=sorted({site.code for site in report.sites} - {""}),
     )
@@ -180,23 +184,15 @@ def shown_sites(sites: Sequence[Site]) -> list[int]:
 
 def _letters(site: Site) -> int:
     """About how many letters of the page a site takes."""
-    return 1700 + 6 * len(site.module_path) + 4 * len(short_source(site.source)) + 2 * len(str(site.reason))
+    return 1700 + 9 * len(site.module_path) + 4 * len(short_source(site.source)) + 2 * len(str(site.reason))
 
 
-def _cut(stretches: Sequence[Stretch], room: int) -> dict[str, Any]:
-    """The stretches that a page has room for, and how many lines are left out."""
-    kept: list[Stretch] = []
-    left_out = 0
-    for stretch in stretches:
-        pairs = []
-        for pair in stretch.pairs:
-            room -= sum(60 + len(side.text) for side in (pair.left, pair.right) if side)
-            if room >= 0:
-                pairs.append(pair)
-        left_out += len(stretch.pairs) - len(pairs)
-        if pairs:
-            kept.append(Stretch(tuple(pairs), stretch.folded))
-    return {"stretches": kept, "more_lines": left_out}
+def _cut(text: str, room: int) -> tuple[str, int]:
+    """The lines of a graph that a page has room for, and how many are left out."""
+    lines = text.splitlines()
+    ends = list(accumulate(60 + len(line) for line in lines))
+    count = bisect(ends, room)
+    return "\n".join(lines[:count]), len(lines) - count
 
 
 def left_on_the_table(sites: Iterable[Site]) -> list[Kind]:
