@@ -19,7 +19,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
 
     Args:
         path: the file to write; its folder must exist.
-        text: the whole content, written as UTF-8.
+        text: the whole content, written as UTF-8; halves of letters, which a name of a file may have, are escaped.
 
     Returns:
         The path written.
@@ -33,7 +33,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     '{}'
     """
     with replaced_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 
@@ -53,9 +53,11 @@ def replaced_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     with unfinished(_beside(target)) as temporary:
-        temporary.touch(exist_ok=False)
+        with _about(target):
+            temporary.touch(exist_ok=False)
         yield temporary
-        temporary.replace(target)
+        with _about(target):
+            temporary.replace(target)
 
 
 @contextlib.contextmanager
@@ -76,12 +78,14 @@ def folder_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     (['new'], ['a.bin'])
     """
     target = Path(path)
-    with unfinished(_beside(target)) as temporary:
-        temporary.mkdir()
+    with unfinished(_beside(target, folder=True)) as temporary:
+        with _about(target):
+            temporary.mkdir()
         yield temporary
-        if target.exists():
-            target.rmdir()
-        temporary.rename(target)
+        with _about(target):
+            if target.exists():
+                target.rmdir()
+            temporary.rename(target)
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int) -> Path:
@@ -112,10 +116,21 @@ def remove_unfinished() -> None:
         _remove(_unfinished.pop())
 
 
-def _beside(target: Path) -> Path:
+def _beside(target: Path, folder: bool = False) -> Path:
+    if target.is_dir() and not folder:
+        raise IsADirectoryError(f"cannot write {target}: it is a folder; name a file in it")
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}; create it first")
     return target.with_name(f".{target.name[:_LONGEST]}.{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def _about(target: Path) -> Iterator[None]:
+    """What the system says of the temporary name is said of the one that was asked for."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot write it: {error.strerror}", str(target)) from None
 
 
 def _remove(path: Path) -> None:

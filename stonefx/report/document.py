@@ -107,8 +107,10 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
         "totals_before": before,
         "totals_after": after,
         "backend": document["backend"],
-        "measured": document.get("measured", {}),
         **{name: document[name] for name in _SAME},
+        # JSON has no infinity.
+        "seconds": {name: float(value) for name, value in document["seconds"].items()},
+        "measured": {name: float(value) for name, value in document.get("measured", {}).items()},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ def saving(site: Site) -> float:
     """Predicted seconds a call that a rewrite saves, or would save; 0 where nothing was predicted or won."""
     if site.seconds_before is None or site.seconds_after is None:
         return 0.0
-    return max(0.0, site.seconds_before - site.seconds_after)
+    won = site.seconds_before - site.seconds_after
+    return max(0.0, won) if math.isfinite(won) else 0.0
 
 
 def common_pattern(paths: Sequence[str]) -> str:

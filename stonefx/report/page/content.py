@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from bisect import bisect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from stonefx.passes.hyperbolic.formulas import FORMULAS
@@ -22,6 +24,9 @@ from stonefx.report.text import short_number, short_seconds
 
 if TYPE_CHECKING:
     from stonefx.report.record import Report
+
+# A page has less than two megabytes: letters in all, those of sites among them, and kinds that are left.
+_LETTERS, _SITE_LETTERS, _MOST_CARDS = 1_550_000, 1_000_000, 100
 
 
 @dataclass(frozen=True)
@@ -91,16 +96,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Content:
-    """All that the template writes."""
+    """All that the template writes; of what would be too much for a page, how much was left out."""
 
     report: Report
     counts: dict[str, int]
     bars: list[Bar]
     left: list[Kind]
+    more_left: int
     rows: list[Row]
+    shown: frozenset[int]
     drawings: list[Drawing]
     modules: Module
     stretches: list[Stretch]
+    more_lines: int
     targets: list[str]
     codes: list[str]
 
@@ -113,7 +121,9 @@ def content_of(report: Report) -> Content:
     left: dict[int, tuple[int, ...]] = {}
     right: dict[int, tuple[int, ...]] = {}
     rows = []
-    for number, site in enumerate(report.sites, 1):
+    shown = shown_sites(report.sites)
+    for number in shown:
+        site = report.sites[number - 1]
         old = before.values(site)
         inside = nodes_before(site, old)
         new_values = after.values(site) if site.status == "rewritten" else {}
@@ -123,7 +133,7 @@ def content_of(report: Report) -> Content:
             _mark(right, number, (new_values[name].number for name in new))
         if site.source not in excerpts:
             excerpts[site.source] = number, excerpt(site.source)
-        first, shown = excerpts[site.source]
+        first, lines = excerpts[site.source]
         earlier = first if first != number else 0
         drawn = [draw(inside, old), draw(new, new_values)]
         numbers = [None if each is None else drawings.setdefault(each, len(drawings)) for each in drawn]
@@ -134,19 +144,55 @@ def content_of(report: Report) -> Content:
                 before_formula(site, old, frozenset(inside)),
                 after_formula(site, new_values, frozenset(new)),
             )
-        rows.append(Row(number, site, shown, earlier, *formulas, *numbers))
+        rows.append(Row(number, site, lines, earlier, *formulas, *numbers))
+    kept = left_on_the_table(report.sites)
+    room = (_LETTERS - sum(_letters(row.site) for row in rows)) // 2
+    (old_text, more_old), (new_text, more_new) = (_cut(text, room) for text in (report.before, report.after))
     return Content(
         report=report,
         counts={status: sum(site.status == status for site in report.sites) for status in STATUSES},
         bars=_bars(report),
-        left=left_on_the_table(report.sites),
+        left=kept[:_MOST_CARDS],
+        more_left=len(kept[_MOST_CARDS:]),
         rows=rows,
         drawings=list(drawings),
-        modules=module_tree(report.sites),
-        stretches=side_by_side(report.before, report.after, left, right),
+        modules=module_tree([row.site for row in rows]),
+        shown=frozenset(shown),
+        stretches=side_by_side(old_text, new_text, left, right),
+        more_lines=more_old + more_new,
         targets=sorted({site.target for site in report.sites}),
         codes=sorted({site.code for site in report.sites} - {""}),
     )
+
+
+def shown_sites(sites: Sequence[Site]) -> list[int]:
+    """The numbers of the sites that a page has room for: one of each kind first, what would save most before all.
+
+    >>> shown_sites([Site(pass_name="p", target="t", status="refused")] * 3)
+    [1, 2, 3]
+    """
+    room, found = _SITE_LETTERS, set()
+    first = [kind.numbers[0] for kind in left_on_the_table(sites)]
+    first += [kind.numbers[0] for kind in kinds(sites) if kind.first.status == "rewritten"]
+    for number in dict.fromkeys([*first, *range(1, len(sites) + 1)]):
+        room -= _letters(sites[number - 1])
+        if room < 0 and found:
+            break
+        found.add(number)
+    return sorted(found)
+
+
+def _letters(site: Site) -> int:
+    """About how many letters of the page a site takes."""
+    return 1700 + 9 * len(site.module_path) + 4 * len(short_source(site.source)) + 2 * len(str(site.reason))
+
+
+def _cut(text: str, room: int) -> tuple[str, int]:
+    """The lines of a graph that a page has room for, and how many are left out."""
+    lines = text.splitlines()
+    ends = list(accumulate(60 + len(line) for line in lines))
+    count = bisect(ends, room)
+    return "\n".join(lines[:count]), len(lines) - count
 
 
 def left_on_the_table(sites: Iterable[Site]) -> list[Kind]:
@@ -198,7 +244,9 @@ def _bars(report: Report) -> list[Bar]:
 
 
 def _bar(label: str, before: float, after: float, text: Any) -> Bar:
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return Bar(label, text(before), text(after), (0.0, 0.0), "not a number to compare")
     longest = max(before, after) or 1
-    part = 100 * after / before if before else 100.0
+    part = 100 * (after / before) if before else 100.0
     change = "no change" if before == after else f"{part:.3g} %"
-    return Bar(label, text(before), text(after), (100 * before / longest, 100 * after / longest), change)
+    return Bar(label, text(before), text(after), (100 * (before / longest), 100 * (after / longest)), change)

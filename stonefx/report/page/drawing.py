@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -49,9 +50,10 @@ def nodes_before(site: Site, values: Mapping[str, Line]) -> list[str]:
     found = {name for name in named if name in values}
     if not found:
         return []
-    inside = [line for line in values.values() if line.name.startswith("%")]
     first, last = (pick(values[name].number for name in found) for pick in (min, max))
-    between = [line for line in inside if first < line.number < last and line.operator != "input"]
+    lines = list(values.values())
+    start, end = (bisect(lines, number, key=lambda line: line.number) for number in (first, last - 1))
+    between = [line for line in lines[start:end] if line.name.startswith("%") and line.operator != "input"]
     # What is computed from one of them and read by another one.
     behind = set(found)
     for line in between:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from stonefx.passes.site import Site
 from stonefx.report.kinds import STATUSES
 
+_DEEPEST = 40  # levels; the tree is walked by recursion
+
 
 @dataclass
 class Module:
@@ -38,7 +40,10 @@ def module_tree(sites: Sequence[Site]) -> Module:
         root.counts[site.status] += 1
         # Several layers, `0, 1`, stand in the module above them.
         module = root
-        for name in [] if ", " in site.module_path else filter(None, site.module_path.split(".")):
+        names = [] if ", " in site.module_path else [*filter(None, site.module_path.split("."))]
+        if len(names) > _DEEPEST:
+            names[_DEEPEST - 1 :] = [".".join(names[_DEEPEST - 1 :])]
+        for name in names:
             path = f"{module.path}.{name}" if module.path else name
             module = module.children.setdefault(name, Module(name, path))
             module.counts[site.status] += 1

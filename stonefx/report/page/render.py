@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stonefx.report.kinds import STATUSES
+from stonefx.report.listing import short_source
 from stonefx.report.page.content import content_of, cure_of
 from stonefx.report.text import short_number, short_seconds
 
@@ -57,6 +58,7 @@ def _template() -> Any:
         "seconds": short_seconds,
         "breakable": _breakable,
         "cure": cure_of,
+        "short": short_source,
     }
     return environment.get_template("page.html")
 

@@ -37,7 +37,7 @@ def excerpt(source: str) -> Excerpt | None:
     True
     """
     file, _, number = source.rpartition(":")
-    if not file or not number.isdigit():
+    if not file or "\0" in file or not number.isdigit():
         return None
     meant = int(number)
     numbered = [(n, linecache.getline(file, n)) for n in range(max(1, meant - _AROUND), meant + _AROUND + 1)]
