@@ -193,8 +193,8 @@ def test_what_is_not_read_is_named_with_what_it_does(name):
 
 
 SINGLE = {
-    "rows as features": (lambda w, x: F.linear(F.linear(x, w.W1[:1]).squeeze(-1), w.W2[:, :6]), "squeeze"),
-    "an axis more": (lambda w, x: F.linear(F.linear(x, w.W1[:1]).view(2, 3, 1), w.W2[:, :1]), "view"),
+    "an axis more": (lambda w, x: F.linear(F.linear(x, w.W1[:1]).unsqueeze(-1), w.W2[:, :1]), "unsqueeze"),
+    "rows apart": (lambda w, x: F.linear(F.linear(x, w.W1[:1]).view(2, 3, 1), w.W2[:, :1]), "view"),
 }
 
 

@@ -36,7 +36,7 @@ SCALED = {
     "channels first, repeated": lambda t, m: (t.mT * m.unsqueeze(1).repeat(1, WIDTH, 1)).mT,
     "weights by place": lambda t, m: (
         t
-        * torch.arange(1, m.shape[1] + 1)[None, :, None].expand(t.size()).to(t.dtype)
+        * torch.ones_like(m).cumsum(1)[:1, :, None].expand(t.size()).to(t.dtype)
         * m.unsqueeze(-1).expand(t.size())
     ),
     "softmax of expanded scores": lambda t, m: (

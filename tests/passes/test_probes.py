@@ -75,8 +75,13 @@ def test_a_wrong_rewrite_of_a_quotient_is_found(off):
     more.meta = dict(n.meta)
     node.args = (x, more)
     site = Site(
-        "quotients", "quotient", "rewritten", inputs=(x.name, n.name), output=node.name, replacement=node.name
+        pass_name="quotients",
+        target="quotient",
+        status="rewritten",
+        inputs=(x.name, n.name),
+        output=node.name,
+        replacement=node.name,
+        bound=1e-6,
     )
-    site.bound = 1e-6
     reason = Verifier({}).check(before, graph, site)
     assert reason is None if off == 0 else "relative error" in reason
