@@ -356,7 +356,10 @@ def _verified(
     """The result, after its results were compared with the original's where that is asked for."""
     if options.verify:
         exact = None if original is None else partial(results_in_float64, original, example, mode)
-        verify_whole(expected, run_preserved(fast, example, mode), fast.report, exact)
+        actual = run_preserved(fast, example, mode)
+        verify_whole(
+            expected, actual, fast.report, exact, lambda: (example, *fast.parameters(), *fast.buffers())
+        )
     return fast
 
 

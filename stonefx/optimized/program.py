@@ -406,7 +406,7 @@ class Program:
         current = body.constant(self.current_folds, "current_folds")
         pack = body.constant(packed, "packed")
         return [
-            f"{known} = {current}(({', '.join(weights)},))",
+            f"{known} = {current}(({''.join(f'{weight}, ' for weight in weights)}))",
             f"if {known} is None:",
             f"    return self._run_original(*{pack}({forwarded}))",
             f"{', '.join(folds.values())}, = {known}",

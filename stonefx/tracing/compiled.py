@@ -1,8 +1,9 @@
 """What a forward is told that asks whether it is being compiled: as in eager, that it is not, wherever it traces then.
 
-What `stonefx.optimize` returns is to be what the model is without a compiler, so that a forward which does something else
-under one must not notice. Only libraries that ask for nothing but to leave out checks and branches on values, with the
-same results, are told that they are compiled where they do not trace otherwise. For other compilers nothing changes.
+What `stonefx.optimize` returns is to be what the model is without a compiler, so that a forward which does something
+else under one must not notice. Only libraries that ask for nothing but to leave out checks and branches on values, with
+the same results, are told that they are compiled where they do not trace otherwise. For other compilers nothing
+changes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Attention layers of torch whose fast path gives other values than the operations that a trace sees.
 
-Without gradients `nn.TransformerEncoder` packs what a mask leaves into nested tensors, and gives zeros for the rest; its
-layers and `nn.MultiheadAttention` call one kernel, which gives NaN where all keys are masked, and takes a mask of numbers
-for one of truth values. A compiled forward packs nothing, and one graph serves calls with gradients and without. Where no
-mask is given, all ways agree.
+Without gradients `nn.TransformerEncoder` packs what a mask leaves into nested tensors, and gives zeros for the rest;
+its layers and `nn.MultiheadAttention` call one kernel, which gives NaN where all keys are masked, and takes a mask of
+numbers for one of truth values. A compiled forward packs nothing, and one graph serves calls with gradients and
+without. Where no mask is given, all ways agree.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _refusal(masks: list[str], tx: Any) -> CaptureError:
     return capture_error(
         f"nn.{kind.__name__} is called with {' and '.join(masks)}, and without gradients takes a fast path of torch, "
         "which gives other values for what is masked",
-        "It runs as it is. Where those values are not needed, call torch.backends.mha.set_fastpath_enabled(False) first.",
+        "It runs as it is. Where those values are not needed, call torch.backends.mha.set_fastpath_enabled(False) "
+        "first.",
         f"{tx.f_code.co_filename}:{tx.lineno}" if tx is not None else "",
         kind=FastPathError,
     )

@@ -311,3 +311,16 @@ def test_constants_of_a_fold_are_no_other_readers_of_its_weights(way):
     assert "up.weight" not in dict(fast.named_parameters()), fast.report
     assert fast.report.rewritten(), fast.report
     torch.testing.assert_close(fast(x), model(x))
+
+
+def test_folds_that_read_no_weight_are_there_where_all_weights_are_kept():
+    class Ball(nn.Module):
+        def forward(self, x):
+            norm = x.norm(dim=-1, keepdim=True).clamp_min(1e-15)
+            return torch.tanh(norm) * x / norm
+
+    model, x = Ball(), torch.randn(50, 16) / 4
+    for release in (True, False):
+        fast = stonefx.optimize(model, x, release=release)
+        assert [site.target for site in fast.report.rewritten()] == ["expmap0"]
+        torch.testing.assert_close(fast(x), model(x))

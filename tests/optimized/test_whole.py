@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from small_forwards import Forward, rows
+from torch import nn
 
 import stonefx
 from stonefx.optimized.whole import verify_whole
@@ -92,3 +93,22 @@ def test_a_generator_of_the_models_own_is_left_as_it_was(holder: Callable[[Any],
     assert torch.equal(state, generator.get_state())
     for count in (5, 8):
         torch.testing.assert_close(fast(rows(count)), model(rows(count)))
+
+
+@pytest.mark.parametrize("planted", ["weight", "bias", "input"])
+def test_an_infinity_in_the_model_or_its_input_is_no_failure(planted: str) -> None:
+    def forward(model: Any, x: torch.Tensor) -> torch.Tensor:
+        v = model.linear(x)
+        norm = v.norm(dim=-1, keepdim=True).clamp_min(1e-15)
+        point = torch.tanh(norm) * v / norm
+        length = point.norm(dim=-1, keepdim=True).clamp_min(1e-15)
+        return torch.atanh(length.clamp(max=1 - 1e-7)) * point / length
+
+    model, x = Forward(forward, linear=nn.Linear(16, 16)).eval(), torch.randn(50, 16) / 4
+    with torch.no_grad():
+        (x if planted == "input" else getattr(model.linear, planted)).view(-1)[1] = torch.inf
+    fast = stonefx.optimize(model, x)
+    assert fast.report.rewritten()
+    with torch.no_grad():
+        finite = model(x).isfinite()
+        torch.testing.assert_close(fast(x)[finite], model(x)[finite], rtol=1e-4, atol=1e-5)
