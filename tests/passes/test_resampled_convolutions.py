@@ -25,22 +25,23 @@ FACTORS = {
 
 
 class Upsampled(nn.Module):
-    """The end of a decoder: fewer channels, more pixels, and a convolution over them."""
+    """The end of a decoder: more channels, more pixels, and a convolution over them."""
 
     def __init__(self, how, bias):
         super().__init__()
         self.how = how
-        self.reduce = nn.Conv2d(12, 12, 1, bias=bias)
-        self.smooth = nn.Conv2d(12, 4, 3, padding=1, bias=bias)
+        self.widen = nn.Conv2d(4, 32, 1, bias=bias)
+        # A constant ends at a border of zeros, which a merged one would not.
+        self.smooth = nn.Conv2d(32, 4, 3, padding=0 if bias else 1, bias=bias)
 
     def forward(self, x):
-        return self.smooth(F.interpolate(self.reduce(x), **self.how))
+        return self.smooth(F.interpolate(self.widen(x), **self.how))
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("mode", MODES)
-def test_one_convolution_is_left(mode, factor, bias):
+def test_one_convolution_is_left(mode, factor):
     torch.manual_seed(0)
+    bias = (len(mode) + len(factor)) % 2 == 0
     model = Upsampled(MODES[mode] | FACTORS[factor], bias).eval()
-    check_rewritten(model, [torch.randn(2, 12, 5, 7)], False, "conv2d")
+    check_rewritten(model, [torch.randn(2, 4, 5, 7)], False, "conv2d")

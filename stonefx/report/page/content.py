@@ -171,7 +171,8 @@ def shown_sites(sites: Sequence[Site]) -> list[int]:
     >>> shown_sites([Site(pass_name="p", target="t", status="refused")] * 3)
     [1, 2, 3]
     """
-    room, found = _SITE_LETTERS, set()
+    room = _SITE_LETTERS
+    found: set[int] = set()
     first = [kind.numbers[0] for kind in left_on_the_table(sites)]
     first += [kind.numbers[0] for kind in kinds(sites) if kind.first.status == "rewritten"]
     for number in dict.fromkeys([*first, *range(1, len(sites) + 1)]):
