@@ -5,8 +5,8 @@ import ctypes
 import pytest
 import torch
 from row_cases import overload, row_arguments
-from test_nan_rows import LENGTHS, base, dependence, planted
 from test_cuda_source import ELEMENTS, kernels, pytestmark, size  # noqa: F401  (the fixture and the mark)
+from test_nan_rows import LENGTHS, base, dependence, planted
 
 from stonefx.ops import ROW_FORMULAS
 

@@ -9,7 +9,8 @@ from functools import cache, partial
 import pytest
 import torch
 from operator_cases import arguments, declared, module
-from row_cases import GUARDED, NAMES as FORMULAS, guards, overload, row_arguments
+from row_cases import GUARDED, guards, overload, row_arguments
+from row_cases import NAMES as FORMULAS
 
 from stonefx.ops import ROW_FORMULAS
 
@@ -74,7 +75,7 @@ def dependence(name):
 
 
 def planted(operands, extra=0):
-    """Each operand repeated, with NaN in one entry of one operand a row; then `extra` rows without, and the plain row."""
+    """Each operand repeated, with NaN in one entry of one operand a row; then `extra` rows and one without."""
     count = sum(v.shape[-1] for v in operands)
     rows, begin = [v.repeat(count + extra + 1, 1) for v in operands], 0
     for v in rows:
