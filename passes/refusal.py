@@ -120,6 +120,11 @@ CODES: dict[str, Code] = {
         "a point from these: they differ off the hyperboloid, and in the gradient for what is stored",
         "Make the points where they are used: `project`, `expmap0` or `add_time` of the same curvature gives one.",
     ),
+    "not_tangent": Code(
+        "nothing in the graph makes {vector} tangent at {point}, and {target} takes the time of a tangent vector from "
+        "its space components: they differ where the vector is not tangent, and in the gradient for what is stored",
+        "Project it where it is used: `v + c * inner(x, v) * x` is tangent at `x`, and so is `logmap` at that point.",
+    ),
     # What reads or changes a value.
     "returned": Code(
         "the intermediate {value!r} is returned, so it has to be computed",

@@ -19,6 +19,7 @@ from .rows.matching import Match, Operand
 
 aten = torch.ops.aten
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+LONG = 30.0  # sinh of it is longer than any guard
 KEPT = ("stack_trace", "nn_module_stack")
 
 
@@ -101,8 +102,25 @@ class Builder:
         scalars = [self._scalar(match.curvature, grad, "curvature")]
         scalars += [self._scalar(number, grad, "factor") for number in match.numbers]
         target = getattr(torch.ops.stone, match.target).default
-        guards = {name: value for name, value in match.guards.items() if name != FLOOR}
-        return [(target, (*vectors, *scalars), guards), *self._floor(scalars[0])]
+        taken = {argument.name for argument in target._schema.arguments}
+        guards = {name: value for name, value in match.guards.items() if name in taken}
+        behind = [*self._floor(scalars[0]), *self._shortened(vectors, scalars[0])]
+        return [(target, (*vectors, *scalars), guards), *behind]
+
+    def _shortened(self, vectors: list[fx.Node], c: fx.Node) -> list[Call]:
+        """`min(1, n / least)`, of the logarithm whose direction has the length `n = sinh(s d) / s`."""
+        least = self.match.guards.get("min_norm")
+        if self.match.target != "lorentz_logmap" or least is None:
+            return []
+        d = self.insert(torch.ops.stone.lorentz_dist.default, (*vectors, c), {})
+        d = self.insert(aten.unsqueeze.default, (d, -1), {})
+        number = self.match.curvature.number
+        s = self.insert(aten.sqrt.default, (c,), {}) if number is None else number**0.5
+        # Bounded, since the derivative of what is infinite would be none behind the clamp.
+        u = self.insert(aten.clamp_max.default, (self.insert(aten.mul.Tensor, (d, s), {}), LONG), {})
+        n = self.insert(aten.div.Tensor, (self.insert(aten.sinh.default, (u,), {}), s), {})
+        n = self.insert(aten.mul.Tensor, (n, 1 / least), {})
+        return [(aten.mul.Tensor, (None, self.insert(aten.clamp_max.default, (n, 1.0), {})), {})]
 
     def _floor(self, c: fx.Node) -> list[Call]:
         """`max(d, least / s)`, which a clamp of the argument of a distance's function from below is."""

@@ -14,7 +14,7 @@ from ..graph.nodes import val
 from ..graph.shapes import is_row_major
 from .formulas import FLOOR, FORMULAS
 from .match import match
-from .points import map_behind, supposed
+from .points import map_behind, supposed, tangent_behind
 from .read.candidates import Vectors, candidates
 from .read.evaluate import Evaluator, operator_name
 from .read.values import ROWS, Axes, Label, Value, has_time, number_axes, row_of
@@ -61,10 +61,11 @@ def find(graph: fx.Graph, order: Mapping[fx.Node, int], algebra: Algebra) -> tup
     maps: dict[fx.Node, Found] = {}
     misses: dict[fx.Node, Found] = {}
     steps_to: dict[fx.Node, Found] = {}
+    tangents: dict[fx.Node, Found] = {}
     for alternatives in candidates(graph):
         for nearest in alternatives:
             vectors = _named(nearest, maps)
-            every = _found(algebra, vectors, order, maps)
+            every = _found(algebra, vectors, order, maps, tangents)
             steps_to |= {item.region.root: item for item in every if item.outcome.target in STEPS.values()}
             found = _settled([item for item in every if item.outcome.target not in STEPS.values()])
             maps |= {item.region.root: item for item in found if isinstance(item.outcome, Match)}
@@ -111,16 +112,29 @@ def _axes(node: fx.Node, axes: Axes, maps: Mapping[fx.Node, Found]) -> Axes:
 
 
 def _found(
-    algebra: Algebra, vectors: Vectors, order: Mapping[fx.Node, int], maps: Mapping[fx.Node, Found]
+    algebra: Algebra,
+    vectors: Vectors,
+    order: Mapping[fx.Node, int],
+    maps: Mapping[fx.Node, Found],
+    tangents: dict[fx.Node, Found],
 ) -> list[Found]:
-    """What there is in some rows; where they store a time, also what there is if it is that of a point."""
+    """What there is in some rows; where they store a time, also what there is if it is that of a point.
+
+    Rows that are tangent at a point are no formulas, and are kept in `tangents`.
+    """
     stored = [node for node, axes in vectors.items() if has_time(axes)]
     proofs = {node: proof for node in stored if (proof := map_behind(node, maps)) is not None}
     known = {node: proof.outcome.curvature for node, proof in proofs.items()}
     # A conformal factor is a part of the maps at its point.
     ends = [root for root, item in maps.items() if item.outcome.target != "conformal_factor"]
     evaluator = Evaluator(algebra, vectors, order, ends, known)
-    found = [replace(item, proofs=proofs) for item in _search(evaluator, vectors)]
+    found = []
+    for each in _search(evaluator, vectors):
+        item = replace(each, proofs=proofs)
+        if item.outcome.target == "tangent":
+            tangents.setdefault(item.region.root, item)
+        else:
+            found.append(_grounded(item, maps, tangents))
     open_ones = tuple(node for node in stored if node not in proofs)
     if not open_ones:
         return found
@@ -128,11 +142,28 @@ def _found(
     for c in supposed(algebra, [value.form for value in evaluator.values.values()]):
         evaluator = Evaluator(algebra, vectors, order, ends, {**dict.fromkeys(open_ones, c), **known})
         for item in _search(evaluator, vectors):
-            if isinstance(item.outcome, Match) and item.region.root not in roots:
+            known_one = item.outcome.target == "tangent" or item.region.root in roots
+            if isinstance(item.outcome, Match) and not known_one:
                 found = [other for other in found if other.region.root is not item.region.root]
                 found.append(replace(item, proofs=proofs, supposed=open_ones))
                 roots.add(item.region.root)
     return found
+
+
+def _grounded(item: Found, maps: Mapping[fx.Node, Found], tangents: Mapping[fx.Node, Found]) -> Found:
+    """A map at a point with what makes its row a tangent there; else that is supposed."""
+    if not isinstance(item.outcome, Match) or item.outcome.target != "lorentz_expmap":
+        return item
+    x, v = operand_nodes(item.outcome, item.algebra)
+    proof, tangent = item.proofs.get(x), tangent_behind(v, x, maps, tangents)
+    equal = [
+        each is not None and item.algebra.equal(each.outcome.curvature, item.outcome.curvature)
+        for each in (proof, tangent)
+    ]
+    if not all(equal) or tangent is None:
+        open_ones = tuple(node for node, known in zip((x, v), equal, strict=True) if not known)
+        return replace(item, supposed=open_ones)
+    return replace(item, proofs={**item.proofs, v: tangent})
 
 
 def _beside(item: Found, maps: Mapping[fx.Node, Found]) -> bool:
@@ -148,12 +179,14 @@ def _leads_on(root: fx.Node, maps: Mapping[fx.Node, Found], misses: Mapping[fx.N
 
 def _search(evaluator: Evaluator, vectors: Vectors) -> Iterator[Found]:
     indices = [evaluator.vectors[node] for node in vectors]
+    rows = [evaluator.values[node].form for node in vectors]
+    curvatures = [evaluator.curvatures.get(node) for node in vectors]
     matched: set[fx.Node] = set()
     for node, value in evaluator.cone():
         if node.all_input_nodes and node.all_input_nodes[0] in matched and _turns(node):
             continue
         try:
-            outcome = match(evaluator.algebra, value.form, indices, has_time(value.axes))
+            outcome = match(evaluator.algebra, value.form, indices, has_time(value.axes), rows, curvatures)
             if (
                 isinstance(outcome, Match)
                 and (outcome := _placed(outcome, value, vectors, evaluator)) is None
@@ -180,7 +213,7 @@ def _turns(node: fx.Node) -> bool:
 
 def _is_row(value: Value, outcome: Match) -> bool:
     """Whether a row is the whole one that the operator gives, and not its space components alone."""
-    if outcome.target in STEPS.values():
+    if outcome.target in (*STEPS.values(), "tangent"):
         return False
     return row_of(value.axes) is not None and FORMULAS[outcome.target].time_out == has_time(value.axes)
 

@@ -48,7 +48,7 @@ class Formula:
 
 
 # What a rule leaves that is no operator of ours.
-OWN = ("identity", "norm", "radial_cap")
+OWN = ("identity", "norm", "radial_cap", "tangent")
 FORMULAS = {
     formula.target: formula
     for formula in (
@@ -236,6 +236,34 @@ FORMULAS = {
             time_in=True,
             time_out=True,
             per_row=12,
+        ),
+        Formula(
+            target="lorentz_expmap",
+            text="cosh(s n) x + sinh(s n) / (s n) v, of a point x and v tangent there, n = sqrt(-v0^2 + ||v||^2)",
+            operands=("any", "short"),
+            slots=("max_argument",),
+            time_in=True,
+            time_out=True,
+            per_entry=8,
+            per_row=24,
+        ),
+        Formula(
+            target="lorentz_logmap",
+            text="d(x, y) / n w, w = y + c (-t u + <x, y>) x, n = sqrt(-w0^2 + ||w||^2), of points (t, x) and (u, y)",
+            operands=("any", "second"),
+            # Of the length n of w; no operator has it.
+            slots=("min_norm",),
+            time_in=True,
+            time_out=True,
+            per_entry=8,
+            per_row=24,
+        ),
+        Formula(
+            target="tangent",
+            text="any w with -t w0 + <x, w> = 0, of a point (t, x)",
+            operands=("any", "any"),
+            time_in=True,
+            time_out=True,
         ),
         Formula(
             target="lorentz_dist",

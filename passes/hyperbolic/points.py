@@ -31,6 +31,8 @@ CARRIES = frozenset(
         "flatten",
     }
 )
+# The rows with a time that are no points.
+TANGENTS = frozenset({"lorentz_logmap0", "lorentz_logmap", "tangent"})
 CHOICES = frozenset({"slice", "narrow", "select", "index_select"})
 
 
@@ -51,8 +53,24 @@ def map_behind(node: fx.Node, maps: Mapping[fx.Node, Any]) -> Any | None:
     found = maps[node]
     whole = has_time(found.values[found.region.root].axes)
     target = found.outcome.target
-    on_it = isinstance(found.outcome, Match) and FORMULAS[target].time_out and target != "lorentz_logmap0"
+    on_it = isinstance(found.outcome, Match) and FORMULAS[target].time_out and target not in TANGENTS
+    on_it = on_it and not found.supposed
     return found if whole and on_it else None
+
+
+def tangent_behind(
+    node: fx.Node, point: fx.Node, maps: Mapping[fx.Node, Any], tangents: Mapping[fx.Node, Any]
+) -> Any | None:
+    """What makes a row tangent at a point: a projection, or the logarithm of another point, times a number or not."""
+    while True:
+        found = tangents.get(node) or maps.get(node)
+        if found is not None and found.outcome.target in ("tangent", "lorentz_logmap") and not found.supposed:
+            at = found.algebra.atoms[found.outcome.operands[0].vector].parts[0]
+            return found if at is point else None
+        given = named_arguments(node) if operator_name(node) in ("mul", "div", "neg") else {}
+        if not given or isinstance(given.get("other"), fx.Node):
+            return None
+        node = given["self"]
 
 
 def supposed(algebra: Algebra, forms: Iterable[Form]) -> Iterator[Form]:

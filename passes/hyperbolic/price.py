@@ -106,6 +106,7 @@ def price(found: Found, inner: str, grad: bool) -> Price:
         moved += 2 * entries(root)
     if inner != "inductor":
         steps = len(extra) + (match.multiple != ONE) + (FLOOR in match.guards)
+        steps += 7 if match.target == "lorentz_logmap" and match.guards else 0
         return _eager_price(region, rows, steps, moved)
     # A formula over pairs that is one in rows would write a row for each pair, where fused code writes none.
     broadcast = gives == "row" and any(entries(v.meta["val"]) < entries(root) / 2 for v in region.vectors[:2])

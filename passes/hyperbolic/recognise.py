@@ -100,6 +100,11 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
             target=item.outcome.target,
             formula=FORMULAS[item.outcome.target].text,
         )
+    if item.supposed and item.outcome.target == "lorentz_expmap":
+        point, vector = operand_nodes(item.outcome, item.algebra)
+        if point not in item.supposed:
+            figures = {"vector": repr(vector.name), "point": repr(point.name)}
+            return Refusal("not_tangent", target=item.outcome.target, **figures)
     if item.supposed:
         names = ", ".join(repr(node.name) for node in item.supposed)
         return Refusal("stored_time", target=item.outcome.target, points=names, count=len(item.supposed))

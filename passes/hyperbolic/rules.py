@@ -105,13 +105,16 @@ RULES = (
         "the ratio of the curvatures is a number: of two balls that vary either may be the smaller",
         MERGED,
     ),
-    Rule(
-        "project of a point of the hyperboloid is the point",
-        "lorentz_project",
-        "lorentz_expmap0",
-        identities.on_it_already,
-        "equal curvatures: a point of c = 1 gets another time at c = 2",
-        MERGED,
+    *(
+        Rule(
+            f"project({name}) = {name}, which is a point of the hyperboloid",
+            "lorentz_project",
+            name,
+            identities.on_it_already,
+            "equal curvatures: a point of c = 1 gets another time at c = 2",
+            MERGED,
+        )
+        for name in ("lorentz_expmap0", "lorentz_expmap")
     ),
     Rule(
         "logmap0(expmap0(v)) = min(1, R / (s n)) v",

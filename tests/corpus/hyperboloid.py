@@ -145,6 +145,59 @@ def pairs_kept_apart(x, y, c):
     return torch.acosh(torch.clamp(-c * products, min=1 + 2**-10)) / c**0.5
 
 
+# --- maps at a point, whose rows the graph makes ---------------------------------------------------------------------
+def inner(u, v):
+    """As geoopt, Hypformer and HyboNet have it."""
+    d, uv = u.size(-1) - 1, u * v
+    return -uv.narrow(-1, 0, 1) + uv.narrow(-1, 1, d).sum(-1, keepdim=True)
+
+
+def minkowski_dot(u, v):
+    """As HGCN has it."""
+    res = torch.sum(u * v, dim=-1) - 2 * u[..., 0] * v[..., 0]
+    return res.view((*res.shape, 1))
+
+
+def tangent(x, v, c, dot=inner):
+    """`v` with some time, projected to the tangent space at `x`."""
+    u = torch.cat([v[..., :1] * 0.3, v], -1)
+    return u + c * dot(x, u) * x
+
+
+@case("geoopt", "lorentz_expmap", "any", "second", beside=LIFTED, single=True)
+def expmap_at_a_point(x, v, c):
+    """Lengths below 1e-4 are taken for that, which float32 cannot tell from what they are."""
+    p, k = lifted(x, c), 1 / c
+    u = tangent(p, v, c)
+    nomin = torch.sqrt(torch.clamp_min(inner(u, u), 1e-8))
+    return torch.cosh(nomin / k**0.5) * p + k**0.5 * torch.sinh(nomin / k**0.5) * u / nomin
+
+
+@case("HGCN", "lorentz_expmap", "any", "second", beside=LIFTED, max_argument=15.0)
+def expmap_at_a_point_hgcn(x, v, c):
+    p, k = lifted(x, c), 1 / c
+    u = tangent(p, v, c, minkowski_dot)
+    theta = torch.sqrt(torch.clamp(minkowski_dot(u, u), min=1e-15)) / k**0.5
+    theta = torch.clamp(theta, min=1e-15)
+    return torch.cosh(theta.clamp(-15, 15)) * p + torch.sinh(theta.clamp(-15, 15)) * u / theta
+
+
+@case("geoopt", "lorentz_logmap", "any", "second", loses=4.0, beside=2 * LIFTED, min_norm=1e-4)
+def logmap_at_a_point(x, y, c):
+    p, q, k = lifted(x, c), lifted(y, c), 1 / c
+    d = k**0.5 * torch.acosh(torch.clamp_min(-inner(p, q) / k, 1.0))
+    nomin = q + 1.0 / k * inner(p, q) * p
+    return d * nomin / torch.sqrt(torch.clamp_min(inner(nomin, nomin), 1e-8))
+
+
+@case("none", "lorentz_logmap", "any", "second", loses=4.0, beside=2 * LIFTED, min_norm=1e-3)
+def logmap_of_half_the_way(x, y, c):
+    p, q = lifted(x, c), lifted(y, c)
+    z = -c * minkowski_dot(p, q)
+    w = q - z * p
+    return torch.acosh(z.clamp_min(1.0)) * 0.5 / c**0.5 * (w / minkowski_dot(w, w).clamp_min(1e-6).sqrt())
+
+
 # --- other models -----------------------------------------------------------------------------------------------------
 @case("geoopt", "lorentz_to_poincare", "any", beside=LIFTED)
 def lorentz_to_poincare(x, c):

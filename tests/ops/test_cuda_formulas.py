@@ -6,6 +6,7 @@ import pytest
 import torch
 from row_cases import overload, row_arguments
 from test_cuda_source import ELEMENTS, kernels, pytestmark, size  # noqa: F401  (the fixture and the mark)
+from test_nan_rows import LENGTHS, base, dependence, planted
 
 from stonefx.ops import ROW_FORMULAS
 
@@ -52,26 +53,47 @@ def check(kernels, name, shape, scale):  # noqa: F811
             vector[::3] *= scale
         count = len(formula.vectors)
         args = [a.to(dtype) if i < count else a for i, a in enumerate(args)]
-        vectors, scalars = args[:count], args[count:]
         expected = overload(f"{name}_forward")(*args, **options)
-        result = torch.full_like(expected, torch.nan)
         grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
-        grads = [torch.full_like(v, torch.nan) for v in vectors]
-        numbers = [torch.full((rows, 1), torch.nan) for _ in scalars]
-        widths = (ctypes.c_int64 * 3)(*(v.shape[-1] for v in vectors))
-        width = expected.shape[-1] if expected.dim() > 1 else 1
-        for backward in (0, 1):
-            kernels.formula(
-                *(EXPORTED.index(name), backward, ELEMENTS[dtype], size(rows), widths, size(width)),
-                *(addresses(vectors, 3), addresses(scalars, 2)),
-                ctypes.c_void_p(grad.data_ptr() if backward else None),
-                ctypes.c_void_p(None if backward else result.data_ptr()),
-                *(addresses(grads, 3), addresses(numbers, 2), len(args)),
-            )
+        result, grads = run(kernels, name, args, grad)
         # The same formulas, with sums in another order.
         eps = torch.finfo(dtype).eps
         torch.testing.assert_close(result, expected, rtol=2 * eps, atol=1e-6 * eps)
-        for got, other in zip(
-            (*grads, *numbers), overload(f"{name}_backward")(grad, *args, **options), strict=True
-        ):
+        for got, other in zip(grads, overload(f"{name}_backward")(grad, *args, **options), strict=True):
             torch.testing.assert_close(got, other, rtol=4 * torch.finfo(got.dtype).eps, atol=1e-6)
+
+
+def run(kernels, name, args, grad):  # noqa: F811
+    """The result and the gradients; every guard of the kernels is 0.25."""
+    count, rows = len(ROW_FORMULAS[name].vectors), len(args[0])
+    vectors, scalars, dtype = args[:count], args[count:], args[0].dtype
+    result = torch.full_like(grad, torch.nan)
+    grads = [torch.full_like(v, torch.nan) for v in vectors]
+    numbers = [torch.full((rows, 1), torch.nan) for _ in scalars]
+    widths = (ctypes.c_int64 * 3)(*(v.shape[-1] for v in vectors))
+    width = grad.shape[-1] if grad.dim() > 1 else 1
+    for backward in (0, 1):
+        kernels.formula(
+            *(EXPORTED.index(name), backward, ELEMENTS[dtype], size(rows), widths, size(width)),
+            *(addresses(vectors, 3), addresses(scalars, 2)),
+            ctypes.c_void_p(grad.data_ptr() if backward else None),
+            ctypes.c_void_p(None if backward else result.data_ptr()),
+            *(addresses(grads, 3), addresses(numbers, 2), len(args)),
+        )
+    return result, (*grads, *numbers)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_nan_reaches_what_depends_on_it(kernels, name):  # noqa: F811
+    first, second = dependence(name)
+    formula = ROW_FORMULAS[name]
+    for length in LENGTHS.values():
+        rows, count = planted(base(name, length))
+        args = [v.float() if i < len(formula.vectors) else v for i, v in enumerate(rows)]
+        shape = formula.result_shape((count + 1,), args[0].shape[-1])
+        grad = torch.randn(shape, generator=torch.Generator().manual_seed(4))
+        result, grads = run(kernels, name, args, grad)
+        assert result.reshape(count + 1, -1)[:count].isnan()[first.T].all(), (name, length)
+        # A bound that holds lets no gradient through, of NaN neither.
+        if not formula.guards:
+            assert torch.cat([g.double() for g in grads], -1)[:count].isnan()[second.T].all(), (name, length)

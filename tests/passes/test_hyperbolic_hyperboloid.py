@@ -212,3 +212,148 @@ def test_a_point_with_its_time_turned_is_a_step_of_a_product():
     sites = HYPERBOLIC.run(graph, Context())
     assert [(site.target, site.status) for site in sites] == [("add_time", "rewritten")] * 2
     torch.testing.assert_close(graph(*given), expected)
+
+
+def dot(u, v):
+    return -u[..., :1] * v[..., :1] + (u[..., 1:] * v[..., 1:]).sum(-1, keepdim=True)
+
+
+def tangent_at(p, v, c=C):
+    return v + c * dot(p, v) * p
+
+
+def exponential(p, v, c=C):
+    n = dot(v, v).clamp_min(1e-15).sqrt() * c**0.5
+    return torch.cosh(n) * p + torch.sinh(n) / n * v
+
+
+def logarithm(p, q, c=C):
+    z = -c * dot(p, q)
+    w = q - z * p
+    return torch.acosh(z.clamp_min(1.0)) / c**0.5 * w / dot(w, w).clamp_min(1e-8).sqrt()
+
+
+def apart(*shape, seed=0):
+    """Points further from each other than arcosh loses digits."""
+    return rows(*shape, seed=seed) + 1.0
+
+
+def projected(p, c=C):
+    return torch.cat([torch.sqrt(squares(p[..., 1:]) + 1 / c), p[..., 1:]], -1)
+
+
+AT_A_POINT = {
+    "a projected vector": (
+        lambda x, y, v: (lambda p: exponential(p, tangent_at(p, v)))(lifted(x)),
+        {"add_time": 1, "lorentz_expmap": 1},
+    ),
+    "its negative": (
+        lambda x, y, v: (lambda p: exponential(p, -tangent_at(p, v)))(lifted(x)),
+        {"add_time": 1, "lorentz_expmap": 1},
+    ),
+    "a part of the way": (
+        lambda x, y, v: (lambda p: exponential(p, logarithm(p, lifted(y)) * 0.3))(lifted(x)),
+        {"add_time": 2, "lorentz_logmap": 1, "lorentz_dist": 1, "lorentz_expmap": 1},
+    ),
+    "projected again": (
+        lambda x, y, v: (lambda p: projected(exponential(p, tangent_at(p, v))))(lifted(x)),
+        {"add_time": 1, "lorentz_expmap": 1},
+    ),
+    "the logarithm": (
+        lambda x, y, v: logarithm(lifted(x), lifted(y)),
+        {"add_time": 2, "lorentz_logmap": 1, "lorentz_dist": 1},
+    ),
+    "twice the logarithm": (
+        lambda x, y, v: 2 * logarithm(lifted(x), lifted(y)),
+        {"add_time": 2, "lorentz_logmap": 1, "lorentz_dist": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AT_A_POINT)
+def test_maps_at_a_point_that_the_graph_makes(name):
+    function, expected = AT_A_POINT[name]
+    inputs = rows(6, 4), apart(6, 4, seed=1), rows(6, 5, seed=2)
+    before, after, sites = rewritten(function, *inputs, grad=True)
+    for site in sites:
+        if site.status == "rewritten":
+            assert Verifier({}).check(before, after, site) is None, site
+    ours = {k: v for k, v in counts(after).items() if hasattr(torch.ops.stone, k)}
+    assert {k: v for k, v in ours.items() if k != "add_time"} == {
+        k: v for k, v in expected.items() if k != "add_time"
+    }, [(s.target, s.status, s.reason) for s in sites]
+    results = []
+    for graph in (before, after):
+        leaves = [value.clone().requires_grad_() for value in inputs]
+        value = graph(*leaves)
+        weight = rows(*value.shape, seed=9)
+        results.append(
+            [
+                value,
+                *torch.autograd.grad(
+                    (value * weight).sum(), leaves, materialize_grads=True, allow_unused=True
+                ),
+            ]
+        )
+    for wanted, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-8)
+
+
+NOT_PROVED = {
+    "a stored point": lambda x, p, v: exponential(p, tangent_at(p, v)),
+    "a vector that is tangent nowhere": lambda x, p, v: exponential(lifted(x), v),
+    "a vector that is tangent elsewhere": lambda x, p, v: exponential(
+        lifted(x), tangent_at(lifted(x + 1), v)
+    ),
+    "a vector that is tangent by another curvature": lambda x, p, v: exponential(
+        lifted(x), tangent_at(lifted(x), v, 1.1)
+    ),
+    "a vector that is turned": lambda x, p, v: exponential(lifted(x), v - C * dot(lifted(x), v) * lifted(x)),
+    "another curvature of the map": lambda x, p, v: exponential(lifted(x), tangent_at(lifted(x), v), 1.1),
+    "two stored points": lambda x, p, v: logarithm(p, v),
+    "one stored point": lambda x, p, v: logarithm(lifted(x), p),
+    "points of two curvatures": lambda x, p, v: logarithm(lifted(x), lifted(x + 1, 1.1)),
+}
+
+
+@pytest.mark.parametrize("name", NOT_PROVED)
+def test_maps_at_a_point_that_is_not_proved_stay(name):
+    x, y, v = rows(6, 4), apart(6, 4, seed=1), rows(6, 5, seed=2)
+    p = torch.cat([1.5 * torch.sqrt(squares(y) + 1), y], -1)
+    before, after, sites = rewritten(NOT_PROVED[name], x, p, v, grad=True)
+    done = [site.target for site in sites if site.status == "rewritten"]
+    assert not {"lorentz_expmap", "lorentz_logmap"} & set(done), sites
+    refused = {site.target: site.code for site in sites if site.status == "refused"}
+    if "vector" in name:
+        assert refused["lorentz_expmap"] == "not_tangent", sites
+    for value, expected in zip([after(x, p, v)], [before(x, p, v)], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+LOOKS_LIKE = {
+    "cosh of twice the length": lambda p, v, n: torch.cosh(2 * n) * p + torch.sinh(n) / n * v,
+    "cosh and sinh of two lengths": lambda p, v, n: torch.cosh(n) * p + torch.sinh(1.5 * n) / n * v,
+    "twice the point": lambda p, v, n: 2 * torch.cosh(n) * p + torch.sinh(n) / n * v,
+    "sinh that is not divided": lambda p, v, n: torch.cosh(n) * p + torch.sinh(n) * v,
+    "sinh over the square": lambda p, v, n: torch.cosh(n) * p + torch.sinh(n) / n**2 * v,
+    "the denominator bounded": lambda p, v, n: torch.cosh(n) * p + torch.sinh(n) / n.clamp_max(0.5) * v,
+    "a long least length": lambda p, v, n: (lambda m: torch.cosh(m) * p + torch.sinh(m) / m * v)(
+        n.clamp_min(0.1)
+    ),
+    "the times of another": lambda p, v, n: torch.cat(
+        [torch.cosh(n) * p[..., :1], torch.cosh(n) * p[..., 1:] + torch.sinh(n) / n * v[..., 1:]], -1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS_LIKE)
+def test_what_looks_like_a_map_at_a_point_stays(name):
+    def function(x, v):
+        p = lifted(x)
+        u = tangent_at(p, v)
+        return LOOKS_LIKE[name](p, u, dot(u, u).clamp_min(1e-15).sqrt() * C**0.5)
+
+    inputs = rows(6, 4), rows(6, 5, seed=2)
+    before, after, sites = rewritten(function, *inputs, grad=True)
+    assert "lorentz_expmap" not in [site.target for site in sites if site.status == "rewritten"]
+    torch.testing.assert_close(after(*inputs), before(*inputs), rtol=1e-9, atol=1e-9)

@@ -103,6 +103,16 @@ CASES = {
     "another clamp": Case(
         models.AnotherClamp, "other_norm", "clamped from above at 0.5", "logmap0", "near miss"
     ),
+    "times that are stored": Case(
+        models.StoredTimes, "stored_time", "hold times that nothing", "lorentz_dist", cure="add_time"
+    ),
+    "a vector that is not tangent": Case(
+        models.NotTangent,
+        "not_tangent",
+        "nothing in the graph makes 'args_0.*' tangent",
+        "lorentz_expmap",
+        cure="Project",
+    ),
     "a norm that is used outside": Case(
         models.SharedNorm, "needed_inside", "clamp_min .* is also used by", "expmap0"
     ),

@@ -289,6 +289,28 @@ class AnotherClamp(nn.Module):
         return torch.atanh(norm) * x / norm  # here
 
 
+def lorentz_inner(u, v):
+    return (u[..., 1:] * v[..., 1:]).sum(-1, keepdim=True) - u[..., :1] * v[..., :1]
+
+
+class StoredTimes(nn.Module):
+    """Lorentz distances between points whose times come with them."""
+
+    def forward(self, x):
+        product = lorentz_inner(x, x.roll(1, 0))
+        return torch.acosh((-product).clamp_min(1.0))  # here
+
+
+class NotTangent(nn.Module):
+    """An exponential map at a point, of a vector that was never projected to the tangent space there."""
+
+    def forward(self, x):
+        space = x[..., 1:]
+        point = torch.cat([(1 + space.square().sum(-1, keepdim=True)).sqrt(), space], -1)
+        norm = lorentz_inner(x, x).clamp_min(1e-8).sqrt()
+        return torch.cosh(norm) * point + torch.sinh(norm) / norm * x  # here
+
+
 class SharedNorm(nn.Module):
     """An exponential map whose norm is returned as well."""
 

@@ -50,7 +50,7 @@ STONE_FUNCTION S asinhc(const S& w) {
 template <class S>
 STONE_FUNCTION S asinh_of_square(const S& w) {
   const AsinhOfRoot a = asinh_of_root(value_of(w), 1.0);
-  return chain(w, a.value, a.product > 0.0 ? 0.5 / a.product : 0.0);
+  return chain(w, a.value, a.product == 0.0 ? 0.0 : 0.5 / a.product);
 }
 
 // asinh(u) of u^2 = n / d, the quotient kept at `limit` or less.
@@ -134,7 +134,7 @@ STONE_FUNCTION S angle_of_squares(const S& y2, const S& x2) {
   const double y = sqrt(value_of(y2));
   const double x = sqrt(value_of(x2));
   const double scale = 0.5 / (value_of(x2) + value_of(y2));
-  return chain(y2, x2, angle_of(y, x), y > 0.0 ? scale * x / y : 0.0, x > 0.0 ? -scale * y / x : 0.0);
+  return chain(y2, x2, angle_of(y, x), y == 0.0 ? 0.0 : scale * x / y, x == 0.0 ? 0.0 : -scale * y / x);
 }
 
 }  // namespace STONE_NAMESPACE

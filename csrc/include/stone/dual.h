@@ -112,7 +112,7 @@ STONE_FUNCTION double root(double a) { return sqrt(a); }
 template <int N>
 STONE_FUNCTION Dual<N> root(const Dual<N>& a) {
   const double value = sqrt(a.value);
-  return chain(a, value, value > 0.0 ? 0.5 / value : 0.0);
+  return chain(a, value, value == 0.0 ? 0.0 : 0.5 / value);
 }
 
 STONE_FUNCTION double choose(bool first, double a, double b) { return first ? a : b; }

@@ -80,12 +80,13 @@ STONE_FUNCTION V minor_of(const V& a, const V& b, const V& c, const V& d, const 
   return fused(a, d, -product) + fused(-b, c, product);
 }
 
-STONE_FUNCTION double longer(double a, double b) { return a > b ? a : b; }
+// The larger, and NaN where `a` is: comparisons are spelled so that NaN takes the side that holds it.
+STONE_FUNCTION double longer(double a, double b) { return a < b ? b : a; }
 
 // sqrt(a^2 + b^2) for a, b >= 0, the squares of which may overflow.
 STONE_FUNCTION double length_of(double a, double b) {
-  const double large = longer(a, b), small = a > b ? b : a;
-  const double quotient = large > 0.0 ? small / large : 0.0;
+  const double large = longer(a, b), small = a < b ? a : b;
+  const double quotient = small / longer(large, 0x1p-1022);
   return large * sqrt(1.0 + quotient * quotient);
 }
 
@@ -148,18 +149,18 @@ struct FarPair {
     const double cosh = length_of(sinh, 1.0);
     cosh_and_1 = 1.0 + cosh;
     distance = log1p(sinh + sinh * (sinh / cosh_and_1));
-    inverse = sinh > 0.0 ? 1.0 / sinh : 0.0;
-    slant_share = sinh > 0.0 ? slant / sinh : 0.0;
-    across_share = sinh > 0.0 ? across / sinh : 0.0;
+    inverse = sinh == 0.0 ? 0.0 : 1.0 / sinh;
+    slant_share = sinh == 0.0 ? 0.0 : slant / sinh;
+    across_share = sinh == 0.0 ? 0.0 : across / sinh;
   }
 
   // sinh(d / 2)^2.
   STONE_FUNCTION double half() const { return 0.5 * sinh * (sinh / cosh_and_1); }
   STONE_FUNCTION double cosh() const { return cosh_and_1 - 1.0; }
   // d / sinh(d).
-  STONE_FUNCTION double over_sinh() const { return sinh > 0.0 ? distance / sinh : 1.0; }
+  STONE_FUNCTION double over_sinh() const { return sinh == 0.0 ? 1.0 : distance / sinh; }
   // d / tanh(d).
-  STONE_FUNCTION double over_tanh() const { return sinh > 0.0 ? distance * (cosh() / sinh) : 1.0; }
+  STONE_FUNCTION double over_tanh() const { return sinh == 0.0 ? 1.0 : distance * (cosh() / sinh); }
 };
 
 // The gradient of a result, as a linear form on rows: ahead * row.ahead + behind * row.behind + across.

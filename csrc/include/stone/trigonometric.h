@@ -51,7 +51,8 @@ STONE_FUNCTION double angle_of(double y, double x) {
   const bool wide = low > 0.41421356237309504880 * high;
   const double numerator = wide ? low - high : low;
   const double denominator = wide ? low + high : high;
-  const double q = denominator > 0.0 ? numerator / denominator : 0.0;
+  // At the origin both are 0; NaN is neither more than 0 nor 0.
+  const double q = denominator == 0.0 ? numerator : numerator / denominator;
   const double q2 = q * q;
   double p = 1.0 / 41.0;
   p = 1.0 / 39.0 - p * q2;

@@ -28,6 +28,8 @@ GUARDS = frozenset(
     {"mul", "clamp", "clamp_min", "clip", "sqrt", "add", "maximum", "unsqueeze", "to", "_to_copy"}
 )
 MOST_ALTERNATIVES = 3
+# Between a length and the cosh of it.
+MOST_STEPS = 24
 
 Vectors = dict[fx.Node, Axes]
 
@@ -76,6 +78,9 @@ def candidates(graph: fx.Graph) -> Iterator[list[Vectors]]:
                 chosen.insert(0, _vectors(tuple(whole)))
             seen.add(tuple(whole))
         yield chosen
+    for operands in dict.fromkeys(_at_points(graph)):
+        if operands not in seen:
+            yield [_vectors(operands)]
     for operand in dict.fromkeys(_taken_apart(graph)):
         if (operand,) not in seen:
             yield [_vectors((operand,))]
@@ -105,6 +110,37 @@ def _taken_apart(graph: fx.Graph) -> Iterator[_Operand]:
         ]
         if any(other and is_time(other) for other in map(interval, users)):
             yield _Operand(part[0], whole=True)
+
+
+def _at_points(graph: fx.Graph) -> Iterator[tuple[_Operand, ...]]:
+    """Rows that are multiplied by the cosh of another row's length: a point, and a vector there."""
+    for node in graph.nodes:
+        if operator_name(node) != "cosh" or (vector := _measured(node)) is None:
+            continue
+        for user in node.users:
+            given = named_arguments(user) if operator_name(user) in ("mul", "multiply") else {}
+            for other in given.values():
+                point = _Operand(other, whole=True) if isinstance(other, fx.Node) else None
+                if point is None or other is vector.node or not _is_row_vector(point):
+                    continue
+                if _same_rows(point, vector):
+                    yield point, vector
+
+
+def _measured(node: fx.Node) -> _Operand | None:
+    """The row with its time that a number is computed from by one length."""
+    pending, seen = list(node.all_input_nodes), set()
+    while pending and len(seen) < MOST_STEPS:
+        each = pending.pop(0)
+        if each in seen or not isinstance(each.meta.get("val"), torch.Tensor):
+            continue
+        seen.add(each)
+        # Both factors of a square may be slices of their own.
+        wholes = {_whole(operand) for operand in _reduced(each, False)} - {None}
+        if len(wholes) == 1:
+            return wholes.pop()
+        pending += each.all_input_nodes
+    return None
 
 
 def _quotient(node: fx.Node) -> tuple[_Operand, ...]:

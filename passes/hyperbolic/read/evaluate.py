@@ -53,6 +53,7 @@ class Evaluator:
     ) -> None:
         self.algebra = algebra
         self.order = order
+        self.curvatures = dict(curvatures or {})
         self.vectors: dict[fx.Node, int] = {}
         self.values: dict[fx.Node, Value] = {}
         for node, axes in vectors.items():
@@ -61,7 +62,7 @@ class Evaluator:
             form = algebra.atom("vector", *parts)
             if has_time(axes):
                 time = algebra.atom("time", node)
-                if (c := (curvatures or {}).get(node)) is not None:
+                if (c := self.curvatures.get(node)) is not None:
                     time = time_of(algebra, form, c)
                 form = algebra.add(algebra.multiply(algebra.time_axis, time), form)
             self.values[node] = Value(form, axes)

@@ -42,7 +42,7 @@ struct FarLogmap {
     const FarForm g = form_of(p.f, q, 1, grad);
     const double near_along = g.of.ahead * p.n.ahead - g.of.behind * p.n.behind;
     // On (y - cosh(d) x) / sinh(d), and on x.
-    const double cotangent = p.sinh > 0.0 ? p.cosh() / p.sinh : 0.0;
+    const double cotangent = p.sinh == 0.0 ? 0.0 : p.cosh() / p.sinh;
     const double on_tangent =
         q.second ? p.slant_share * near_along - p.across_share * g.on_far - cotangent * g.across
                  : p.inverse * g.across - p.slant_share * p.f.time * g.at_far;
