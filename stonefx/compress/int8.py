@@ -143,8 +143,8 @@ def add(
         if not bases or any(path not in by_path and _has_matrix(path, block) for path in block.paths):
             continue
         if bases[0].form == rows_of_blocks.FORM:
-            # Of several sizes at once no line tells what it stores.
-            own = [(base, _block_bytes(base)) for base in bases]
+            # Of several sizes at once no line tells what it stores, and each has to be large enough.
+            own = [(base, _block_bytes(base)) for base in bases if _fewest_inputs(base) >= LEAST]
             block.options += [_under(b, kind, n) for b, n in own if n is not None for kind in kinds]
             continue
         ends = [min(bases, key=lambda o: o.size or 0), max(bases, key=lambda o: o.size or 0)]
@@ -311,6 +311,12 @@ def _block_bytes(option: Option) -> int | None:
                 tensors = (*child.parameters(recurse=False), *child.buffers(recurse=False))
                 total += sum(t.numel() * t.element_size() for t in tensors)
     return total
+
+
+def _fewest_inputs(option: Option) -> int:
+    """Of the linear layers that an option makes."""
+    made = [child for module in option.build().values() for child in plain(module).modules()]
+    return min((child.in_features for child in made if isinstance(child, nn.Linear)), default=LEAST)
 
 
 def _has_matrix(path: str, block: Candidate) -> bool:

@@ -147,7 +147,7 @@ def test_compress_with_refinement_is_no_worse_on_the_selection_split():
 
 
 def test_refinement_without_data_is_a_note():
-    _, stats = compress(nn.Linear(9, 9), energy=0.5, refine=True, progress=False)
+    _, stats = compress(nn.Sequential(nn.Linear(9, 9)), energy=0.5, refine=True, progress=False)
     assert any("refine=True needs data" in note for note in stats.notes)
 
 

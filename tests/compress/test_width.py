@@ -458,3 +458,16 @@ def test_both_widths_of_a_perceptron_are_reduced_and_saved() -> None:
     assert {row.form for row in stats.layers} == {"widths"} and stats.reached
     assert all(row.bytes_after < row.bytes_before for row in stats.layers)
     assert {type(module).__module__.partition(".")[0] for module in small.modules()} == {"torch"}
+
+
+def test_a_row_under_int8_keeps_layers_that_are_wide_enough() -> None:
+    pytest.importorskip("torchao")
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 16)
+    ).eval()
+    data = [torch.randn(16, 16) for _ in range(12)]
+    small, stats = compress(
+        model, data, min_accuracy=0.05, forms=["width", "int8"], cost="bytes", progress=False
+    )
+    assert small(data[0]).isfinite().all() and stats.compression_ratio < 1
