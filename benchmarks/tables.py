@@ -148,9 +148,9 @@ def _versions(documents: Sequence[Document]) -> str:
         rows.append(
             [name + (f" {_NOISY}" if noisy else ""), _BASELINES[suite], *(f"{s:.2f}x" for s in speeds)]
         )
-    for suite, speeds in by_suite.items():
-        means = [f"{geometric_mean(column):.3f}x" for column in zip(*speeds, strict=True)]
-        rows.append([f"geometric mean of {len(speeds)}", _BASELINES[suite], *means])
+    for suite, lines in by_suite.items():
+        means = [f"{geometric_mean(column):.3f}x" for column in zip(*lines, strict=True)]
+        rows.append([f"geometric mean of {len(lines)}", _BASELINES[suite], *means])
     columns = [f"{door}, {when}" for door in ("optimize", "compile(stone)") for when in ("before", "now")]
     return markdown(rows, ["", "over", *columns], left=2)
 

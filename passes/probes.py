@@ -41,6 +41,8 @@ def draw(
         generator: the source of randomness.
     """
     values = {node.name: _value(node, generator).to(val(node).device) for node in nodes}
+    if any(not value.is_floating_point() for value in values.values()):
+        values = _in_range(graph, output, values, known)
     divisors, sources = _divisors(graph, output, {*values, *known})
     if not divisors or not _has_zero(graph, divisors, {**known, **values}):
         return values
@@ -51,6 +53,22 @@ def draw(
                 tried[name] = _with_zeros(values[name], share, generator).to(values[name].device)
         if not _has_zero(graph, divisors, {**known, **tried}):
             return tried
+    return values
+
+
+def _in_range(
+    graph: Evaluation, output: str, values: dict[str, torch.Tensor], known: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """The values, with zeros for integers where others are indices out of range."""
+    try:
+        graph.compute([output], {**known, **values})
+    except (RuntimeError, IndexError, ValueError):
+        return {
+            name: value
+            if value.is_floating_point() or _is_special(graph.nodes[name])
+            else torch.zeros_like(value)
+            for name, value in values.items()
+        }
     return values
 
 

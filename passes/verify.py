@@ -11,6 +11,7 @@ from torch import fx
 
 from .graph.evaluation import Evaluation, example
 from .graph.nodes import val
+from .graph.weights import leaves
 from .probes import draw
 from .refusal import Refusal
 from .site import Site
@@ -72,10 +73,15 @@ class Verifier:
         return Refusal("verification", problem=problem) if problem else None
 
     def _inputs(self, site: Site, graph: Evaluation, generator: torch.Generator) -> dict[str, Any]:
-        """Symbolic sizes at their example, every tensor that is no weight from the site's probes."""
+        """Symbolic sizes at their example, every tensor that is no weight from the site's probes.
+
+        What is computed from weights alone, such as indices that are buffers, has the value that it has.
+        """
         inputs = [graph.nodes[name] for name in site.inputs]
         nodes = [node for node in inputs if node.name not in self.values and is_tensor(node)]
         values = {node.name: example(node.meta["val"]) for node in inputs if not is_tensor(node)}
+        if not site.probes:
+            nodes = [node for node in nodes if not all(leaf.name in self.values for leaf in leaves([node]))]
         if site.probes:
             drawn = zip(nodes, site.probes(generator), strict=True)
             probes = {node.name: probe.to(val(node).device) for node, probe in drawn}

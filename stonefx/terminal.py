@@ -118,11 +118,12 @@ def table(
     >>> print(table([["layer.0.attention.output", "1"]], ["layer", "rank"], right=[1], width=24))
     layer               rank
     ----------------  ------
-    layer.0.                1
+    layer.0.               1
     attention.output
-    >>> print(table([["layer.0.attention.output", "dense"]], ["layer", "form"], width=20))
+    >>> print(table([["layer.0.attention.output", "dense"]], ["layer", "form"], width=17))
     layer: layer.0.
-      attention.output
+      attention.
+      output
     form: dense
     """
     width = asked_width() if width is None else width

@@ -156,9 +156,10 @@ def _grounded(item: Found, maps: Mapping[fx.Node, Found], tangents: Mapping[fx.N
         return item
     x, v = operand_nodes(item.outcome, item.algebra)
     proof, tangent = item.proofs.get(x), tangent_behind(v, x, maps, tangents)
+    found = [each.outcome if each is not None else None for each in (proof, tangent)]
     equal = [
-        each is not None and item.algebra.equal(each.outcome.curvature, item.outcome.curvature)
-        for each in (proof, tangent)
+        isinstance(each, Match) and item.algebra.equal(each.curvature, item.outcome.curvature)
+        for each in found
     ]
     if not all(equal) or tangent is None:
         open_ones = tuple(node for node, known in zip((x, v), equal, strict=True) if not known)

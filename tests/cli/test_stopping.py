@@ -52,6 +52,14 @@ MORE = {
 SERVER = Path(__file__).with_name("stopped_commands.py")
 
 
+@pytest.fixture(autouse=True)
+def interrupted_as_on_a_terminal():
+    """What a shell starts in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Server:
     """The process that starts the commands."""
 

@@ -186,3 +186,28 @@ def test_a_value_that_a_norm_reads_is_probed_once() -> None:
     fast = stonefx.optimize(model, x)
     assert not [site for site in fast.report.sites if "verification" in site.reason]
     torch.testing.assert_close(fast(x), model(x), rtol=0.05, atol=0.05)
+
+
+class Pooled(nn.Module):
+    """Sums of what maps give into one place, by indices that the model or its caller holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.behind = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.places = nn.Buffer(torch.zeros(4, dtype=torch.long))
+
+    def forward(self, x: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+        places = self.places if places is None else places
+        index = places.view(1, -1, 1).expand(x.shape[0], -1, x.shape[2])
+        made = x.new_zeros((x.shape[0], 1, x.shape[2])).scatter_add(1, index, self.linear(x))
+        return self.behind(made)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_probes_are_indices_in_range(given: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Pooled().eval(), torch.randn(3, 4, 8)
+    inputs = (x, model.places.clone()) if given else (x,)
+    fast = stonefx.optimize(model, inputs)
+    assert fast.report.rewritten("linear_chain"), fast.report
+    torch.testing.assert_close(fast(*inputs), model(*inputs), rtol=1e-5, atol=1e-5)

@@ -72,19 +72,20 @@ def test_random_chains(inputs, chain, lead, dtype, dynamic, inner):
     context = Context(inner=inner)
     NORMALIZE.run(module, context)
     NORMALIZE.run(before, context)
-    site, *others = LINEAR_CHAINS.run(module, context)
-    # A view of features of width 1 may be read as one of rows, which ends the chain.
-    assert all((each.status, each.code) == ("refused", "single_feature") for each in others)
+    sites = LINEAR_CHAINS.run(module, context)
+    # A view of features of width 1 may be read as one of rows, which ends the chain and may begin another.
+    whole = [each for each in sites if each.code != "single_feature"]
+    assert len(whole) == 1 or len(whole) < len(sites)
     values = {node.name: weights[node.meta["weight"]] for node in before.graph.nodes if "weight" in node.meta}
-    assert Verifier(values).failures(before, module, [site]) == {}
+    assert Verifier(values).failures(before, module, sites) == {}
     LOWER.run(module, context)
     exact = function({name: value.double() for name, value in weights.items()}, x.double())
     result = run(module, list(weights.values()), x)
     assert result.shape == exact.shape
     assert result.dtype == dtype
-    bound = site.bound or 64 * len(chain) * torch.finfo(dtype).eps
+    bound = sum(each.bound or 0.0 for each in sites) or 64 * len(chain) * torch.finfo(dtype).eps
     assert (result - exact).abs().max() <= bound * exact.abs().max()
-    if site.status == "rewritten":
+    if any(each.status == "rewritten" for each in sites):
         operators = counts(module)
         calls = operators.get("linear", 0) + operators.get("low_rank_linear_forward", 0)
         assert calls < len(chain) + (inner == "inductor")

@@ -129,7 +129,8 @@ def _at_points(graph: fx.Graph) -> Iterator[tuple[_Operand, ...]]:
 
 def _measured(node: fx.Node) -> _Operand | None:
     """The row with its time that a number is computed from by one length."""
-    pending, seen = list(node.all_input_nodes), set()
+    pending = list(node.all_input_nodes)
+    seen: set[fx.Node] = set()
     while pending and len(seen) < MOST_STEPS:
         each = pending.pop(0)
         if each in seen or not isinstance(each.meta.get("val"), torch.Tensor):
