@@ -19,7 +19,7 @@ from .flops import plan_flops, tree_flops
 from .memory import Larger, Memory
 from .plan import TIE, Choice, better, seconds
 from .planner import Planner, Routes
-from .price import GAIN, SIZES_TRIED, Costs
+from .price import FUSED_GAIN, GAIN, SIZES_TRIED, Costs
 
 _MOST_SHARED = 6
 
@@ -60,7 +60,7 @@ class Decision:
         """Whether the plan is worth carrying out though it takes some seconds more."""
         if self.worse_at is not None:
             return False
-        margin = 0.0 if self._does_less() else GAIN
+        margin = 0.0 if self._does_less() else FUSED_GAIN if self.costs.fuses else GAIN
         return self.seconds_after + self.looks + more < self.seconds_before * (1 - margin)
 
     @cached_property
