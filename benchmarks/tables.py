@@ -236,6 +236,11 @@ SECTIONS = (
         "`optimize(inductor)` is `stonefx.optimize(..., inner=\"inductor\")`.", _speeds,
     ),
     Section(
+        "Models in the code of their papers", (f"papers-{_CPU}",), "stonefx bench papers --threads 2 --json FILE.json",
+        "Hyperbolic models as their papers' code has them; how many times as fast as eager. `fast` is "
+        "`options={\"numerics\": \"fast\"}`, which looks into custom functions in training.", _speeds,
+    ),
+    Section(
         "Architectures", (f"zoo-{_CPU}",), "stonefx bench zoo --threads 2 --json FILE.json --resume",
         "Models of transformers and diffusers with small random weights; how many times as fast as inductor. "
         "`optimize` is with `inner=\"inductor\"`.", _zoo,
