@@ -115,6 +115,8 @@ def price(found: Found, inner: str, grad: bool) -> Price:
         saved = 0.0
     if gives == "row" and (_only_measured(region.root) or (broadcast and len(region.vectors) > 1)):
         saved = min(saved, 0.0)
+    if match.target == "poincare_dist" and _by_arcosh(found):
+        saved = 0.0
     call = OPERATOR_CALL[grad] + EAGER_ENTRY * moved
     return Price(call + max(-rows * saved, 0.0), max(rows * saved, 0.0), int(rows))
 
@@ -146,6 +148,13 @@ def _eager_price(region: Region, rows: float, steps: int, moved: int) -> Price:
     after = EAGER_CALL * (1.5 + steps) + EAGER_ENTRY * (moved + _traffic(region)) + EAGER_ROW * rows
     before = sum(EAGER_CALL + EAGER_ENTRY * _entries(node) for node in region.rows if _runs(node))
     return Price(after, before, int(rows))
+
+
+def _by_arcosh(found: Found) -> bool:
+    """Whether a distance is computed by arcosh or arsinh of gaps, which takes less than a Möbius sum and its norm."""
+    assert isinstance(found.outcome, Match)
+    names = {operator_name(node) for node in found.region.rows}
+    return "min_gap" in found.outcome.guards or not names.isdisjoint(("acosh", "arccosh", "asinh", "arcsinh"))
 
 
 def _value(found: Found, operand: Operand) -> torch.Tensor:
