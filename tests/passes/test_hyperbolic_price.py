@@ -69,3 +69,17 @@ def test_one_function_of_a_norm_is_no_distance(multiple):
 
 def test_what_was_measured_is_in_the_table():
     assert SAVED.keys() <= FORMULAS.keys()
+
+
+def dist_by_arcosh(x):
+    y = 0.5 * x.flip(0)
+    gaps = [(1 - each.pow(2).sum(-1)).clamp_min(1e-5) for each in (x, y)]
+    return torch.acosh(1 + 2 * (x - y).pow(2).sum(-1) / (gaps[0] * gaps[1]))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_distance_by_arcosh_is_cheap_as_fused_code(grad):
+    (site,) = sites(dist_by_arcosh, 4096, "inductor", grad)
+    assert (site.target, site.code) == ("poincare_dist", "operator_no_faster")
+    (site,) = sites(dist_by_arcosh, 4096, "eager", grad)
+    assert (site.target, site.status) == ("poincare_dist", "rewritten")
