@@ -17,7 +17,7 @@ from .tracing.attempts import attempts, batch_size, signature_of
 from .tracing.checks import Checks, TensorCheck, make_checks
 from .tracing.compiled import answered
 from .tracing.copies import resized
-from .tracing.errors import CaptureError, FastPathError, capture_error
+from .tracing.errors import CaptureError, FastPathError, capture_error, first_line
 from .tracing.model_state import without_own_hooks
 from .tracing.names import constant_name, source_name
 from .tracing.ownership import reachable_tensors
@@ -218,7 +218,7 @@ def _recorded(run: Callable[[], Recording]) -> Recording:
         except CaptureError as error:
             if not answer.may_differ:
                 raise
-            why = _first_line(error)
+            why = first_line(error)
     with answered(compiled=True):
         recording = run()
     by = ", ".join(answer.asked_by)
@@ -228,12 +228,8 @@ def _recorded(run: Callable[[], Recording]) -> Recording:
 
 def _fixed(capture: Capture, reason: CaptureError) -> Capture:
     """A capture of the example's sizes alone, with a note that says why."""
-    told = f"every call must have the sizes of the example: {_first_line(reason)}"
+    told = f"every call must have the sizes of the example: {first_line(reason)}"
     return replace(capture, notes=(*capture.notes, told))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def capturable_submodules(

@@ -10,11 +10,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from stonefx.tracing.errors import first_line
+
 from .data import Batch
 from .layers import replace
 from .losses import Directions
 from .statistics import Statistics
-from .structure import first_line
 from .views import View
 
 

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stonefx.tracing.errors import first_line
+
 from ..machine import clock
 from ..machine.host import is_busy
 from .data import Batch, device_of, mapped, tensors
 from .options import Candidate, Option
 from .statistics import plainly
 from .stored import stored_bytes
-from .structure import first_line
 
 SIZES = 5
 """Ranks at which a form is measured; between them the ratio to dense is interpolated."""

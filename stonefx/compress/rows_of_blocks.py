@@ -69,15 +69,16 @@ class Row:
 
     def numbers(self, sizes: Sequence[int | None]) -> int:
         """How many weights all layers then store, biases not counted."""
-        kept = {b.view.path: _share(b, r, s) for (b, r), s in zip(self._named(), sizes, strict=True)}
+        kept = {r.block.view.path: _share(r.block, s) for r, s in zip(self.blocks, sizes, strict=True)}
         total = 0
-        for (block, reduction), size in zip(self._named(), sizes, strict=True):
+        for reduction, size in zip(self.blocks, sizes, strict=True):
+            block = reduction.block
             total += reduction.numbers(block.units if size is None else size)
             for path in block.producers:
                 if path in kept:
                     # Counted twice: with fewer columns, and with fewer rows. It has fewer of both.
                     whole = layer_weights(self.model.get_submodule(path))
-                    rows, columns = _share(block, reduction, size), kept[path]
+                    rows, columns = _share(block, size), kept[path]
                     total -= round(whole * (rows + columns - rows * columns))
         return total
 
@@ -88,9 +89,6 @@ class Row:
             if size is not None:
                 made |= reduction.build(size, made)
         return made
-
-    def _named(self) -> list[tuple[Width, Reduced]]:
-        return [(reduction.block, reduction) for reduction in self.blocks]
 
 
 def find(blocks: Sequence[tuple[Reduced, Candidate]]) -> list[Row]:
@@ -131,7 +129,7 @@ def _apart(blocks: Sequence[Width]) -> bool:
     return all(len(own) == 1 or sorted(own) == ["makes", "reads"] for own in parts.values())
 
 
-def _share(block: Width, reduction: Reduced, size: int | None) -> float:
+def _share(block: Width, size: int | None) -> float:
     return 1.0 if size is None else size / block.units
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from stonefx.capture import Capture, capturable_submodules, from_module
 from stonefx.passes.graph.nodes import module_path
+from stonefx.tracing.errors import first_line
 
 from .data import Batch, device_of
 
@@ -120,16 +121,6 @@ def value(node: Any) -> Tensor:
     """The example value of a node: its shape and dtype."""
     found: Tensor = node.meta["val"]
     return found
-
-
-def first_line(error: Exception) -> str:
-    """Of what an error says; its type where it says nothing.
-
-    >>> first_line(ValueError("so\\nand so")), first_line(NotImplementedError())
-    ('so', 'NotImplementedError')
-    """
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _captures(model: nn.Module, batch: Batch, notes: list[str]) -> Iterator[tuple[str, Capture]]:

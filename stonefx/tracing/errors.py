@@ -56,6 +56,16 @@ def capture_error(
     return kind("\n".join(parts))
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an error says; its type where it says nothing.
+
+    >>> first_line(ValueError("so\\nand so")), first_line(NotImplementedError())
+    ('so', 'NotImplementedError')
+    """
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 @contextmanager
 def as_capture_errors(subject: str) -> Iterator[None]:
     """Make a `CaptureError` of whatever fails inside: what cannot be captured is left as it is, whatever the cause."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,17 @@ def labelled(x: Tensor, labels: Tensor, size: int = 50) -> list[tuple[Tensor, Te
     return list(zip(x.split(size), labels.split(size), strict=True))
 
 
+def prepared(
+    make: Callable[[], nn.Module], x: Tensor, labels: Tensor, seed: int
+) -> tuple[nn.Module, Sequence[Tensor], list[list[tuple[Tensor, Tensor]]]]:
+    """A trained model, with the places of the samples of each split, and each split in batches."""
+    torch.manual_seed(seed)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    parts = order.split([TRAINED, SELECTED, CONFIRMED, len(x) - TRAINED - SELECTED - CONFIRMED])
+    own = [labelled(x[part], labels[part]) for part in parts]
+    return trained(make(), x[parts[0]], labels[parts[0]], EPOCHS, seed), parts, own
+
+
 def digits_rows(wanted: Wanted) -> Iterator[Row]:
     """Bytes at floors of the accuracy, which is measured sample by sample on labels; and the recipes of others."""
     x, labels = images()
@@ -79,11 +90,7 @@ def digits_rows(wanted: Wanted) -> Iterator[Row]:
         for seed in SEEDS:
             if not any(wanted(f"{name}, stonefx", f"floor {floor:g}", seed) for floor in FLOORS):
                 continue
-            torch.manual_seed(seed)
-            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-            parts = order.split([TRAINED, SELECTED, CONFIRMED, len(x) - TRAINED - SELECTED - CONFIRMED])
-            own = [labelled(x[part], labels[part]) for part in parts]
-            model = trained(make(), x[parts[0]], labels[parts[0]], EPOCHS, seed)
+            model, parts, own = prepared(make, x, labels, seed)
             dense = (model(x[parts[3]]).argmax(-1) == labels[parts[3]]).double().mean().item()
             for floor in FLOORS:
                 if not wanted(f"{name}, stonefx", f"floor {floor:g}", seed):
@@ -119,11 +126,7 @@ def peer_rows(wanted: Wanted, x: Tensor, labels: Tensor) -> Iterator[Row]:
     for seed in SEEDS:
         if not any(wanted(f"MLP, {arm}", f"{ratio:g}", seed) for arm in PEERS for ratio in RATIOS):
             continue
-        torch.manual_seed(seed)
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-        parts = order.split([TRAINED, SELECTED, CONFIRMED, len(x) - TRAINED - SELECTED - CONFIRMED])
-        own = [labelled(x[part], labels[part]) for part in parts]
-        model = trained(perceptron(), x[parts[0]], labels[parts[0]], EPOCHS, seed)
+        model, parts, own = prepared(perceptron, x, labels, seed)
         work = Shared(model, own[0], own[1], own[2], metric=accuracy, probe="logits", seed=seed)
         dense = accuracy(model, read(own[3], model)).mean().item()
         for arm, ratio, modules in peers_of(work):
