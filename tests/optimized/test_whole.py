@@ -112,3 +112,25 @@ def test_an_infinity_in_the_model_or_its_input_is_no_failure(planted: str) -> No
     with torch.no_grad():
         finite = model(x).isfinite()
         torch.testing.assert_close(fast(x)[finite], model(x)[finite], rtol=1e-4, atol=1e-5)
+
+
+class Distance(nn.Module):
+    """Of points of the ball, and of others where it has none."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x2, y2, xy = (s.sum(-1, keepdim=True) for s in (x * x, y * y, -x * y))
+        between = (-(1 + 2 * xy + y2) * x + (1 - x2) * y) / (1 + 2 * xy + x2 * y2)
+        return 2 * torch.atanh(between.norm(dim=-1))
+
+
+def test_points_outside_of_the_ball_are_no_failure() -> None:
+    rows = torch.nn.functional.normalize(
+        torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    x, y = rows[0] * torch.linspace(0.15, 1.55, 8)[:, None], rows[1] * 0.5
+    fast = stonefx.optimize(Distance(), (x, y))
+    assert fast.report.rewritten("poincare_dist")
+    expected, found = Distance()(x, y), fast(x, y)
+    assert expected.isnan().any()
+    assert torch.equal(found.isfinite(), expected.isfinite())
+    torch.testing.assert_close(found[found.isfinite()], expected[expected.isfinite()], rtol=1e-5, atol=1e-6)
