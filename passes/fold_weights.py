@@ -87,9 +87,8 @@ def _fits(node: fx.Node) -> bool:
         return False
     if tensor.layout != torch.strided or not all(isinstance(size, int) for size in tensor.shape):
         return False
-    if (
-        tensor.numel() == 1
-    ):  # a parameter of one number spares next to nothing, and FSDP takes none without dimensions
+    # A parameter of one number spares next to nothing, and FSDP takes none without dimensions.
+    if tensor.numel() == 1:
         return False
     known = sum(val(leaf).numel() * val(leaf).itemsize for leaf in leaves([node]))
     return tensor.numel() <= _SMALL or tensor.numel() * tensor.itemsize <= _GROWTH * known

@@ -1,5 +1,5 @@
-// stonefx._calls: what happens at every call from Python, made cheap. Against torch's own headers, so for the release of torch
-// that it was built with alone; whoever has another takes the general way.
+// stonefx._calls: what happens at every call from Python, made cheap. Against torch's own headers, so for the release of
+// torch that it was built with alone; whoever has another takes the general way.
 #include <Python.h>
 #include <structmember.h>
 
