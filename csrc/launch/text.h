@@ -10,6 +10,11 @@
 
 #include "sizes.h"
 
+// The headers of torch 2.11 and 2.12 have it by its older name alone.
+#if !defined(STABLE_TORCH_ERROR_CODE_CHECK)
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 namespace stone::launch {
 
 using torch::headeronly::ScalarType;
