@@ -12,7 +12,7 @@ SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 MODULES := $(shell find stonefx passes benchmarks -name '*.py' | sort | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/.installed-$(MODULES)
 
-.PHONY: demo test test-slow lint docs cuda bench install clean
+.PHONY: demo test test-slow lint docs cuda gpu bench install clean
 
 demo: install
 	@mkdir -p build
@@ -45,6 +45,10 @@ cuda: install
 	STONEFX_CUDA=1 STONEFX_CUDA_ARCHITECTURES="80;90" $(BIN)/python -m pip wheel . --no-build-isolation --no-deps \
 	  --wheel-dir build/cuda-wheel --config-settings=build-dir=build/cuda
 	$(BIN)/python -m zipfile -l build/cuda-wheel/stonefx-*.whl | grep libstonefx_cuda
+
+# On a machine with a card, of which nothing is installed and no network is reached: see .ci/gpu.py.
+gpu:
+	$(PYTHON) .ci/gpu.py $(ARGS)
 
 install: $(INSTALLED)
 

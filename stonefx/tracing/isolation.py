@@ -60,6 +60,13 @@ _SIDE_EFFECTS: dict[str, Any] = (
 _CACHED = type(functools.lru_cache(len))
 
 
+class _Functions(set[Any]):
+    """Functions as Dynamo's settings hold them, which give their names where torch sorts a setting to log it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(each, "__qualname__", repr(each)) for each in super().__iter__())
+
+
 def _given_once() -> dict[str, Any]:
     """The setting with which Dynamo passes over messages that come once in a process: warnings, and cached logging.
 
@@ -67,7 +74,7 @@ def _given_once() -> dict[str, Any]:
     """
     cached = {value for value in vars(logging.Logger).values() if isinstance(value, _CACHED)}
     if hasattr(torch._dynamo.config, "ignore_logging_functions"):
-        return {"ignore_logging_functions": cached | {warnings.warn}}
+        return {"ignore_logging_functions": _Functions((*cached, warnings.warn))}
     return {"ignore_logger_methods": cached}  # torch 2.11 knows of loggers alone
 
 
