@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
+import torch
 from tqdm import tqdm
 
 from stonefx.benchmarks.allocations import peak_bytes
 from stonefx.benchmarks.case import Case, CaseResult, Planned, Settings
+from stonefx.benchmarks.cuda_events import EventTimer, cache_flush
 from stonefx.benchmarks.engines import with_engines
 from stonefx.benchmarks.harness import measure
-from stonefx.benchmarks.load import cache_eviction, parallel_spin, quiet_spin_seconds
+from stonefx.benchmarks.load import ONE_THREAD, cache_eviction, parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.suites import SUITES
 
 
@@ -25,8 +27,22 @@ def measure_watched(
     on_round: Callable[[], object] = lambda: None,
     device: str = "cpu",
 ) -> CaseResult:
-    """Measure one case while watching for other programs on the cores; arguments as for `measure`."""
+    """Measure one case while watching for other programs on the cores; arguments as for `measure`.
+
+    On CUDA the seconds are those of events, and one core is watched: that which launches.
+    """
     cold = settings is not None and settings.cold
+    if device == "cuda":
+        share = max(1, ONE_THREAD // torch.get_num_threads())
+        return measure(
+            case,
+            settings,
+            spin=parallel_spin(share),
+            quiet=quiet_spin_seconds(share * torch.get_num_threads()),
+            on_round=on_round,
+            peak=partial(peak_bytes, device=device),
+            timer=EventTimer(cache_flush(), cold=cold),
+        )
     return measure(
         case,
         settings,

@@ -141,7 +141,7 @@ def _bench(
     from stonefx.benchmarks.case import CaseResult
     from stonefx.benchmarks.compare import compare
     from stonefx.benchmarks.load import load_average, load_warning
-    from stonefx.benchmarks.machine import machine_facts, usable_cores
+    from stonefx.benchmarks.machine import gpu_state, machine_facts, usable_cores
     from stonefx.benchmarks.picture import draw
     from stonefx.benchmarks.results import left_out_lines
     from stonefx.benchmarks.resume import OtherMachine, earlier_results, merged_results
@@ -165,7 +165,7 @@ def _bench(
     load = load_average()
     if warning := load_warning(load, usable_cores()):
         click.echo(warning, err=True)
-    settings = Settings(cold=cold) if seconds is None else Settings(seconds=seconds, cold=cold)
+    settings = Settings.of(device, seconds, cold)
     machine = machine_facts(device)
     say(", ".join(f"{name} {value}" for name, value in machine.items() if value))
     results: dict[str, list[CaseResult]] = {}
@@ -200,6 +200,8 @@ def _bench(
             say(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
             for line in left_out_lines(results.get(name, [])):
                 say(line)
+        if device == "cuda":
+            machine["after"] = gpu_state()
         put()
     if kept.path is not None:
         note(f"\nwritten to {kept.path}", None)
