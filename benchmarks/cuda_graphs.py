@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ def graphed(call: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def with_graphs(
-    arms: list[Arm], names: list[str], capture: Callable[[Callable[[], Any]], Callable[[], Any]] = graphed
+    arms: list[Arm], names: Collection[str], capture: Callable[[Callable[[], Any]], Callable[[], Any]] = graphed
 ) -> tuple[list[Arm], dict[str, str]]:
     """Arms with a graph of each of `names` behind them, and why some graphs are left out.
 

@@ -63,6 +63,7 @@ def run_suite(
     done: Collection[str] = (),
     engines: Sequence[str] = (),
     on_result: Callable[[CaseResult], object] = lambda result: None,
+    on_failure: Callable[[str, Exception], object] | None = None,
 ) -> list[CaseResult]:
     """Measure one suite.
 
@@ -74,6 +75,7 @@ def run_suite(
         done: names of cases that need not be measured again.
         engines: keys of `ENGINES` whose arms are added where a case has a model.
         on_result: called with each result as it is there.
+        on_failure: called with the name and the error of a case that fails, and the next one follows; None: it raises.
 
     Raises:
         KeyError: there is no such suite.
@@ -87,10 +89,15 @@ def run_suite(
             if item.name in done or (only and item.name not in only):
                 continue
             bar.set_postfix_str(f"{item.name}, compiling")
-            case = item.make() if isinstance(item, Planned) else item
-            case = with_engines(case, engines)
-            bar.set_postfix_str(case.name)
-            results.append(measure_watched(case, settings, bar.update, device))
+            try:
+                case = with_engines(item.make() if isinstance(item, Planned) else item, engines)
+                bar.set_postfix_str(case.name)
+                results.append(measure_watched(case, settings, bar.update, device))
+            except Exception as error:
+                if on_failure is None:
+                    raise
+                on_failure(item.name, error)
+                continue
             on_result(results[-1])
     if unknown := [wanted for wanted in only if wanted not in seen]:
         raise UnknownCase(f"suite {name!r} has no case {unknown[0]!r}; it has {', '.join(seen)}")
