@@ -55,7 +55,9 @@ def cases(smallest: int = 2) -> list[tuple[str, object]]:
         for name in NAMES:
             found.append((name, lambda d, n=name, s=shape: arguments(n, d, batch=s[:1], dim=s[1])))
         for name in row_cases.NAMES:
-            found.append((name, lambda d, n=name, s=shape: row_cases.row_arguments(n, d, batch=s[:1], dim=s[1])))
+            found.append(
+                (name, lambda d, n=name, s=shape: row_cases.row_arguments(n, d, batch=s[:1], dim=s[1]))
+            )
     kept: dict[str, int] = {}
     for name, make in device.OTHERS.values():
         kept[name] = kept.get(name, 0) + 1
@@ -73,9 +75,13 @@ def call_all() -> None:
 
     registered = torch._C._dispatch_get_registrations_for_dispatch_key("CUDA")
     if not any(name.startswith("stone::") for name in registered):
-        sys.exit("the CUDA library of stonefx is not loaded: build it with make cuda, on a machine with a card")
+        sys.exit(
+            "the CUDA library of stonefx is not loaded: build it with make cuda, on a machine with a card"
+        )
     if missing := uncalled(registered, [name for name, _ in made]):
-        sys.exit(f"no case calls {', '.join(missing)}; add arguments to OTHERS in tests/ops/test_cuda_device.py")
+        sys.exit(
+            f"no case calls {', '.join(missing)}; add arguments to OTHERS in tests/ops/test_cuda_device.py"
+        )
     for name, make in made:
         for dtype in DTYPES:
             results(name, make(dtype), DEVICE)
@@ -96,7 +102,9 @@ def run(tool: str, program: str, options: list[str], logs: Path, limit: float) -
     log = logs / f"{tool}.txt"
     with log.open("w") as out:
         try:
-            subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, timeout=limit, check=False)
+            subprocess.run(
+                command, stdout=out, stderr=subprocess.STDOUT, env=environment, timeout=limit, check=False
+            )
         except subprocess.TimeoutExpired:
             out.write(f"\nstopped after {limit:.0f} s\n")
     text = log.read_text(errors="replace")
@@ -110,7 +118,9 @@ def main() -> int:
     parser.add_argument("--call", action="store_true", help="call the operators, without a tool")
     parser.add_argument("--logs", type=Path, default=Path("build/sanitizer"))
     parser.add_argument("--seconds", type=float, default=120.0, help="limit of a tool")
-    parser.add_argument("--option", action="append", default=[], help="for compute-sanitizer: --option=--kernel-regex=...")
+    parser.add_argument(
+        "--option", action="append", default=[], help="for compute-sanitizer: --option=--kernel-regex=..."
+    )
     given = parser.parse_args()
     if given.call:
         call_all()
@@ -119,14 +129,20 @@ def main() -> int:
         parser.error(f"there is no tool {unknown[0]!r}; choose from {', '.join(TOOLS)}")
     program = find()
     if program is None:
-        print("compute-sanitizer is not on PATH nor in /usr/local/cuda/bin: it comes with the CUDA toolkit", file=sys.stderr)
+        print(
+            "compute-sanitizer is not on PATH nor in /usr/local/cuda/bin: it comes with the CUDA toolkit",
+            file=sys.stderr,
+        )
         return 2
     given.logs.mkdir(parents=True, exist_ok=True)
     failed = False
     for tool in given.tools or TOOLS:
         found, done = run(tool, program, given.option, given.logs, given.seconds)
         failed |= bool(found) or found is None or not done
-        print(f"{tool:10} {'no summary' if found is None else found} errors{'' if done else ', did not finish'}", flush=True)
+        print(
+            f"{tool:10} {'no summary' if found is None else found} errors{'' if done else ', did not finish'}",
+            flush=True,
+        )
     print(f"logs: {given.logs}")
     return int(failed)
 

@@ -52,7 +52,9 @@ def graphed(call: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def with_graphs(
-    arms: list[Arm], names: Collection[str], capture: Callable[[Callable[[], Any]], Callable[[], Any]] = graphed
+    arms: list[Arm],
+    names: Collection[str],
+    capture: Callable[[Callable[[], Any]], Callable[[], Any]] = graphed,
 ) -> tuple[list[Arm], dict[str, str]]:
     """Arms with a graph of each of `names` behind them, and why some graphs are left out.
 

@@ -100,7 +100,9 @@ def measure(
             gc.enable()
 
     samples = {arm.name: [one[arm.name].seconds for one in rounds] for arm in case.arms}
-    hosts = {arm.name: [host for one in rounds if (host := one[arm.name].host) is not None] for arm in case.arms}
+    hosts = {
+        arm.name: [host for one in rounds if (host := one[arm.name].host) is not None] for arm in case.arms
+    }
     baseline = samples[case.arms[0].name]
     arms = []
     works = {arm.name: arm.work for arm in case.arms}

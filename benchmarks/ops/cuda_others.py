@@ -1,4 +1,4 @@
-"""Operators that are no map of rows at sizes of a card, each against the products and copies that it cannot do without."""
+"""Operators that are no map of rows at sizes of a card, each against the products and copies within it."""
 
 from __future__ import annotations
 

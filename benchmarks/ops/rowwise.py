@@ -25,7 +25,10 @@ Inputs = Callable[[int, int, torch.Generator], Sequence[Tensor]]
 
 def _rows(count: int, rows: int, dim: int, generator: torch.Generator) -> list[Tensor]:
     """Points of norm about one half, which are tangent vectors as well."""
-    return [0.5 * torch.randn(rows, dim, generator=generator, device=generator.device) / dim**0.5 for _ in range(count)]
+    return [
+        0.5 * torch.randn(rows, dim, generator=generator, device=generator.device) / dim**0.5
+        for _ in range(count)
+    ]
 
 
 def _one(rows: int, dim: int, generator: torch.Generator) -> list[Tensor]:

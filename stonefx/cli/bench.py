@@ -57,7 +57,8 @@ def _engines(context: click.Context, parameter: click.Parameter, value: str | No
     "engines",
     callback=_engines,
     metavar="NAME[,NAME...]",
-    help="Other engines beside ours: max-autotune, max-autotune-no-cudagraphs, reduce-overhead, torchao, onnxruntime, openvino (the extra `peers`).",
+    help="Other engines beside ours: max-autotune, max-autotune-no-cudagraphs, reduce-overhead, torchao, "
+    "onnxruntime, openvino (the extra `peers`).",
 )
 @click.option("--resume", is_flag=True, help="Keep what the --json file has, and write it after each case.")
 @click.option(
