@@ -120,6 +120,14 @@ def _max_autotune(subject: Subject) -> Call:
     return partial(_run, model, subject)
 
 
+def _autotuned(mode: str, subject: Subject) -> Call:
+    """Another mode of inductor; on the CPU they are its own."""
+    device = next((value.device.type for value in subject.model.state_dict().values()), "cpu")
+    if device != "cuda":
+        raise LeftOut(f"its mode is for CUDA, and the model is on {device}")
+    return partial(_run, torch.compile(copy.deepcopy(subject.model), mode=mode, dynamic=False), subject)
+
+
 def _torchao(subject: Subject) -> Call:
     """Linear layers in int8, compiled by inductor: another function than the model's, as its error says."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
@@ -212,6 +220,8 @@ def _openvino(subject: Subject) -> Call:
 
 ENGINES: dict[str, Engine] = {
     "max-autotune": Engine((), _max_autotune),
+    "max-autotune-no-cudagraphs": Engine((), partial(_autotuned, "max-autotune-no-cudagraphs")),
+    "reduce-overhead": Engine((), partial(_autotuned, "reduce-overhead")),
     "torchao": Engine(("torchao",), _torchao),
     "onnxruntime": Engine(("onnx", "onnxscript", "onnxruntime"), _onnxruntime, allocates=False),
     "openvino": Engine(("onnx", "onnxscript", "openvino"), _openvino, allocates=False),

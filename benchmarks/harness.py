@@ -28,8 +28,11 @@ from stonefx.benchmarks.case import (
     quartiles,
     relative_difference,
 )
+from stonefx.benchmarks.cuda_events import Sampled
 
 Clock = Callable[[], float]
+# Gives the seconds a call of so many calls in a row.
+Timer = Callable[[Callable[[], Any], int], Sampled]
 
 
 def measure(
@@ -42,6 +45,7 @@ def measure(
     evict: Callable[[], object] = lambda: None,
     on_round: Callable[[], object] = lambda: None,
     peak: Callable[[Callable[[], Any]], int] | None = None,
+    timer: Timer | None = None,
 ) -> CaseResult:
     """Time all arms of a case.
 
@@ -55,6 +59,7 @@ def measure(
         evict: fills the caches with something else, where the settings want them cold.
         on_round: called after each round that was kept, for a progress bar.
         peak: gives the most bytes that a call allocates; None where that is not wanted.
+        timer: times a sample, such as an `EventTimer`; None: by the clock, between two waits for the device.
 
     Returns:
         Medians, quartiles, paired speed-ups with their intervals, peaks of memory and differences from float64.
@@ -73,6 +78,11 @@ def measure(
     if not case.arms:
         raise ValueError(f"case {case.name!r} has no arm; give it at least one")
     wait = case.synchronize or (lambda: None)
+
+    def by_clock(call: Callable[[], Any], count: int) -> Sampled:
+        return Sampled(_sample(call, count, clock, wait))
+
+    timer = timer or by_clock
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -80,14 +90,19 @@ def measure(
             warm = {arm.name: _warm_up(arm, case.truth, settings.warmup, clock, wait) for arm in case.arms}
             counts = {arm.name: 1 for arm in case.arms}
             if not settings.cold:
-                counts = {arm.name: _calibrate(arm.call, sample_seconds, clock, wait) for arm in case.arms}
-            rounds, disturbed = _rounds(case, settings, counts, spin, quiet, clock, wait, evict, on_round)
+                counts = {arm.name: _calibrate(arm.call, sample_seconds, timer) for arm in case.arms}
+            rounds, disturbed = _rounds(
+                case, settings, counts, spin, quiet, clock, wait, evict, on_round, timer
+            )
             peaks = {arm.name: peak(arm.call) for arm in case.arms if peak is not None and arm.allocates}
     finally:
         if collecting:
             gc.enable()
 
-    samples = {arm.name: [one[arm.name] for one in rounds] for arm in case.arms}
+    samples = {arm.name: [one[arm.name].seconds for one in rounds] for arm in case.arms}
+    hosts = {
+        arm.name: [host for one in rounds if (host := one[arm.name].host) is not None] for arm in case.arms
+    }
     baseline = samples[case.arms[0].name]
     arms = []
     works = {arm.name: arm.work for arm in case.arms}
@@ -106,6 +121,7 @@ def measure(
                 first_seconds=first,
                 peak_bytes=peaks.get(name),
                 work=works[name],
+                host_seconds=statistics.median(hosts[name]) if hosts[name] else None,
             )
         )
     result = CaseResult(
@@ -133,10 +149,10 @@ def _warm_up(
     return first, relative_difference(result, truth)
 
 
-def _calibrate(call: Callable[[], Any], seconds: float, clock: Clock, wait: Callable[[], None]) -> int:
+def _calibrate(call: Callable[[], Any], seconds: float, timer: Timer) -> int:
     """How many calls one sample needs: doubled until it lasts long enough."""
     count = 1
-    while _sample(call, count, clock, wait) * count < seconds and count < 1 << 20:
+    while timer(call, count).seconds * count < seconds and count < 1 << 20:
         count *= 2
     return count
 
@@ -165,13 +181,14 @@ def _rounds(
     wait: Callable[[], None],
     evict: Callable[[], object],
     on_round: Callable[[], object],
-) -> tuple[list[dict[str, float]], int]:
+    timer: Timer,
+) -> tuple[list[dict[str, Sampled]], int]:
     """Seconds of each arm by round, and how many rounds were thrown away.
 
     A disturbed round is kept when there would otherwise be fewer than `min_rounds`.
     """
     order = random.Random(settings.seed)
-    taken: list[tuple[float, dict[str, float]]] = []
+    taken: list[tuple[float, dict[str, Sampled]]] = []
     fastest = min((_sample(spin, 1, clock, wait) for _ in range(20)), default=0.0) if spin else 0.0
     fastest = min(fastest, 2 * quiet)
     start = clock()
@@ -187,7 +204,7 @@ def _rounds(
         for arm in arms:
             if settings.cold:
                 evict()
-            times[arm.name] = _sample(arm.call, counts[arm.name], clock, wait)
+            times[arm.name] = timer(arm.call, counts[arm.name])
         after = _spin_seconds(spin, clock, wait)
         fastest = min(fastest, before, after)
         taken.append((max(before, after), times))

@@ -10,6 +10,8 @@ import torch
 
 # torch splits elementwise work of at least this size over its threads.
 _GRAIN = 32768
+ONE_THREAD = _GRAIN - 1
+"""So many numbers are one thread's work."""
 
 
 def parallel_spin(elements: int = 6 * _GRAIN) -> Callable[[], object]:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stonefx.machine import cpu_model, usable_cores
+
+_STATE = {
+    "driver_version": "driver",
+    "clocks.sm": "sm_clock",
+    "clocks.mem": "memory_clock",
+    "clocks.max.sm": "sm_clock_limit",
+    "power.draw": "power",
+    "temperature.gpu": "temperature",
+}
 
 
 def machine_facts(device: str = "cpu") -> dict[str, Any]:
@@ -34,9 +44,35 @@ def machine_facts(device: str = "cpu") -> dict[str, Any]:
         "commit": _commit(),
     }
     if device == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name()
-        facts["cuda"] = torch.version.cuda
+        card = torch.cuda.get_device_properties()
+        facts |= {
+            "gpu": card.name,
+            "cuda": torch.version.cuda,
+            "capability": f"{card.major}.{card.minor}",
+            "multiprocessors": card.multi_processor_count,
+            "gpu_bytes": card.total_memory,
+            "l2_bytes": card.L2_cache_size,
+            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+            "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+            **gpu_state(),
+        }
     return facts
+
+
+def gpu_state(run: Callable[..., Any] = subprocess.run) -> dict[str, str]:
+    """Driver, clocks, power and temperature of the first card by nvidia-smi, which only reads; empty without it."""
+    try:
+        done = run(
+            ["nvidia-smi", "--id=0", f"--query-gpu={','.join(_STATE)}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    values = [value.strip() for value in done.stdout.strip().split(",")]
+    return dict(zip(_STATE.values(), values, strict=False))
 
 
 def _commit() -> str:

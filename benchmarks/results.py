@@ -149,6 +149,7 @@ def _case(result: CaseResult, commit: str | None) -> dict[str, Any]:
                 "interval": None if arm.interval is None else list(arm.interval),
                 "first_seconds": arm.first_seconds,
                 "peak_bytes": arm.peak_bytes,
+                **({} if arm.host_seconds is None else {"host_seconds": arm.host_seconds}),
                 **({} if arm.work is None else asdict(arm.work)),
             }
             for arm in result.arms

@@ -75,6 +75,7 @@ def _result(case: dict[str, Any], commit: str | None) -> CaseResult:
                 first_seconds=arm.get("first_seconds"),
                 peak_bytes=arm.get("peak_bytes"),
                 work=Work(flops=arm["flops"], bytes=arm["bytes"]) if "flops" in arm else None,
+                host_seconds=arm.get("host_seconds"),
             )
             for arm in case["arms"]
         ],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from stonefx.benchmarks.cuda_events import EventTimer, cache_flush, event_seconds
 from stonefx.machine.clock import seconds
 from stonefx.machine.host import memory_bandwidth
 
@@ -23,6 +25,8 @@ def ceilings(device: str = "cpu") -> dict[str, Any]:
     >>> sorted(ceilings())
     ['bytes_per_second', 'flops_per_second', 'probe']
     """
+    if device == "cuda":
+        return _cuda_ceilings()
     where = torch.device(device)
     with torch.inference_mode():
         left, right = (torch.full((_SIDE, _SIDE), 0.5, device=where) for _ in range(2))
@@ -36,6 +40,35 @@ def ceilings(device: str = "cpu") -> dict[str, Any]:
         "flops_per_second": 2 * _SIDE**3 / product,
         "bytes_per_second": read,
         "probe": f"float32, torch.mm of {_SIDE} x {_SIDE}; reading a buffer larger than the last cache",
+    }
+
+
+def _cuda_ceilings(side: int = 8192, size: int = 1 << 30) -> dict[str, Any]:
+    """By events: a copy on the device, bytes read and written, and products in three precisions of random numbers."""
+    timer = EventTimer(cache_flush())
+    rates: dict[str, float] = {}
+    before = torch.backends.cuda.matmul.allow_tf32
+    with torch.inference_mode():
+        source = torch.ones(size, dtype=torch.int8, device="cuda")
+        target = torch.empty_like(source)
+        copy = 2 * size / event_seconds(lambda: target.copy_(source), timer)
+        wide = torch.randn(side, side, device="cuda")
+        try:
+            for name, tf32, dtype in (
+                ("flops_per_second", False, torch.float32),
+                ("tf32_flops_per_second", True, torch.float32),
+                ("bf16_flops_per_second", False, torch.bfloat16),
+            ):
+                torch.backends.cuda.matmul.allow_tf32 = tf32
+                left = wide.to(dtype)
+                result = torch.empty_like(left)
+                rates[name] = 2 * side**3 / event_seconds(partial(torch.mm, left, left, out=result), timer)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+    return {
+        **rates,
+        "bytes_per_second": copy,
+        "probe": f"torch.mm of {side} x {side}, by precision; a copy of {size} bytes, read and written",
     }
 
 

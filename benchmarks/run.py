@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
+import torch
 from tqdm import tqdm
 
 from stonefx.benchmarks.allocations import peak_bytes
 from stonefx.benchmarks.case import Case, CaseResult, Planned, Settings
+from stonefx.benchmarks.cuda_events import EventTimer, cache_flush
 from stonefx.benchmarks.engines import with_engines
 from stonefx.benchmarks.harness import measure
-from stonefx.benchmarks.load import cache_eviction, parallel_spin, quiet_spin_seconds
+from stonefx.benchmarks.load import ONE_THREAD, cache_eviction, parallel_spin, quiet_spin_seconds
 from stonefx.benchmarks.suites import SUITES
 
 
@@ -25,8 +27,22 @@ def measure_watched(
     on_round: Callable[[], object] = lambda: None,
     device: str = "cpu",
 ) -> CaseResult:
-    """Measure one case while watching for other programs on the cores; arguments as for `measure`."""
+    """Measure one case while watching for other programs on the cores; arguments as for `measure`.
+
+    On CUDA the seconds are those of events, and one core is watched: that which launches.
+    """
     cold = settings is not None and settings.cold
+    if device == "cuda":
+        share = max(1, ONE_THREAD // torch.get_num_threads())
+        return measure(
+            case,
+            settings,
+            spin=parallel_spin(share),
+            quiet=quiet_spin_seconds(share * torch.get_num_threads()),
+            on_round=on_round,
+            peak=partial(peak_bytes, device=device),
+            timer=EventTimer(cache_flush(), cold=cold),
+        )
     return measure(
         case,
         settings,
@@ -47,6 +63,7 @@ def run_suite(
     done: Collection[str] = (),
     engines: Sequence[str] = (),
     on_result: Callable[[CaseResult], object] = lambda result: None,
+    on_failure: Callable[[str, Exception], object] | None = None,
 ) -> list[CaseResult]:
     """Measure one suite.
 
@@ -58,6 +75,7 @@ def run_suite(
         done: names of cases that need not be measured again.
         engines: keys of `ENGINES` whose arms are added where a case has a model.
         on_result: called with each result as it is there.
+        on_failure: called with the name and the error of a case that fails, and the next one follows; None: it raises.
 
     Raises:
         KeyError: there is no such suite.
@@ -71,10 +89,15 @@ def run_suite(
             if item.name in done or (only and item.name not in only):
                 continue
             bar.set_postfix_str(f"{item.name}, compiling")
-            case = item.make() if isinstance(item, Planned) else item
-            case = with_engines(case, engines)
-            bar.set_postfix_str(case.name)
-            results.append(measure_watched(case, settings, bar.update, device))
+            try:
+                case = with_engines(item.make() if isinstance(item, Planned) else item, engines)
+                bar.set_postfix_str(case.name)
+                results.append(measure_watched(case, settings, bar.update, device))
+            except Exception as error:
+                if on_failure is None:
+                    raise
+                on_failure(item.name, error)
+                continue
             on_result(results[-1])
     if unknown := [wanted for wanted in only if wanted not in seen]:
         raise UnknownCase(f"suite {name!r} has no case {unknown[0]!r}; it has {', '.join(seen)}")

@@ -16,13 +16,19 @@ from stonefx.benchmarks.ops.steps import Function, case, inductor, modes
 from stonefx.geometry import klein, lorentz, poincare
 
 SHAPES = ((4096, 64), (65536, 128))
+# Larger than the caches of a card: rows of a warp, and long ones.
+CUDA_SHAPES = ((1048576, 64), (65536, 1024))
+CUDA_DTYPES = (torch.float32, torch.bfloat16)
 CURVATURE = 1.0
 Inputs = Callable[[int, int, torch.Generator], Sequence[Tensor]]
 
 
 def _rows(count: int, rows: int, dim: int, generator: torch.Generator) -> list[Tensor]:
     """Points of norm about one half, which are tangent vectors as well."""
-    return [0.5 * torch.randn(rows, dim, generator=generator) / dim**0.5 for _ in range(count)]
+    return [
+        0.5 * torch.randn(rows, dim, generator=generator, device=generator.device) / dim**0.5
+        for _ in range(count)
+    ]
 
 
 def _one(rows: int, dim: int, generator: torch.Generator) -> list[Tensor]:
@@ -126,6 +132,31 @@ def rowwise_cases(device: str = "cpu", shapes: Sequence[tuple[int, int]] = SHAPE
             for grad in (False, True):
                 title = f"{name} [{rows}, {dim}] {modes(grad)}"
                 yield Planned(name=title, make=partial(_case, title, name, rows, dim, grad, device))
+
+
+def cuda_rowwise_cases(
+    device: str = "cuda",
+    shapes: Sequence[tuple[int, int]] = CUDA_SHAPES,
+    dtypes: Sequence[torch.dtype] = CUDA_DTYPES,
+) -> Iterator[Planned]:
+    """At sizes of a card: ours, inductor on the plain formula and a copy, two cases an operator, dtype and shape."""
+    for dtype in dtypes:
+        for rows, dim in shapes:
+            for name in ROWWISE:
+                for grad in (False, True):
+                    title = f"{name} [{rows}, {dim}] {str(dtype).removeprefix('torch.')} {modes(grad)}"
+                    make = partial(_cuda_case, title, name, rows, dim, dtype, grad, device)
+                    yield Planned(name=title, make=make)
+
+
+def _cuda_case(
+    title: str, name: str, rows: int, dim: int, dtype: torch.dtype, grad: bool, device: str
+) -> Case:
+    torch.compiler.reset()
+    operator = ROWWISE[name]
+    drawn = operator.inputs(rows, dim, torch.Generator(device).manual_seed(rows))
+    functions: dict[str, Function] = {"inductor": inductor(operator.plain), "stonefx": operator.own}
+    return case(title, functions, operator.own, [x.to(dtype) for x in drawn], grad, device, copies=True)
 
 
 def _case(title: str, name: str, rows: int, dim: int, grad: bool, device: str) -> Case:

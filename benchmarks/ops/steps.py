@@ -13,6 +13,7 @@ from stonefx.benchmarks.case import Arm, Case, CaseResult
 
 Function = Callable[..., Any]
 OWN = "stonefx"
+COPY = "copy"
 # Several calls of the quicker arms in a row: they are timed as a loop of one's own would time them.
 SAMPLE_SECONDS = 5e-3
 
@@ -41,6 +42,7 @@ def case(
     grad: bool,
     device: str = "cpu",
     facts: Callable[[CaseResult], dict[str, Any]] = lambda result: {},
+    copies: bool = False,
 ) -> Case:
     """Arms of functions that compute the same; the first is the baseline.
 
@@ -55,6 +57,7 @@ def case(
         grad: with gradients to all of them.
         device: where they are.
         facts: what else to keep of the result.
+        copies: with an arm that copies as many bytes as must be moved, and the share of its bandwidth as a fact.
     """
     placed = [value.to(device) for value in inputs]
     arms: list[Arm] = []
@@ -74,6 +77,9 @@ def case(
                 left_out[arm] = f"{type(error).__name__}: {error}".splitlines()[0]
             else:
                 arms.append(Arm(name=arm, call=call))
+    moved = moved_bytes(placed, [value.to(placed[0].dtype) for value in truth], grad)
+    if copies:
+        arms.insert(len(arms) - 1, Arm(name=COPY, call=copy_of(moved, truth)))
 
     def all_facts(result: CaseResult) -> dict[str, Any]:
         own = result.samples[OWN]
@@ -82,7 +88,8 @@ def case(
             for arm, times in result.samples.items()
             if arm != OWN
         }
-        return {"ratios": ratios, "left_out": left_out, **facts(result)}
+        share = {"bytes": moved, "share_of_copy": ratios[COPY]} if copies else {}
+        return {"ratios": ratios, "left_out": left_out, **share, **facts(result)}
 
     return Case(
         name=name,
@@ -93,6 +100,36 @@ def case(
         sample_seconds=SAMPLE_SECONDS,
         facts=all_facts,
     )
+
+
+def moved_bytes(inputs: Sequence[Tensor], results: Sequence[Tensor], grad: bool) -> int:
+    """Bytes that an operator must read and write, each tensor once a pass.
+
+    Forward: operands in, result out. Backward: operands and the upstream gradient in, gradients of the operands out.
+
+    Args:
+        inputs: the operands.
+        results: the result, and with `grad` the gradients of the operands behind it.
+        grad: with the backward.
+
+    >>> moved_bytes([torch.ones(4)], [torch.ones(4)], False), moved_bytes([torch.ones(4)], [torch.ones(4)] * 2, True)
+    (32, 80)
+    """
+    read, wrote = sum(value.nbytes for value in inputs), results[0].nbytes
+    return read + wrote + ((read + wrote + sum(value.nbytes for value in results[1:])) if grad else 0)
+
+
+def copy_of(moved: int, like: Sequence[Tensor]) -> Callable[[], Sequence[Tensor]]:
+    """A call that moves this many bytes, half of them read; what it returns has the shapes of `like` and no meaning."""
+    source = torch.zeros(max(moved // 2, 1), dtype=torch.int8, device=like[0].device)
+    target = torch.empty_like(source)
+    shapes = [torch.zeros((), device=value.device).expand(value.shape) for value in like]
+
+    def call() -> Sequence[Tensor]:
+        target.copy_(source)
+        return shapes
+
+    return call
 
 
 def inductor(function: Function) -> Function:

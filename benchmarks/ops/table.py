@@ -26,13 +26,21 @@ def ops_table(results: Sequence[CaseResult]) -> str:
         against = [
             result.facts["ratios"]["inductor"]
             for result in results
-            if result.name.split(" [")[0] in ROWWISE and result.name.endswith(f" {mode}")
+            if "inductor" in result.facts["ratios"]
+            and result.name.split(" [")[0] in ROWWISE
+            and result.name.endswith(f" {mode}")
         ]
         if against:
             lines.append(
                 f"{mode}: geometric mean of {len(against)} rowwise cases against inductor "
                 f"{geometric_mean(against):.2f}x, least {min(against):.2f}x"
             )
+    shares = [result.facts["share_of_copy"] for result in results if "share_of_copy" in result.facts]
+    if shares:
+        lines.append(
+            f"share of the bandwidth of a copy: median {median(shares):.0%} of {len(shares)} cases, "
+            f"least {min(shares):.0%}"
+        )
     beyond = [
         result.facts["seconds_beyond_tanh"] for result in results if "seconds_beyond_tanh" in result.facts
     ]

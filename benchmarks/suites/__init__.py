@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from stonefx.benchmarks.case import Case, CaseResult, Planned
 from stonefx.benchmarks.ops.table import ops_table
 from stonefx.benchmarks.suites.chain import chain_cases
-from stonefx.benchmarks.suites.hyperbolic import hyperbolic_cases
+from stonefx.benchmarks.suites.hyperbolic import hyperbolic_suite
 from stonefx.benchmarks.suites.integrations import integration_cases
 from stonefx.benchmarks.suites.ops import ops_cases
 from stonefx.benchmarks.suites.papers import paper_cases
@@ -17,7 +17,7 @@ from stonefx.benchmarks.zoo_table import zoo_table
 
 SUITES: dict[str, Callable[[str], Iterator[Case] | Iterator[Planned]]] = {
     "chain": chain_cases,
-    "hyperbolic": hyperbolic_cases,
+    "hyperbolic": hyperbolic_suite,
     "integrations": integration_cases,
     "ops": ops_cases,
     "papers": paper_cases,

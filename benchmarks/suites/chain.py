@@ -13,9 +13,11 @@ from torch import nn
 import stonefx
 from stonefx.benchmarks.by_hand import merged
 from stonefx.benchmarks.case import Arm, Case, Subject, Work
+from stonefx.benchmarks.cuda_graphs import with_graphs
 
 WIDTHS = (128, 256, 128, 64, 32)
 BATCHES = (1, 8, 16, 32)
+GRAPHS = ("eager", "stonefx.optimize", "merged nn.Linear", "merged addmm")
 
 
 def seed_chain(widths: Sequence[int] = WIDTHS, seed: int = 0) -> nn.Sequential:
@@ -29,16 +31,23 @@ def seed_chain(widths: Sequence[int] = WIDTHS, seed: int = 0) -> nn.Sequential:
 
 
 def chain_cases(device: str = "cpu", batches: Sequence[int] = BATCHES) -> Iterator[Case]:
-    """One case a batch size; each compiles anew, so that no batch inherits another's dynamic graph."""
+    """One case a batch size; each compiles anew, so that no batch inherits another's dynamic graph.
+
+    On CUDA some arms stand there as CUDA graphs as well.
+    """
     model = seed_chain().to(device)
     for batch in batches:
         torch.compiler.reset()
         x = torch.randn(batch, WIDTHS[0], generator=torch.Generator().manual_seed(batch)).to(device)
         with torch.no_grad():
             truth = copy.deepcopy(model).double()(x.double())
+        arms, left_out = _arms(model, x), {}
+        if device == "cuda":
+            arms, left_out = with_graphs(arms, GRAPHS)
         yield Case(
             name=f"batch {batch}",
-            arms=_arms(model, x),
+            arms=arms,
+            left_out=left_out,
             truth=[truth],
             synchronize=torch.cuda.synchronize if device == "cuda" else None,
             subject=Subject(model=model, args=(x,)),

@@ -57,7 +57,8 @@ def _engines(context: click.Context, parameter: click.Parameter, value: str | No
     "engines",
     callback=_engines,
     metavar="NAME[,NAME...]",
-    help="Other engines beside ours: max-autotune, torchao, onnxruntime, openvino (the extra `peers`).",
+    help="Other engines beside ours: max-autotune, max-autotune-no-cudagraphs, reduce-overhead, torchao, "
+    "onnxruntime, openvino (the extra `peers`).",
 )
 @click.option("--resume", is_flag=True, help="Keep what the --json file has, and write it after each case.")
 @click.option(
@@ -141,7 +142,7 @@ def _bench(
     from stonefx.benchmarks.case import CaseResult
     from stonefx.benchmarks.compare import compare
     from stonefx.benchmarks.load import load_average, load_warning
-    from stonefx.benchmarks.machine import machine_facts, usable_cores
+    from stonefx.benchmarks.machine import gpu_state, machine_facts, usable_cores
     from stonefx.benchmarks.picture import draw
     from stonefx.benchmarks.results import left_out_lines
     from stonefx.benchmarks.resume import OtherMachine, earlier_results, merged_results
@@ -165,7 +166,7 @@ def _bench(
     load = load_average()
     if warning := load_warning(load, usable_cores()):
         click.echo(warning, err=True)
-    settings = Settings(cold=cold) if seconds is None else Settings(seconds=seconds, cold=cold)
+    settings = Settings.of(device, seconds, cold)
     machine = machine_facts(device)
     say(", ".join(f"{name} {value}" for name, value in machine.items() if value))
     results: dict[str, list[CaseResult]] = {}
@@ -183,6 +184,15 @@ def _bench(
     def put() -> None:
         kept.put(json.dumps(document(), indent=2, allow_nan=False))
 
+    failed: list[str] = []
+
+    def fail(name: str, error: Exception) -> None:
+        lines = str(error).splitlines() or [""]
+        failed.append(name)
+        click.echo(f"{name} failed: {type(error).__name__}: {lines[0]}", err=True)
+
+    # The minutes of a card are dear: there a case that fails does not stop those behind it.
+    go_on = fail if device == "cuda" else None
     with kept.whole(", and --resume --json {} goes on"):
         for name in suites or [name for name in SUITES if name not in LONG]:
 
@@ -193,16 +203,29 @@ def _bench(
 
             done = [result.name for result in results.get(name, [])]
             try:
-                run_suite(name, device, settings, only=only, done=done, engines=engines, on_result=add)
+                run_suite(
+                    name,
+                    device,
+                    settings,
+                    only=only,
+                    done=done,
+                    engines=engines,
+                    on_result=add,
+                    on_failure=go_on,
+                )
             except UnknownCase as error:
                 kept.forget()
                 raise click.UsageError(f"--only: {error}") from None
             say(f"\n{name}\n{TABLES.get(name, result_table)(results.get(name, []))}")
             for line in left_out_lines(results.get(name, [])):
                 say(line)
+        if device == "cuda":
+            machine["after"] = gpu_state()
         put()
     if kept.path is not None:
         note(f"\nwritten to {kept.path}", None)
+    if failed:
+        raise CheckFailed(f"{len(failed)} cases failed: {', '.join(failed)}; the others are measured")
     if picture is not None:
         draw(document(), picture)
         note(f"picture: {picture}", None)
