@@ -60,13 +60,6 @@ _SIDE_EFFECTS: dict[str, Any] = (
 _CACHED = type(functools.lru_cache(len))
 
 
-class _Functions(set[Any]):
-    """Functions as Dynamo's settings hold them, which give their names where torch sorts a setting to log it."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return (getattr(each, "__qualname__", repr(each)) for each in super().__iter__())
-
-
 def _given_once() -> dict[str, Any]:
     """The setting with which Dynamo passes over messages that come once in a process: warnings, and cached logging.
 
@@ -74,11 +67,13 @@ def _given_once() -> dict[str, Any]:
     """
     cached = {value for value in vars(logging.Logger).values() if isinstance(value, _CACHED)}
     if hasattr(torch._dynamo.config, "ignore_logging_functions"):
-        return {"ignore_logging_functions": _Functions((*cached, warnings.warn))}
+        return {"ignore_logging_functions": cached | {warnings.warn}}
     return {"ignore_logger_methods": cached}  # torch 2.11 knows of loggers alone
 
 
-_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+# Torch logs the traceback of an operator that it cannot run, which the error that is raised says; and torch 2.11 the one
+# of its own failure to write down the setting of `_given_once`.
+_LOGS = tuple(logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "_dynamo.metrics_context"))
 
 
 @contextmanager
@@ -107,13 +102,15 @@ def plain_dynamo(gradients: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from logging the traceback of an operator that it cannot run: the error that is raised says it."""
-    before = _LOG.disabled
-    _LOG.disabled = True
+    """Keep torch from logging what the user cannot act on."""
+    before = [log.disabled for log in _LOGS]
+    for log in _LOGS:
+        log.disabled = True
     try:
         yield
     finally:
-        _LOG.disabled = before
+        for log, disabled in zip(_LOGS, before, strict=True):
+            log.disabled = disabled
 
 
 @contextmanager
