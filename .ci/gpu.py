@@ -50,10 +50,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "gpu" / "results", help="a folder")
     parser.add_argument("--wheels", type=Path, help="a folder of wheels that this interpreter lacks")
-    parser.add_argument("--library", type=Path, help="a folder of libraries that were built elsewhere, to build none")
+    parser.add_argument(
+        "--library", type=Path, help="a folder of libraries that were built elsewhere, to build none"
+    )
     parser.add_argument("--minutes", type=float, default=28, help="no step is begun or goes on after this")
     parser.add_argument("--only", action="append", default=[], help="a step; may be repeated")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the build and tests")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes of the build and tests"
+    )
     return parser.parse_args()
 
 
@@ -62,7 +66,17 @@ def steps(options: argparse.Namespace) -> list[Step]:
     python = [sys.executable, "-m"]
     results = options.results.resolve()
     cuda = options.device == "cuda"
-    install = [*python, "pip", "install", "--quiet", "--no-index", "--no-deps", "--upgrade", "--target", str(SITE)]
+    install = [
+        *python,
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--upgrade",
+        "--target",
+        str(SITE),
+    ]
     listed: list[Step] = []
     if options.wheels is not None:
         wheels = [str(wheel) for wheel in sorted(options.wheels.resolve().glob("*.whl"))]
@@ -70,15 +84,23 @@ def steps(options: argparse.Namespace) -> list[Step]:
     build_folder = ROOT / "build" / "gpu" / ("library" if cuda else "library-cpu")
     build = [*install, "--no-build-isolation", f"--config-settings=build-dir={build_folder}", str(ROOT)]
     listed.append(Step("build", build, 420, needed=True))
-    tests = ["tests/ops/test_cuda_device.py"] if cuda else ["tests/ops/test_cuda_scratch.py", "tests/ops/test_cuda_formulas.py"]
-    listed.append(
-        Step("tests", [*python, "pytest", "-q", "-n", str(options.workers), "--dist", "worksteal", *tests], 240)
+    tests = (
+        ["tests/ops/test_cuda_device.py"]
+        if cuda
+        else ["tests/ops/test_cuda_scratch.py", "tests/ops/test_cuda_formulas.py"]
     )
+    listed.append(
+        Step(
+            "tests", [*python, "pytest", "-q", "-n", str(options.workers), "--dist", "worksteal", *tests], 240
+        )
+    )
+    if cuda:
+        listed.append(Step("precompile", [*python, "stonefx.benchmarks.precompile"], 200))
     for suite, (seconds, whole) in SUITES.items():
         bench = [*python, "stonefx", "bench", suite, "--device", options.device, "--seconds", str(seconds)]
         listed.append(Step(suite, [*bench, "--json", str(results / f"{suite}.json"), "--resume"], whole))
     if cuda:
-        listed.append(Step("sanitize", [*python, "stonefx.benchmarks.sanitize"], 300))
+        listed.append(Step("sanitize", [sys.executable, str(ROOT / ".ci" / "sanitize.py")], 300))
     return listed
 
 
@@ -87,6 +109,7 @@ def environment(options: argparse.Namespace) -> dict[str, str]:
     workers = str(max(1, options.workers))
     return {
         **os.environ,
+        **commit(),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(SITE), os.environ.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
         # The checkout's own packages, which hold no library, are not to be found before those that were installed.
@@ -94,6 +117,16 @@ def environment(options: argparse.Namespace) -> dict[str, str]:
         "CMAKE_BUILD_PARALLEL_LEVEL": workers,
         "STONEFX_CUDA": "1" if options.device == "cuda" else "0",
     }
+
+
+def commit() -> dict[str, str]:
+    """For the results, which are measured outside of the checkout; nothing where git or the history is not here."""
+    try:
+        asked = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
+        found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"STONEFX_COMMIT": found}
 
 
 def run(step: Step, options: argparse.Namespace, limit: float) -> tuple[str, float]:
@@ -131,7 +164,9 @@ def taken_from(folder: Path) -> None:
         shutil.copy2(library, package)
     facts = SITE / "stonefx-0.1.0.dist-info"
     facts.mkdir(exist_ok=True)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: stonefx\nVersion: 0.1.0\n", encoding="utf-8")
+    (facts / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: stonefx\nVersion: 0.1.0\n", encoding="utf-8"
+    )
     (facts / "entry_points.txt").write_text(
         "[torch_dynamo_backends]\nstone = stonefx.backend:stone\n", encoding="utf-8"
     )
@@ -159,7 +194,9 @@ def main() -> int:
         print(f"{step.name:12} {seconds:6.1f} s  {ended}", flush=True)
         if ended != "done":
             log = options.results / f"{step.name}.log"
-            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:] if log.exists() else []
+            tail = (
+                log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:] if log.exists() else []
+            )
             print("\n".join(f"    {line}" for line in tail), flush=True)
             if step.needed:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -76,10 +77,10 @@ def gpu_state(run: Callable[..., Any] = subprocess.run) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit of the checkout around this file, "+changes" where it was edited; "" outside of one."""
+    """The commit of the checkout around this file, "+changes" where it was edited; else what `STONEFX_COMMIT` says."""
     folder = Path(__file__).resolve().parent
     if not (folder.parent / ".git").exists():
-        return ""
+        return os.environ.get("STONEFX_COMMIT", "")
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         return commit + ("+changes" if _git(folder, "status", "--porcelain", "-uno") else "")
