@@ -20,7 +20,7 @@ constexpr int kSide = 16;           // threads along either side of a tile
 constexpr int kOwn = kTile / kSide;  // points of either operand for a thread
 constexpr int kDepth = 16;          // entries of each point in shared memory at once, summed before they are added up
 
-inline int64_t tiles(int64_t extent) { return (extent + kTile - 1) / kTile; }
+__host__ __device__ inline int64_t tiles(int64_t extent, int64_t tile = kTile) { return (extent + tile - 1) / tile; }
 
 // Which of the two formulas is the same for all pairs.
 template <class C>
@@ -37,15 +37,26 @@ __device__ inline portable::PairGradient<C> pair_gradient(C grad, C squares, con
                  : portable::pair_gradient<false>(grad, squares, x, y, scale);
 }
 
+// What pairs that are computed in float32 need of a point, in one read.
+struct alignas(16) FloatSide {
+  portable::PairSide<float> of;
+  float squares;
+};
+
 // A matrix of pairs, and where its parts lie in scratch memory.
 struct PairsOnDevice {
   CdistArguments a;
+  int tile;          // points of either operand in a tile
   int64_t down;      // tiles of x
   int64_t across;    // tiles of y
   int64_t start;     // entries in front of those that span the ball
   int64_t dim;       // entries that do
   bool guarded;      // whether the denominator is changed
   portable::BallImage* images[2];  // [batch, points] of x and of y
+  FloatSide* sides[2];  // the same for pairs that are computed in float32, else null
+  portable::PairScale<float>* scales;  // [batch], where they are
+  bool by_quads[2];       // whether four entries of a point lie together at a multiple of their size
+  bool results_by_quads;  // the same for matrices of pairs
   void* weights;     // backward only: [batch, rows, columns], in the type that pairs are computed in
   void* sums[2];     // backward only: [batch, points, dim], of the weighted differences
   double* along[2];  // backward only: [batch, other tiles, points], of the terms along the point
@@ -72,7 +83,7 @@ struct TilePlace {
 
 __device__ inline TilePlace tile_place(const PairsOnDevice& p, int64_t tile) {
   const int64_t matrix = tile / (p.down * p.across);
-  return {matrix, tile % p.down * kTile, tile / p.down % p.across * kTile};
+  return {matrix, tile % p.down * p.tile, tile / p.down % p.across * p.tile};
 }
 
 // What the pairs of a thread are made of.
@@ -258,7 +269,14 @@ __global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice 
     group.sum(squares);
     if (active && group.lane == 0) {
       const double c = portable::curvature_at(p.a.c, portable::source_row(p.a.map, 2, matrix));
-      p.images[side][index] = portable::ball_image(p.a.model, squares[0], c, p.a.guards.min_alpha);
+      const portable::BallImage image = portable::ball_image(p.a.model, squares[0], c, p.a.guards.min_alpha);
+      p.images[side][index] = image;
+      if (p.sides[side] != nullptr) {
+        p.sides[side][index] = {portable::pair_side<float>(image, c), static_cast<float>(image.squares)};
+        if (side == 0 && index % p.a.rows == 0) {
+          p.scales[matrix] = portable::pair_scale<float>(c, p.a.guards);
+        }
+      }
     }
   }
 }
