@@ -35,7 +35,7 @@ __device__ inline void float_distances(float (&squares)[Own][Own], const PairsOn
         four.at[n] = store<T>(portable::distance_of_odds(q, scale));
       }
       const int64_t column = place.column + thread.point(thread.x, first);
-      write_quad(result + row * p.a.columns, four, column, p.a.columns, p.results_by_quads);
+      write_quad(result + row * p.a.columns, four, column, p.a.columns, p.pairs_by_quads);
     }
   }
   odd.template each<T>(p, place, [&](int, int, int64_t row, int64_t column, double wide) {
@@ -47,7 +47,7 @@ __device__ inline void float_distances(float (&squares)[Own][Own], const PairsOn
 }
 
 template <class T, int Own>
-__global__ void __launch_bounds__(kThreads, 1) float_cdist_forward(const PairsOnDevice p) {
+__global__ void __launch_bounds__(kThreads, Own > kQuad ? 1 : 2) float_cdist_forward(const PairsOnDevice p) {
   __shared__ FloatBuffers<Own> buffers;
   const int64_t count = p.a.batch * p.down * p.across;
   for (int64_t tile = blockIdx.x; tile < count; tile += gridDim.x) {
@@ -72,7 +72,7 @@ __device__ inline void strip_distances(const PairsOnDevice& p, const TilePlace& 
                                        const portable::PairScale<float>& scale) {
   constexpr int kLanes = kStripColumns / kQuad, kStep = kThreads / kLanes, kOnce = 4;
   const int lane = static_cast<int>(threadIdx.x) % kLanes, first = static_cast<int>(threadIdx.x) / kLanes;
-  const bool quads = p.results_by_quads;
+  const bool quads = p.pairs_by_quads;
   int64_t column[kQuad];
   float weights[kQuad], others[kQuad];
 #pragma unroll
@@ -135,7 +135,7 @@ __device__ inline void strip_distances(const PairsOnDevice& p, const TilePlace& 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 1) product_cdist_forward(const PairsOnDevice p) {
+__global__ void __launch_bounds__(kThreads, 3) product_cdist_forward(const PairsOnDevice p) {
   const int64_t across = tiles(p.a.columns, kStripColumns), down = tiles(p.a.rows, kStripRows);
   for (int64_t strip = blockIdx.x; strip < p.a.batch * down * across; strip += gridDim.x) {
     const TilePlace place{strip / (down * across), strip / across % down * kStripRows, strip % across * kStripColumns};

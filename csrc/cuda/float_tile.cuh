@@ -28,27 +28,48 @@ struct alignas(16) FloatBuffer {
   static __device__ int swapped(int quad) { return 8 * quad; }
 };
 
-// What a thread reads of one operand for a step: entries 4 (t % 4) to 4 (t % 4) + 3 of the points t / 4 + 64 i.
+// Rows that a tile walks along: `count` of them, `stride` apart, with `depth` entries each.
+template <class T>
+struct FloatRows {
+  const T* at;
+  int64_t stride;
+  int64_t count;
+  int64_t depth;
+  bool by_quads;
+};
+
+template <class T>
+__device__ inline FloatRows<T> rows_of_points(const PairsOnDevice& p, int side, int64_t matrix) {
+  return {points_of<T>(p, side, matrix), p.a.dim, p.points(side), p.dim, p.by_quads[side]};
+}
+
+// Four entries of a row, zeros beyond its end or beyond the last row.
+template <class T>
+__device__ inline Pack<T, kQuad> read_quad(const FloatRows<T>& rows, int64_t row, int64_t k) {
+  using Quad = Pack<T, kQuad>;
+  const bool inside = row < rows.count && k < rows.depth;
+  const T* from = rows.at + row * rows.stride + k;
+  if (rows.by_quads) {
+    return inside ? *reinterpret_cast<const Quad*>(from) : Quad{};
+  }
+  Quad quad;
+#pragma unroll
+  for (int e = 0; e < kQuad; ++e) {
+    quad.at[e] = inside && k + e < rows.depth ? from[e] : T{};
+  }
+  return quad;
+}
+
+// What a thread reads of rows for a step: entries 4 (t % 4) to 4 (t % 4) + 3 of the rows t / 4 + 64 i.
 template <class T, int Own>
 struct FloatStep {
-  using Quad = Pack<T, kQuad>;
-  Quad of[Own / kQuad];
+  Pack<T, kQuad> of[Own / kQuad];
 
-  __device__ void read(const PairsOnDevice& p, int side, const T* points, int64_t first, int64_t begin) {
-    const int64_t k = begin + static_cast<int>(threadIdx.x) % kQuad * kQuad;
+  __device__ void read(const FloatRows<T>& rows, int64_t first, int64_t begin) {
 #pragma unroll
     for (int i = 0; i < Own / kQuad; ++i) {
-      const int64_t index = first + static_cast<int>(threadIdx.x) / kQuad + i * kGroup;
-      const T* from = points + index * p.a.dim + k;
-      const bool inside = index < p.points(side) && k < p.dim;
-      if (p.by_quads[side]) {
-        of[i] = inside ? *reinterpret_cast<const Quad*>(from) : Quad{};
-      } else {
-#pragma unroll
-        for (int e = 0; e < kQuad; ++e) {
-          of[i].at[e] = inside && k + e < p.dim ? from[e] : T{};
-        }
-      }
+      of[i] = read_quad(rows, first + static_cast<int>(threadIdx.x) / kQuad + i * kGroup,
+                        begin + static_cast<int>(threadIdx.x) % kQuad * kQuad);
     }
   }
 
@@ -108,8 +129,7 @@ template <class T, int Own>
 __device__ inline void float_squares(float (&total)[Own][Own], FloatBuffers<Own>& buffers, const PairsOnDevice& p,
                                      const TilePlace& place) {
   const FloatThread thread;
-  const T* x = points_of<T>(p, 0, place.matrix);
-  const T* y = points_of<T>(p, 1, place.matrix);
+  const FloatRows<T> x = rows_of_points<T>(p, 0, place.matrix), y = rows_of_points<T>(p, 1, place.matrix);
   FloatStep<T, Own> of_x, of_y;
 #pragma unroll
   for (int i = 0; i < Own; ++i) {
@@ -118,8 +138,8 @@ __device__ inline void float_squares(float (&total)[Own][Own], FloatBuffers<Own>
       total[i][j] = 0.0f;
     }
   }
-  of_x.read(p, 0, x, place.row, 0);
-  of_y.read(p, 1, y, place.column, 0);
+  of_x.read(x, place.row, 0);
+  of_y.read(y, place.column, 0);
   of_x.write(buffers.x[0]);
   of_y.write(buffers.y[0]);
   __syncthreads();
@@ -128,8 +148,8 @@ __device__ inline void float_squares(float (&total)[Own][Own], FloatBuffers<Own>
   for (int64_t begin = 0; begin < p.dim; begin += kDepth) {
     const bool more = begin + kDepth < p.dim;
     if (more) {
-      of_x.read(p, 0, x, place.row, begin + kDepth);
-      of_y.read(p, 1, y, place.column, begin + kDepth);
+      of_x.read(x, place.row, begin + kDepth);
+      of_y.read(y, place.column, begin + kDepth);
     }
     float sum[Own][Own] = {};
     const int quads = more ? kDepth / kQuad : static_cast<int>((p.dim - begin + kQuad - 1) / kQuad);
@@ -171,6 +191,19 @@ __device__ inline bool is_odd(float squares) {
   return squares < portable::kSmallSquares || squares > 1.0f / portable::kSmallSquares;
 }
 
+template <class T>
+__device__ inline double wide_squares(const PairsOnDevice& p, int64_t matrix, int64_t row, int64_t column) {
+  const T* x = points_of<T>(p, 0, matrix) + row * p.a.dim;
+  const T* y = points_of<T>(p, 1, matrix) + column * p.a.dim;
+  double sum = 0.0;
+#pragma unroll 4
+  for (int64_t k = 0; k < p.dim; ++k) {
+    const double difference = static_cast<double>(load(x[k])) - static_cast<double>(load(y[k]));
+    sum += difference * difference;
+  }
+  return sum;
+}
+
 // The pairs of a thread whose squared distance float32 cannot hold, a bit for each; as for those that are far out, they
 // are left to a loop after that over all pairs.
 template <int Own>
@@ -191,7 +224,7 @@ struct OddPairs {
       const int i = own / Own, j = own % Own;
       const int64_t row = place.row + thread.point(thread.y, i), column = place.column + thread.point(thread.x, j);
       if (row < p.a.rows && column < p.a.columns) {
-        const double squares = wide_square<T>(0.0f, p, place.matrix, row, column);
+        const double squares = wide_squares<T>(p, place.matrix, row, column);
         if (squares > 0.0) {
           act(i, j, row, column, squares);
         }

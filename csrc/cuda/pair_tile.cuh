@@ -1,4 +1,5 @@
-// A tile of pairs of points: 64 of either operand, 4 by 4 of the pairs for each thread of a block.
+// What the kernels of distance matrices share, and a tile of pairs that are computed in float64: 64 points of either
+// operand, 4 by 4 of the pairs for each thread of a block.
 #pragma once
 
 #include "far_row.cuh"
@@ -56,7 +57,7 @@ struct PairsOnDevice {
   FloatSide* sides[2];  // the same for pairs that are computed in float32, else null
   portable::PairScale<float>* scales;  // [batch], where they are
   bool by_quads[2];       // whether four entries of a point lie together at a multiple of their size
-  bool results_by_quads;  // the same for matrices of pairs
+  bool pairs_by_quads;    // the same for every matrix of pairs
   void* weights;     // backward only: [batch, rows, columns], in the type that pairs are computed in
   void* sums[2];     // backward only: [batch, points, dim], of the weighted differences
   double* along[2];  // backward only: [batch, other tiles, points], of the terms along the point
@@ -182,38 +183,10 @@ __device__ inline void pair_squares(C (&total)[kOwn][kOwn], PairBuffers<C>& buff
   }
 }
 
-// The squared distance in float64 where float32 cannot hold it, as on the CPU; 0 where it can.
+// Points of the hyperboloid alone can be far out.
 template <class T>
-__device__ inline double wide_square(float squares, const PairsOnDevice& p, int64_t matrix, int64_t row,
-                                     int64_t column) {
-  if (p.a.product != nullptr || !(squares < portable::kSmallSquares || squares > 1.0f / portable::kSmallSquares)) {
-    return 0.0;
-  }
-  const T* x = points_of<T>(p, 0, matrix) + row * p.a.dim;
-  const T* y = points_of<T>(p, 1, matrix) + column * p.a.dim;
-  double sum = 0.0;
-  for (int64_t k = 0; k < p.dim; ++k) {
-    const double difference = static_cast<double>(load(x[k])) - static_cast<double>(load(y[k]));
-    sum += difference * difference;
-  }
-  return sum;
-}
-
-template <class T>
-__device__ inline double wide_square(double, const PairsOnDevice&, int64_t, int64_t, int64_t) {
-  return 0.0;
-}
-
-// Points of the hyperboloid alone can be far out, and their pairs are computed in float64.
-template <class C>
-constexpr bool kMayBeFar = sizeof(C) == sizeof(double);
-
-template <class T, class C>
-__device__ inline bool is_far_pair(const PairsOnDevice& p, C squares, C weights, double c) {
-  if constexpr (kMayBeFar<C>) {
-    return p.a.model == Model::kLorentz && portable::is_far_pair<T>(squares, weights, c);
-  }
-  return false;
+__device__ inline bool is_far_pair(const PairsOnDevice& p, double squares, double weights, double c) {
+  return p.a.model == Model::kLorentz && portable::is_far_pair<T>(squares, weights, c);
 }
 
 // The pairs of a thread that are far out, a bit for each. They are left to a loop of their own after that over all
@@ -250,6 +223,11 @@ __device__ inline portable::PairSide<double> wide_side(const PairsOnDevice& p, i
   return portable::pair_side<double>(image, c);
 }
 
+inline int blocks(int64_t count) { return static_cast<int>(count < (1 << 20) ? count : (1 << 20)); }
+
+// The kernels of points of the ball that are computed in float32, which are compiled apart.
+void float_cdist(const PairsOnDevice& p, bool backward, cudaStream_t stream);
+
 // The images of all points of one operand in the ball.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice p, const int side, const int lanes) {
@@ -277,6 +255,17 @@ __global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice 
           p.scales[matrix] = portable::pair_scale<float>(c, p.a.guards);
         }
       }
+    }
+  }
+}
+
+template <class T>
+void launch_images(const PairsOnDevice& p, cudaStream_t stream) {
+  const int lanes = lanes_for(p.dim);
+  for (int side = 0; side < 2; ++side) {
+    const int64_t points = p.a.batch * p.points(side);
+    if (points > 0) {
+      launch(point_images<T>, blocks_for(points, lanes), stream, p, side, lanes);
     }
   }
 }

@@ -191,9 +191,9 @@ STONE_FUNCTION PairGradient<C> pair_gradient(C grad, C squares, const PairSide<C
   const bool within = !(z > scale.largest);
   const C root = square_root(C(1) + (within ? q : C(1)));
   const C h = half_distance(z, scale);
-  const C tanh_h = within ? z / root : C(0);
+  const C tanh_h = within ? quotient(z, root) : C(0);
   // Coincident points: the distance has a cusp, whose gradient is taken to be 0.
-  const C inverse = (within & (squares > C(0))) ? C(2) / (z * root) : C(0);
+  const C inverse = (within & (squares > C(0))) ? quotient(C(2), z * root) : C(0);
   PairGradient<C> g;
   g.weight = squares == squares ? grad * scale.inverse * inverse * weights : squares;
   g.along = C(2) * grad * tanh_h * x.weight * x.passes;
