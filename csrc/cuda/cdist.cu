@@ -16,7 +16,7 @@ int64_t element_size(Element element) {
 bool wide(const CdistArguments& a) { return a.element == Element::kFloat64 || a.model != Model::kPoincare; }
 
 // A tile of 128 has a multiprocessor for itself: with fewer of them than this, tiles of 64 keep more at work.
-constexpr int64_t kManyTiles = 96;
+constexpr int64_t kManyTiles = kMultiprocessors * 3 / 4;
 
 // Whether rows of `extent` entries begin where four of them can be read at once.
 bool by_quads(const void* data, int64_t extent, int64_t size) {

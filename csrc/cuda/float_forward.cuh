@@ -71,48 +71,33 @@ template <class T, bool guarded>
 __device__ inline void strip_distances(const PairsOnDevice& p, const TilePlace& place,
                                        const portable::PairScale<float>& scale) {
   constexpr int kLanes = kStripColumns / kQuad, kStep = kThreads / kLanes, kOnce = 4;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes, first = static_cast<int>(threadIdx.x) / kLanes;
-  const bool quads = p.pairs_by_quads;
-  int64_t column[kQuad];
+  const int64_t column = place.column + static_cast<int>(threadIdx.x) % kLanes * kQuad;
+  const int64_t first = place.row + static_cast<int>(threadIdx.x) / kLanes, first_pair = place.matrix * p.a.rows * p.a.columns;
+  const FloatRows<float> products{static_cast<const float*>(p.a.product) + first_pair, p.a.columns, p.a.rows,
+                                  p.a.columns, p.pairs_by_quads};
+  T* const result = static_cast<T*>(p.a.result) + first_pair;
   float weights[kQuad], others[kQuad];
 #pragma unroll
   for (int n = 0; n < kQuad; ++n) {
-    column[n] = place.column + (quads ? lane * kQuad + n : lane + n * kLanes);
-    FloatSide side{};
-    if (column[n] < p.a.columns) {
-      side = p.sides[1][place.matrix * p.a.columns + column[n]];
-    }
+    const bool inside = column + n < p.a.columns;
+    const FloatSide side = inside ? p.sides[1][place.matrix * p.a.columns + column + n] : FloatSide{};
     weights[n] = side.of.weight;
     others[n] = side.squares;
   }
 #pragma unroll 1
-  for (int begin = first; begin < kStripRows; begin += kStep * kOnce) {
+  for (int begin = 0; begin < kStripRows; begin += kStep * kOnce) {
     Pack<float, kQuad> product[kOnce];
 #pragma unroll
     for (int i = 0; i < kOnce; ++i) {
-      const int64_t row = place.row + begin + i * kStep;
-      const float* from =
-          static_cast<const float*>(p.a.product) + (place.matrix * p.a.rows + row) * p.a.columns;
-      const bool inside = row < p.a.rows;
-      if (quads) {
-        product[i] = inside && column[0] < p.a.columns
-                         ? *reinterpret_cast<const Pack<float, kQuad>*>(from + column[0])
-                         : Pack<float, kQuad>{};
-      } else {
-#pragma unroll
-        for (int n = 0; n < kQuad; ++n) {
-          product[i].at[n] = inside && column[n] < p.a.columns ? from[column[n]] : 0.0f;
-        }
-      }
+      product[i] = read_quad(products, first + begin + i * kStep, column);
     }
 #pragma unroll
     for (int i = 0; i < kOnce; ++i) {
-      const int64_t row = place.row + begin + i * kStep;
+      const int64_t row = first + begin + i * kStep;
       if (row >= p.a.rows) {
         continue;
       }
       const FloatSide side = p.sides[0][place.matrix * p.a.rows + row];
-      T* const result = static_cast<T*>(p.a.result) + (place.matrix * p.a.rows + row) * p.a.columns;
       Pack<T, kQuad> four;
 #pragma unroll
       for (int n = 0; n < kQuad; ++n) {
@@ -120,16 +105,7 @@ __device__ inline void strip_distances(const PairsOnDevice& p, const TilePlace& 
         const float q = portable::pair_odds<guarded>(squares, side.of.weight * weights[n], scale);
         four.at[n] = store<T>(portable::distance_of_odds(q, scale));
       }
-      if (quads) {
-        write_quad(result, four, column[0], p.a.columns, true);
-      } else {
-#pragma unroll
-        for (int n = 0; n < kQuad; ++n) {
-          if (column[n] < p.a.columns) {
-            result[column[n]] = four.at[n];
-          }
-        }
-      }
+      write_quad(result + row * p.a.columns, four, column, p.a.columns, p.pairs_by_quads);
     }
   }
 }

@@ -12,7 +12,7 @@ using portable::load;
 using portable::store;
 
 // From so many rows on, blocks of kHyperplaneBlock rows keep a device at work.
-constexpr int64_t kManyRows = 4096;
+constexpr int64_t kManyRows = kHyperplaneBlock * kMultiprocessors / 2;
 
 // Packs of a row that a lane keeps in registers, with 16 elements at most: what is computed from them must fit too.
 template <class T, bool aligned>
