@@ -191,13 +191,19 @@ __device__ inline bool is_odd(float squares) {
   return squares < portable::kSmallSquares || squares > 1.0f / portable::kSmallSquares;
 }
 
+// The squared distance in float64. Most pairs that come here are a point and itself, which takes no arithmetic to see.
 template <class T>
 __device__ inline double wide_squares(const PairsOnDevice& p, int64_t matrix, int64_t row, int64_t column) {
   const T* x = points_of<T>(p, 0, matrix) + row * p.a.dim;
   const T* y = points_of<T>(p, 1, matrix) + column * p.a.dim;
+  bool same = true;
+#pragma unroll 8
+  for (int64_t k = 0; k < p.dim; ++k) {
+    same &= load(x[k]) == load(y[k]);
+  }
   double sum = 0.0;
 #pragma unroll 4
-  for (int64_t k = 0; k < p.dim; ++k) {
+  for (int64_t k = 0; k < (same ? 0 : p.dim); ++k) {
     const double difference = static_cast<double>(load(x[k])) - static_cast<double>(load(y[k]));
     sum += difference * difference;
   }

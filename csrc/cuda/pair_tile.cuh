@@ -228,17 +228,18 @@ inline int blocks(int64_t count) { return static_cast<int>(count < (1 << 20) ? c
 // The kernels of points of the ball that are computed in float32, which are compiled apart.
 void float_cdist(const PairsOnDevice& p, bool backward, cudaStream_t stream);
 
-// The images of all points of one operand in the ball.
+// The images of all points in the ball, of x and then of y.
 template <class T>
-__global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice p, const int side, const int lanes) {
+__global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice p, const int lanes) {
   const RowGroup group(lanes);
-  const int64_t count = p.a.batch * p.points(side);
+  const int64_t of_x = p.a.batch * p.a.rows, count = of_x + p.a.batch * p.a.columns;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups; first < count;
        first += static_cast<int64_t>(gridDim.x) * group.groups) {
-    const int64_t index = first + group.group;
-    const bool active = index < count;
-    const int64_t matrix = (active ? index : 0) / p.points(side);
-    const T* point = points_of<T>(p, side, matrix) + (active ? index % p.points(side) : 0) * p.a.dim;
+    const bool active = first + group.group < count;
+    const int64_t of_both = active ? first + group.group : 0;
+    const int side = of_both < of_x ? 0 : 1;
+    const int64_t index = side == 0 ? of_both : of_both - of_x, matrix = index / p.points(side);
+    const T* point = points_of<T>(p, side, matrix) + index % p.points(side) * p.a.dim;
     double squares[1] = {};
     for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
       const double value = load(point[k]);
@@ -262,11 +263,9 @@ __global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice 
 template <class T>
 void launch_images(const PairsOnDevice& p, cudaStream_t stream) {
   const int lanes = lanes_for(p.dim);
-  for (int side = 0; side < 2; ++side) {
-    const int64_t points = p.a.batch * p.points(side);
-    if (points > 0) {
-      launch(point_images<T>, blocks_for(points, lanes), stream, p, side, lanes);
-    }
+  const int64_t points = p.a.batch * (p.a.rows + p.a.columns);
+  if (points > 0) {
+    launch(point_images<T>, blocks_for(points, lanes), stream, p, lanes);
   }
 }
 
