@@ -215,16 +215,29 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
     }
     FloatStep<float, Own> step;
     Pack<T, kQuad> other;
+    const int64_t entry_of_thread = entry + t % kSide * kQuad;
+    const int entries = left_of(p.dim, entry_of_thread, kQuad);
+    const T* from = theirs.at + t / kSide * theirs.stride + entry_of_thread;
+    if constexpr (side == 0) {
+      step.start(of_pairs, first);
+    } else {
+      step.at = of_pairs.at + t / (kPoints / kQuad) * of_pairs.stride + first + t % (kPoints / kQuad) * kQuad;
+    }
     const auto read = [&](int64_t begin) {
-      other = read_quad(theirs, begin + t / kSide, entry + t % kSide * kQuad);
+      const int left = left_of(count, begin, kDepth);
+      other = read_quad(from, t / kSide < left ? entries : 0, theirs.by_quads);
+      from += kDepth * theirs.stride;
       if constexpr (side == 0) {
-        step.read(of_pairs, first, begin);
+        step.read(of_pairs, begin);
       } else {
+        const int columns = left_of(of_pairs.depth, first + t % (kPoints / kQuad) * kQuad, kQuad);
 #pragma unroll
         for (int i = 0; i < kQuads; ++i) {
-          const int at = t + i * kThreads;
-          step.of[i] = read_quad(of_pairs, begin + at / (kPoints / kQuad), first + at % (kPoints / kQuad) * kQuad);
+          const int row = t / (kPoints / kQuad) + i * (kDepth / kQuads);
+          step.of[i] = read_quad(step.at + i * (kDepth / kQuads) * of_pairs.stride, row < left ? columns : 0,
+                                 of_pairs.by_quads);
         }
+        step.at += kDepth * of_pairs.stride;
       }
     };
     const auto write = [&](int now) {
@@ -247,13 +260,13 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
     write(0);
     __syncthreads();
     int now = 0;
+    float sum[Own][kQuad] = {};
 #pragma unroll 1
     for (int64_t begin = 0; begin < count; begin += kDepth) {
       const bool more = begin + kDepth < count;
       if (more) {
         read(begin + kDepth);
       }
-      float sum[Own][kQuad] = {};
       const int quads = more ? kDepth / kQuad : static_cast<int>((count - begin + kQuad - 1) / kQuad);
 #pragma unroll 1
       for (int quad = 0; quad < quads; ++quad) {
@@ -271,12 +284,8 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
           }
         }
       }
-#pragma unroll
-      for (int i = 0; i < Own; ++i) {
-#pragma unroll
-        for (int n = 0; n < kQuad; ++n) {
-          total[i][n] += sum[i][n];
-        }
+      if (ends_run(begin, more)) {
+        flush(total, sum);
       }
       now = 1 - now;
       if (more) {

@@ -43,34 +43,55 @@ __device__ inline FloatRows<T> rows_of_points(const PairsOnDevice& p, int side, 
   return {points_of<T>(p, side, matrix), p.a.dim, p.points(side), p.dim, p.by_quads[side]};
 }
 
-// Four entries of a row, zeros beyond its end or beyond the last row.
+// The first `left` of four entries, zeros for the others.
 template <class T>
-__device__ inline Pack<T, kQuad> read_quad(const FloatRows<T>& rows, int64_t row, int64_t k) {
+__device__ inline Pack<T, kQuad> read_quad(const T* from, int left, bool by_quads) {
   using Quad = Pack<T, kQuad>;
-  const bool inside = row < rows.count && k < rows.depth;
-  const T* from = rows.at + row * rows.stride + k;
-  if (rows.by_quads) {
-    return inside ? *reinterpret_cast<const Quad*>(from) : Quad{};
+  if (by_quads) {
+    return left > 0 ? *reinterpret_cast<const Quad*>(from) : Quad{};
   }
   Quad quad;
 #pragma unroll
   for (int e = 0; e < kQuad; ++e) {
-    quad.at[e] = inside && k + e < rows.depth ? from[e] : T{};
+    quad.at[e] = e < left ? from[e] : T{};
   }
   return quad;
 }
 
-// What a thread reads of rows for a step: entries 4 (t % 4) to 4 (t % 4) + 3 of the rows t / 4 + 64 i.
+// How many of `most` there are up to `count`.
+__device__ inline int left_of(int64_t count, int64_t begin, int most) {
+  return count - begin < most ? static_cast<int>(count - begin) : most;
+}
+
+// Four entries of a row, zeros beyond its end or beyond the last row.
+template <class T>
+__device__ inline Pack<T, kQuad> read_quad(const FloatRows<T>& rows, int64_t row, int64_t k) {
+  return read_quad(rows.at + row * rows.stride + k, row < rows.count ? left_of(rows.depth, k, kQuad) : 0,
+                   rows.by_quads);
+}
+
+// What a thread reads of rows for a step: entries 4 (t % 4) to 4 (t % 4) + 3 of the rows t / 4 + 64 i. It goes from
+// step to step by one pointer.
 template <class T, int Own>
 struct FloatStep {
+  const T* at;
+  int rows_left;
   Pack<T, kQuad> of[Own / kQuad];
 
-  __device__ void read(const FloatRows<T>& rows, int64_t first, int64_t begin) {
+  __device__ void start(const FloatRows<T>& rows, int64_t first) {
+    const int row = static_cast<int>(threadIdx.x) / kQuad;
+    at = rows.at + (first + row) * rows.stride + static_cast<int>(threadIdx.x) % kQuad * kQuad;
+    rows_left = left_of(rows.count, first + row, kSide * Own);
+  }
+
+  // The entries from `begin`, kDepth at a time.
+  __device__ void read(const FloatRows<T>& rows, int64_t begin) {
+    const int left = left_of(rows.depth, begin, kDepth) - static_cast<int>(threadIdx.x) % kQuad * kQuad;
 #pragma unroll
     for (int i = 0; i < Own / kQuad; ++i) {
-      of[i] = read_quad(rows, first + static_cast<int>(threadIdx.x) / kQuad + i * kGroup,
-                        begin + static_cast<int>(threadIdx.x) % kQuad * kQuad);
+      of[i] = read_quad(at + i * kGroup * rows.stride, i * kGroup < rows_left ? left : 0, rows.by_quads);
     }
+    at += kDepth;
   }
 
   __device__ void write(FloatBuffer<Own>& buffer) const {
@@ -117,6 +138,25 @@ __device__ inline void write_quad(T* row, const Pack<T, kQuad>& four, int64_t co
   }
 }
 
+// Steps whose terms are summed before they are added to a total, so that rounding does not grow with the sum.
+constexpr int kRun = 2;
+
+// Whether a run ends with the step that begins at `begin`.
+__device__ inline bool ends_run(int64_t begin, bool more) { return !more || begin / kDepth % kRun == kRun - 1; }
+
+// total += sum, sum = 0.
+template <int Rows, int Columns>
+__device__ inline void flush(float (&total)[Rows][Columns], float (&sum)[Rows][Columns]) {
+#pragma unroll
+  for (int i = 0; i < Rows; ++i) {
+#pragma unroll
+    for (int j = 0; j < Columns; ++j) {
+      total[i][j] += sum[i][j];
+      sum[i][j] = 0.0f;
+    }
+  }
+}
+
 // Two steps of entries: one is computed with while the other is filled.
 template <int Own>
 struct FloatBuffers {
@@ -138,20 +178,22 @@ __device__ inline void float_squares(float (&total)[Own][Own], FloatBuffers<Own>
       total[i][j] = 0.0f;
     }
   }
-  of_x.read(x, place.row, 0);
-  of_y.read(y, place.column, 0);
+  of_x.start(x, place.row);
+  of_y.start(y, place.column);
+  of_x.read(x, 0);
+  of_y.read(y, 0);
   of_x.write(buffers.x[0]);
   of_y.write(buffers.y[0]);
   __syncthreads();
   int now = 0;
+  float sum[Own][Own] = {};
 #pragma unroll 1
   for (int64_t begin = 0; begin < p.dim; begin += kDepth) {
     const bool more = begin + kDepth < p.dim;
     if (more) {
-      of_x.read(x, place.row, begin + kDepth);
-      of_y.read(y, place.column, begin + kDepth);
+      of_x.read(x, begin + kDepth);
+      of_y.read(y, begin + kDepth);
     }
-    float sum[Own][Own] = {};
     const int quads = more ? kDepth / kQuad : static_cast<int>((p.dim - begin + kQuad - 1) / kQuad);
 #pragma unroll 1
     for (int quad = 0; quad < quads; ++quad) {
@@ -170,12 +212,8 @@ __device__ inline void float_squares(float (&total)[Own][Own], FloatBuffers<Own>
         }
       }
     }
-#pragma unroll
-    for (int i = 0; i < Own; ++i) {
-#pragma unroll
-      for (int j = 0; j < Own; ++j) {
-        total[i][j] += sum[i][j];
-      }
+    if (ends_run(begin, more)) {
+      flush(total, sum);
     }
     now = 1 - now;
     if (more) {
