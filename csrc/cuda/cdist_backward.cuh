@@ -1,5 +1,6 @@
-// Gradients of distance matrices on the GPU, computed in float64, in three steps whose sums have a fixed order: the weight of every pair,
-// each point's sum of weighted differences, and the way back from the ball to the model of the points.
+// Gradients of distance matrices on the GPU, computed in float64, in three steps whose sums have a fixed order: the
+// weight of every pair, each point's sum of weighted differences, and the way back from the ball to the model of the
+// points. The third serves pairs that are computed in float32 too.
 #pragma once
 
 #include "pair_tile.cuh"

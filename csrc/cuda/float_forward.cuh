@@ -72,7 +72,8 @@ __device__ inline void strip_distances(const PairsOnDevice& p, const TilePlace& 
                                        const portable::PairScale<float>& scale) {
   constexpr int kLanes = kStripColumns / kQuad, kStep = kThreads / kLanes, kOnce = 4;
   const int64_t column = place.column + static_cast<int>(threadIdx.x) % kLanes * kQuad;
-  const int64_t first = place.row + static_cast<int>(threadIdx.x) / kLanes, first_pair = place.matrix * p.a.rows * p.a.columns;
+  const int64_t first = place.row + static_cast<int>(threadIdx.x) / kLanes;
+  const int64_t first_pair = place.matrix * p.a.rows * p.a.columns;
   const FloatRows<float> products{static_cast<const float*>(p.a.product) + first_pair, p.a.columns, p.a.rows,
                                   p.a.columns, p.pairs_by_quads};
   T* const result = static_cast<T*>(p.a.result) + first_pair;

@@ -138,7 +138,8 @@ __device__ inline void write_quad(T* row, const Pack<T, kQuad>& four, int64_t co
   }
 }
 
-// Steps whose terms are summed before they are added to a total, so that rounding does not grow with the sum.
+// Steps of entries whose terms are summed before they are added to a total, so that rounding does not grow with the
+// sum.
 constexpr int kRun = 2;
 
 // Whether a run ends with the step that begins at `begin`.
