@@ -41,7 +41,8 @@ set(CMAKE_CUDA_STANDARD 20)
 add_library(stonefx_cuda MODULE csrc/cuda/launch.cpp csrc/cuda/expmap0.cu csrc/cuda/logmap0.cu
                                 csrc/cuda/mobius_add.cu csrc/cuda/poincare.cu csrc/cuda/lorentz.cu
                                 csrc/cuda/klein.cu csrc/cuda/conversions.cu csrc/cuda/sphere.cu
-                                csrc/cuda/cdist.cu csrc/cuda/hyperplanes.cu csrc/cuda/linear_epilogue.cu
+                                csrc/cuda/cdist.cu csrc/cuda/float_cdist.cu csrc/cuda/hyperplanes.cu
+                                csrc/cuda/linear_epilogue.cu
                                 csrc/cuda/butterfly.cu csrc/cuda/point_of_distances.cu csrc/cuda/take.cu)
 set_target_properties(stonefx_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden
                                               SKIP_BUILD_RPATH ON)

@@ -8,14 +8,28 @@ namespace stone::cuda {
 
 namespace {
 
+int64_t element_size(Element element) {
+  return element == Element::kFloat64 ? 8 : element == Element::kFloat32 ? 4 : 2;
+}
+
 // The images of points of the other models, and float64 points, need float64 for their pairs.
 bool wide(const CdistArguments& a) { return a.element == Element::kFloat64 || a.model != Model::kPoincare; }
+
+// A tile of 128 has a multiprocessor for itself: with fewer of them than this, tiles of 64 keep more at work.
+constexpr int64_t kManyTiles = kMultiprocessors * 3 / 4;
+
+// Whether rows of `extent` entries begin where four of them can be read at once.
+bool by_quads(const void* data, int64_t extent, int64_t size) {
+  return extent % 4 == 0 && reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(4 * size) == 0;
+}
 
 PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
   PairsOnDevice p{};
   p.a = a;
-  p.down = tiles(a.rows);
-  p.across = tiles(a.columns);
+  const bool many = a.batch * tiles(a.rows, 2 * kTile) * tiles(a.columns, 2 * kTile) >= kManyTiles;
+  p.tile = !wide(a) && many && !(backward && a.product != nullptr) ? 2 * kTile : kTile;
+  p.down = tiles(a.rows, p.tile);
+  p.across = tiles(a.columns, p.tile);
   p.start = a.model == Model::kLorentz ? 1 : 0;
   p.dim = a.dim - p.start;
   p.guarded = portable::changes_denominator(a.guards);
@@ -23,12 +37,21 @@ PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
   for (int side = 0; side < 2; ++side) {
     const int64_t points = a.batch * p.points(side);
     p.images[side] = memory.next<portable::BallImage>(points * static_cast<int64_t>(sizeof(portable::BallImage)));
+    p.by_quads[side] = by_quads(p.source(side), a.dim, element_size(a.element));
+    if (!wide(a)) {
+      p.sides[side] = memory.next<FloatSide>(points * static_cast<int64_t>(sizeof(FloatSide)));
+    }
     if (backward && a.product == nullptr) {
       p.sums[side] = memory.next<void>(points * p.dim * pairs);
     }
     if (backward) {
       p.along[side] = memory.next<double>(points * (side == 0 ? p.across : p.down) * static_cast<int64_t>(sizeof(double)));
     }
+  }
+  p.pairs_by_quads = by_quads(backward ? a.grad : a.result, a.columns, element_size(a.element)) &&
+                     aligned_to_16(a.product) && aligned_to_16(a.grad_product);
+  if (!wide(a)) {
+    p.scales = memory.next<portable::PairScale<float>>(a.batch * static_cast<int64_t>(sizeof(*p.scales)));
   }
   if (backward && a.product == nullptr) {
     p.weights = memory.next<void>(a.batch * a.rows * a.columns * pairs);
@@ -46,41 +69,24 @@ PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
   return p;
 }
 
-int blocks(int64_t count) { return static_cast<int>(count < (1 << 20) ? count : (1 << 20)); }
-
-template <class T, class C>
+template <class T>
 void run(const PairsOnDevice& p, bool backward, cudaStream_t stream) {
-  const CdistArguments& a = p.a;
-  const int lanes = lanes_for(p.dim);
-  for (int side = 0; side < 2; ++side) {
-    const int64_t points = a.batch * p.points(side);
-    if (points > 0) {
-      launch(point_images<T>, blocks_for(points, lanes), stream, p, side, lanes);
-    }
-  }
-  const int64_t pairs = a.batch * p.down * p.across;
+  launch_images<T>(p, stream);
+  const int64_t pairs = p.a.batch * p.down * p.across;
   if (!backward) {
-    launch(cdist_forward<T, C>, blocks(pairs), stream, p);
+    launch(cdist_forward<T>, blocks(pairs), stream, p);
     return;
   }
   if (pairs > 0) {
-    launch(cdist_pairs<T, C>, blocks(pairs), stream, p);
+    launch(cdist_pairs<T>, blocks(pairs), stream, p);
   }
   for (int side = 0; side < 2; ++side) {
-    const int64_t points = a.batch * p.points(side);
-    const int64_t work = a.batch * tiles(p.points(side)) * tiles(p.dim);
-    if (work > 0 && a.product == nullptr) {
-      launch(cdist_differences<T, C>, blocks(work), stream, p, side);
+    const int64_t work = p.a.batch * tiles(p.points(side)) * tiles(p.dim);
+    if (work > 0 && p.a.product == nullptr) {
+      launch(cdist_differences<T>, blocks(work), stream, p, side);
     }
-    if (points > 0) {
-      launch(cdist_points<T, C>, blocks_for(points, lanes), stream, p, side, lanes);
-    }
+    launch_points<T, double>(p, side, stream);
   }
-}
-
-template <class T>
-void run_of(const PairsOnDevice& p, bool backward, cudaStream_t stream) {
-  wide(p.a) ? run<T, double>(p, backward, stream) : run<T, float>(p, backward, stream);
 }
 
 }  // namespace
@@ -94,15 +100,18 @@ int64_t cdist_scratch_bytes(const CdistArguments& arguments, bool backward) {
 void cdist(const CdistArguments& arguments, bool backward, void* scratch, cudaStream_t stream) {
   Scratch memory(scratch);
   const PairsOnDevice p = divide(arguments, backward, memory);
+  if (!wide(arguments)) {
+    return float_cdist(p, backward, stream);
+  }
   switch (arguments.element) {
     case Element::kFloat32:
-      return run_of<float>(p, backward, stream);
+      return run<float>(p, backward, stream);
     case Element::kFloat64:
-      return run<double, double>(p, backward, stream);
+      return run<double>(p, backward, stream);
     case Element::kBFloat16:
-      return run_of<BFloat16>(p, backward, stream);
+      return run<BFloat16>(p, backward, stream);
     case Element::kFloat16:
-      return run_of<Half>(p, backward, stream);
+      return run<Half>(p, backward, stream);
   }
 }
 

@@ -1,5 +1,6 @@
-// Gradients of distance matrices on the GPU, in three steps whose sums have a fixed order: the weight of every pair,
-// each point's sum of weighted differences, and the way back from the ball to the model of the points.
+// Gradients of distance matrices on the GPU, computed in float64, in three steps whose sums have a fixed order: the
+// weight of every pair, each point's sum of weighted differences, and the way back from the ball to the model of the
+// points. The third serves pairs that are computed in float32 too.
 #pragma once
 
 #include "pair_tile.cuh"
@@ -7,8 +8,9 @@
 namespace stone::cuda {
 
 // The pairs' weights, and their sums along each point: of a tile's rows, and of its columns.
-template <class T, class C>
+template <class T>
 __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p) {
+  using C = double;
   __shared__ PairBuffers<C> buffers;
   __shared__ double of_columns[kThreads / 32][kTile];
   const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
@@ -37,16 +39,6 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
         portable::PairGradient<C> g = pair_gradient(grad, squares[i][j], x.of[i], y.of[j], scale, p.guarded);
         double along_y = pair_gradient(grad, squares[i][j], y.of[j], x.of[i], scale, p.guarded).along;
         double along_x = g.along, of_pair = g.curvature;
-        const double wide = wide_square<T>(squares[i][j], p, place.matrix, row, column);
-        if (wide > 0.0) {
-          const auto exact = portable::pair_scale<double>(c, p.a.guards);
-          const auto one = wide_side(p, 0, place.matrix, row, c), other = wide_side(p, 1, place.matrix, column, c);
-          const auto w = pair_gradient(static_cast<double>(grad), wide, one, other, exact, p.guarded);
-          g.weight = static_cast<C>(w.weight);
-          along_x = w.along;
-          of_pair = w.curvature;
-          along_y = pair_gradient(static_cast<double>(grad), wide, other, one, exact, p.guarded).along;
-        }
         if (p.far != nullptr) {
           p.far[at] = is_far_pair<T>(p, squares[i][j], x.of[i].weight * y.of[j].weight, c);
           if (p.far[at]) {
@@ -70,17 +62,15 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
         columns[j] += along_y;
       }
     }
-    if constexpr (kMayBeFar<C>) {
-      far.each<T>(p, place, [&](int own, int64_t row, int64_t column, const portable::FarSums& sums) {
-        const int64_t at = (place.matrix * p.a.rows + row) * p.a.columns + column;
-        const double grad = static_cast<double>(load(static_cast<const T*>(p.a.grad)[at])), guard = 0.0;
-        const double of_pair = c * portable::FarDist::gradients(sums, grad, &c, &guard).scalar[0];
+    far.each<T>(p, place, [&](int own, int64_t row, int64_t column, const portable::FarSums& sums) {
+      const int64_t at = (place.matrix * p.a.rows + row) * p.a.columns + column;
+      const double grad = static_cast<double>(load(static_cast<const T*>(p.a.grad)[at])), guard = 0.0;
+      const double of_pair = c * portable::FarDist::gradients(sums, grad, &c, &guard).scalar[0];
 #pragma unroll
-        for (int i = 0; i < kOwn; ++i) {  // no index that is known at run time, so that the sums stay in registers
-          rows[kOwn + i] += i == own ? of_pair : 0.0;
-        }
-      });
-    }
+      for (int i = 0; i < kOwn; ++i) {  // no index that is known at run time, so that the sums stay in registers
+        rows[kOwn + i] += i == own ? of_pair : 0.0;
+      }
+    });
     for (int offset = kSide / 2; offset > 0; offset /= 2) {
 #pragma unroll
       for (int i = 0; i < 2 * kOwn; ++i) {
@@ -122,8 +112,9 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_pairs(const PairsOnDevice p
 }
 
 // sums[point][k] = sum over the other points of weight (point[k] - other[k]); 64 points by 64 entries a tile.
-template <class T, class C>
+template <class T>
 __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDevice p, const int side) {
+  using C = double;
   __shared__ C weights[kDepth][kTile + 1];
   __shared__ C others[kDepth][kTile + 1];
   const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
@@ -259,7 +250,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     const T* x = points_of<T>(p, side, matrix) + index * p.a.dim;
     const C* sums = p.a.product == nullptr ? static_cast<const C*>(p.sums[side]) + row * p.dim : nullptr;
     bool far = false;
-    if constexpr (kMayBeFar<C>) {
+    if constexpr (sizeof(C) == sizeof(double)) {
       far = p.far != nullptr && add_far_pairs<T>(p, side, row, active, group);
     }
     const double* more = far ? p.far_sums[side] + row * p.dim : nullptr;
@@ -287,6 +278,15 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
       p.a.grad_c[matrix * (p.a.rows + p.a.columns) + (side == 0 ? 0 : p.a.rows) + index] =
           totals[1] / c + g.of_c;
     }
+  }
+}
+
+template <class T, class C>
+void launch_points(const PairsOnDevice& p, int side, cudaStream_t stream) {
+  const int lanes = lanes_for(p.dim);
+  const int64_t points = p.a.batch * p.points(side);
+  if (points > 0) {
+    launch(cdist_points<T, C>, blocks_for(points, lanes), stream, p, side, lanes);
   }
 }
 

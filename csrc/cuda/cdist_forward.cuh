@@ -1,12 +1,13 @@
-// Distance matrices on the GPU.
+// Distance matrices on the GPU, computed in float64.
 #pragma once
 
 #include "pair_tile.cuh"
 
 namespace stone::cuda {
 
-template <class T, class C>
+template <class T>
 __global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice p) {
+  using C = double;
   using Stored = typename portable::Compute<T>::type;
   __shared__ PairBuffers<C> buffers;
   const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
@@ -29,28 +30,19 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_forward(const PairsOnDevice
         if (row >= p.a.rows || column >= p.a.columns) {
           continue;
         }
-        Stored distance = static_cast<Stored>(
+        const Stored distance = static_cast<Stored>(
             pair_distance(squares[i][j], x.of[i].weight * y.of[j].weight, scale, p.guarded));
-        const double wide = wide_square<T>(squares[i][j], p, place.matrix, row, column);
-        if (wide > 0.0) {
-          const double weights = wide_side(p, 0, place.matrix, row, c).weight *
-                                 wide_side(p, 1, place.matrix, column, c).weight;
-          distance = static_cast<Stored>(
-              pair_distance(wide, weights, portable::pair_scale<double>(c, p.a.guards), p.guarded));
-        }
         if (is_far_pair<T>(p, squares[i][j], x.of[i].weight * y.of[j].weight, c)) {
           far.add(i, j);
         }
         result[row * p.a.columns + column] = store<T>(distance);
       }
     }
-    if constexpr (kMayBeFar<C>) {
-      far.each<T>(p, place, [&](int, int64_t row, int64_t column, const portable::FarSums& sums) {
-        const double guard = 0.0;
-        const double distance = portable::FarDist::values(sums, &c, &guard).of[0];
-        result[row * p.a.columns + column] = store<T>(static_cast<Stored>(distance));
-      });
-    }
+    far.each<T>(p, place, [&](int, int64_t row, int64_t column, const portable::FarSums& sums) {
+      const double guard = 0.0;
+      const double distance = portable::FarDist::values(sums, &c, &guard).of[0];
+      result[row * p.a.columns + column] = store<T>(static_cast<Stored>(distance));
+    });
   }
 }
 

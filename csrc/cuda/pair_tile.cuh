@@ -1,4 +1,5 @@
-// A tile of pairs of points: 64 of either operand, 4 by 4 of the pairs for each thread of a block.
+// What the kernels of distance matrices share, and a tile of pairs that are computed in float64: 64 points of either
+// operand, 4 by 4 of the pairs for each thread of a block.
 #pragma once
 
 #include "far_row.cuh"
@@ -20,7 +21,7 @@ constexpr int kSide = 16;           // threads along either side of a tile
 constexpr int kOwn = kTile / kSide;  // points of either operand for a thread
 constexpr int kDepth = 16;          // entries of each point in shared memory at once, summed before they are added up
 
-inline int64_t tiles(int64_t extent) { return (extent + kTile - 1) / kTile; }
+__host__ __device__ inline int64_t tiles(int64_t extent, int64_t tile = kTile) { return (extent + tile - 1) / tile; }
 
 // Which of the two formulas is the same for all pairs.
 template <class C>
@@ -37,15 +38,26 @@ __device__ inline portable::PairGradient<C> pair_gradient(C grad, C squares, con
                  : portable::pair_gradient<false>(grad, squares, x, y, scale);
 }
 
+// What pairs that are computed in float32 need of a point, in one read.
+struct alignas(16) FloatSide {
+  portable::PairSide<float> of;
+  float squares;
+};
+
 // A matrix of pairs, and where its parts lie in scratch memory.
 struct PairsOnDevice {
   CdistArguments a;
+  int tile;          // points of either operand in a tile
   int64_t down;      // tiles of x
   int64_t across;    // tiles of y
   int64_t start;     // entries in front of those that span the ball
   int64_t dim;       // entries that do
   bool guarded;      // whether the denominator is changed
   portable::BallImage* images[2];  // [batch, points] of x and of y
+  FloatSide* sides[2];  // the same for pairs that are computed in float32, else null
+  portable::PairScale<float>* scales;  // [batch], where they are
+  bool by_quads[2];       // whether four entries of a point lie together at a multiple of their size
+  bool pairs_by_quads;    // the same for every matrix of pairs
   void* weights;     // backward only: [batch, rows, columns], in the type that pairs are computed in
   void* sums[2];     // backward only: [batch, points, dim], of the weighted differences
   double* along[2];  // backward only: [batch, other tiles, points], of the terms along the point
@@ -72,7 +84,7 @@ struct TilePlace {
 
 __device__ inline TilePlace tile_place(const PairsOnDevice& p, int64_t tile) {
   const int64_t matrix = tile / (p.down * p.across);
-  return {matrix, tile % p.down * kTile, tile / p.down % p.across * kTile};
+  return {matrix, tile % p.down * p.tile, tile / p.down % p.across * p.tile};
 }
 
 // What the pairs of a thread are made of.
@@ -171,38 +183,10 @@ __device__ inline void pair_squares(C (&total)[kOwn][kOwn], PairBuffers<C>& buff
   }
 }
 
-// The squared distance in float64 where float32 cannot hold it, as on the CPU; 0 where it can.
+// Points of the hyperboloid alone can be far out.
 template <class T>
-__device__ inline double wide_square(float squares, const PairsOnDevice& p, int64_t matrix, int64_t row,
-                                     int64_t column) {
-  if (p.a.product != nullptr || !(squares < portable::kSmallSquares || squares > 1.0f / portable::kSmallSquares)) {
-    return 0.0;
-  }
-  const T* x = points_of<T>(p, 0, matrix) + row * p.a.dim;
-  const T* y = points_of<T>(p, 1, matrix) + column * p.a.dim;
-  double sum = 0.0;
-  for (int64_t k = 0; k < p.dim; ++k) {
-    const double difference = static_cast<double>(load(x[k])) - static_cast<double>(load(y[k]));
-    sum += difference * difference;
-  }
-  return sum;
-}
-
-template <class T>
-__device__ inline double wide_square(double, const PairsOnDevice&, int64_t, int64_t, int64_t) {
-  return 0.0;
-}
-
-// Points of the hyperboloid alone can be far out, and their pairs are computed in float64.
-template <class C>
-constexpr bool kMayBeFar = sizeof(C) == sizeof(double);
-
-template <class T, class C>
-__device__ inline bool is_far_pair(const PairsOnDevice& p, C squares, C weights, double c) {
-  if constexpr (kMayBeFar<C>) {
-    return p.a.model == Model::kLorentz && portable::is_far_pair<T>(squares, weights, c);
-  }
-  return false;
+__device__ inline bool is_far_pair(const PairsOnDevice& p, double squares, double weights, double c) {
+  return p.a.model == Model::kLorentz && portable::is_far_pair<T>(squares, weights, c);
 }
 
 // The pairs of a thread that are far out, a bit for each. They are left to a loop of their own after that over all
@@ -239,17 +223,23 @@ __device__ inline portable::PairSide<double> wide_side(const PairsOnDevice& p, i
   return portable::pair_side<double>(image, c);
 }
 
-// The images of all points of one operand in the ball.
+inline int blocks(int64_t count) { return static_cast<int>(count < (1 << 20) ? count : (1 << 20)); }
+
+// The kernels of points of the ball that are computed in float32, which are compiled apart.
+void float_cdist(const PairsOnDevice& p, bool backward, cudaStream_t stream);
+
+// The images of all points in the ball, of x and then of y.
 template <class T>
-__global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice p, const int side, const int lanes) {
+__global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice p, const int lanes) {
   const RowGroup group(lanes);
-  const int64_t count = p.a.batch * p.points(side);
+  const int64_t of_x = p.a.batch * p.a.rows, count = of_x + p.a.batch * p.a.columns;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups; first < count;
        first += static_cast<int64_t>(gridDim.x) * group.groups) {
-    const int64_t index = first + group.group;
-    const bool active = index < count;
-    const int64_t matrix = (active ? index : 0) / p.points(side);
-    const T* point = points_of<T>(p, side, matrix) + (active ? index % p.points(side) : 0) * p.a.dim;
+    const bool active = first + group.group < count;
+    const int64_t of_both = active ? first + group.group : 0;
+    const int side = of_both < of_x ? 0 : 1;
+    const int64_t index = side == 0 ? of_both : of_both - of_x, matrix = index / p.points(side);
+    const T* point = points_of<T>(p, side, matrix) + index % p.points(side) * p.a.dim;
     double squares[1] = {};
     for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
       const double value = load(point[k]);
@@ -258,8 +248,24 @@ __global__ void __launch_bounds__(kThreads, 1) point_images(const PairsOnDevice 
     group.sum(squares);
     if (active && group.lane == 0) {
       const double c = portable::curvature_at(p.a.c, portable::source_row(p.a.map, 2, matrix));
-      p.images[side][index] = portable::ball_image(p.a.model, squares[0], c, p.a.guards.min_alpha);
+      const portable::BallImage image = portable::ball_image(p.a.model, squares[0], c, p.a.guards.min_alpha);
+      p.images[side][index] = image;
+      if (p.sides[side] != nullptr) {
+        p.sides[side][index] = {portable::pair_side<float>(image, c), static_cast<float>(image.squares)};
+        if (side == 0 && index % p.a.rows == 0) {
+          p.scales[matrix] = portable::pair_scale<float>(c, p.a.guards);
+        }
+      }
     }
+  }
+}
+
+template <class T>
+void launch_images(const PairsOnDevice& p, cudaStream_t stream) {
+  const int lanes = lanes_for(p.dim);
+  const int64_t points = p.a.batch * (p.a.rows + p.a.columns);
+  if (points > 0) {
+    launch(point_images<T>, blocks_for(points, lanes), stream, p, lanes);
   }
 }
 

@@ -72,6 +72,49 @@ CDIST_SHAPES = [
 ]
 
 
+def run_cdist(kernels, model, x, y, options, c=C, product=None, grad=None):
+    """`[distances]`, or where `grad` is given `[grad_product, grad_x, grad_y, grad_c of each point]`.
+
+    x is `[matrices, rows, dim]`, y too or `[columns, dim]`.
+    """
+    (batch, rows, width), columns = x.shape, y.shape[-2]
+    sizes = (ELEMENTS[x.dtype], MODELS.index(model), *map(size, (batch, rows, columns, width)))
+    if grad is None:
+        outputs, of_product = (empty(batch, rows, columns, dtype=x.dtype), None, None), None
+    else:
+        outputs = (
+            torch.full_like(x, torch.nan),
+            empty(batch, columns, width, dtype=x.dtype),
+            empty(batch, rows + columns, dtype=torch.float64),
+        )
+        of_product = None if product is None else torch.full_like(product, torch.nan)
+    arrays = (
+        pointer(x),
+        pointer(y),
+        size(int(y.dim() == 3)),
+        *map(pointer, (product, grad, *outputs, of_product)),
+    )
+    kernels.cdist(int(grad is not None), *sizes, *arrays, double(c), *guards(options))
+    return outputs[:1] if grad is None else (of_product, *outputs)
+
+
+def check_cdist(kernels, model, x, y, options, product=None, bound=32):
+    """Distances and gradients against those of the CPU."""
+    dtype, batch, columns = x.dtype, x.shape[0], y.shape[-2]
+    grad = points(batch * x.shape[1], columns, dtype=dtype, seed=5).reshape(batch, -1, columns)
+    name = f"{model}_cdist" + ("" if product is None else "_epilogue")
+    operands = (x, y, CURVATURE) if product is None else (product, x, y, CURVATURE)
+    (distances,) = run_cdist(kernels, model, x, y, options, product=product)
+    agree(distances, overload(f"{name}_forward")(*operands, **options), dtype)
+    of_product, of_x, of_y, terms = run_cdist(kernels, model, x, y, options, product=product, grad=grad)
+    expected = overload(f"{name}_backward")(grad, *operands, **options)
+    got = (of_x, of_y) if product is None else (of_product, of_x, of_y)
+    for one, other in zip(got, expected[:-1], strict=True):
+        agree(one, other, dtype, bound)
+    of_c = terms.sum(-1, keepdim=True).unsqueeze(-1).to(expected[-1].dtype)
+    torch.testing.assert_close(of_c, expected[-1], rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize(("case", "shape"), CDIST_SHAPES, ids=str)
 def test_cdist_kernels(kernels, case, shape):
     model, options = CDISTS[case]
@@ -81,54 +124,123 @@ def test_cdist_kernels(kernels, case, shape):
             on_model(model, batch, rows, dim, dtype=dtype, seed=1),
             on_model(model, columns, dim, dtype=dtype, seed=2),
         )
-        products = "products" in case
-        if not products:
+        product = x.to(compute(dtype)) @ y.to(compute(dtype)).mT if "products" in case else None
+        if product is None:
             y[0] = x[0, 0]  # a coincident pair
             y[-1] = x[0, 1] * 1.0001
-        product = x.to(compute(dtype)) @ y.to(compute(dtype)).mT if products else None
-        grad_product = torch.full_like(product, torch.nan) if products else None
-        width = x.shape[-1]
-        result, grad_x, grad_y = (
-            empty(batch, rows, columns, dtype=dtype),
-            torch.empty_like(x),
-            empty(batch, columns, width, dtype=dtype),
+        check_cdist(kernels, model, x, y, options, product)
+
+
+# (matrices, rows, columns, dim): tiles of 64 points, and of 128 where that makes three or more; tails both ways
+FLOAT_TILES = [
+    *((2, 3, 4, dim) for dim in (1, 2, 17, 64)),
+    *((3, 5, 4, dim) for dim in (1, 3, 17, 128)),
+    (1, 65, 68, 3),
+    (1, 131, 129, 5),
+    (1, 129, 132, 68),
+    (1, 7, 70, 300),
+    (3, 6, 9, 300),
+]
+
+
+@pytest.mark.parametrize("shape", FLOAT_TILES, ids=str)
+def test_tiles_of_pairs_in_float32(kernels, shape):
+    batch, rows, columns, dim = shape
+    for dtype in [d for d in DTYPES if d != torch.float64] if rows < 6 else (torch.float32,):
+        x = on_model("poincare", batch, rows, dim, dtype=dtype, seed=1)
+        y = on_model("poincare", batch, columns, dim, dtype=dtype, seed=2)
+        check_cdist(kernels, "poincare", x, y, {})
+    if rows < 60:
+        check_cdist(kernels, "poincare", x, y[0].contiguous(), DENOMINATORS)
+
+
+# (matrices, rows, columns): parts of a strip, several strips, rows of pairs that quads do not fit
+@pytest.mark.parametrize("shape", [(1, 5, 3), (2, 33, 260), (1, 70, 515)], ids=str)
+def test_strips_of_products(kernels, shape):
+    batch, rows, columns = shape
+    for dtype in [d for d in DTYPES if d != torch.float64]:
+        x, y = (
+            points(rows, 6, dtype=dtype, seed=1).repeat(batch, 1, 1),
+            points(columns, 6, dtype=dtype, seed=2),
         )
-        terms = empty(batch, rows + columns, dtype=torch.float64)
-        grad = points(batch * rows, columns, dtype=dtype, seed=5).reshape(batch, rows, columns)
-        sizes = (ELEMENTS[dtype], MODELS.index(model), *map(size, (batch, rows, columns, width)))
-        for backward, outputs in ((0, (result, None, None)), (1, (grad_x, grad_y, terms))):
-            arrays = (
-                pointer(x),
-                pointer(y),
-                size(0),
-                pointer(product),
-                pointer(grad if backward else None),
-                *map(pointer, outputs),
-                pointer(grad_product if backward else None),
-            )
-            kernels.cdist(backward, *sizes, *arrays, double(C), *guards(options))
-        name = f"{model}_cdist" + ("_epilogue" if products else "")
-        operands = (product, x, y, CURVATURE) if products else (x, y, CURVATURE)
-        agree(result, overload(f"{name}_forward")(*operands, **options), dtype)
-        expected = overload(f"{name}_backward")(grad, *operands, **options)
-        got = (grad_product, grad_x, grad_y) if products else (grad_x, grad_y)
-        for one, other in zip(got, expected[:-1], strict=True):
-            agree(one, other, dtype, 32)
-        of_c = terms.sum(-1, keepdim=True).unsqueeze(-1).to(expected[-1].dtype)
-        torch.testing.assert_close(of_c, expected[-1], rtol=1e-4, atol=1e-3)
+        product = x.float() @ y.float().mT
+        check_cdist(kernels, "poincare", x, y, {"min_alpha": 1e-7}, product)
 
 
-def test_cdist_kernels_far_apart_in_size(kernels):
-    """Squared distances that float32 cannot hold are formed in float64, as on the CPU."""
-    x = torch.tensor([[[1e-25, 0.0], [0.5, 0.1]]])
-    y = torch.tensor([[0.0, 3e-26], [0.5, 0.1]])
-    result = empty(1, 2, 2)
-    none = pointer(None)
-    arrays = (pointer(x), pointer(y), size(0), none, none, pointer(result), none, none, none)
-    kernels.cdist(0, 0, 0, *map(size, (1, 2, 2, 2)), *arrays, double(C), *guards({}))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_points_that_begin_anywhere(kernels, dtype):
+    """Rows of a multiple of four entries that do not lie at one in memory."""
+    memory = points(1, 1 + 2 * 9 * 8, dtype=dtype)[0]
+    x, y = memory[1:].reshape(2, 1, 9, 8)
+    check_cdist(kernels, "poincare", x, y[0], {})
+
+
+def repeated(x, batch):
+    return x.repeat(batch, 1, 1)
+
+
+def same_numbers(got, expected, rtol):
+    """Row by row, relative to the largest entry; what is no number on one side is none on the other."""
+    assert torch.equal(got.isnan(), expected.isnan())
+    size = expected.nan_to_num().abs().amax(-1, keepdim=True)
+    assert ((got - expected).nan_to_num().abs() <= rtol * size).all()
+
+
+# one tile of 64, and tiles of 128
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("options", [{}, DENOMINATORS], ids=["no guards", "denominators"])
+def test_pairs_that_float32_cannot_hold(kernels, options, batch):
+    """Squared distances that underflow are formed in float64, as on the CPU, beside coincident and usual ones."""
+    x = torch.tensor([[1e-25, 0.0], [0.5, 0.1], [-3e-24, 1e-26], [0.0, 0.0], [0.1, -0.7]])
+    y = torch.tensor(
+        [[0.0, 3e-26], [0.5, 0.1], [1e-30, 0.0], [0.0, 0.0], [0.1, -0.7], [2e-19, 0.2], [1e-17, 0]]
+    )
+    grad = points(5, 7, dtype=torch.float32, seed=5)
+    (got,) = run_cdist(kernels, "poincare", repeated(x, batch), y, options)
+    expected = overload("poincare_cdist_forward")(x, y, CURVATURE, **options)
+    assert 0 < expected[0, 0] < 1e-24
+    torch.testing.assert_close(got, repeated(expected, batch), rtol=1e-6, atol=0)
+    _, of_x, of_y, terms = run_cdist(
+        kernels, "poincare", repeated(x, batch), y, options, grad=repeated(grad, batch)
+    )
+    expected = overload("poincare_cdist_backward")(grad, x, y, CURVATURE, **options)
+    same_numbers(of_x, repeated(expected[0], batch), 1e-5)
+    same_numbers(of_y, repeated(expected[1], batch), 1e-5)
+    torch.testing.assert_close(
+        terms.sum(-1).float(), expected[2].flatten().repeat(batch), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_huge_squares_and_points_on_the_boundary(kernels):
+    small = torch.tensor(1e-42, dtype=torch.float64)
+    x, y = torch.tensor([[1e20, 0.0], [1.0, 2.0], [0.0, 9e20]]), torch.tensor([[0.0, 3e20], [1e20, 0.0]])
+    (got,) = run_cdist(kernels, "poincare", x[None], y, {}, c=1e-42)
+    torch.testing.assert_close(got[0], overload("poincare_cdist_forward")(x, y, small), rtol=1e-6, atol=0)
+    edge = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.3, 0.0]])
+    for options in ({}, {"min_alpha": 1e-5}, {"atanh_limit": 0.99}):
+        (got,) = run_cdist(kernels, "poincare", edge[None], edge, options, c=1.0)
+        expected = overload("poincare_cdist_forward")(edge, edge, torch.tensor(1.0), **options)
+        torch.testing.assert_close(got[0], expected, rtol=1e-6, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_points_that_are_no_numbers(kernels, batch):
+    """Pairs of finite points beside them stay as they are, and two runs give the same bits."""
+    x, y = points(9, 5, dtype=torch.float32, seed=1), points(7, 5, dtype=torch.float32, seed=2)
+    x[3, 2], x[5, 0], y[4, 1] = torch.nan, torch.inf, torch.nan
+    grad = points(9, 7, dtype=torch.float32, seed=3)
+    (got,) = run_cdist(kernels, "poincare", repeated(x, batch), y, {})
     expected = overload("poincare_cdist_forward")(x, y, CURVATURE)
-    assert 0 < result[0, 0, 0] < 1e-24
-    torch.testing.assert_close(result, expected, rtol=1e-6, atol=0)
+    assert expected.isfinite().sum() == 7 * 6
+    torch.testing.assert_close(got, repeated(expected, batch), rtol=1e-6, atol=0, equal_nan=True)
+    first, again = (
+        run_cdist(kernels, "poincare", repeated(x, batch), y, {}, grad=repeated(grad, batch))
+        for _ in range(2)
+    )
+    expected = overload("poincare_cdist_backward")(grad, x, y, CURVATURE)
+    same_numbers(first[1], repeated(expected[0], batch), 1e-5)
+    for one, other in zip(first[1:], again[1:], strict=True):
+        assert torch.equal(one.view(torch.int32), other.view(torch.int32))
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 2), (66, 3, 9)], ids=str)
@@ -142,58 +254,74 @@ def test_cdist_kernels_of_far_pairs_of_the_hyperboloid(kernels, shape):
         x[0, ::2, 1:] = (
             x[0, :1, 1:] * 10.0 ** torch.linspace(1, 24, len(x[0, ::2]), dtype=torch.float64)[:, None]
         )
-        x, y = x.to(dtype), y.to(dtype)
-        grad = points(rows, columns, dtype=dtype, seed=5)[None]
-        result, grad_x, grad_y = (
-            empty(1, rows, columns, dtype=dtype),
-            torch.empty_like(x),
-            torch.empty_like(y)[None],
-        )
-        terms = empty(1, rows + columns, dtype=torch.float64)
-        sizes = (ELEMENTS[dtype], MODELS.index("lorentz"), *map(size, (1, rows, columns, dim + 1)))
-        none = pointer(None)
-        for backward, outputs in ((0, (result, None, None)), (1, (grad_x, grad_y, terms))):
-            upstream = pointer(grad if backward else None)
-            arrays = (pointer(x), pointer(y), size(0), none, upstream, *map(pointer, outputs), none)
-            kernels.cdist(backward, *sizes, *arrays, double(C), *guards({}))
-        agree(result, overload("lorentz_cdist_forward")(x, y, CURVATURE), dtype)
-        expected = overload("lorentz_cdist_backward")(grad, x, y, CURVATURE)
-        agree(grad_x, expected[0], dtype, 64)
-        agree(grad_y, expected[1], dtype, 64)
-        torch.testing.assert_close(
-            terms.sum().to(expected[2].dtype), expected[2][0, 0, 0], rtol=1e-4, atol=1e-3
-        )
+        check_cdist(kernels, "lorentz", x.to(dtype), y.to(dtype), {}, bound=64)
 
 
-@pytest.mark.parametrize("shape", [(130, 5, 3), (5, 300, 17), (3, 40, 1100)], ids=str)
-def test_hyperplane_kernels(kernels, shape):
-    rows, planes, dim = shape
-    for dtype in DTYPES:
+def check_hyperplanes(kernels, product, x, offset, scale, grad):
+    """Distances and gradients against those of the CPU."""
+    (rows, planes), dim, dtype = product.shape, x.shape[1], x.dtype
+    result, of_product, of_x = (torch.full_like(each, torch.nan) for each in (product, product, x))
+    partial = empty((rows + 63) // 64, 2, planes, dtype=compute(dtype))
+    of_c = empty(rows, 1, dtype=compute(dtype))
+    for backward, outputs in ((0, (result, None, None, None)), (1, (of_product, of_x, partial, of_c))):
+        arrays = map(pointer, (product, x, offset, scale, grad if backward else None, *outputs))
+        sizes = map(size, (rows, planes, dim))
+        kernels.hyperplanes(backward, ELEMENTS[dtype], *sizes, *arrays, double(C), double(1e-7))
+    operands = (product, x, offset, scale, CURVATURE)
+    agree(result, overload("poincare_hyperplanes_forward")(*operands, min_alpha=1e-7), dtype)
+    expected = overload("poincare_hyperplanes_backward")(grad, *operands, min_alpha=1e-7)
+    for got, other in zip((of_product, of_x, *partial.sum(0), of_c), expected, strict=True):
+        agree(got.to(other.dtype), other, dtype, 32)
+
+
+# (rows, planes, dim): one lane and more, packs of 16 bytes, more of them than a lane keeps, a whole block
+HYPERPLANES = [
+    (100, 5, 3),
+    (5, 300, 17),
+    (3, 40, 1100),
+    (9, 640, 16),
+    (3, 2064, 8),
+    (70, 16, 1056),
+    (130, 5, 3),
+    (129, 520, 8),
+]
+# the same where all gradients are formed at once, from two blocks of rows on: a block that is not whole, planes for a
+# part of a warp and for all that it keeps, points that are longer
+MANY_ROWS = [(130, 16, 8, torch.float32), (128, 512, 8, torch.bfloat16), (190, 128, 600, torch.float64)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "planes", "dim", "dtypes"),
+    [*((*shape, DTYPES) for shape in HYPERPLANES), *((*many[:3], many[3:]) for many in MANY_ROWS)],
+    ids=str,
+)
+def test_hyperplane_kernels(kernels, rows, planes, dim, dtypes):
+    for dtype in dtypes:
         x = points(rows, dim, dtype=dtype, seed=1)
         product = points(rows, planes, dtype=dtype, seed=2) * 3
         grad = points(rows, planes, dtype=dtype, seed=3)
         offset, scale = (points(1, planes, dtype=dtype, seed=seed)[0] for seed in (4, 5))
-        result, grad_product, grad_x = (
-            torch.empty_like(product),
-            torch.empty_like(product),
-            torch.empty_like(x),
-        )
-        partial = empty((rows + 63) // 64, 2, planes, dtype=compute(dtype))
-        grad_c = empty(rows, 1, dtype=compute(dtype))
-        for backward, outputs in (
-            (0, (result, None, None, None)),
-            (1, (grad_product, grad_x, partial, grad_c)),
-        ):
-            arrays = map(pointer, (product, x, offset, scale, grad if backward else None, *outputs))
-            kernels.hyperplanes(
-                backward, ELEMENTS[dtype], *map(size, (rows, planes, dim)), *arrays, double(C), double(1e-7)
-            )
-        operands = (product, x, offset, scale, CURVATURE)
-        agree(result, overload("poincare_hyperplanes_forward")(*operands, min_alpha=1e-7), dtype)
-        expected = overload("poincare_hyperplanes_backward")(grad, *operands, min_alpha=1e-7)
-        sums = partial.sum(0)
-        for got, other in zip((grad_product, grad_x, *sums, grad_c), expected, strict=True):
-            agree(got.to(other.dtype), other, dtype, 32)
+        check_hyperplanes(kernels, product, x, offset, scale, grad)
+
+
+def test_hyperplane_kernels_of_operands_that_begin_anywhere(kernels):
+    memory = points(1, 1 + 9 * 8, dtype=torch.float32)[0]
+    x, product, grad = (points(9, 8, dtype=torch.float32, seed=seed) for seed in (1, 2, 3))
+    offset, scale = points(2, 8, dtype=torch.float32, seed=4)
+    check_hyperplanes(kernels, product, memory[1:].reshape(9, 8), offset, scale, grad)
+    check_hyperplanes(kernels, memory[1:].reshape(9, 8), x, offset, scale, grad)
+
+
+def test_hyperplane_kernels_of_points_that_are_no_numbers(kernels):
+    x, product = points(40, 8, dtype=torch.float32), points(40, 8, dtype=torch.float32, seed=2)
+    offset, scale = points(2, 8, dtype=torch.float32, seed=4)
+    x[3, 2], product[5, 1] = torch.nan, torch.inf
+    result = torch.full_like(product, torch.nan)
+    arrays = map(pointer, (product, x, offset, scale, None, result, None, None, None))
+    kernels.hyperplanes(0, ELEMENTS[x.dtype], *map(size, (40, 8, 8)), *arrays, double(C), double(1e-7))
+    expected = overload("poincare_hyperplanes_forward")(product, x, offset, scale, CURVATURE, min_alpha=1e-7)
+    assert expected.isnan().sum() == 8
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("shape", [(270, 3, 2), (9, 33, 64), (3, 1100, 7)], ids=str)

@@ -6,9 +6,30 @@
 
 namespace STONE_NAMESPACE {
 
-// sqrt alone would be that of double, whichever the argument.
+// sqrt alone would be that of double, whichever the argument. In float32 a GPU has roots and inverses that are right to
+// a unit in the last place; those that are right to half of one branch, and keep it from working on many at once.
+#if defined(__CUDA_ARCH__)
+STONE_FUNCTION float square_root(float x) {
+  float root;
+  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x));
+  return root;
+}
+#else
 STONE_FUNCTION float square_root(float x) { return sqrtf(x); }
+#endif
 STONE_FUNCTION double square_root(double x) { return sqrt(x); }
+
+// For y from 1e-37 to 1e37.
+#if defined(__CUDA_ARCH__)
+STONE_FUNCTION float quotient(float x, float y) {
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(y));
+  return x * inverse;
+}
+#else
+STONE_FUNCTION float quotient(float x, float y) { return x / y; }
+#endif
+STONE_FUNCTION double quotient(double x, double y) { return x / y; }
 
 // 1 + t = 2^k m with m in [3/4, 3/2): log1p(t) = k log(2) + log1p(f), f = m - 1 = 2^-k t + (2^-k - 1), which is exact
 // for k = 0, so that small t keep their relative accuracy. At most 2 units in the last place; t up to 2^100.
@@ -57,7 +78,7 @@ STONE_FUNCTION double log1p_nonnegative(double t) {
 template <class C>
 STONE_FUNCTION C asinh_nonnegative(C z) {
   const C q = z * z;
-  return log1p_nonnegative(z + q / (C(1) + square_root(C(1) + q)));
+  return log1p_nonnegative(z + quotient(q, C(1) + square_root(C(1) + q)));
 }
 
 }  // namespace STONE_NAMESPACE

@@ -115,11 +115,20 @@ STONE_FUNCTION C squares_of_product(C x_squares, C y_squares, C product) {
   return squares < C(0) ? C(0) : squares;
 }
 
-// `weights` is the product of the weights of both sides.
+// z^2; `weights` is the product of the weights of both sides.
+template <bool guarded, class C>
+STONE_FUNCTION C pair_odds(C squares, C weights, const PairScale<C>& scale) {
+  return guarded ? guarded_odds(denominator(squares, weights, scale)) : squares * weights;
+}
+
+template <class C>
+STONE_FUNCTION C distance_of_odds(C q, const PairScale<C>& scale) {
+  return scale.length * half_distance(root_of_odds(q, scale), scale);
+}
+
 template <bool guarded, class C>
 STONE_FUNCTION C pair_distance(C squares, C weights, const PairScale<C>& scale) {
-  const C q = guarded ? guarded_odds(denominator(squares, weights, scale)) : squares * weights;
-  return scale.length * half_distance(root_of_odds(q, scale), scale);
+  return distance_of_odds(pair_odds<guarded>(squares, weights, scale), scale);
 }
 
 // grad_x = sum over y of weight (x - y) + along x; `curvature` is the part of c at fixed points.
@@ -182,9 +191,9 @@ STONE_FUNCTION PairGradient<C> pair_gradient(C grad, C squares, const PairSide<C
   const bool within = !(z > scale.largest);
   const C root = square_root(C(1) + (within ? q : C(1)));
   const C h = half_distance(z, scale);
-  const C tanh_h = within ? z / root : C(0);
+  const C tanh_h = within ? quotient(z, root) : C(0);
   // Coincident points: the distance has a cusp, whose gradient is taken to be 0.
-  const C inverse = (within & (squares > C(0))) ? C(2) / (z * root) : C(0);
+  const C inverse = (within & (squares > C(0))) ? quotient(C(2), z * root) : C(0);
   PairGradient<C> g;
   g.weight = squares == squares ? grad * scale.inverse * inverse * weights : squares;
   g.along = C(2) * grad * tanh_h * x.weight * x.passes;

@@ -43,7 +43,7 @@ struct HyperplaneGradient {
 template <class C>
 STONE_FUNCTION HyperplaneGradient<C> hyperplane_gradient(C grad, C product, C offset, C scale, C inverse, C lift) {
   const C u = product * inverse - offset * lift;
-  return {grad * scale / square_root(C(1) + u * u), grad * asinh_signed(u)};
+  return {quotient(grad * scale, square_root(C(1) + u * u)), grad * asinh_signed(u)};
 }
 
 // The derivative for c||x||^2 of sum(of_argument * u), from the sums of of_argument with products and offsets.

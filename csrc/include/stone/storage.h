@@ -32,6 +32,13 @@ STONE_FUNCTION float load(float x) { return x; }
 STONE_FUNCTION double load(double x) { return x; }
 STONE_FUNCTION float load(BFloat16 x) { return float_from_bits(static_cast<uint32_t>(x.bits) << 16); }
 
+#if defined(__CUDA_ARCH__)
+STONE_FUNCTION float load(Half x) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
+}
+#else
 STONE_FUNCTION float load(Half x) {
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fffu) << 13;
@@ -40,6 +47,7 @@ STONE_FUNCTION float load(Half x) {
   const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   return float_from_bits(float_to_bits(moved) | special | sign);
 }
+#endif
 
 template <class T>
 STONE_FUNCTION T store(typename Compute<T>::type value) {
@@ -53,6 +61,14 @@ STONE_FUNCTION BFloat16 store<BFloat16>(float value) {
   return {static_cast<uint16_t>(value == value ? rounded : 0x7fc0u)};
 }
 
+#if defined(__CUDA_ARCH__)
+template <>
+STONE_FUNCTION Half store<Half>(float value) {
+  Half rounded;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(rounded.bits) : "f"(value));
+  return rounded;
+}
+#else
 template <>
 STONE_FUNCTION Half store<Half>(float value) {
   const uint32_t bits = float_to_bits(value);
@@ -67,5 +83,6 @@ STONE_FUNCTION Half store<Half>(float value) {
   result = magnitude > 0x7f800000u ? 0x7e00u : result;
   return {static_cast<uint16_t>(sign | result)};
 }
+#endif
 
 }  // namespace STONE_NAMESPACE

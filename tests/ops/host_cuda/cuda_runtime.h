@@ -31,6 +31,7 @@ inline Index gridDim{1};
 
 namespace stone::cuda {
 
+inline constexpr int kMultiprocessors = 4;  // few, so that little work is much for them
 inline constexpr unsigned kHostThreads = 256;
 inline constexpr std::size_t kStackBytes = 256 * 1024;
 inline double exchanged[kHostThreads];

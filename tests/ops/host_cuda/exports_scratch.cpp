@@ -1,6 +1,7 @@
 // The CUDA kernels that need scratch memory behind a C interface, for ctypes; the curvature is a number.
 #include "butterfly.cu"
 #include "cdist.cu"
+#include "float_cdist.cu"
 #include "hyperplanes.cu"
 #include "linear_epilogue.cu"
 #include "take.cu"
