@@ -13,9 +13,10 @@ using portable::load;
 using portable::store;
 
 template <class Map, class T, bool aligned>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 3)
     radial_forward(const RadialArguments arguments, const int64_t rows, const int lanes) {
   constexpr int N = kPack<T, aligned>;
+  constexpr int K = kKeptOf<aligned>;
   using P = Pack<T, N>;
   using C = typename portable::Compute<T>::type;
   const RowGroup group(lanes);
@@ -27,7 +28,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     const P* x = static_cast<const P*>(arguments.x) + row * packs;
     P* y = static_cast<P*>(arguments.y) + row * packs;
     const int64_t count = active ? packs : 0;
-    P kept[kKept];
+    Stage<P, K> kept;
+    kept.read(x, group.lane, count, lanes);
     double sums[1] = {0.0};
     auto add = [&](const P& p) {
 #pragma unroll
@@ -37,15 +39,11 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     };
 #pragma unroll
-    for (int k = 0; k < kKept; ++k) {
-      const int64_t i = group.lane + k * lanes;
-      if (i < count) {
-        kept[k] = x[i];
-        add(kept[k]);
-      }
+    for (int k = 0; k < K; ++k) {
+      add(kept.at[k]);
     }
-    for (int64_t i = group.lane + kKept * lanes; i < count; i += lanes) {
-      add(x[i]);
+    for (int64_t i = group.lane + K * lanes; i < count; i += lanes) {
+      add(read_pack(x + i));
     }
     group.sum(sums);
     if (!active) {
@@ -55,6 +53,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const C factor = static_cast<C>(arguments.guards.separate
                                         ? portable::radial_factor_separate<Map>(sums[0], c, arguments.guards)
                                         : portable::radial_factor<Map>(sums[0], c, arguments.guards));
+    kept.forget();
     auto scaled = [&](const P& p) {
       P result;
 #pragma unroll
@@ -64,22 +63,23 @@ __global__ void __launch_bounds__(kThreads, 1)
       return result;
     };
 #pragma unroll
-    for (int k = 0; k < kKept; ++k) {
+    for (int k = 0; k < K; ++k) {
       const int64_t i = group.lane + k * lanes;
       if (i < count) {
-        y[i] = scaled(kept[k]);
+        y[i] = scaled(kept.at[k]);
       }
     }
-    for (int64_t i = group.lane + kKept * lanes; i < count; i += lanes) {
-      y[i] = scaled(x[i]);
+    for (int64_t i = group.lane + K * lanes; i < count; i += lanes) {
+      y[i] = scaled(read_pack(x + i));
     }
   }
 }
 
 template <class Map, class T, bool aligned>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 2)
     radial_backward(const RadialArguments arguments, const int64_t rows, const int lanes) {
   constexpr int N = kPack<T, aligned>;
+  constexpr int K = kKeptOf<aligned>;
   using P = Pack<T, N>;
   using C = typename portable::Compute<T>::type;
   const RowGroup group(lanes);
@@ -92,8 +92,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     const P* grad = static_cast<const P*>(arguments.grad) + row * packs;
     P* grad_x = static_cast<P*>(arguments.y) + row * packs;
     const int64_t count = active ? packs : 0;
-    P kept_x[kKept];
-    P kept_grad[kKept];
+    Stage<P, K> kept_x, kept_grad;
+    kept_x.read(x, group.lane, count, lanes);
+    kept_grad.read(grad, group.lane, count, lanes);
     double sums[2] = {0.0, 0.0};  // <x, x>, <x, grad>
     auto add = [&](const P& p, const P& g) {
 #pragma unroll
@@ -104,16 +105,11 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     };
 #pragma unroll
-    for (int k = 0; k < kKept; ++k) {
-      const int64_t i = group.lane + k * lanes;
-      if (i < count) {
-        kept_x[k] = x[i];
-        kept_grad[k] = grad[i];
-        add(kept_x[k], kept_grad[k]);
-      }
+    for (int k = 0; k < K; ++k) {
+      add(kept_x.at[k], kept_grad.at[k]);
     }
-    for (int64_t i = group.lane + kKept * lanes; i < count; i += lanes) {
-      add(x[i], grad[i]);
+    for (int64_t i = group.lane + K * lanes; i < count; i += lanes) {
+      add(read_pack(x + i), read_pack(grad + i));
     }
     group.sum(sums);
     if (!active) {
@@ -126,25 +122,38 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (group.lane == 0) {
       static_cast<C*>(arguments.grad_c)[row] = static_cast<C>(g.curvature);
     }
-    auto combined = [&](const P& p, const P& d) {
-      P result;
+    kept_x.forget();
+    kept_grad.forget();
+    const auto write = [&](auto zero) {
+      using S = decltype(zero);
+      const S of_grad = static_cast<S>(g.factor), of_x = static_cast<S>(g.along);
+      const auto combined = [&](const P& p, const P& d) {
+        P result;
 #pragma unroll
-      for (int e = 0; e < N; ++e) {
-        const double value = g.factor * static_cast<double>(load(d.at[e])) + g.along * static_cast<double>(load(p.at[e]));
-        result.at[e] = store<T>(static_cast<C>(value));
+        for (int e = 0; e < N; ++e) {
+          const S value = of_grad * static_cast<S>(load(d.at[e])) + of_x * static_cast<S>(load(p.at[e]));
+          result.at[e] = store<T>(static_cast<C>(value));
+        }
+        return result;
+      };
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+        const int64_t i = group.lane + k * lanes;
+        if (i < count) {
+          grad_x[i] = combined(kept_x.at[k], kept_grad.at[k]);
+        }
       }
-      return result;
+      for (int64_t i = group.lane + K * lanes; i < count; i += lanes) {
+        grad_x[i] = combined(read_pack(x + i), read_pack(grad + i));
+      }
     };
-#pragma unroll
-    for (int k = 0; k < kKept; ++k) {
-      const int64_t i = group.lane + k * lanes;
-      if (i < count) {
-        grad_x[i] = combined(kept_x[k], kept_grad[k]);
+    if constexpr (sizeof(T) == 2) {
+      if (single_holds(g.factor) && single_holds(g.along) && single_holds_squares(sums[0])) {
+        write(0.0f);
+        continue;
       }
     }
-    for (int64_t i = group.lane + kKept * lanes; i < count; i += lanes) {
-      grad_x[i] = combined(x[i], grad[i]);
-    }
+    write(0.0);
   }
 }
 
@@ -152,7 +161,7 @@ template <class Map, class T, bool forward>
 void launch_typed(const RadialArguments& arguments, int64_t rows, cudaStream_t stream) {
   const bool aligned = arguments.dim % kPack<T, true> == 0 && aligned_to_16(arguments.x) &&
                        aligned_to_16(arguments.y) && (forward || aligned_to_16(arguments.grad));
-  const int lanes = lanes_for(arguments.dim / (aligned ? kPack<T, true> : 1));
+  const int lanes = lanes_for_rows(arguments.dim / (aligned ? kPack<T, true> : 1), aligned);
   const int blocks = blocks_for(rows, lanes);
   if constexpr (forward) {
     if (aligned) {
