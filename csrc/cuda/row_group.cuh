@@ -55,11 +55,11 @@ template <class P, int K>
 struct Stage {
   P at[K];
 
-  __device__ void read(const P* row, int64_t begin, int64_t count, int lanes) {
+  // `first` is the lane's own first pack, of which on there are `left` (32 bits count faster).
+  __device__ void read(const P* first, int left, int lanes) {
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      const int64_t i = begin + k * lanes;
-      at[k] = i < count ? row[i] : P{};
+      at[k] = k * lanes < left ? first[k * lanes] : P{};
     }
   }
 
@@ -86,6 +86,13 @@ __device__ inline P read_pack(const P* at) {
   P pack = *at;
   forget_conversions(pack);
   return pack;
+}
+
+// Packs from `begin` to the end of a row, as far as a lane's stage of `kept` reaches.
+__device__ inline int left_of(int64_t begin, int64_t count, int kept, int lanes) {
+  const int64_t left = count - begin;
+  const int64_t reach = static_cast<int64_t>(kept) * lanes;
+  return static_cast<int>(left < reach ? left : reach);
 }
 
 struct RowGroup {
