@@ -439,8 +439,8 @@ __global__ void __launch_bounds__(kThreads, 2)
         }
       });
     };
-    bool single = sizeof(T) == 2;
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (sizeof(T) == 2 && aligned) {
+      bool single = true;
 #pragma unroll
       for (int m = 0; m < Layout::kMoments; ++m) {
         single = single && single_holds_squares(sums[m]);
@@ -452,8 +452,6 @@ __global__ void __launch_bounds__(kThreads, 2)
           single = single && single_holds(g.vectors.of[v][i]);
         }
       }
-    }
-    if constexpr (sizeof(T) == 2) {
       if (single) {
         write(0.0f);
       } else {
