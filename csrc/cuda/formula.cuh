@@ -67,18 +67,29 @@ struct RowOnDevice {
     }
   }
 
+  // How many packs of each vector, and of `given` gradients, a lane reads at once: as registers allow. Numbers of 16 bits
+  // want more of them while they are taken apart.
+  __host__ __device__ static constexpr int at_once(int given) {
+    const int vectors = kShared + given;
+    if (aligned) {
+      return vectors > 3 || (vectors == 3 && sizeof(T) == 2) ? 2 : K;
+    }
+    return vectors > 2 ? K / 2 : K;
+  }
+
+  // Whether they may stay in registers while the coefficients are worked out: 32 for values, 16 for gradients.
+  __host__ __device__ static constexpr bool stays(int given, bool backward) {
+    return at_once(given) == K && sizeof(P) * K * (kShared + given) <= (backward || sizeof(T) == 2 ? 64 : 128);
+  }
+
   // What a lane holds of the row at once; `grad` is read where the result is a vector and its gradient is given.
-  template <bool with_grad, bool backward>
+  template <bool with_grad, int count>
   struct Staged {
-    Stage<P, K> vector[kShared];
-    Stage<P, with_grad ? K : 1> grad;
+    static constexpr int kCount = count;
+    Stage<P, count> vector[kShared];
+    Stage<P, with_grad ? count : 1> grad;
     int64_t begin;
     int left;
-
-    // Whether registers are left to hold it while the coefficients are worked out: 32 of them for values, 16 for
-    // gradients, and for numbers of 16 bits, which want more while they are taken apart.
-    static constexpr int kBytes = sizeof(P) * K * (kShared + (with_grad ? 1 : 0));
-    static constexpr bool kStays = kBytes <= (backward || sizeof(T) == 2 ? 64 : 128);
 
     __device__ Staged() {}
 
@@ -100,10 +111,11 @@ struct RowOnDevice {
     }
   };
 
-  template <bool with_grad, bool backward>
-  __device__ void read(Staged<with_grad, backward>& staged, const T* grad, int64_t begin, int64_t count, int lanes) const {
+  template <bool with_grad, int kCount>
+  __device__ void read(Staged<with_grad, kCount>& staged, const T* grad, int64_t begin, int64_t count,
+                       int lanes) const {
     staged.begin = begin;
-    staged.left = left_of(begin, count, K, lanes);
+    staged.left = left_of(begin, count, kCount, lanes);
 #pragma unroll
     for (int v = 0; v < kShared; ++v) {
       staged.vector[v].read(reinterpret_cast<const P*>(start[v] + kSkipped) + begin, staged.left, lanes);
@@ -113,10 +125,10 @@ struct RowOnDevice {
     }
   }
 
-  template <bool with_grad, bool backward, int M>
-  static __device__ void add_staged(double (&sums)[M], const Staged<with_grad, backward>& staged, int lanes) {
+  template <bool with_grad, int kCount, int M>
+  static __device__ void add_staged(double (&sums)[M], const Staged<with_grad, kCount>& staged, int lanes) {
 #pragma unroll
-    for (int k = 0; k < K; ++k) {
+    for (int k = 0; k < kCount; ++k) {
       if (k * lanes < staged.left) {
         const Packs p = staged.packs(k);
 #pragma unroll
@@ -141,18 +153,20 @@ struct RowOnDevice {
   }
 
   // Adds the terms of this lane's packs, and leaves the first of them in `staged` where they stay.
-  template <bool with_grad, bool backward, int M>
+  template <bool kStay, bool with_grad, int kCount, int M>
   __device__ void add(double (&sums)[M], const RowArguments& a, const RowGroup& group, int64_t count, const T* grad,
-                      Staged<with_grad, backward>& staged) const {
+                      Staged<with_grad, kCount>& staged) const {
     int64_t begin = group.lane;
-    if constexpr (Staged<with_grad, backward>::kStays) {
+    if constexpr (kStay) {
       read(staged, grad, begin, count, group.lanes);
       add_staged(sums, staged, group.lanes);
-      begin += K * group.lanes;
+      begin += static_cast<int64_t>(kCount) * group.lanes;
     }
+    // Few rows are longer than what stays.
+    constexpr int rest = kStay ? 1 : kCount;
 #pragma unroll 1
-    for (; begin < count; begin += K * group.lanes) {
-      Staged<with_grad, backward> more;
+    for (; begin < count; begin += static_cast<int64_t>(rest) * group.lanes) {
+      Staged<with_grad, rest> more;
       read(more, grad, begin, count, group.lanes);
       add_staged(sums, more, group.lanes);
     }
@@ -168,20 +182,27 @@ struct RowOnDevice {
   }
 
   // Calls `write` with what this lane holds of the row, part by part.
-  template <bool with_grad, bool backward, class Write>
-  __device__ void each(const RowGroup& group, int64_t count, const T* grad, Staged<with_grad, backward>& staged,
+  template <bool kStay, bool with_grad, int kCount, class Write>
+  __device__ void each(const RowGroup& group, int64_t count, const T* grad, Staged<with_grad, kCount>& staged,
                        const Write& write) const {
     int64_t begin = group.lane;
-    if constexpr (Staged<with_grad, backward>::kStays) {
+    if constexpr (kStay) {
       staged.forget();
       write(staged);
-      begin += K * group.lanes;
+      begin += static_cast<int64_t>(kCount) * group.lanes;
     }
+    each_read<with_grad, kStay ? 1 : kCount>(group, begin, count, grad, write);
+  }
+
+  // The same from `begin` on, `kCount` packs at a time, all of them read again.
+  template <bool with_grad, int kCount, class Write>
+  __device__ void each_read(const RowGroup& group, int64_t begin, int64_t count, const T* grad,
+                            const Write& write) const {
 #pragma unroll 1
-    for (; begin < count; begin += K * group.lanes) {
-      Staged<with_grad, backward> more;
-      read(more, grad, begin, count, group.lanes);
-      write(more);
+    for (; begin < count; begin += static_cast<int64_t>(kCount) * group.lanes) {
+      Staged<with_grad, kCount> part;
+      read(part, grad, begin, count, group.lanes);
+      write(part);
     }
   }
 
@@ -252,9 +273,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int64_t index = first + group.group;
     const bool active = index < rows;
     Row row(a, active ? index : 0);
-    typename Row::template Staged<false, false> staged;
+    constexpr bool stays = Row::stays(0, false);
+    typename Row::template Staged<false, Row::at_once(0)> staged;
     double sums[Layout::kMoments] = {};
-    row.add(sums, a, group, active ? packs : 0, nullptr, staged);
+    row.template add<stays>(sums, a, group, active ? packs : 0, nullptr, staged);
     group.sum(sums);
     row.keep(sums);
     T* out = static_cast<T*>(a.result) + index * a.result_width;
@@ -288,9 +310,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     if constexpr (!Formula::kInfo.gives_number) {
       const auto write = [&](const auto& of) {
         using S = std::remove_cvref_t<decltype(of[0])>;
-        row.each(group, packs, nullptr, staged, [&](const typename Row::template Staged<false, false>& part) {
+        row.template each<stays>(group, packs, nullptr, staged, [&](const auto& part) {
 #pragma unroll
-          for (int k = 0; k < Row::K; ++k) {
+          for (int k = 0; k < std::remove_cvref_t<decltype(part)>::kCount; ++k) {
             if (k * lanes < part.left) {
               const typename Row::Packs p = part.packs(k);
               P sum;
@@ -336,9 +358,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     const bool active = index < rows;
     Row row(a, active ? index : 0);
     const T* grad = static_cast<const T*>(a.grad) + (active ? index : 0) * a.result_width;
-    typename Row::template Staged<with_grad, true> staged;
+    constexpr bool stays = Row::stays(with_grad ? 1 : 0, true);
+    constexpr int at_once = Row::at_once(with_grad ? 1 : 0);
+    typename Row::template Staged<with_grad, at_once> staged;
     double sums[Layout::kMoments + (with_grad ? Layout::kBasis : 0)] = {};
-    row.add(sums, a, group, active ? packs : 0, grad + Row::kLeading, staged);
+    row.template add<stays>(sums, a, group, active ? packs : 0, grad + Row::kLeading, staged);
     group.sum(sums);
     row.keep(sums);
     T* out[Layout::kVectors];
@@ -398,6 +422,8 @@ __global__ void __launch_bounds__(kThreads, 2)
         }
       }
     }
+    // Most rows of 16 bits are combined in float32; the few that are not are read again, pack by pack.
+    constexpr bool in_single = sizeof(T) == 2 && aligned;
     const auto write = [&](auto zero) {
       using S = decltype(zero);
       S of[Row::kShared][4];
@@ -408,10 +434,9 @@ __global__ void __launch_bounds__(kThreads, 2)
           of[v][i] = static_cast<S>(g.vectors.of[v][i]);
         }
       }
-      row.each(group, packs, grad + Row::kLeading, staged,
-               [&](const typename Row::template Staged<with_grad, true>& part) {
+      const auto write_part = [&](const auto& part) {
 #pragma unroll
-        for (int k = 0; k < Row::K; ++k) {
+        for (int k = 0; k < std::remove_cvref_t<decltype(part)>::kCount; ++k) {
           if (k * lanes < part.left) {
             const typename Row::Packs p = part.packs(k);
             P result[Row::kShared];
@@ -437,9 +462,14 @@ __global__ void __launch_bounds__(kThreads, 2)
             }
           }
         }
-      });
+      };
+      if constexpr (std::is_same_v<S, double> && in_single) {
+        row.template each_read<with_grad, 1>(group, group.lane, packs, grad + Row::kLeading, write_part);
+      } else {
+        row.template each<stays>(group, packs, grad + Row::kLeading, staged, write_part);
+      }
     };
-    if constexpr (sizeof(T) == 2 && aligned) {
+    if constexpr (in_single) {
       bool single = true;
 #pragma unroll
       for (int m = 0; m < Layout::kMoments; ++m) {
