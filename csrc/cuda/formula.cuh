@@ -1,6 +1,9 @@
-// Row formulas on the GPU: one group of lanes a row, which is read for the inner products and again, from cache, for
-// the result. Every lane works out the coefficients of its row.
+// Row formulas on the GPU: one group of lanes a row, whose packs are kept in registers between the inner products and
+// the result where there is room, and read again from the nearest cache where not. Every lane works out the coefficients
+// of its row, so a row has as few lanes as keep it.
 #pragma once
+
+#include <type_traits>
 
 #include "far_row.cuh"
 #include "kernels.h"
@@ -17,8 +20,8 @@ using portable::store;
 template <class Layout>
 constexpr bool kSeparate = Layout::kVectors > Layout::kBasis;
 
-template <class Layout>
-__device__ inline double basis_of(double x, double y) {
+template <class Layout, class S>
+__device__ inline S basis_of(S x, S y) {
   return Layout::kOfX == 0.0 ? y : (Layout::kOfX > 0.0 ? x + y : y - x);
 }
 
@@ -38,6 +41,7 @@ struct RowOnDevice {
   using Sizes = portable::Slots<Formula>;
   using C = typename portable::Compute<T>::type;
   static constexpr int N = kPack<T, aligned>;
+  static constexpr int K = kKeptOf<aligned>;
   static constexpr int kSkipped = Formula::kInfo.time_in ? 1 : 0;
   static constexpr int kLeading = Formula::kInfo.time_out ? 1 : 0;
   static constexpr int kShared = kSeparate<Layout> ? 1 : Layout::kVectors;  // vectors of x's length
@@ -63,48 +67,160 @@ struct RowOnDevice {
     }
   }
 
-  __device__ Packs packs(int64_t i) const {
-    Packs p;
-#pragma unroll
-    for (int v = 0; v < kShared; ++v) {
-      p.at[v] = reinterpret_cast<const P*>(start[v] + kSkipped)[i];
+  // How many packs of each vector, and of `given` gradients, a lane reads at once: as registers allow. Numbers of 16 bits
+  // want more of them while they are taken apart.
+  __host__ __device__ static constexpr int at_once(int given) {
+    const int vectors = kShared + given;
+    if (aligned) {
+      return vectors > 3 || (vectors == 3 && sizeof(T) == 2) ? 2 : K;
     }
-    return p;
+    return vectors > 2 ? K / 2 : K;
   }
 
-  // Adds the terms of this lane's packs; `grad` is null, or the gradient whose inner products follow the moments.
-  template <int M>
-  __device__ void add(double (&sums)[M], const RowArguments& a, const RowGroup& group, int64_t count,
-                      const T* grad) const {
-    for (int64_t i = group.lane; i < count; i += group.lanes) {
-      const Packs p = packs(i);
-      P g;
-      if constexpr (M > Layout::kMoments) {
-        g = reinterpret_cast<const P*>(grad)[i];
+  // Whether they may stay in registers while the coefficients are worked out: 32 for values, 16 for gradients.
+  __host__ __device__ static constexpr bool stays(int given, bool backward) {
+    return at_once(given) == K && sizeof(P) * K * (kShared + given) <= (backward || sizeof(T) == 2 ? 64 : 128);
+  }
+
+  // What a lane holds of the row at once; `grad` is read where the result is a vector and its gradient is given.
+  template <bool with_grad, int count>
+  struct Staged {
+    static constexpr int kCount = count;
+    Stage<P, count> vector[kShared];
+    Stage<P, with_grad ? count : 1> grad;
+    int64_t begin;
+    int left;
+
+    __device__ Staged() {}
+
+    __device__ Packs packs(int k) const {
+      Packs p;
+#pragma unroll
+      for (int v = 0; v < kShared; ++v) {
+        p.at[v] = vector[v].at[k];
       }
+      return p;
+    }
+
+    __device__ void forget() {
 #pragma unroll
-      for (int e = 0; e < N; ++e) {
-        const double x = p.entry(0, e);
-        const double y = kShared > 1 ? p.entry(1, e) : 0.0;
-        const double v = kShared > 2 ? p.entry(2, e) : 0.0;
-        const portable::Terms<double> t = Layout::terms(x, y, v);
+      for (int v = 0; v < kShared; ++v) {
+        vector[v].forget();
+      }
+      if constexpr (with_grad) grad.forget();
+    }
+  };
+
+  template <bool with_grad, int kCount>
+  __device__ void read(Staged<with_grad, kCount>& staged, const T* grad, int64_t begin, int64_t count,
+                       int lanes) const {
+    staged.begin = begin;
+    staged.left = left_of(begin, count, kCount, lanes);
 #pragma unroll
-        for (int m = 0; m < Layout::kMoments; ++m) {
-          sums[m] += t.at[m];
-        }
-        if constexpr (M > Layout::kMoments) {
-          const double d = load(g.at[e]);
-          sums[Layout::kMoments] += d * x;
-          if constexpr (Layout::kBasis > 1) sums[Layout::kMoments + 1] += d * basis_of<Layout>(x, y);
-          if constexpr (Layout::kBasis > 2) sums[Layout::kMoments + 2] += d * v;
+    for (int v = 0; v < kShared; ++v) {
+      staged.vector[v].read(reinterpret_cast<const P*>(start[v] + kSkipped) + begin, staged.left, lanes);
+    }
+    if constexpr (with_grad) {
+      staged.grad.read(reinterpret_cast<const P*>(grad) + begin, staged.left, lanes);
+    }
+  }
+
+  template <bool with_grad, int kCount, int M>
+  static __device__ void add_staged(double (&sums)[M], const Staged<with_grad, kCount>& staged, int lanes) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      if (k * lanes < staged.left) {
+        const Packs p = staged.packs(k);
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+          const double x = p.entry(0, e);
+          const double y = kShared > 1 ? p.entry(1, e) : 0.0;
+          const double v = kShared > 2 ? p.entry(2, e) : 0.0;
+          const portable::Terms<double> t = Layout::terms(x, y, v);
+#pragma unroll
+          for (int m = 0; m < Layout::kMoments; ++m) {
+            sums[m] += t.at[m];
+          }
+          if constexpr (with_grad) {
+            const double d = load(staged.grad.at[k].at[e]);
+            sums[Layout::kMoments] += d * x;
+            if constexpr (Layout::kBasis > 1) sums[Layout::kMoments + 1] += d * basis_of<Layout>(x, y);
+            if constexpr (Layout::kBasis > 2) sums[Layout::kMoments + 2] += d * v;
+          }
         }
       }
     }
+  }
+
+  // Adds the terms of this lane's packs, and leaves the first of them in `staged` where they stay.
+  template <bool kStay, bool with_grad, int kCount, int M>
+  __device__ void add(double (&sums)[M], const RowArguments& a, const RowGroup& group, int64_t count, const T* grad,
+                      Staged<with_grad, kCount>& staged) const {
+    int64_t begin = group.lane;
+    if constexpr (kStay) {
+      read(staged, grad, begin, count, group.lanes);
+      add_staged(sums, staged, group.lanes);
+      begin += static_cast<int64_t>(kCount) * group.lanes;
+    }
+    // Few rows are longer than what stays.
+    constexpr int rest = kStay ? 1 : kCount;
+#pragma unroll 1
+    for (; begin < count; begin += static_cast<int64_t>(rest) * group.lanes) {
+      Staged<with_grad, rest> more;
+      read(more, grad, begin, count, group.lanes);
+      add_staged(sums, more, group.lanes);
+    }
     if constexpr (kSeparate<Layout>) {
-      const int64_t others = count > 0 ? a.width[1] : 0;
-      for (int64_t i = group.lane; i < others; i += group.lanes) {
-        const double y = load(start[1][i]);
-        sums[Layout::kYY] += y * y;
+      each_of_second(a, group, count > 0, [&](const P& p, int64_t) {
+#pragma unroll
+        for (int e = 0; e < N; ++e) {
+          const double y = load(p.at[e]);
+          sums[Layout::kYY] += y * y;
+        }
+      });
+    }
+  }
+
+  // Calls `write` with what this lane holds of the row, part by part.
+  template <bool kStay, bool with_grad, int kCount, class Write>
+  __device__ void each(const RowGroup& group, int64_t count, const T* grad, Staged<with_grad, kCount>& staged,
+                       const Write& write) const {
+    int64_t begin = group.lane;
+    if constexpr (kStay) {
+      staged.forget();
+      write(staged);
+      begin += static_cast<int64_t>(kCount) * group.lanes;
+    }
+    each_read<with_grad, kStay ? 1 : kCount>(group, begin, count, grad, write);
+  }
+
+  // The same from `begin` on, `kCount` packs at a time, all of them read again.
+  template <bool with_grad, int kCount, class Write>
+  __device__ void each_read(const RowGroup& group, int64_t begin, int64_t count, const T* grad,
+                            const Write& write) const {
+#pragma unroll 1
+    for (; begin < count; begin += static_cast<int64_t>(kCount) * group.lanes) {
+      Staged<with_grad, kCount> part;
+      read(part, grad, begin, count, group.lanes);
+      write(part);
+    }
+  }
+
+  // The same of a second vector of a length of its own.
+  template <class Use>
+  __device__ void each_of_second(const RowArguments& a, const RowGroup& group, bool active, const Use& use) const {
+    const int64_t count = active ? a.width[1] / N : 0;
+    const P* row = reinterpret_cast<const P*>(start[Layout::kVectors - 1]);
+#pragma unroll 1
+    for (int64_t begin = group.lane; begin < count; begin += K * group.lanes) {
+      const int left = left_of(begin, count, K, group.lanes);
+      Stage<P, K> stage;
+      stage.read(row + begin, left, group.lanes);
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+        if (k * group.lanes < left) {
+          use(stage.at[k], begin + k * group.lanes);
+        }
       }
     }
   }
@@ -137,8 +253,13 @@ struct RowOnDevice {
   }
 };
 
+// Results along one vector need its factor alone, in the type that rows are multiplied in, as on the CPU; others are
+// combined in float64, where their terms may cancel.
+template <class Formula, class T>
+constexpr bool kScales = Formula::Layout::kBasis == 1 && sizeof(T) <= 4;
+
 template <class Formula, class T, bool aligned>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 2)
     formula_forward(const RowArguments a, const int64_t rows, const int lanes) {
   using Row = RowOnDevice<Formula, T, aligned>;
   using Layout = typename Row::Layout;
@@ -152,8 +273,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int64_t index = first + group.group;
     const bool active = index < rows;
     Row row(a, active ? index : 0);
+    constexpr bool stays = Row::stays(0, false);
+    typename Row::template Staged<false, Row::at_once(0)> staged;
     double sums[Layout::kMoments] = {};
-    row.add(sums, a, group, active ? packs : 0, nullptr);
+    row.template add<stays>(sums, a, group, active ? packs : 0, nullptr, staged);
     group.sum(sums);
     row.keep(sums);
     T* out = static_cast<T*>(a.result) + index * a.result_width;
@@ -185,25 +308,41 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
     if constexpr (!Formula::kInfo.gives_number) {
-      for (int64_t i = group.lane; i < packs; i += group.lanes) {
-        const typename Row::Packs p = row.packs(i);
-        P sum;
+      const auto write = [&](const auto& of) {
+        using S = std::remove_cvref_t<decltype(of[0])>;
+        row.template each<stays>(group, packs, nullptr, staged, [&](const auto& part) {
 #pragma unroll
-        for (int e = 0; e < Row::N; ++e) {
-          const double x = p.entry(0, e);
-          double value = result.of[0] * x;
-          if constexpr (Layout::kBasis > 1) value += result.of[1] * basis_of<Layout>(x, p.entry(1, e));
-          if constexpr (Layout::kBasis > 2) value += result.of[2] * p.entry(2, e);
-          sum.at[e] = store<T>(static_cast<C>(value));
+          for (int k = 0; k < std::remove_cvref_t<decltype(part)>::kCount; ++k) {
+            if (k * lanes < part.left) {
+              const typename Row::Packs p = part.packs(k);
+              P sum;
+#pragma unroll
+              for (int e = 0; e < Row::N; ++e) {
+                const S x = static_cast<S>(load(p.at[0].at[e]));
+                S value = of[0] * x;
+                if constexpr (Layout::kBasis > 1) value += of[1] * basis_of<Layout>(x, p.entry(1, e));
+                if constexpr (Layout::kBasis > 2) value += of[2] * p.entry(2, e);
+                sum.at[e] = store<T>(static_cast<C>(value));
+              }
+              reinterpret_cast<P*>(out + Row::kLeading)[part.begin + k * lanes] = sum;
+            }
+          }
+        });
+      };
+      if constexpr (kScales<Formula, T>) {
+        if (single_holds(result.of[0])) {
+          const float of[1] = {static_cast<float>(result.of[0])};
+          write(of);
+          continue;
         }
-        reinterpret_cast<P*>(out + Row::kLeading)[i] = sum;
       }
+      write(result.of);
     }
   }
 }
 
 template <class Formula, class T, bool aligned>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 2)
     formula_backward(const RowArguments a, const int64_t rows, const int lanes) {
   using Row = RowOnDevice<Formula, T, aligned>;
   using Layout = typename Row::Layout;
@@ -219,8 +358,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     const bool active = index < rows;
     Row row(a, active ? index : 0);
     const T* grad = static_cast<const T*>(a.grad) + (active ? index : 0) * a.result_width;
+    constexpr bool stays = Row::stays(with_grad ? 1 : 0, true);
+    constexpr int at_once = Row::at_once(with_grad ? 1 : 0);
+    typename Row::template Staged<with_grad, at_once> staged;
     double sums[Layout::kMoments + (with_grad ? Layout::kBasis : 0)] = {};
-    row.add(sums, a, group, active ? packs : 0, grad + Row::kLeading);
+    row.template add<stays>(sums, a, group, active ? packs : 0, grad + Row::kLeading, staged);
     group.sum(sums);
     row.keep(sums);
     T* out[Layout::kVectors];
@@ -280,34 +422,83 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
       }
     }
-    for (int64_t i = group.lane; i < packs; i += group.lanes) {
-      const typename Row::Packs p = row.packs(i);
-      P of[Row::kShared];
-      P d;
-      if constexpr (with_grad) {
-        d = reinterpret_cast<const P*>(grad + Row::kLeading)[i];
-      }
+    // Most rows of 16 bits are combined in float32; the few that are not are read again, pack by pack.
+    constexpr bool in_single = sizeof(T) == 2 && aligned;
+    const auto write = [&](auto zero) {
+      using S = decltype(zero);
+      S of[Row::kShared][4];
 #pragma unroll
-      for (int e = 0; e < Row::N; ++e) {
-        const double x = p.entry(0, e);
-        const double b = Row::kShared > 1 ? basis_of<Layout>(x, p.entry(1, e)) : 0.0;
-        const double v = Row::kShared > 2 ? p.entry(2, e) : 0.0;
-        const double r = with_grad ? static_cast<double>(load(d.at[e])) : 0.0;
+      for (int v = 0; v < Row::kShared; ++v) {
 #pragma unroll
-        for (int k = 0; k < Row::kShared; ++k) {
-          const double* c = g.vectors.of[k];
-          of[k].at[e] = store<T>(static_cast<C>(c[0] * r + c[1] * x + c[2] * b + c[3] * v));
+        for (int i = 0; i < 4; ++i) {
+          of[v][i] = static_cast<S>(g.vectors.of[v][i]);
         }
       }
+      const auto write_part = [&](const auto& part) {
 #pragma unroll
-      for (int k = 0; k < Row::kShared; ++k) {
-        reinterpret_cast<P*>(out[k] + Row::kSkipped)[i] = of[k];
+        for (int k = 0; k < std::remove_cvref_t<decltype(part)>::kCount; ++k) {
+          if (k * lanes < part.left) {
+            const typename Row::Packs p = part.packs(k);
+            P result[Row::kShared];
+#pragma unroll
+            for (int e = 0; e < Row::N; ++e) {
+              const S x = static_cast<S>(load(p.at[0].at[e]));
+              const S y = static_cast<S>(load(p.at[Row::kShared > 1 ? 1 : 0].at[e]));
+              const S b = Row::kShared > 1 ? static_cast<S>(basis_of<Layout>(x, y)) : S(0);
+              const S v = Row::kShared > 2 ? static_cast<S>(load(p.at[Row::kShared > 2 ? 2 : 0].at[e])) : S(0);
+              const S r = with_grad ? static_cast<S>(load(part.grad.at[with_grad ? k : 0].at[e])) : S(0);
+#pragma unroll
+              for (int i = 0; i < Row::kShared; ++i) {
+                S value = of[i][1] * x;
+                if constexpr (with_grad) value += of[i][0] * r;
+                if constexpr (Row::kShared > 1) value += of[i][2] * b;
+                if constexpr (Row::kShared > 2) value += of[i][3] * v;
+                result[i].at[e] = store<T>(static_cast<C>(value));
+              }
+            }
+#pragma unroll
+            for (int i = 0; i < Row::kShared; ++i) {
+              reinterpret_cast<P*>(out[i] + Row::kSkipped)[part.begin + k * lanes] = result[i];
+            }
+          }
+        }
+      };
+      if constexpr (std::is_same_v<S, double> && in_single) {
+        row.template each_read<with_grad, 1>(group, group.lane, packs, grad + Row::kLeading, write_part);
+      } else {
+        row.template each<stays>(group, packs, grad + Row::kLeading, staged, write_part);
       }
+    };
+    if constexpr (in_single) {
+      bool single = true;
+#pragma unroll
+      for (int m = 0; m < Layout::kMoments; ++m) {
+        single = single && single_holds_squares(sums[m]);
+      }
+#pragma unroll
+      for (int v = 0; v < Row::kShared; ++v) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          single = single && single_holds(g.vectors.of[v][i]);
+        }
+      }
+      if (single) {
+        write(0.0f);
+      } else {
+        write(0.0);
+      }
+    } else {
+      write(0.0);
     }
     if constexpr (kSeparate<Layout>) {
-      for (int64_t i = group.lane; i < a.width[1]; i += group.lanes) {
-        out[1][i] = store<T>(static_cast<C>(g.vectors.of[1][2] * static_cast<double>(load(row.start[1][i]))));
-      }
+      row.each_of_second(a, group, true, [&](const P& p, int64_t i) {
+        P result;
+#pragma unroll
+        for (int e = 0; e < Row::N; ++e) {
+          result.at[e] = store<T>(static_cast<C>(g.vectors.of[1][2] * static_cast<double>(load(p.at[e]))));
+        }
+        reinterpret_cast<P*>(out[1])[i] = result;
+      });
     }
   }
 }
@@ -315,9 +506,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 // Rows that begin with a time component are never aligned to 16 bytes.
 template <class Formula, class T>
 bool aligned_rows(const RowArguments& a) {
-  bool aligned = a.width[0] % kPack<T, true> == 0;
-  for (int v = 0; v < (kSeparate<typename Formula::Layout> ? 1 : Formula::kInfo.vectors.size); ++v) {
-    aligned = aligned && aligned_to_16(a.vector[v]) && aligned_to_16(a.grad_vector[v]);
+  bool aligned = true;
+  for (int v = 0; v < Formula::kInfo.vectors.size; ++v) {
+    aligned = aligned && a.width[v] % kPack<T, true> == 0 && aligned_to_16(a.vector[v]) && aligned_to_16(a.grad_vector[v]);
   }
   return aligned && aligned_to_16(a.result) && aligned_to_16(a.grad);
 }
@@ -326,7 +517,9 @@ template <class Formula, class T, bool forward>
 void launch_formula_typed(const RowArguments& a, int64_t rows, cudaStream_t stream) {
   constexpr bool may_align = !Formula::kInfo.time_in && !Formula::kInfo.time_out;
   const bool aligned = may_align && aligned_rows<Formula, T>(a);
-  const int lanes = lanes_for(a.width[0] / (aligned ? kPack<T, true> : 1));
+  constexpr bool separate = kSeparate<typename Formula::Layout>;
+  const int64_t longest = separate && a.width[1] > a.width[0] ? a.width[1] : a.width[0];
+  const int lanes = lanes_for_rows(longest / (aligned ? kPack<T, true> : 1), aligned);
   const int blocks = blocks_for(rows, lanes);
   if constexpr (may_align) {
     if (aligned) {

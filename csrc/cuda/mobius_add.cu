@@ -11,7 +11,7 @@ void launch_typed(const MobiusArguments& arguments, int64_t rows, cudaStream_t s
   if (!forward) {
     aligned = aligned && aligned_to_16(arguments.grad) && aligned_to_16(arguments.grad_y);
   }
-  const int lanes = lanes_for(arguments.dim / (aligned ? kPack<T, true> : 1));
+  const int lanes = lanes_for_rows(arguments.dim / (aligned ? kPack<T, true> : 1), aligned);
   const int blocks = blocks_for(rows, lanes);
   if constexpr (forward) {
     if (aligned) {

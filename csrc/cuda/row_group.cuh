@@ -1,4 +1,4 @@
-// A group of lanes that works on one row: 1 to 32 lanes of a warp, or a whole block for long rows.
+// A group of lanes that works on one row: 1 to 32 lanes of a warp, or several whole warps of a block for long rows.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,11 +19,84 @@ struct alignas(sizeof(T) * N) Pack {
   T at[N];
 };
 
+// Of a row that is not aligned a lane keeps single elements, so more of them.
+constexpr int kKeptSingle = 8;
+
+template <bool aligned>
+constexpr int kKeptOf = aligned ? kKept : kKeptSingle;
+
 template <class T, bool aligned>
 constexpr int kPack = aligned ? 16 / static_cast<int>(sizeof(T)) : 1;
 
+// Hides from the compiler that the elements are still those that were read: it would keep each of them converted to
+// float64 too, in twice to four times the registers, where converting again costs less than the warps lost to that.
+template <class P>
+__device__ inline void forget_conversions(P& pack) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(P) == 2) {
+    asm volatile("" : "+h"(reinterpret_cast<uint16_t&>(pack)));
+  } else {
+    uint32_t words[sizeof(P) / 4];
+    memcpy(words, &pack, sizeof pack);
+#pragma unroll
+    for (uint32_t& word : words) {
+      asm volatile("" : "+r"(word));
+    }
+    memcpy(&pack, words, sizeof pack);
+  }
+#else
+  (void)pack;
+#endif
+}
+
+// What a lane holds of one row vector: packs that lie `lanes` apart. All are asked for before one is used; beyond the
+// row they are 0, which adds nothing to a sum.
+template <class P, int K>
+struct Stage {
+  P at[K];
+
+  // `first` is the lane's own first pack, of which on there are `left` (32 bits count faster).
+  __device__ void read(const P* first, int left, int lanes) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      at[k] = k * lanes < left ? first[k * lanes] : P{};
+    }
+  }
+
+  __device__ void forget() {
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      forget_conversions(at[k]);
+    }
+  }
+};
+
+// Results of 16 bits may be combined in float32, whose rounding is far below theirs, where no term can overflow or lose
+// digits below the smallest float32: with coefficients and squared norms in these ranges. NaN is in none.
+__device__ inline bool single_holds(double coefficient) {
+  const double size = fabs(coefficient);
+  return size < 1e15 && (size > 1e-30 || size == 0.0);
+}
+
+__device__ inline bool single_holds_squares(double squares) { return fabs(squares) < 1e30; }
+
+// One pack, read as a whole.
+template <class P>
+__device__ inline P read_pack(const P* at) {
+  P pack = *at;
+  forget_conversions(pack);
+  return pack;
+}
+
+// Packs from `begin` to the end of a row, as far as a lane's stage of `kept` reaches.
+__device__ inline int left_of(int64_t begin, int64_t count, int kept, int lanes) {
+  const int64_t left = count - begin;
+  const int64_t reach = static_cast<int64_t>(kept) * lanes;
+  return static_cast<int>(left < reach ? left : reach);
+}
+
 struct RowGroup {
-  int lanes;   // a power of two, or kThreads
+  int lanes;   // a power of two up to kThreads
   int lane;
   int group;   // which row of the block
   int groups;  // rows a block works on at once
@@ -53,10 +126,11 @@ struct RowGroup {
       }
     }
     __syncthreads();
+    const int begin = group * (lanes / 32);
 #pragma unroll
     for (int v = 0; v < N; ++v) {
       values[v] = 0.0;
-      for (int w = 0; w < kThreads / 32; ++w) {
+      for (int w = begin; w < begin + lanes / 32; ++w) {
         values[v] += partial[v][w];
       }
     }
@@ -78,7 +152,8 @@ struct RowGroup {
       partial[threadIdx.x / 32] = value;
     }
     __syncthreads();
-    for (int w = 0; w < kThreads / 32; ++w) {
+    const int begin = group * (lanes / 32);
+    for (int w = begin; w < begin + lanes / 32; ++w) {
       value = partial[w] > value ? partial[w] : value;
     }
     __syncthreads();
@@ -96,6 +171,22 @@ inline int lanes_for(int64_t packs) {
     lanes *= 2;
   }
   return lanes;
+}
+
+// Lanes for rows of this many packs, of which each lane keeps `kept`. Every lane of a group works out the coefficients
+// of its row, some hundreds of float64 instructions: the fewer lanes, the less of that for each byte. Lanes that read
+// `together` at once keep to whole sectors of memory.
+inline int lanes_that_keep(int64_t packs, int kept, int together) {
+  int lanes = 1;
+  while (lanes < kThreads && lanes < packs && (lanes < together || static_cast<int64_t>(lanes) * kept < packs)) {
+    lanes *= 2;
+  }
+  return lanes;
+}
+
+// The same for rows that are aligned, or not.
+inline int lanes_for_rows(int64_t packs, bool aligned) {
+  return aligned ? lanes_that_keep(packs, kKept, 2) : lanes_that_keep(packs, kKeptSingle, 4);
 }
 
 inline int blocks_for(int64_t rows, int lanes) {

@@ -24,7 +24,8 @@ EXPORTED = (
     "lorentz_expmap",
     "lorentz_dist",
 )
-SHAPES = [(70, 3), (40, 64), (9, 131), (3, 2056)]
+# One lane a row and two, parts of a warp, several warps, and rows that a lane reads in several parts.
+SHAPES = [(70, 3), (40, 64), (9, 131), (3, 2056), (1, 8), (33, 16), (5, 1000)]
 
 
 def addresses(tensors, count):

@@ -12,8 +12,8 @@ from host_cuda_library import host_cuda_library
 from operator_cases import LIMIT, ROW_MAPS, overload, points, relative
 
 ELEMENTS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-# (rows, dim): one lane, part of a warp, a whole one, rows that do not fit in registers, a whole block
-SHAPES = [(700, 3), (70, 8), (40, 64), (9, 131), (5, 1000), (4, 2056), (3, 5003)]
+# (rows, dim): one lane, parts of a warp, several warps, rows that do not fit in registers, a whole block
+SHAPES = [(700, 3), (70, 8), (33, 16), (40, 64), (9, 131), (5, 1000), (4, 2056), (3, 5003)]
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 

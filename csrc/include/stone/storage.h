@@ -1,4 +1,5 @@
-// Element types as they lie in memory, and their conversion to and from the type that is computed in.
+// Element types as they lie in memory, and their conversion to and from the type that is computed in: by an
+// instruction of the GPU there, and by bits elsewhere, so that a loop becomes vector code.
 #pragma once
 
 #include "stone/macros.h"
@@ -40,12 +41,18 @@ STONE_FUNCTION float load(Half x) {
 }
 #else
 STONE_FUNCTION float load(Half x) {
+#if defined(__CUDA_ARCH__)
+  float converted;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(converted) : "h"(x.bits));
+  return converted;
+#else
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fffu) << 13;
   // Moving the exponent by a product handles subnormals; infinity and NaN need their exponent restored.
   const float moved = float_from_bits(magnitude) * 5.192296858534828e33f;  // 2^112
   const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
   return float_from_bits(float_to_bits(moved) | special | sign);
+#endif
 }
 #endif
 
@@ -56,9 +63,15 @@ STONE_FUNCTION T store(typename Compute<T>::type value) {
 
 template <>
 STONE_FUNCTION BFloat16 store<BFloat16>(float value) {
+#if defined(__CUDA_ARCH__)
+  BFloat16 result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  return result;
+#else
   const uint32_t bits = float_to_bits(value);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   return {static_cast<uint16_t>(value == value ? rounded : 0x7fc0u)};
+#endif
 }
 
 #if defined(__CUDA_ARCH__)
@@ -71,6 +84,11 @@ STONE_FUNCTION Half store<Half>(float value) {
 #else
 template <>
 STONE_FUNCTION Half store<Half>(float value) {
+#if defined(__CUDA_ARCH__)
+  Half result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  return result;
+#else
   const uint32_t bits = float_to_bits(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -82,6 +100,7 @@ STONE_FUNCTION Half store<Half>(float value) {
   result = magnitude >= 0x477ff000u ? 0x7c00u : result;
   result = magnitude > 0x7f800000u ? 0x7e00u : result;
   return {static_cast<uint16_t>(sign | result)};
+#endif
 }
 #endif
 
