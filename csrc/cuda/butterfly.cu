@@ -1,5 +1,6 @@
 // Butterflies: how many rows and blocks work together, and which kernels run for which element type.
 #include "butterfly.cuh"
+#include "butterfly_registers.cuh"
 #include "kernels.h"
 #include "scratch.h"
 
@@ -12,13 +13,19 @@ constexpr int64_t kMostBlocks = 512;
 constexpr int64_t kMostBytes = int64_t{64} << 20;
 
 int64_t clamped(int64_t value, int64_t most) { return value < 1 ? 1 : (value < most ? value : most); }
+
+int levels_of(int64_t dim) {
+  int levels = 0;
+  while ((int64_t{1} << levels) < dim) {
+    ++levels;
+  }
+  return levels;
+}
+
 template <class C>
 ButterflyOnDevice divide(const ButterflyArguments& a, bool backward, Scratch& memory) {
   const auto entry = static_cast<int64_t>(sizeof(C));
-  ButterflyOnDevice b{a, 0, clamped(kCapacity<C> / a.dim, kMostLines), 0, nullptr, nullptr, nullptr};
-  while ((int64_t{1} << b.levels) < a.dim) {
-    ++b.levels;
-  }
+  ButterflyOnDevice b{a, levels_of(a.dim), clamped(kCapacity<C> / a.dim, kMostLines), 0, nullptr, nullptr, nullptr};
   const int64_t weights = backward ? a.stages * a.dim : 0;
   const int64_t own = a.dim > kCapacity<C> ? 2 * a.dim * entry : 0;
   const int64_t each = own + weights * (b.lines * entry + static_cast<int64_t>(sizeof(double)));
@@ -29,8 +36,31 @@ ButterflyOnDevice divide(const ButterflyArguments& a, bool backward, Scratch& me
   return b;
 }
 
+// Whether rows are taken in registers: those of the common lengths, where they are whole packs.
+bool in_registers(const ButterflyArguments& a) {
+  return a.element != Element::kFloat64 && a.dim >= 16 && a.dim <= 8192 && aligned_to_16(a.x) && aligned_to_16(a.y) &&
+         aligned_to_16(a.weight);
+}
+
+template <class T, int kBits, int kRows>
+void run_in_registers(const ButterflyOnDevice& b, cudaStream_t stream) {
+  using Shape = RegisterShape<T, kBits, kRows>;
+  const int64_t together = kRows * (kThreads >> (b.levels - kBits));
+  const int64_t blocks = (b.a.rows + together - 1) / together;
+  launch(butterfly_forward_in_registers<T, Shape>, static_cast<int>(clamped(blocks, 1 << 20)), stream, b);
+}
+
 template <class T>
 void run(const ButterflyArguments& a, bool backward, void* scratch, cudaStream_t stream) {
+  if constexpr (sizeof(T) < sizeof(double)) {
+    if (!backward && in_registers(a)) {
+      const ButterflyOnDevice b{a, levels_of(a.dim), 0, 0, nullptr, nullptr, nullptr};
+      // Short rows are few enough for a thread each to find their factors where a thread holds one of them.
+      return a.dim < 64     ? run_in_registers<T, 4, 1>(b, stream)
+             : a.dim < 8192 ? run_in_registers<T, 4, 4>(b, stream)
+                            : run_in_registers<T, 5, 2>(b, stream);
+    }
+  }
   Scratch memory(scratch);
   const ButterflyOnDevice b = divide<typename portable::Compute<T>::type>(a, backward, memory);
   if (!backward) {

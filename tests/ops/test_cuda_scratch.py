@@ -236,14 +236,30 @@ def test_add_time_kernels(kernels, shape):
             agree(got, other, dtype)
 
 
-# rows of all sizes: several in a block, one, and one that does not fit in shared memory; whole and broken cycles
-@pytest.mark.parametrize(
-    "shape", [(300, 2, 1), (70, 8, 5), (130, 64, 6), (5, 2048, 3), (3, 8192, 13)], ids=str
-)
+# (rows, dim, stages): rows of all lengths, of which a block takes many, a few or one, and one that fits in no memory of
+# a block; parts of what a block takes; no stage, a broken cycle, a whole one, more
+BUTTERFLIES = [
+    (300, 2, 1),
+    (70, 8, 5),
+    (600, 16, 9),
+    (300, 32, 6),
+    (130, 64, 6),
+    (70, 128, 0),
+    (3, 256, 12),
+    (37, 512, 4),
+    (9, 1024, 23),
+    (5, 2048, 3),
+    (2, 4096, 13),
+    (3, 8192, 13),
+    (1, 16384, 2),
+]
+
+
+@pytest.mark.parametrize("shape", BUTTERFLIES, ids=str)
 @pytest.mark.parametrize("hyperbolic", [False, True], ids=["butterfly", "hyper_butterfly"])
 def test_butterfly_kernels(kernels, hyperbolic, shape):
     rows, dim, stages = shape
-    for dtype in DTYPES if dim < 100 else (torch.float32, torch.float64):
+    for dtype in DTYPES if dim < 600 else (torch.float32, torch.bfloat16):
         x, grad = points(rows, dim, dtype=dtype, seed=1), points(rows, dim, dtype=dtype, seed=2)
         angle = points(stages, dim // 2, dtype=torch.float64, seed=3)
         weight = torch.stack([1.1 * angle.cos(), angle.sin()], -1).to(dtype)
@@ -259,8 +275,13 @@ def test_butterfly_kernels(kernels, hyperbolic, shape):
             options = {"atanh_limit": 0.95, "tanh_limit": 3.0}
         agree(y, overload(f"{name}_forward")(*operands, **options), dtype, 16)
         expected = overload(f"{name}_backward")(grad, *operands, **options)
-        for got, other in zip((grad_x, grad_weight, grad_c), expected, strict=False):
-            agree(got, other, dtype, 32)
+        for got, other in zip((grad_x, grad_weight), expected[:2], strict=True):
+            if other.numel():
+                agree(got, other, dtype, 32)
+        if hyperbolic and stages == 0:  # the maps cancel: what is left is rounding
+            assert max(grad_c.abs().max(), expected[2].abs().max()) < 1e-15
+        elif hyperbolic:
+            agree(grad_c, expected[2], dtype, 32)
 
 
 # rows, count: one lane, packs of 16 bytes and parts of one, more than a warp, a whole block

@@ -1,0 +1,63 @@
+// Packs of elements to and from the type that is computed in, two at a time where the device has an instruction for it.
+#pragma once
+
+#include <type_traits>
+
+#include "row_group.cuh"
+
+namespace stone::cuda {
+
+template <class T>
+using ComputeOf = typename portable::Compute<T>::type;
+
+// Elements of 16 bytes.
+template <class T>
+constexpr int kWhole = kPack<T, true>;
+
+template <class T, int N>
+__device__ inline void unpack(ComputeOf<T> (&to)[N], const Pack<T, N>& from) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    to[i] = portable::load(from.at[i]);
+  }
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+template <int N>
+__device__ inline void unpack(float (&to)[N], const Pack<Half, N>& from) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    asm("cvt.f32.f16 %0, %1;" : "=f"(to[i]) : "h"(from.at[i].bits));
+  }
+}
+#endif
+
+template <class T, int N>
+__device__ inline Pack<T, N> packed(const ComputeOf<T> (&from)[N]) {
+  Pack<T, N> to;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  if constexpr (sizeof(T) == 2 && N % 2 == 0) {
+    // Rounded to the nearest, ties to even, as `store` does; a NaN stays a NaN, with bits of its own.
+#pragma unroll
+    for (int i = 0; i < N; i += 2) {
+      uint32_t both;
+      if constexpr (std::is_same_v<T, BFloat16>) {
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(from[i + 1]), "f"(from[i]));
+      } else {
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(from[i + 1]), "f"(from[i]));
+      }
+      to.at[i].bits = static_cast<uint16_t>(both & 0xffffu);
+      to.at[i + 1].bits = static_cast<uint16_t>(both >> 16);
+    }
+  } else
+#endif
+  {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      to.at[i] = portable::store<T>(from[i]);
+    }
+  }
+  return to;
+}
+
+}  // namespace stone::cuda
