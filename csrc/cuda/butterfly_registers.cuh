@@ -25,7 +25,7 @@ struct RegisterShape {
   static constexpr int kExchanged = kThreads * kEntries;
   static constexpr int kBuffers = kExchanged <= 4096 ? 2 : 1;
   // Blocks on a processor at once: as many as leave the entries in registers.
-  static constexpr int kBlocks = kEntries <= 16 ? 2 : 1;
+  static constexpr int kBlocks = kEntries > 16 ? 1 : (kRows > 2 ? 2 : 4);
 };
 
 // Entries lie in shared memory so that the lanes of a warp meet different banks in every layout: the 5 lowest bits of an
@@ -139,6 +139,7 @@ struct RegisterRows {
 #pragma unroll
       for (int r = 0; r < S::kRows; ++r) {
         sums[r] = 0.0;
+#pragma unroll 1
         for (int w = 0; w < warps; ++w) {
           sums[r] += partial[r][first + w];
         }
@@ -223,8 +224,10 @@ struct RegisterRows {
     constexpr int width = 2 * run < kWhole<T> ? 2 * run : kWhole<T>;
 #pragma unroll
     for (int p = 0; p < S::kEntries / 2; p += width / 2) {
+      // Copied whole: read by elements it would be loaded by elements.
+      const Pack<T, width> pack = *reinterpret_cast<const Pack<T, width>*>(weight + 2 * ((p / run) * apart + p % run));
       C w[width];
-      unpack(w, *reinterpret_cast<const Pack<T, width>*>(weight + 2 * ((p / run) * apart + p % run)));
+      unpack(w, pack);
 #pragma unroll
       for (int i = 0; i < width / 2; ++i) {
         const int low = low_place(p + i, k);

@@ -278,10 +278,9 @@ def test_butterfly_kernels(kernels, hyperbolic, shape):
         for got, other in zip((grad_x, grad_weight), expected[:2], strict=True):
             if other.numel():
                 agree(got, other, dtype, 32)
-        if hyperbolic and stages == 0:  # the maps cancel: what is left is rounding
-            assert max(grad_c.abs().max(), expected[2].abs().max()) < 1e-15
-        elif hyperbolic:
-            agree(grad_c, expected[2], dtype, 32)
+        if hyperbolic:  # without a stage the maps cancel, and what is left is rounding of terms of size 1
+            bound = 32 * torch.finfo(dtype).eps * expected[2].abs().max() + 16 * torch.finfo(torch.float64).eps
+            assert (grad_c - expected[2]).abs().max() <= bound
 
 
 # rows, count: one lane, packs of 16 bytes and parts of one, more than a warp, a whole block
