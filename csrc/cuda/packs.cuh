@@ -60,4 +60,43 @@ __device__ inline Pack<T, N> packed(const ComputeOf<T> (&from)[N]) {
   return to;
 }
 
+// 16 bytes of elements as they lie in memory, which take 4 registers until they are unpacked: elements of 2 bytes would
+// take a register each.
+struct alignas(16) Words {
+  uint32_t at[4];
+};
+
+template <class T>
+__device__ inline void widen(double (&to)[kWhole<T>], const Words& from) {
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    if constexpr (sizeof(T) == 2) {
+      Pack<T, 2> pack;
+      pack.at[0].bits = static_cast<uint16_t>(from.at[w] & 0xffffu);
+      pack.at[1].bits = static_cast<uint16_t>(from.at[w] >> 16);
+      float values[2];
+      unpack(values, pack);
+      to[2 * w] = static_cast<double>(values[0]);
+      to[2 * w + 1] = static_cast<double>(values[1]);
+    } else if constexpr (sizeof(T) == 4) {
+      to[w] = static_cast<double>(portable::float_from_bits(from.at[w]));
+    } else if (w % 2 == 0) {
+      const uint64_t bits = static_cast<uint64_t>(from.at[w + 1]) << 32 | from.at[w];
+      memcpy(&to[w / 2], &bits, sizeof bits);
+    }
+  }
+}
+
+// Makes the compiler forget what it knows of the elements: it would rather keep them unpacked, in many registers.
+__device__ inline void keep_packed(Words& words) {
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    asm volatile("" : "+r"(words.at[w]));
+  }
+#else
+  static_cast<void>(words);
+#endif
+}
+
 }  // namespace stone::cuda

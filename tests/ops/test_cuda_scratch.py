@@ -196,7 +196,22 @@ def test_hyperplane_kernels(kernels, shape):
             agree(got.to(other.dtype), other, dtype, 32)
 
 
-@pytest.mark.parametrize("shape", [(270, 3, 2), (9, 33, 64), (3, 1100, 7)], ids=str)
+# (rows, in, out): a lane each, parts of a warp, a whole block; and whole packs of 16 bytes, of which a lane keeps one, some
+# or too many, with more rows than a block takes, and fewer
+LINEARS = [
+    (270, 3, 2),
+    (9, 33, 64),
+    (3, 1100, 7),
+    (600, 8, 16),
+    (300, 24, 128),
+    (70, 512, 248),
+    (37, 16, 520),
+    (5, 2048, 1040),
+    (3, 64, 2056),
+]
+
+
+@pytest.mark.parametrize("shape", LINEARS, ids=str)
 @pytest.mark.parametrize("adds", [False, True], ids=["no bias", "bias"])
 def test_poincare_linear_kernels(kernels, adds, shape):
     rows, width, out = shape
