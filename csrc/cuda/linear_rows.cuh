@@ -10,13 +10,13 @@
 
 namespace stone::cuda {
 
-// A lane keeps kPacks packs of each of kRows rows of `operands` operands.
-template <class T, int kPacks_, int operands>
+// A lane has kPacks packs of each of kRows rows.
+template <class T, int kPacks_, int most_rows>
 struct KeptRows {
   static constexpr int kPacks = kPacks_;
   // As many rows as the registers hold; long ones are fewer, and have more packs to wait for together.
-  static constexpr int kRows = operands == 2 ? (kPacks <= 2 ? 2 : 1)
-                                             : (kPacks >= 8 ? 1 : (kPacks == 4 ? 2 : (kPacks == 2 && sizeof(T) > 2 ? 3 : 4)));
+  static constexpr int kHeld = kPacks >= 8 ? 1 : (kPacks == 4 ? 2 : (kPacks == 2 && sizeof(T) > 2 ? 3 : 4));
+  static constexpr int kRows = kHeld < most_rows ? kHeld : most_rows;
   static constexpr int kWidth = kWhole<T>;
   // Groups have kFewestLanes lanes or more, so that a block has at most this many rows.
   static constexpr int kFewestLanes = 8;
@@ -38,12 +38,17 @@ struct KeptRows {
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int p = 0; p < kPacks; ++p) {
-        packs[r][p] = {};
-        if (row(r) < rows && entry(p) < size) {
-          packs[r][p] = *reinterpret_cast<const Words*>(static_cast<const T*>(source) + row(r) * size + entry(p));
-        }
+        packs[r][p] = pack(source, size, r, p);
       }
     }
+  }
+
+  __device__ Words pack(const void* source, int64_t size, int r, int p) const {
+    Words words = {};
+    if (row(r) < rows && entry(p) < size) {
+      words = *reinterpret_cast<const Words*>(static_cast<const T*>(source) + row(r) * size + entry(p));
+    }
+    return words;
   }
 
   // The entries of a pack of the bias as float64; zeros where there is none.
@@ -221,13 +226,16 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// The gradients of a chunk of turns, and its part of that of the bias, in the order of the rows.
+// The gradients of a chunk of turns, and its part of that of the bias, in the order of the rows. Nothing is kept in
+// registers, where the formula of the gradient leaves no place: what was read for the sums is in the nearest cache.
 template <class T, class K>
-__global__ void __launch_bounds__(kThreads, K::kPacks * K::kWidth <= 16 ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, 2)
     linear_backward_kept(const PoincareLinearArguments a, const int lanes) {
   constexpr int kWidth = K::kWidth;
+  constexpr int kTogether = K::kPacks < 2 ? 1 : 2;
   __shared__ double shared[7][K::kOfBlock];
-  __shared__ double of_groups[kThreads * kWidth];
+  // The gradient of the bias by entries and threads: in registers it would leave none for the factors of a row.
+  __shared__ double of_bias[K::kPacks * kWidth][kThreads];
   __shared__ double of_bias_alone;
   K kept(lanes);
   kept.rows = a.rows;
@@ -247,24 +255,24 @@ __global__ void __launch_bounds__(kThreads, K::kPacks * K::kWidth <= 16 ? 2 : 1)
   }
   const int64_t turns = turns_of(kept, a.rows);
   for (int64_t chunk = blockIdx.x; chunk < a.chunks; chunk += gridDim.x) {
-    double of_bias[K::kPacks][kWidth] = {};
+#pragma unroll
+    for (int i = 0; i < K::kPacks * kWidth; ++i) {
+      of_bias[i][threadIdx.x] = 0.0;
+    }
     double of_b = 0.0;
     for (int64_t turn = turns - 1 - chunk; turn >= 0; turn -= a.chunks) {
       kept.first = turn * K::kRows * kept.group.groups;
-      Words m[K::kRows][K::kPacks], g[K::kRows][K::kPacks];
-      kept.read(m, a.product, a.out);
-      kept.read(g, a.grad, a.out);
       double sums[5][K::kRows] = {};  // of xx, mm, mb, gm, gb
       kept.squares(sums[0], a.x, a.in);
-#pragma unroll
+#pragma unroll kTogether
       for (int p = 0; p < K::kPacks; ++p) {
         double b[kWidth];
         kept.bias_of(b, a.bias, p, a.out);
 #pragma unroll
         for (int r = 0; r < K::kRows; ++r) {
           double of_m[kWidth], of_g[kWidth];
-          widen<T>(of_m, m[r][p]);
-          widen<T>(of_g, g[r][p]);
+          widen<T>(of_m, kept.pack(a.product, a.out, r, p));
+          widen<T>(of_g, kept.pack(a.grad, a.out, r, p));
 #pragma unroll
           for (int i = 0; i < kWidth; ++i) {
             sums[1][r] += of_m[i] * of_m[i];
@@ -272,8 +280,6 @@ __global__ void __launch_bounds__(kThreads, K::kPacks * K::kWidth <= 16 ? 2 : 1)
             sums[3][r] += of_g[i] * of_m[i];
             sums[4][r] += of_g[i] * b[i];
           }
-          keep_packed(m[r][p]);
-          keep_packed(g[r][p]);
         }
       }
 #pragma unroll
@@ -295,7 +301,7 @@ __global__ void __launch_bounds__(kThreads, K::kPacks * K::kWidth <= 16 ? 2 : 1)
         static_cast<ComputeOf<T>*>(a.grad_c)[kept.first + t] = static_cast<ComputeOf<T>>(d.curvature);
       });
       __syncthreads();
-#pragma unroll
+#pragma unroll kTogether
       for (int p = 0; p < K::kPacks; ++p) {
         double b[kWidth];
         kept.bias_of(b, a.bias, p, a.out);
@@ -304,13 +310,13 @@ __global__ void __launch_bounds__(kThreads, K::kPacks * K::kWidth <= 16 ? 2 : 1)
           if (kept.row(r) < a.rows && kept.entry(p) < a.out) {
             const int t = kept.of_block(r);
             double of_m[kWidth], of_g[kWidth], values[kWidth];
-            widen<T>(of_m, m[r][p]);
-            widen<T>(of_g, g[r][p]);
+            widen<T>(of_m, kept.pack(a.product, a.out, r, p));
+            widen<T>(of_g, kept.pack(a.grad, a.out, r, p));
 #pragma unroll
             for (int i = 0; i < kWidth; ++i) {
               values[i] = shared[1][t] * of_g[i] + shared[2][t] * of_m[i];
               values[i] += a.bias != nullptr ? shared[3][t] * b[i] : 0.0;
-              of_bias[p][i] += shared[4][t] * of_g[i] + shared[5][t] * of_m[i];
+              of_bias[p * kWidth + i][threadIdx.x] += shared[4][t] * of_g[i] + shared[5][t] * of_m[i];
             }
             *reinterpret_cast<Pack<T, kWidth>*>(static_cast<T*>(a.y) + kept.row(r) * a.out + kept.entry(p)) =
                 K::narrowed(values);
@@ -344,20 +350,20 @@ __global__ void __launch_bounds__(kThreads, K::kPacks * K::kWidth <= 16 ? 2 : 1)
       kept.bias_of(b, a.bias, p, a.out);
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
-        of_groups[threadIdx.x * kWidth + i] = of_bias[p][i] + of_b * b[i];
+        of_bias[p * kWidth + i][threadIdx.x] += of_b * b[i];
       }
-      __syncthreads();
-      const int width = lanes * kWidth;
-      const int64_t begin = static_cast<int64_t>(p) * width;
-      for (int k = threadIdx.x; k < width && begin + k < a.out; k += kThreads) {
-        double sum = 0.0;
-        for (int group = 0; group < kept.group.groups; ++group) {
-          sum += of_groups[group * width + k];
-        }
-        a.partial[chunk * a.out + begin + k] = sum;
-      }
-      __syncthreads();
     }
+    __syncthreads();
+    for (int k = threadIdx.x; k < K::kPacks * kWidth * lanes && k < a.out; k += kThreads) {
+      // Entry k lies in the pack p of a lane, at place i.
+      const int p = k / (kWidth * lanes), lane = k / kWidth % lanes, i = k % kWidth;
+      double sum = 0.0;
+      for (int group = 0; group < kept.group.groups; ++group) {
+        sum += of_bias[p * kWidth + i][group * lanes + lane];
+      }
+      a.partial[chunk * a.out + k] = sum;
+    }
+    __syncthreads();
   }
 }
 
