@@ -109,16 +109,15 @@ struct RegisterRows {
     });
   }
 
-  // The squared norm of row r of this group, for each r, in `result[r * groups + group]`. Every thread must call it;
-  // threads read no other group's before a barrier.
-  __device__ void squares(double* result, double (&partial)[S::kRows][kThreads / 32]) const {
+  // result[r * groups + group] = <v, of> for each row r of this group. Every thread must call it.
+  __device__ void inner(double* result, const C (&of)[S::kRows][S::kEntries],
+                        double (&partial)[S::kRows][kThreads / 32]) const {
     double sums[S::kRows] = {};
 #pragma unroll
     for (int r = 0; r < S::kRows; ++r) {
 #pragma unroll
       for (int j = 0; j < S::kEntries; ++j) {
-        const double value = v[r][j];
-        sums[r] += value * value;
+        sums[r] += static_cast<double>(v[r][j]) * static_cast<double>(of[r][j]);
       }
     }
     for (int offset = (lanes < 32 ? lanes : 32) / 2; offset > 0; offset /= 2) {
@@ -217,10 +216,10 @@ struct RegisterRows {
   // Places of the lower entry of block p of a stage over bit k.
   __device__ static constexpr int low_place(int p, int k) { return (p >> k << (k + 1)) | (p & ((1 << k) - 1)); }
 
-  // The stage over bit k of the place; `weight` is of the stage and this lane, `apart` says how far apart runs of
-  // `run` consecutive blocks lie.
-  template <int run>
-  __device__ void stage(int k, const T* weight, int apart) {
+  // Calls `each(p, low place, a, b)` for the blocks of the stage over bit k of the place; `weight` is this lane's, and runs
+  // of `run` blocks lie `apart` blocks from each other.
+  template <int run, class Each>
+  __device__ void for_blocks(int k, const T* weight, int apart, Each each) const {
     constexpr int width = 2 * run < kWhole<T> ? 2 * run : kWhole<T>;
 #pragma unroll
     for (int p = 0; p < S::kEntries / 2; p += width / 2) {
@@ -230,35 +229,47 @@ struct RegisterRows {
       unpack(w, pack);
 #pragma unroll
       for (int i = 0; i < width / 2; ++i) {
-        const int low = low_place(p + i, k);
-#pragma unroll
-        for (int r = 0; r < S::kRows; ++r) {
-          portable::rotate(w[2 * i], w[2 * i + 1], v[r][low], v[r][low + (1 << k)]);
-        }
+        each(p + i, low_place(p + i, k), w[2 * i], w[2 * i + 1]);
       }
     }
   }
 
-  // `count` stages from bit `first` of the place upwards.
-  __device__ void stages(const T* weight, int first, int count) {
-    const int64_t dim = int64_t{1} << levels;
-    const int blocks =
-        begin == kOuter ? 0 : (lane & ((1 << begin) - 1)) + ((lane >> begin) << (begin + S::kBits - 1));
+  template <class Each>
+  __device__ void for_blocks(int k, const T* weight, Each each) const {
+    const T* own = weight + 2 * block_of(begin, k, levels, lane, 0);
+    if (begin != kOuter) {
+      for_blocks<1>(k, own, 1 << begin, each);
+    } else if (k < S::kLow) {
+      for_blocks<1 << (S::kLow - 1)>(k, own, 1 << (levels - S::kHigh - 1), each);
+    } else {
+      for_blocks<1 << S::kLow>(k, own, 1 << (levels - S::kHigh), each);
+    }
+  }
+
+  // Which block of its stage block p of a lane is.
+  __device__ static int block_of(int begin, int k, int levels, int lane, int p) {
+    if (begin != kOuter) {
+      return (lane & ((1 << begin) - 1)) + ((lane >> begin) << (begin + S::kBits - 1)) + (p << begin);
+    }
+    const int run = k < S::kLow ? S::kLow - 1 : S::kLow;
+    return (lane << run) + (p & ((1 << run) - 1)) + ((p >> run) << (levels - S::kHigh - (k < S::kLow ? 1 : 0)));
+  }
+
+  // `count` stages from bit `first` of the place upwards; before each, `keep(k)` is called.
+  template <class Keep>
+  __device__ void stages(const T* weight, int first, int count, Keep keep) {
 #pragma unroll
     for (int k = 0; k < S::kBits; ++k) {
-      if (k < first || k >= first + count) {
-        continue;
+      if (k >= first && k < first + count) {
+        keep(k);
+        for_blocks(k, weight, [&](int, int low, C a, C b) {
+#pragma unroll
+          for (int r = 0; r < S::kRows; ++r) {
+            portable::rotate(a, b, v[r][low], v[r][low + (1 << k)]);
+          }
+        });
+        weight += int64_t{1} << levels;
       }
-      if (begin != kOuter) {
-        stage<1>(k, weight + 2 * blocks, 1 << begin);
-      } else if (k < S::kLow) {
-        constexpr int run = 1 << (S::kLow - 1);
-        stage<run>(k, weight + 2 * run * lane, 1 << (levels - S::kHigh - 1));
-      } else {
-        constexpr int run = 1 << S::kLow;
-        stage<run>(k, weight + 2 * run * lane, 1 << (levels - S::kHigh));
-      }
-      weight += dim;
     }
   }
 };
@@ -300,7 +311,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_reg
   for (int64_t first = blockIdx.x * together; first < b.a.rows; first += gridDim.x * together) {
     rows.read(static_cast<const T*>(b.a.x), first, b.a.rows);
     if (b.a.hyperbolic) {
-      rows.squares(squares, partial);
+      rows.inner(squares, rows.v, partial);
     }
     int level = 0;
     for (int64_t index = 0; index < b.a.stages;) {
@@ -308,7 +319,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_reg
       if (phase.begin != rows.begin) {
         rows.exchange(phase.begin, buffers);
       }
-      rows.stages(static_cast<const T*>(b.a.weight) + (index << b.levels), phase.first, phase.count);
+      rows.stages(static_cast<const T*>(b.a.weight) + (index << b.levels), phase.first, phase.count, [](int) {});
       index += phase.count;
       level += phase.count;
       level = level == b.levels ? 0 : level;
@@ -317,7 +328,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_reg
       rows.exchange(kOuter, buffers);
     }
     if (b.a.hyperbolic) {
-      rows.squares(images, partial);
+      rows.inner(images, rows.v, partial);
       const int64_t row = first + threadIdx.x;
       if (threadIdx.x < together && row < b.a.rows) {
         const double c = portable::curvature_at(b.a.c, portable::source_row(b.a.map, 0, row));

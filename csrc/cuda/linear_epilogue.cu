@@ -165,14 +165,11 @@ __global__ void __launch_bounds__(kThreads, 1) bias_gradient(const PoincareLinea
 
 // Packs of a row that a lane keeps in registers, at most; of longer rows, a block works on one.
 // In the backward, a block's part of the gradient of the bias must fit in shared memory.
-template <class T>
-constexpr int most_kept(bool backward) {
-  return !backward ? 8 : (sizeof(T) > 2 ? 4 : 2);
-}
+constexpr int64_t kMostKept = 8, kMostKeptBackward = 4;
 
 template <class T>
 bool whole_packs(const PoincareLinearArguments& a, bool backward) {
-  const int64_t most = int64_t{32} * most_kept<T>(backward) * kWhole<T>;
+  const int64_t most = 32 * (backward ? kMostKeptBackward : kMostKept) * kWhole<T>;
   return a.in % kWhole<T> == 0 && a.out % kWhole<T> == 0 && a.out <= most && aligned_to_16(a.x) &&
          aligned_to_16(a.product) && aligned_to_16(a.bias) && aligned_to_16(a.y) && aligned_to_16(a.grad) &&
          aligned_to_16(a.grad_x);
@@ -206,7 +203,7 @@ void run(const PoincareLinearArguments& a, bool backward, double* of_bias, cudaS
     if (backward) {
       return packs <= 32   ? run_backward_kept<T, 1>(a, of_row, stream)
              : packs <= 64 ? run_backward_kept<T, 2>(a, of_row, stream)
-                           : run_backward_kept<T, most_kept<T>(true)>(a, of_row, stream);
+                           : run_backward_kept<T, 4>(a, of_row, stream);
     }
     return packs <= 32    ? run_forward_kept<T, 1>(a, of_row, stream)
            : packs <= 64  ? run_forward_kept<T, 2>(a, of_row, stream)

@@ -235,7 +235,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   constexpr int kTogether = K::kPacks < 2 ? 1 : 2;
   __shared__ double shared[7][K::kOfBlock];
   // The gradient of the bias by entries and threads: in registers it would leave none for the factors of a row.
-  __shared__ double of_bias[K::kPacks * kWidth][kThreads];
+  // Rows of 2 bytes an entry, whose gradient keeps 11 bits at most, have parts in float32: a part is of few rows.
+  using Part = std::conditional_t<sizeof(T) == 2, float, double>;
+  __shared__ Part of_bias[K::kPacks * kWidth][kThreads];
   __shared__ double of_bias_alone;
   K kept(lanes);
   kept.rows = a.rows;
@@ -257,7 +259,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int64_t chunk = blockIdx.x; chunk < a.chunks; chunk += gridDim.x) {
 #pragma unroll
     for (int i = 0; i < K::kPacks * kWidth; ++i) {
-      of_bias[i][threadIdx.x] = 0.0;
+      of_bias[i][threadIdx.x] = Part(0);
     }
     double of_b = 0.0;
     for (int64_t turn = turns - 1 - chunk; turn >= 0; turn -= a.chunks) {
@@ -316,7 +318,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             for (int i = 0; i < kWidth; ++i) {
               values[i] = shared[1][t] * of_g[i] + shared[2][t] * of_m[i];
               values[i] += a.bias != nullptr ? shared[3][t] * b[i] : 0.0;
-              of_bias[p * kWidth + i][threadIdx.x] += shared[4][t] * of_g[i] + shared[5][t] * of_m[i];
+              of_bias[p * kWidth + i][threadIdx.x] += static_cast<Part>(shared[4][t] * of_g[i] + shared[5][t] * of_m[i]);
             }
             *reinterpret_cast<Pack<T, kWidth>*>(static_cast<T*>(a.y) + kept.row(r) * a.out + kept.entry(p)) =
                 K::narrowed(values);
@@ -350,7 +352,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       kept.bias_of(b, a.bias, p, a.out);
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
-        of_bias[p * kWidth + i][threadIdx.x] += of_b * b[i];
+        of_bias[p * kWidth + i][threadIdx.x] += static_cast<Part>(of_b * b[i]);
       }
     }
     __syncthreads();
