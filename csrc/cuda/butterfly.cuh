@@ -30,6 +30,10 @@ struct ButterflyOnDevice {
   double* partial;  // backward only: [chunks, stages, dim / 2, 2]
 };
 
+__device__ inline double curvature_of(const ButterflyArguments& a, int64_t row) {
+  return portable::curvature_at(a.c, portable::source_row(a.map, 0, row));
+}
+
 // What goes on in a block for the rows that it holds.
 template <class T>
 struct ButterflyRows {
@@ -87,9 +91,7 @@ struct ButterflyRows {
     __syncthreads();
   }
 
-  __device__ double curvature(int64_t row) const {
-    return portable::curvature_at(b.a.c, portable::source_row(b.a.map, 0, first + row));
-  }
+  __device__ double curvature(int64_t row) const { return curvature_of(b.a, first + row); }
 
   // From the gradient of a stage's image, in place, to that of its input, `input`; adds that of the weight to `total`.
   __device__ void stage_back(C* grad, const C* input, double* total, int64_t index, C (&shared)[2][kThreads]) const {
@@ -164,6 +166,22 @@ __global__ void __launch_bounds__(kThreads, 1) butterfly_forward(const Butterfly
   }
 }
 
+// The gradient of a row through exp0 and the log0 factor, as multiples of the gradient and of the row's image.
+struct ImageGradient {
+  double log;
+  double factor;
+  double along;
+  double curvature;
+};
+
+__device__ inline ImageGradient image_gradient(double squares, double image, double inner, double c,
+                                               const ButterflyArguments& a) {
+  const double log = portable::radial_factor<portable::Logmap0>(squares, c, a.log);
+  const portable::RadialGradient g =
+      portable::radial_gradient<portable::Expmap0>(log * log * image, log * inner, c, a.exp);
+  return {log, log * g.factor, log * log * g.along, g.curvature};
+}
+
 // What the rows of a block need on the way back through log0 and exp0.
 struct RadialRows {
   double squares[kMostLines];
@@ -211,13 +229,11 @@ __global__ void __launch_bounds__(kThreads, 1) butterfly_backward(const Butterfl
         rows.inner(radial.along, values, grad);
         if (threadIdx.x < rows.count) {
           const int r = threadIdx.x;
-          const double c = rows.curvature(r);
-          const double log = portable::radial_factor<portable::Logmap0>(radial.squares[r], c, b.a.log);
-          const portable::RadialGradient g = portable::radial_gradient<portable::Expmap0>(
-              log * log * radial.factor[r], log * radial.along[r], c, b.a.exp);
-          radial.log[r] = log;
-          radial.factor[r] = log * g.factor;
-          radial.along[r] = log * log * g.along;
+          const ImageGradient g =
+              image_gradient(radial.squares[r], radial.factor[r], radial.along[r], rows.curvature(r), b.a);
+          radial.log[r] = g.log;
+          radial.factor[r] = g.factor;
+          radial.along[r] = g.along;
           of_exp = g.curvature;
         }
         __syncthreads();

@@ -14,7 +14,7 @@ namespace stone::cuda {
 constexpr int kOuter = -1;
 
 // Entries and rows of a thread: kRows rows, 2^kBits entries of each.
-template <class T, int kBits_, int kRows_>
+template <class T, int kBits_, int kRows_, int buffers = (kThreads << kBits_) <= 4096 ? 2 : 1>
 struct RegisterShape {
   static constexpr int kBits = kBits_;
   static constexpr int kRows = kRows_;
@@ -23,7 +23,7 @@ struct RegisterShape {
   static constexpr int kHigh = kBits - kLow;
   // Entries that a block exchanges at once, and buffers for them: with two, a row is written while another is read.
   static constexpr int kExchanged = kThreads * kEntries;
-  static constexpr int kBuffers = kExchanged <= 4096 ? 2 : 1;
+  static constexpr int kBuffers = buffers;
   // Blocks on a processor at once: as many as leave the entries in registers.
   static constexpr int kBlocks = kEntries > 16 ? 1 : (kRows > 2 ? 2 : 4);
 };
@@ -153,6 +153,19 @@ struct RegisterRows {
     __syncthreads();
   }
 
+  // v = factor * v + along * of, by rows; without factors, v + along * of.
+  __device__ void combine(const double* factor, const double* along, const C (&of)[S::kRows][S::kEntries]) {
+#pragma unroll
+    for (int r = 0; r < S::kRows; ++r) {
+      const int t = r * groups + group;
+      const double by = factor == nullptr ? 1.0 : factor[t];
+#pragma unroll
+      for (int j = 0; j < S::kEntries; ++j) {
+        v[r][j] = static_cast<C>(by * static_cast<double>(v[r][j]) + along[t] * static_cast<double>(of[r][j]));
+      }
+    }
+  }
+
   // What one layout needs to find an entry in shared memory: that of place j is base ^ the `of_bit` of the bits of j.
   struct Places {
     int base;
@@ -279,9 +292,10 @@ struct Phase {
   int begin;  // the layout
   int first;  // bit of the place of the first stage
   int count;
+  int stage = 0;  // the first stage, where phases are listed
 
   template <class S>
-  __device__ static Phase at(int level, int levels, int64_t left) {
+  __host__ __device__ static Phase at(int level, int levels, int64_t left) {
     const int middle_end = levels - S::kHigh;
     Phase p;
     int end;
@@ -331,7 +345,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_reg
       rows.inner(images, rows.v, partial);
       const int64_t row = first + threadIdx.x;
       if (threadIdx.x < together && row < b.a.rows) {
-        const double c = portable::curvature_at(b.a.c, portable::source_row(b.a.map, 0, row));
+        const double c = curvature_of(b.a, row);
         const double log = portable::radial_factor<portable::Logmap0>(squares[threadIdx.x], c, b.a.log);
         images[threadIdx.x] =
             log * portable::radial_factor<portable::Expmap0>(log * log * images[threadIdx.x], c, b.a.exp);

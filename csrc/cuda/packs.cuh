@@ -7,6 +7,26 @@
 
 namespace stone::cuda {
 
+// Starts `kernel` with `bytes` of shared memory beside its own, and says whether the device has that much.
+#if defined(__CUDACC__)
+template <class... Arguments>
+bool launch_with_shared(void (*kernel)(Arguments...), int blocks, int bytes, cudaStream_t stream,
+                        Arguments... arguments) {
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
+    cudaGetLastError();  // not to be found by what follows
+    return false;
+  }
+  kernel<<<blocks, kThreads, bytes, stream>>>(arguments...);
+  return true;
+}
+#else
+template <class... Arguments>
+bool launch_with_shared(void (*kernel)(Arguments...), int blocks, int, cudaStream_t stream, Arguments... arguments) {
+  launch(kernel, blocks, stream, arguments...);
+  return true;
+}
+#endif
+
 template <class T>
 using ComputeOf = typename portable::Compute<T>::type;
 
