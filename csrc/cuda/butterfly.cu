@@ -53,7 +53,7 @@ void run_in_registers(const ButterflyOnDevice& b, cudaStream_t stream) {
   launch(butterfly_forward_in_registers<T, Shape>, static_cast<int>(clamped(blocks, 1 << 20)), stream, b);
 }
 
-// The backward has a row of 4096 entries in a block twice, and its chunks keep most devices busy twice.
+// Two rows of 4096 entries to a block. Blocks fill a processor; there are two for each that the largest devices have.
 template <class T>
 using BackwardShape = RegisterShape<T, 4, 2, 1>;
 constexpr int64_t kChunks = 264;
@@ -81,7 +81,7 @@ bool run_backward_in_registers(const ButterflyArguments& a, void* scratch, cudaS
                           phases_of<S>(b.levels, a.stages))) {
     return false;
   }
-  launch(butterfly_collect<T>, blocks_for(a.stages * a.dim, 1), stream, b);
+  launch(butterfly_collect<T>, blocks_of_sums(a.stages * a.dim), stream, b);
   return true;
 }
 
@@ -90,7 +90,7 @@ void run(const ButterflyArguments& a, bool backward, void* scratch, cudaStream_t
   if constexpr (sizeof(T) < sizeof(double)) {
     if (!backward && in_registers(a, false)) {
       const ButterflyOnDevice b{a, levels_of(a.dim), 0, 0, nullptr, nullptr, nullptr};
-      // Short rows are few enough for a thread each to find their factors where a thread holds one of them.
+      // Where a thread held more of the short rows, a block would have more rows than threads to find their factors.
       return a.dim < 64     ? run_in_registers<T, 4, 1>(b, stream)
              : a.dim < 8192 ? run_in_registers<T, 4, 4>(b, stream)
                             : run_in_registers<T, 5, 2>(b, stream);
@@ -107,7 +107,7 @@ void run(const ButterflyArguments& a, bool backward, void* scratch, cudaStream_t
   }
   launch(butterfly_backward<T>, static_cast<int>(b.chunks), stream, b);
   if (a.stages > 0) {
-    launch(butterfly_collect<T>, blocks_for(a.stages * a.dim, 1), stream, b);
+    launch(butterfly_collect<T>, blocks_of_sums(a.stages * a.dim), stream, b);
   }
 }
 
@@ -120,17 +120,17 @@ int64_t butterfly_scratch_bytes(const ButterflyArguments& arguments, bool backwa
   } else {
     divide<float>(arguments, backward, count);
   }
+  if (!backward || !in_registers(arguments, true)) {
+    return count.bytes();
+  }
   // Which of the two ways the device allows is known when it runs.
   Scratch other(nullptr);
-  if (backward && in_registers(arguments, true)) {
+  if (arguments.element == Element::kFloat32) {
     divide_in_registers<float>(arguments, other);
+  } else {
+    divide_in_registers<Half>(arguments, other);
   }
-  Scratch narrow(nullptr);
-  if (backward && in_registers(arguments, true) && arguments.element != Element::kFloat32) {
-    divide_in_registers<BFloat16>(arguments, narrow);
-  }
-  const int64_t most = count.bytes() > other.bytes() ? count.bytes() : other.bytes();
-  return most > narrow.bytes() ? most : narrow.bytes();
+  return count.bytes() > other.bytes() ? count.bytes() : other.bytes();
 }
 
 void butterfly(const ButterflyArguments& arguments, bool backward, void* scratch, cudaStream_t stream) {

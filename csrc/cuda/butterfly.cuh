@@ -1,6 +1,7 @@
 // Butterflies on the GPU: a block holds a few rows in shared memory, through which all stages go.
 #pragma once
 
+#include "chunk_sums.cuh"
 #include "row_group.cuh"
 #include "stone/broadcast.h"
 #include "stone/butterfly.h"
@@ -271,18 +272,10 @@ __global__ void __launch_bounds__(kThreads, 1) butterfly_backward(const Butterfl
   }
 }
 
-// The gradient of the weight, from those of the chunks, in order.
+// The gradient of the weight, from those of the chunks.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1) butterfly_collect(const ButterflyOnDevice b) {
-  const int64_t size = b.a.stages * b.a.dim;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < size;
-       i += static_cast<int64_t>(gridDim.x) * kThreads) {
-    double sum = 0.0;
-    for (int64_t chunk = 0; chunk < b.chunks; ++chunk) {
-      sum += b.partial[chunk * size + i];
-    }
-    static_cast<T*>(b.a.grad_weight)[i] = store<T>(static_cast<typename portable::Compute<T>::type>(sum));
-  }
+  sum_chunks(static_cast<T*>(b.a.grad_weight), b.partial, b.chunks, b.a.stages * b.a.dim);
 }
 
 }  // namespace stone::cuda

@@ -268,19 +268,21 @@ struct RegisterRows {
     return (lane << run) + (p & ((1 << run) - 1)) + ((p >> run) << (levels - S::kHigh - (k < S::kLow ? 1 : 0)));
   }
 
-  // `count` stages from bit `first` of the place upwards; before each, `keep(k)` is called.
+  // `count` stages from bit `first` of the place upwards; before each, `keep(k)` is called, and it is left out where that
+  // gives false.
   template <class Keep>
   __device__ void stages(const T* weight, int first, int count, Keep keep) {
 #pragma unroll
     for (int k = 0; k < S::kBits; ++k) {
       if (k >= first && k < first + count) {
-        keep(k);
-        for_blocks(k, weight, [&](int, int low, C a, C b) {
+        if (keep(k)) {
+          for_blocks(k, weight, [&](int, int low, C a, C b) {
 #pragma unroll
-          for (int r = 0; r < S::kRows; ++r) {
-            portable::rotate(a, b, v[r][low], v[r][low + (1 << k)]);
-          }
-        });
+            for (int r = 0; r < S::kRows; ++r) {
+              portable::rotate(a, b, v[r][low], v[r][low + (1 << k)]);
+            }
+          });
+        }
         weight += int64_t{1} << levels;
       }
     }
@@ -333,7 +335,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_reg
       if (phase.begin != rows.begin) {
         rows.exchange(phase.begin, buffers);
       }
-      rows.stages(static_cast<const T*>(b.a.weight) + (index << b.levels), phase.first, phase.count, [](int) {});
+      rows.stages(static_cast<const T*>(b.a.weight) + (index << b.levels), phase.first, phase.count, [](int) { return true; });
       index += phase.count;
       level += phase.count;
       level = level == b.levels ? 0 : level;

@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             inputs[((p - 1) * kPacks + i) * kThreads] = Kept{{from[0], from[1], from[2], from[3]}};
           }
         }
-        rows.stages(weight + (int64_t{phase.stage} << b.levels), phase.first, phase.count, [](int) {});
+        rows.stages(weight + (int64_t{phase.stage} << b.levels), phase.first, phase.count, [](int) { return true; });
       }
       if (rows.begin != kOuter) {
         rows.exchange(kOuter, buffers);
@@ -121,7 +121,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         } else {
           rows.read(x, first, b.a.rows);
         }
-        float before[S::kBits][S::kRows][S::kEntries];
+        // Zeros where a phase has fewer stages: what is not set would be kept from turn to turn.
+        float before[S::kBits][S::kRows][S::kEntries] = {};
         const T* const of_phase = weight + (int64_t{phase.stage} << b.levels);
         rows.stages(of_phase, phase.first, phase.count, [&](int k) {
 #pragma unroll
@@ -131,6 +132,7 @@ __global__ void __launch_bounds__(kThreads, 1)
               before[k][r][j] = rows.v[r][j];
             }
           }
+          return k + 1 < phase.first + phase.count;
         });
 #pragma unroll
         for (int k = S::kBits - 1; k >= 0; --k) {

@@ -1,4 +1,5 @@
 // What follows the product in hyperbolic linear layers, on the GPU: a group of lanes a row.
+#include "chunk_sums.cuh"
 #include "kernels.h"
 #include "linear_rows.cuh"
 #include "row_group.cuh"
@@ -19,7 +20,6 @@ using portable::store;
 constexpr int64_t kRowsOfChunk = 256;
 
 inline int64_t chunks_of(int64_t rows) { return (rows + kRowsOfChunk - 1) / kRowsOfChunk; }
-inline int bias_blocks(int64_t out) { return static_cast<int>((out + 31) / 32); }
 
 // The inner products of one row; with a gradient, those of it with the product and the bias follow.
 template <class T, int N>
@@ -137,30 +137,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// A warp's lanes take neighbouring entries, and the warps of a block the chunks in turn.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1) bias_gradient(const PoincareLinearArguments a) {
-  constexpr int warps = kThreads / 32;
-  __shared__ double of_warps[warps][32];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * 32; first < a.out;
-       first += static_cast<int64_t>(gridDim.x) * 32) {
-    const int64_t k = first + lane;
-    double sum = 0.0;
-#pragma unroll 4
-    for (int64_t chunk = warp; k < a.out && chunk < a.chunks; chunk += warps) {
-      sum += a.partial[chunk * a.out + k];
-    }
-    of_warps[warp][lane] = sum;
-    __syncthreads();
-    if (warp == 0 && k < a.out) {
-      for (int w = 1; w < warps; ++w) {
-        sum += of_warps[w][lane];
-      }
-      static_cast<T*>(a.grad_bias)[k] = store<T>(static_cast<typename portable::Compute<T>::type>(sum));
-    }
-    __syncthreads();
-  }
+  sum_chunks(static_cast<T*>(a.grad_bias), a.partial, a.chunks, a.out);
 }
 
 // Packs of a row that a lane keeps in registers, at most; of longer rows, a block works on one.
@@ -191,7 +170,7 @@ void run_backward_kept(PoincareLinearArguments a, int lanes, cudaStream_t stream
     launch(linear_backward_kept<T, Kept>, static_cast<int>(a.chunks), stream, a, lanes);
   }
   if (a.bias != nullptr && a.out > 0) {
-    launch(bias_gradient<T>, bias_blocks(a.out), stream, a);
+    launch(bias_gradient<T>, blocks_of_sums(a.out), stream, a);
   }
 }
 
@@ -223,7 +202,7 @@ void run(const PoincareLinearArguments& a, bool backward, double* of_bias, cudaS
     if (a.rows > 0) {
       launch(bias_chunks<T>, blocks_for(a.chunks * a.out, 1), stream, a, static_cast<const double*>(of_bias));
     }
-    launch(bias_gradient<T>, bias_blocks(a.out), stream, a);
+    launch(bias_gradient<T>, blocks_of_sums(a.out), stream, a);
   }
 }
 
