@@ -294,7 +294,9 @@ def test_butterfly_kernels(kernels, hyperbolic, shape):
             if other.numel():
                 agree(got, other, dtype, 32)
         if hyperbolic:  # without a stage the maps cancel, and what is left is rounding of terms of size 1
-            bound = 32 * torch.finfo(dtype).eps * expected[2].abs().max() + 16 * torch.finfo(torch.float64).eps
+            bound = (
+                32 * torch.finfo(dtype).eps * expected[2].abs().max() + 16 * torch.finfo(torch.float64).eps
+            )
             assert (grad_c - expected[2]).abs().max() <= bound
 
 
