@@ -196,8 +196,8 @@ def test_hyperplane_kernels(kernels, shape):
             agree(got.to(other.dtype), other, dtype, 32)
 
 
-# (rows, in, out): a lane each, parts of a warp, a whole block; and whole packs of 16 bytes, of which a lane keeps one, some
-# or too many, with more rows than a block takes, and fewer
+# (rows, in, out): a lane each, parts of a warp, a whole block; and whole packs of 16 bytes, of which a lane keeps one,
+# some or too many, with more rows than a block takes, and fewer
 LINEARS = [
     (270, 3, 2),
     (9, 33, 64),
