@@ -17,7 +17,7 @@ using portable::load;
 using portable::store;
 
 // Rows whose gradients for the bias are summed together.
-constexpr int64_t kRowsOfChunk = 256;
+constexpr int64_t kRowsOfChunk = 64;
 
 inline int64_t chunks_of(int64_t rows) { return (rows + kRowsOfChunk - 1) / kRowsOfChunk; }
 
