@@ -1,5 +1,6 @@
 // Butterflies: how many rows and blocks work together, and which kernels run for which element type.
 #include "butterfly.cuh"
+#include "butterfly_registers_backward.cuh"
 #include "kernels.h"
 #include "scratch.h"
 
@@ -12,13 +13,19 @@ constexpr int64_t kMostBlocks = 512;
 constexpr int64_t kMostBytes = int64_t{64} << 20;
 
 int64_t clamped(int64_t value, int64_t most) { return value < 1 ? 1 : (value < most ? value : most); }
+
+int levels_of(int64_t dim) {
+  int levels = 0;
+  while ((int64_t{1} << levels) < dim) {
+    ++levels;
+  }
+  return levels;
+}
+
 template <class C>
 ButterflyOnDevice divide(const ButterflyArguments& a, bool backward, Scratch& memory) {
   const auto entry = static_cast<int64_t>(sizeof(C));
-  ButterflyOnDevice b{a, 0, clamped(kCapacity<C> / a.dim, kMostLines), 0, nullptr, nullptr, nullptr};
-  while ((int64_t{1} << b.levels) < a.dim) {
-    ++b.levels;
-  }
+  ButterflyOnDevice b{a, levels_of(a.dim), clamped(kCapacity<C> / a.dim, kMostLines), 0, nullptr, nullptr, nullptr};
   const int64_t weights = backward ? a.stages * a.dim : 0;
   const int64_t own = a.dim > kCapacity<C> ? 2 * a.dim * entry : 0;
   const int64_t each = own + weights * (b.lines * entry + static_cast<int64_t>(sizeof(double)));
@@ -29,8 +36,69 @@ ButterflyOnDevice divide(const ButterflyArguments& a, bool backward, Scratch& me
   return b;
 }
 
+// Whether rows are taken in registers: those of the common lengths, where they are whole packs.
+bool in_registers(const ButterflyArguments& a, bool backward) {
+  if (backward && (a.dim < 64 || a.dim > 4096 || a.stages < 1 || a.stages > kMostStages || !aligned_to_16(a.grad))) {
+    return false;
+  }
+  return a.element != Element::kFloat64 && a.dim >= 16 && a.dim <= 8192 && aligned_to_16(a.x) && aligned_to_16(a.y) &&
+         aligned_to_16(a.weight);
+}
+
+template <class T, int kBits, int kRows>
+void run_in_registers(const ButterflyOnDevice& b, cudaStream_t stream) {
+  using Shape = RegisterShape<T, kBits, kRows>;
+  const int64_t together = kRows * (kThreads >> (b.levels - kBits));
+  const int64_t blocks = (b.a.rows + together - 1) / together;
+  launch(butterfly_forward_in_registers<T, Shape>, static_cast<int>(clamped(blocks, 1 << 20)), stream, b);
+}
+
+// Two rows of 4096 entries to a block. Blocks fill a processor; there are two for each that the largest devices have.
+template <class T>
+using BackwardShape = RegisterShape<T, 4, 2, 1>;
+constexpr int64_t kChunks = 264;
+
+template <class T>
+ButterflyOnDevice divide_in_registers(const ButterflyArguments& a, Scratch& memory) {
+  using S = BackwardShape<T>;
+  ButterflyOnDevice b{a, levels_of(a.dim), 0, 0, nullptr, nullptr, nullptr};
+  const int64_t together = S::kRows * (kThreads >> (b.levels - S::kBits));
+  b.chunks = clamped((a.rows + together - 1) / together, kChunks);
+  const int64_t phases = phases_of<S>(b.levels, a.stages).count;
+  b.inputs = memory.next<void>(b.chunks * (phases - 1) * S::kRows * S::kEntries * kThreads * 4);
+  b.partial = memory.next<double>(b.chunks * a.stages * a.dim * static_cast<int64_t>(sizeof(double)));
+  return b;
+}
+
+// Whether it ran: it needs more shared memory than every device has.
+template <class T>
+bool run_backward_in_registers(const ButterflyArguments& a, void* scratch, cudaStream_t stream) {
+  using S = BackwardShape<T>;
+  Scratch memory(scratch);
+  const ButterflyOnDevice b = divide_in_registers<T>(a, memory);
+  const int bytes = static_cast<int>(a.stages) * S::kEntries * kThreads * 4;
+  if (!launch_with_shared(butterfly_backward_in_registers<T, S>, static_cast<int>(b.chunks), bytes, stream, b,
+                          phases_of<S>(b.levels, a.stages))) {
+    return false;
+  }
+  launch(butterfly_collect<T>, blocks_of_sums(a.stages * a.dim), stream, b);
+  return true;
+}
+
 template <class T>
 void run(const ButterflyArguments& a, bool backward, void* scratch, cudaStream_t stream) {
+  if constexpr (sizeof(T) < sizeof(double)) {
+    if (!backward && in_registers(a, false)) {
+      const ButterflyOnDevice b{a, levels_of(a.dim), 0, 0, nullptr, nullptr, nullptr};
+      // Where a thread held more of the short rows, a block would have more rows than threads to find their factors.
+      return a.dim < 64     ? run_in_registers<T, 4, 1>(b, stream)
+             : a.dim < 8192 ? run_in_registers<T, 4, 4>(b, stream)
+                            : run_in_registers<T, 5, 2>(b, stream);
+    }
+    if (backward && in_registers(a, true) && run_backward_in_registers<T>(a, scratch, stream)) {
+      return;
+    }
+  }
   Scratch memory(scratch);
   const ButterflyOnDevice b = divide<typename portable::Compute<T>::type>(a, backward, memory);
   if (!backward) {
@@ -39,7 +107,7 @@ void run(const ButterflyArguments& a, bool backward, void* scratch, cudaStream_t
   }
   launch(butterfly_backward<T>, static_cast<int>(b.chunks), stream, b);
   if (a.stages > 0) {
-    launch(butterfly_collect<T>, blocks_for(a.stages * a.dim, 1), stream, b);
+    launch(butterfly_collect<T>, blocks_of_sums(a.stages * a.dim), stream, b);
   }
 }
 
@@ -52,7 +120,17 @@ int64_t butterfly_scratch_bytes(const ButterflyArguments& arguments, bool backwa
   } else {
     divide<float>(arguments, backward, count);
   }
-  return count.bytes();
+  if (!backward || !in_registers(arguments, true)) {
+    return count.bytes();
+  }
+  // Which of the two ways the device allows is known when it runs.
+  Scratch other(nullptr);
+  if (arguments.element == Element::kFloat32) {
+    divide_in_registers<float>(arguments, other);
+  } else {
+    divide_in_registers<Half>(arguments, other);
+  }
+  return count.bytes() > other.bytes() ? count.bytes() : other.bytes();
 }
 
 void butterfly(const ButterflyArguments& arguments, bool backward, void* scratch, cudaStream_t stream) {

@@ -1,6 +1,7 @@
 // Butterflies on the GPU: a block holds a few rows in shared memory, through which all stages go.
 #pragma once
 
+#include "chunk_sums.cuh"
 #include "row_group.cuh"
 #include "stone/broadcast.h"
 #include "stone/butterfly.h"
@@ -29,6 +30,10 @@ struct ButterflyOnDevice {
   void* inputs;     // backward only: [chunks, stages, lines, dim], of every stage
   double* partial;  // backward only: [chunks, stages, dim / 2, 2]
 };
+
+__device__ inline double curvature_of(const ButterflyArguments& a, int64_t row) {
+  return portable::curvature_at(a.c, portable::source_row(a.map, 0, row));
+}
 
 // What goes on in a block for the rows that it holds.
 template <class T>
@@ -87,9 +92,7 @@ struct ButterflyRows {
     __syncthreads();
   }
 
-  __device__ double curvature(int64_t row) const {
-    return portable::curvature_at(b.a.c, portable::source_row(b.a.map, 0, first + row));
-  }
+  __device__ double curvature(int64_t row) const { return curvature_of(b.a, first + row); }
 
   // From the gradient of a stage's image, in place, to that of its input, `input`; adds that of the weight to `total`.
   __device__ void stage_back(C* grad, const C* input, double* total, int64_t index, C (&shared)[2][kThreads]) const {
@@ -164,6 +167,22 @@ __global__ void __launch_bounds__(kThreads, 1) butterfly_forward(const Butterfly
   }
 }
 
+// The gradient of a row through exp0 and the log0 factor, as multiples of the gradient and of the row's image.
+struct ImageGradient {
+  double log;
+  double factor;
+  double along;
+  double curvature;
+};
+
+__device__ inline ImageGradient image_gradient(double squares, double image, double inner, double c,
+                                               const ButterflyArguments& a) {
+  const double log = portable::radial_factor<portable::Logmap0>(squares, c, a.log);
+  const portable::RadialGradient g =
+      portable::radial_gradient<portable::Expmap0>(log * log * image, log * inner, c, a.exp);
+  return {log, log * g.factor, log * log * g.along, g.curvature};
+}
+
 // What the rows of a block need on the way back through log0 and exp0.
 struct RadialRows {
   double squares[kMostLines];
@@ -211,13 +230,11 @@ __global__ void __launch_bounds__(kThreads, 1) butterfly_backward(const Butterfl
         rows.inner(radial.along, values, grad);
         if (threadIdx.x < rows.count) {
           const int r = threadIdx.x;
-          const double c = rows.curvature(r);
-          const double log = portable::radial_factor<portable::Logmap0>(radial.squares[r], c, b.a.log);
-          const portable::RadialGradient g = portable::radial_gradient<portable::Expmap0>(
-              log * log * radial.factor[r], log * radial.along[r], c, b.a.exp);
-          radial.log[r] = log;
-          radial.factor[r] = log * g.factor;
-          radial.along[r] = log * log * g.along;
+          const ImageGradient g =
+              image_gradient(radial.squares[r], radial.factor[r], radial.along[r], rows.curvature(r), b.a);
+          radial.log[r] = g.log;
+          radial.factor[r] = g.factor;
+          radial.along[r] = g.along;
           of_exp = g.curvature;
         }
         __syncthreads();
@@ -255,18 +272,10 @@ __global__ void __launch_bounds__(kThreads, 1) butterfly_backward(const Butterfl
   }
 }
 
-// The gradient of the weight, from those of the chunks, in order.
+// The gradient of the weight, from those of the chunks.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1) butterfly_collect(const ButterflyOnDevice b) {
-  const int64_t size = b.a.stages * b.a.dim;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < size;
-       i += static_cast<int64_t>(gridDim.x) * kThreads) {
-    double sum = 0.0;
-    for (int64_t chunk = 0; chunk < b.chunks; ++chunk) {
-      sum += b.partial[chunk * size + i];
-    }
-    static_cast<T*>(b.a.grad_weight)[i] = store<T>(static_cast<typename portable::Compute<T>::type>(sum));
-  }
+  sum_chunks(static_cast<T*>(b.a.grad_weight), b.partial, b.chunks, b.a.stages * b.a.dim);
 }
 
 }  // namespace stone::cuda

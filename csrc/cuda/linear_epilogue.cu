@@ -1,5 +1,7 @@
 // What follows the product in hyperbolic linear layers, on the GPU: a group of lanes a row.
+#include "chunk_sums.cuh"
 #include "kernels.h"
+#include "linear_rows.cuh"
 #include "row_group.cuh"
 #include "scratch.h"
 #include "stone/add_time.h"
@@ -15,7 +17,7 @@ using portable::load;
 using portable::store;
 
 // Rows whose gradients for the bias are summed together.
-constexpr int64_t kRowsOfChunk = 256;
+constexpr int64_t kRowsOfChunk = 64;
 
 inline int64_t chunks_of(int64_t rows) { return (rows + kRowsOfChunk - 1) / kRowsOfChunk; }
 
@@ -58,9 +60,7 @@ __global__ void __launch_bounds__(kThreads, 1) linear_forward(const PoincareLine
     row_sums<T>(sums, a, group, row, active);
     const double c = portable::curvature_at(a.c, portable::source_row(a.map, 0, row));
     const portable::PoincareLinearSums of_row{sums[0], sums[1], sums[2], sums[3]};
-    const portable::PoincareLinearFactors f = a.guards.adds
-                                                  ? portable::poincare_linear_factors<true>(of_row, c, a.guards)
-                                                  : portable::poincare_linear_factors<false>(of_row, c, a.guards);
+    const portable::PoincareLinearFactors f = factors_of(of_row, c, a.guards);
     const T* product = static_cast<const T*>(a.product) + row * a.out;
     T* y = static_cast<T*>(a.y) + row * a.out;
     for (int64_t k = group.lane; active && k < a.out; k += group.lanes) {
@@ -91,9 +91,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     const double c = portable::curvature_at(a.c, portable::source_row(a.map, 0, row));
     const portable::PoincareLinearSums of_row{sums[0], sums[1], sums[2], sums[3]};
-    const portable::PoincareLinearGradient g =
-        a.guards.adds ? portable::poincare_linear_gradient<true>(of_row, sums[4], sums[5], c, a.guards)
-                      : portable::poincare_linear_gradient<false>(of_row, sums[4], sums[5], c, a.guards);
+    const portable::PoincareLinearGradient g = gradient_of(of_row, sums[4], sums[5], c, a.guards);
     const T* x = static_cast<const T*>(a.x) + row * a.in;
     const T* product = static_cast<const T*>(a.product) + row * a.out;
     const T* grad = static_cast<const T*>(a.grad) + row * a.out;
@@ -141,18 +139,56 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1) bias_gradient(const PoincareLinearArguments a) {
-  for (int64_t k = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; k < a.out;
-       k += static_cast<int64_t>(gridDim.x) * kThreads) {
-    double sum = 0.0;
-    for (int64_t chunk = 0; chunk < a.chunks; ++chunk) {
-      sum += a.partial[chunk * a.out + k];
-    }
-    static_cast<T*>(a.grad_bias)[k] = store<T>(static_cast<typename portable::Compute<T>::type>(sum));
+  sum_chunks(static_cast<T*>(a.grad_bias), a.partial, a.chunks, a.out);
+}
+
+// Packs of a row that a lane keeps in registers, at most; of longer rows, a block works on one.
+// In the backward, a block's part of the gradient of the bias must fit in shared memory.
+constexpr int64_t kMostKept = 8, kMostKeptBackward = 4;
+
+template <class T>
+bool whole_packs(const PoincareLinearArguments& a, bool backward) {
+  const int64_t most = 32 * (backward ? kMostKeptBackward : kMostKept) * kWhole<T>;
+  return a.in % kWhole<T> == 0 && a.out % kWhole<T> == 0 && a.out <= most && aligned_to_16(a.x) &&
+         aligned_to_16(a.product) && aligned_to_16(a.bias) && aligned_to_16(a.y) && aligned_to_16(a.grad) &&
+         aligned_to_16(a.grad_x);
+}
+
+template <class T, int packs>
+void run_forward_kept(const PoincareLinearArguments& a, int lanes, cudaStream_t stream) {
+  using Kept = KeptRows<T, packs, 4>;
+  launch(linear_forward_kept<T, Kept>, blocks_for((a.rows + Kept::kRows - 1) / Kept::kRows, lanes), stream, a, lanes);
+}
+
+template <class T, int packs>
+void run_backward_kept(PoincareLinearArguments a, int lanes, cudaStream_t stream) {
+  using Kept = KeptRows<T, packs, 2>;
+  const int64_t turns = blocks_for((a.rows + Kept::kRows - 1) / Kept::kRows, lanes);
+  // As many chunks as there is memory for their parts.
+  a.chunks = a.bias == nullptr || turns < a.chunks ? turns : a.chunks;
+  if (a.rows > 0) {
+    launch(linear_backward_kept<T, Kept>, static_cast<int>(a.chunks), stream, a, lanes);
+  }
+  if (a.bias != nullptr && a.out > 0) {
+    launch(bias_gradient<T>, blocks_of_sums(a.out), stream, a);
   }
 }
 
 template <class T>
 void run(const PoincareLinearArguments& a, bool backward, double* of_bias, cudaStream_t stream) {
+  if (whole_packs<T>(a, backward)) {
+    const int64_t packs = a.out / kWhole<T>;
+    const int of_row = packs <= 8 ? 8 : (packs <= 16 ? 16 : 32);
+    if (backward) {
+      return packs <= 32   ? run_backward_kept<T, 1>(a, of_row, stream)
+             : packs <= 64 ? run_backward_kept<T, 2>(a, of_row, stream)
+                           : run_backward_kept<T, 4>(a, of_row, stream);
+    }
+    return packs <= 32    ? run_forward_kept<T, 1>(a, of_row, stream)
+           : packs <= 64  ? run_forward_kept<T, 2>(a, of_row, stream)
+           : packs <= 128 ? run_forward_kept<T, 4>(a, of_row, stream)
+                          : run_forward_kept<T, 8>(a, of_row, stream);
+  }
   const int lanes = lanes_for(a.in > a.out ? a.in : a.out);
   const int blocks = blocks_for(a.rows, lanes);
   if (!backward) {
@@ -166,7 +202,7 @@ void run(const PoincareLinearArguments& a, bool backward, double* of_bias, cudaS
     if (a.rows > 0) {
       launch(bias_chunks<T>, blocks_for(a.chunks * a.out, 1), stream, a, static_cast<const double*>(of_bias));
     }
-    launch(bias_gradient<T>, blocks_for(a.out, 1), stream, a);
+    launch(bias_gradient<T>, blocks_of_sums(a.out), stream, a);
   }
 }
 

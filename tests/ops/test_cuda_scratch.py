@@ -324,7 +324,22 @@ def test_hyperplane_kernels_of_points_that_are_no_numbers(kernels):
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
-@pytest.mark.parametrize("shape", [(270, 3, 2), (9, 33, 64), (3, 1100, 7)], ids=str)
+# (rows, in, out): a lane each, parts of a warp, a whole block; and whole packs of 16 bytes, of which a lane keeps one,
+# some or too many, with more rows than a block takes, and fewer
+LINEARS = [
+    (270, 3, 2),
+    (9, 33, 64),
+    (3, 1100, 7),
+    (600, 8, 16),
+    (300, 24, 128),
+    (70, 512, 248),
+    (37, 16, 520),
+    (5, 2048, 1040),
+    (3, 64, 2056),
+]
+
+
+@pytest.mark.parametrize("shape", LINEARS, ids=str)
 @pytest.mark.parametrize("adds", [False, True], ids=["no bias", "bias"])
 def test_poincare_linear_kernels(kernels, adds, shape):
     rows, width, out = shape
@@ -364,14 +379,30 @@ def test_add_time_kernels(kernels, shape):
             agree(got, other, dtype)
 
 
-# rows of all sizes: several in a block, one, and one that does not fit in shared memory; whole and broken cycles
-@pytest.mark.parametrize(
-    "shape", [(300, 2, 1), (70, 8, 5), (130, 64, 6), (5, 2048, 3), (3, 8192, 13)], ids=str
-)
+# (rows, dim, stages): rows of all lengths, of which a block takes many, a few or one, and one that fits in no memory of
+# a block; parts of what a block takes; no stage, a broken cycle, a whole one, more
+BUTTERFLIES = [
+    (300, 2, 1),
+    (70, 8, 5),
+    (600, 16, 9),
+    (300, 32, 6),
+    (130, 64, 6),
+    (70, 128, 0),
+    (3, 256, 12),
+    (37, 512, 4),
+    (9, 1024, 23),
+    (5, 2048, 3),
+    (2, 4096, 13),
+    (3, 8192, 13),
+    (1, 16384, 2),
+]
+
+
+@pytest.mark.parametrize("shape", BUTTERFLIES, ids=str)
 @pytest.mark.parametrize("hyperbolic", [False, True], ids=["butterfly", "hyper_butterfly"])
 def test_butterfly_kernels(kernels, hyperbolic, shape):
     rows, dim, stages = shape
-    for dtype in DTYPES if dim < 100 else (torch.float32, torch.float64):
+    for dtype in DTYPES if dim < 600 else (torch.float32, torch.bfloat16):
         x, grad = points(rows, dim, dtype=dtype, seed=1), points(rows, dim, dtype=dtype, seed=2)
         angle = points(stages, dim // 2, dtype=torch.float64, seed=3)
         weight = torch.stack([1.1 * angle.cos(), angle.sin()], -1).to(dtype)
@@ -387,8 +418,14 @@ def test_butterfly_kernels(kernels, hyperbolic, shape):
             options = {"atanh_limit": 0.95, "tanh_limit": 3.0}
         agree(y, overload(f"{name}_forward")(*operands, **options), dtype, 16)
         expected = overload(f"{name}_backward")(grad, *operands, **options)
-        for got, other in zip((grad_x, grad_weight, grad_c), expected, strict=False):
-            agree(got, other, dtype, 32)
+        for got, other in zip((grad_x, grad_weight), expected[:2], strict=True):
+            if other.numel():
+                agree(got, other, dtype, 32)
+        if hyperbolic:  # without a stage the maps cancel, and what is left is rounding of terms of size 1
+            bound = (
+                32 * torch.finfo(dtype).eps * expected[2].abs().max() + 16 * torch.finfo(torch.float64).eps
+            )
+            assert (grad_c - expected[2]).abs().max() <= bound
 
 
 # rows, count: one lane, packs of 16 bytes and parts of one, more than a warp, a whole block

@@ -100,6 +100,7 @@ void launch(void (*kernel)(Arguments...), int blocks, cudaStream_t, Arguments...
 }  // namespace stone::cuda
 
 inline void __syncthreads() { stone::cuda::block.wait(); }
+inline void __syncwarp(unsigned = 0xffffffffu) { stone::cuda::block.wait(); }
 
 inline double __shfl_xor_sync(unsigned, double value, int offset) {
   stone::cuda::exchanged[threadIdx.x] = value;
