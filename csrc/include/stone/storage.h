@@ -33,13 +33,6 @@ STONE_FUNCTION float load(float x) { return x; }
 STONE_FUNCTION double load(double x) { return x; }
 STONE_FUNCTION float load(BFloat16 x) { return float_from_bits(static_cast<uint32_t>(x.bits) << 16); }
 
-#if defined(__CUDA_ARCH__)
-STONE_FUNCTION float load(Half x) {
-  float value;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
-  return value;
-}
-#else
 STONE_FUNCTION float load(Half x) {
 #if defined(__CUDA_ARCH__)
   float converted;
@@ -54,7 +47,6 @@ STONE_FUNCTION float load(Half x) {
   return float_from_bits(float_to_bits(moved) | special | sign);
 #endif
 }
-#endif
 
 template <class T>
 STONE_FUNCTION T store(typename Compute<T>::type value) {
@@ -74,14 +66,6 @@ STONE_FUNCTION BFloat16 store<BFloat16>(float value) {
 #endif
 }
 
-#if defined(__CUDA_ARCH__)
-template <>
-STONE_FUNCTION Half store<Half>(float value) {
-  Half rounded;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(rounded.bits) : "f"(value));
-  return rounded;
-}
-#else
 template <>
 STONE_FUNCTION Half store<Half>(float value) {
 #if defined(__CUDA_ARCH__)
@@ -102,6 +86,5 @@ STONE_FUNCTION Half store<Half>(float value) {
   return {static_cast<uint16_t>(sign | result)};
 #endif
 }
-#endif
 
 }  // namespace STONE_NAMESPACE
