@@ -40,6 +40,7 @@ set(CMAKE_CUDA_STANDARD 20)
 
 add_library(stonefx_cuda MODULE csrc/cuda/launch.cpp csrc/cuda/expmap0.cu csrc/cuda/logmap0.cu
                                 csrc/cuda/mobius_add.cu csrc/cuda/poincare.cu csrc/cuda/lorentz.cu
+                                csrc/cuda/poincare_geodesics.cu csrc/cuda/lorentz_geodesics.cu
                                 csrc/cuda/klein.cu csrc/cuda/conversions.cu csrc/cuda/sphere.cu
                                 csrc/cuda/cdist.cu csrc/cuda/float_cdist.cu csrc/cuda/hyperplanes.cu
                                 csrc/cuda/linear_epilogue.cu

@@ -1,13 +1,9 @@
 #include "formula.cuh"
 #include "stone/formulas/poincare.h"
 
-STONE_CUDA_FORMULA(Expmap)
-STONE_CUDA_FORMULA(Logmap)
 STONE_CUDA_FORMULA(PoincareDist)
 STONE_CUDA_FORMULA(PoincareDist0)
 STONE_CUDA_FORMULA(MobiusScalarMul)
 STONE_CUDA_FORMULA(MobiusMatvec)
 STONE_CUDA_FORMULA(Project)
 STONE_CUDA_FORMULA(ConformalFactor)
-STONE_CUDA_FORMULA(PoincareGeodesic)
-STONE_CUDA_FORMULA(PoincareTransport)
