@@ -28,4 +28,8 @@ SUITES: dict[str, Callable[[str], Iterator[Case] | Iterator[Planned]]] = {
 }
 # Run only when they are named: they take most of an hour, or need packages that stonefx does not.
 LONG = frozenset({"integrations", "low-rank", "ops", "papers", "regions", "zoo"})
-TABLES: dict[str, Callable[[Sequence[CaseResult]], str]] = {"low-rank": low_rank_table, "ops": ops_table, "zoo": zoo_table}
+TABLES: dict[str, Callable[[Sequence[CaseResult]], str]] = {
+    "low-rank": low_rank_table,
+    "ops": ops_table,
+    "zoo": zoo_table,
+}

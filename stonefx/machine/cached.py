@@ -146,7 +146,9 @@ def _read(path: Path, key: str) -> Machine | None:
 
 
 def _machine(document: dict[str, Any]) -> Machine:
-    times = {name: _kernel_times(document[name]) for name in ("single", "half", "double") if document.get(name)}
+    times = {
+        name: _kernel_times(document[name]) for name in ("single", "half", "double") if document.get(name)
+    }
     return Machine(**document | times)
 
 

@@ -1,5 +1,6 @@
 """The cost model of a GPU against recorded facts of a card."""
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -57,8 +58,6 @@ def test_bad_facts_are_refused_by_name():
 
 
 def test_facts_survive_the_file():
-    import dataclasses
-
     assert _machine(json.loads(json.dumps(dataclasses.asdict(CARD)))) == CARD
 
 
