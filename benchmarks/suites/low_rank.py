@@ -1,4 +1,4 @@
-"""Where a product by low rank breaks even: dense, a pair of linear maps, our operator, and the first two in CUDA graphs."""
+"""Where a product by low rank breaks even: dense, a pair of linear maps, our operator, and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _in_graph(machine: Machine) -> Machine:
 
 
 def low_rank_table(results: Sequence[CaseResult]) -> str:
-    """Times, the fastest arm and the model's picks of each cell, and the share of picks within 5 % of the faster arm."""
+    """Times, the fastest arm and the model's picks of each cell; the share of picks within 5 % of the faster arm."""
     names = list(dict.fromkeys(arm.name for result in results for arm in result.arms))
     rows, ratios = [], []
     for result in results:
@@ -147,4 +147,7 @@ def low_rank_table(results: Sequence[CaseResult]) -> str:
     if not ratios:
         return text
     share = sum(ratio <= NEAR for ratio in ratios) / len(ratios)
-    return f"{text}\nthe model's pick is within 5 % of the faster of dense and pair in {share:.0%} of {len(ratios)} picks"
+    return (
+        f"{text}\nthe model's pick is within 5 % of the faster of dense and pair "
+        f"in {share:.0%} of {len(ratios)} picks"
+    )

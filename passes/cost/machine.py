@@ -16,9 +16,10 @@ class Machine:
     """The three numbers of the roofline model, and measured times where there are any.
 
     The defaults describe one or two ordinary CPU cores: what `aten.linear` reaches on them in float32, not
-    the peak of the data sheet. Where `single` or `half` is given, it predicts the time of linear maps in 4-byte or
-    2-byte elements in the place of the three numbers, and `double` of 8-byte ones. `pair_launches` is what `stone.low_rank_linear` costs in
-    calls: one where the operator runs, two where `lower` spells it as two linear maps.
+    the peak of the data sheet. Where `single`, `half` or `double` is given, it predicts the time of linear maps in
+    4-byte, 2-byte or 8-byte elements in the place of the three numbers. `pair_launches` is what
+    `stone.low_rank_linear` costs in calls: one where the operator runs on the CPU, two on CUDA and where `lower`
+    spells it as two linear maps.
 
     Args:
         flop_rate: floating-point operations a second.
