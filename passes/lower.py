@@ -19,7 +19,8 @@ class Lower:
       up, which saves most of the cost of a small call.
     - `stone.low_rank_linear` becomes two `aten.linear` under inductor, which cannot see into an operator of
       ours: as two products it chooses kernels for both and fuses what comes before and after. In eager modes it
-      stays one operator, and one call.
+      stays one operator, and one call, on the CPU. On CUDA the operator starts two kernels as well and costs more
+      on the host than two linear maps, so that without gradients these run there too.
     """
 
     name = "lower"
@@ -31,7 +32,7 @@ class Lower:
         for node in list(graph.nodes):
             if not is_operator(node) or node.target.namespace != "stone":
                 continue
-            if context.inner == "inductor" and node.target is torch.ops.stone.low_rank_linear.default:
+            if node.target is torch.ops.stone.low_rank_linear.default and _wants_products(node, context):
                 _as_two_products(node)
             elif not context.grad:
                 _without_gradient(node)
@@ -41,6 +42,11 @@ class Lower:
 
 
 LOWER = Lower()
+
+
+def _wants_products(node: fx.Node, context: Context) -> bool:
+    on_cuda = val(named_arguments(node)["x"]).device.type == "cuda"
+    return context.inner == "inductor" or (on_cuda and not context.grad)
 
 
 def _without_gradient(node: fx.Node) -> None:

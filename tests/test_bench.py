@@ -332,7 +332,16 @@ def test_merged_linear_equals_the_chain():
 
 
 def test_suites_by_name():
-    assert list(SUITES) == ["chain", "hyperbolic", "integrations", "ops", "papers", "regions", "zoo"]
+    assert list(SUITES) == [
+        "chain",
+        "hyperbolic",
+        "integrations",
+        "low-rank",
+        "ops",
+        "papers",
+        "regions",
+        "zoo",
+    ]
 
 
 def test_chain_suite_runs_and_every_arm_is_right():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .flops import product_flops
+from .gpu_times import GpuTimes
 from .kernel_times import KernelTimes
 
 
@@ -15,9 +16,10 @@ class Machine:
     """The three numbers of the roofline model, and measured times where there are any.
 
     The defaults describe one or two ordinary CPU cores: what `aten.linear` reaches on them in float32, not
-    the peak of the data sheet. Where `single` or `half` is given, it predicts the time of linear maps in 4-byte or
-    2-byte elements in the place of the three numbers. `pair_launches` is what `stone.low_rank_linear` costs in
-    calls: one where the operator runs, two where `lower` spells it as two linear maps.
+    the peak of the data sheet. Where `single`, `half` or `double` is given, it predicts the time of linear maps in
+    4-byte, 2-byte or 8-byte elements in the place of the three numbers. `pair_launches` is what
+    `stone.low_rank_linear` costs in calls: one where the operator runs on the CPU, two on CUDA and where `lower`
+    spells it as two linear maps.
 
     Args:
         flop_rate: floating-point operations a second.
@@ -26,6 +28,7 @@ class Machine:
         pair_launches: calls that one low-rank pair costs.
         single: measured times in float32.
         half: measured times in bfloat16, which stand for float16 as well.
+        double: measured times in float64, on a GPU.
 
     >>> Machine().flop_rate
     50000000000.0
@@ -35,8 +38,9 @@ class Machine:
     bandwidth: float = 1e10
     launch: float = 2e-6
     pair_launches: int = 1
-    single: KernelTimes | None = None
-    half: KernelTimes | None = None
+    single: KernelTimes | GpuTimes | None = None
+    half: KernelTimes | GpuTimes | None = None
+    double: KernelTimes | GpuTimes | None = None
 
     def __post_init__(self) -> None:
         for name in ("flop_rate", "bandwidth", "launch", "pair_launches"):
@@ -91,6 +95,6 @@ class Machine:
         times = self.times(itemsize)
         return self.launch if times is None else times.launch
 
-    def times(self, itemsize: int) -> KernelTimes | None:
+    def times(self, itemsize: int) -> KernelTimes | GpuTimes | None:
         """The measured times for elements of so many bytes."""
-        return {4: self.single, 2: self.half}.get(itemsize)
+        return {8: self.double, 4: self.single, 2: self.half}.get(itemsize)

@@ -8,10 +8,12 @@ import torch
 from torch import fx
 
 from ..cost.flops import node_flops
+from ..cost.machine import Machine
 from ..graph.shapes import entries, hint
 from ..refusal import Refusal
 from .find import Found
 from .formulas import FLOOR, FORMULAS, OWN
+from .price_fused import fused_price
 from .read.evaluate import operator_name
 from .read.values import row_of
 from .read.views import VIEWS
@@ -34,7 +36,7 @@ def operator_flops(target: str, vector: torch.Tensor, root: torch.Tensor) -> int
         root: its result.
     """
     formula, width = FORMULAS[target], hint(vector.shape[-1], 1)
-    rows = entries(root[..., :1]) if formula.gives == "row" else entries(root)
+    rows = entries(root) // max(hint(root.shape[-1], 1), 1) if formula.gives == "row" else entries(root)
     return formula.per_entry * rows * width + formula.per_row * rows
 
 
@@ -82,13 +84,14 @@ SAVED = {
 }
 
 
-def price(found: Found, inner: str, grad: bool) -> Price:
+def price(found: Found, inner: str, grad: bool, machine: Machine | None = None) -> Price:
     """What a formula costs as it is, and as an operator.
 
     Args:
         found: the formula, whose outcome is a match.
         inner: what will run the graph: "eager", "aot_eager" or "inductor".
         grad: whether gradients are wanted.
+        machine: the facts of a CUDA device; None for the defaults.
     """
     match, region = found.outcome, found.region
     assert isinstance(match, Match)
@@ -108,6 +111,10 @@ def price(found: Found, inner: str, grad: bool) -> Price:
         steps = len(extra) + (match.multiple != ONE) + (FLOOR in match.guards)
         steps += 7 if match.target == "lorentz_logmap" and match.guards else 0
         return _eager_price(region, rows, steps, moved)
+    if root.device.type == "cuda":
+        flops = operator_flops(match.target, region.vectors[0].meta["val"], root)
+        cost, saving = fused_price(region, match.target, moved, flops, machine, grad)
+        return Price(cost, saving, int(rows))
     # A formula over pairs that is one in rows would write a row for each pair, where fused code writes none.
     broadcast = gives == "row" and any(entries(v.meta["val"]) < entries(root) / 2 for v in region.vectors[:2])
     saved = SAVED.get(match.target, (0.0, 0.0))[grad]

@@ -115,7 +115,7 @@ def _refusal(item: Found, facts: Effects, context: Context) -> str | None:
     except NoOperand as error:
         return Refusal("no_operand", problem=str(error))
     denied = context.denied.get(_site(item, None).key) if context.denied else None
-    return denied or price(item, context.inner, context.grad).refusal
+    return denied or price(item, context.inner, context.grad, context.machine).refusal
 
 
 def _apart(item: Found) -> list[fx.Node]:
@@ -169,7 +169,7 @@ def _priced(site: Site, item: Found, context: Context) -> Site:
         priced = price_of_look_alike(item.region, item.outcome.target, context.inner)
     else:
         known = item.outcome.target in FORMULAS
-        priced = price(item, context.inner, context.grad) if known else None
+        priced = price(item, context.inner, context.grad, context.machine) if known else None
     if priced is not None:
         site.seconds_before, site.seconds_after = priced.saving, priced.cost
     return site

@@ -14,7 +14,18 @@ from stonefx.cli.kept import Kept
 from stonefx.cli.lone_suites import bench_compress, bench_growth
 
 # Named here as well, since the suites themselves import torch.
-NAMES = ("chain", "hyperbolic", "integrations", "ops", "papers", "regions", "zoo", "compress", "growth")
+NAMES = (
+    "chain",
+    "hyperbolic",
+    "integrations",
+    "low-rank",
+    "ops",
+    "papers",
+    "regions",
+    "zoo",
+    "compress",
+    "growth",
+)
 
 
 def _suites(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:

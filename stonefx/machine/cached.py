@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from ..files import write_atomically
+from ..passes.cost.gpu_times import GpuTimes
 from ..passes.cost.kernel_times import KernelTimes
 from ..passes.cost.machine import Machine
 from .host import cpu_model, is_busy, usable_cores
@@ -96,7 +97,9 @@ def _folder() -> Path:
 def _key(device: torch.device) -> str:
     """All that a time depends on."""
     what = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        f"{torch.cuda.get_device_name(device)}, TF32 {torch.backends.cuda.matmul.allow_tf32}"
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} threads"
     )
     return f"{cpu_model()}, {usable_cores()} cores, {device.type} {what}, torch {torch.__version__}"
 
@@ -143,11 +146,15 @@ def _read(path: Path, key: str) -> Machine | None:
 
 
 def _machine(document: dict[str, Any]) -> Machine:
-    times = {name: _kernel_times(document[name]) for name in ("single", "half") if document[name] is not None}
+    times = {
+        name: _kernel_times(document[name]) for name in ("single", "half", "double") if document.get(name)
+    }
     return Machine(**document | times)
 
 
-def _kernel_times(document: dict[str, Any]) -> KernelTimes:
+def _kernel_times(document: dict[str, Any]) -> KernelTimes | GpuTimes:
+    if "units" in document:
+        return GpuTimes(**document)
     tables = {name: tuple(map(tuple, document[name])) for name in ("near_rate", "far_rate", "write")}
     return KernelTimes(**document | tables)
 

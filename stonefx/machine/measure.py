@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ..passes.cost.kernel_times import KernelTimes, Table, interpolate
 from ..passes.cost.machine import Machine
 from .clock import seconds
+from .gpu import gpu_times
 from .host import core_cache, memory_bandwidth
 
 _ROWS = (1, 4, 16, 64, 256, 1024)
@@ -39,6 +40,9 @@ def measure(device: torch.device, threads: int | None = None) -> Machine:
         torch.inference_mode(),
         torch.autocast(device.type, enabled=False),
     ):
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                return _gpu(device)
         write = _table(
             _WRITTEN,
             lambda size: seconds(
@@ -60,6 +64,23 @@ def measure(device: torch.device, threads: int | None = None) -> Machine:
         launch=single.launch,
         single=single,
         half=half,
+    )
+
+
+def _gpu(device: torch.device) -> Machine:
+    card = torch.cuda.get_device_properties(device)
+    single, half, double = (
+        gpu_times(device, dtype, card.L2_cache_size, card.multi_processor_count)
+        for dtype in (torch.float32, torch.bfloat16, torch.float64)
+    )
+    return Machine(
+        flop_rate=single.rate,
+        bandwidth=single.dram,
+        launch=single.launch,
+        pair_launches=2,
+        single=single,
+        half=half,
+        double=double,
     )
 
 

@@ -58,7 +58,8 @@ class Costs:
         """The costs of a region whose values are like a tensor."""
         chosen = context.machine or Machine.of(tensor.device)
         fuses = context.inner == "inductor"
-        if fuses:  # there `lower` spells a pair as two linear maps
+        # There `lower` spells a pair as two linear maps; on CUDA the operator starts two kernels as well.
+        if fuses or tensor.device.type == "cuda":
             chosen = replace(chosen, pair_launches=2)
         return cls(chosen, tensor.itemsize, fuses=fuses, look=context.look)
 
