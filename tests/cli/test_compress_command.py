@@ -198,6 +198,7 @@ def test_a_checkpoint_is_gone_on_from_and_guards_against_other_settings(folder):
     assert other.exit_code == 2 and "max_ratio" in other.output and not (folder / "three.pt").exists()
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_share_the_work_and_one_of_them_writes(folder):
     command = [*BASE, "-o", "two.pt", "--max-ratio", "0.6", "--json", "two.json", "--quiet"]
     command += ["--cost", "bytes", "--forms", "pair"]

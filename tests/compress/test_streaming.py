@@ -226,6 +226,7 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
         tensorfile.Reader(path)
 
 
+@pytest.mark.slow
 def test_a_transformers_folder(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ import pytest
 from processes import run_checks
 
 
+@pytest.mark.slow
 def test_wrapped_models(tmp_path: Path) -> None:
     assert len(run_checks("wrapped_models", tmp_path)) == 6
 
