@@ -261,8 +261,8 @@ def described(sites):
     return [(site.target, site.status, site.nodes, site.guards, str(site.reason)) for site in sites]
 
 
-def priced_out(item, inner, grad):
-    return recognise.Price(1.0, 0.0, 1) if item.rule else PRICE(item, inner, grad)
+def priced_out(item, inner, grad, machine):
+    return recognise.Price(1.0, 0.0, 1) if item.rule else PRICE(item, inner, grad, machine)
 
 
 PRICE = recognise.price
