@@ -130,7 +130,7 @@ class Expected:
         def nudge(value: torch.Tensor) -> torch.Tensor:
             if not value.is_floating_point():
                 return value
-            noise = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+            noise = torch.rand(value.shape, generator=generator, dtype=torch.float64).to(value.device)
             return value * (1 + self.epsilon * (2 * noise - 1))
 
         module = copy.deepcopy(exact)

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 HEADER = "import math\n\nimport torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n\n"
+# Where modules and inputs are: "cpu" or "cuda". Their values are drawn on the CPU, so that they are the same.
+PLACE = {"device": "cpu"}
 _DTYPE = re.compile(r"torch\.(bfloat16|float16|float32)\b")
 
 
@@ -107,12 +109,12 @@ class Program:
         module: nn.Module = holder.RandomModule()
         fill_weights(module, self.seed)
         module = module.double() if exact else module
-        return module.train(self.train)
+        return module.to(PLACE["device"]).train(self.train)
 
     def draw(self, batch: int) -> list[torch.Tensor]:
         """One value an input."""
         return [
-            one.draw(batch, 97 * self.seed + 7 * batch + index)
+            one.draw(batch, 97 * self.seed + 7 * batch + index).to(PLACE["device"])
             for index, one in enumerate(self.inputs.values())
         ]
 

@@ -7,6 +7,7 @@ import time
 
 from differential import DOORS, NoVerdict
 from random_modules import generate
+from random_program import PLACE
 from shrink import outcome, shrunk
 from tqdm import tqdm
 
@@ -18,8 +19,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
     parser.add_argument("--door", choices=DOORS, default="optimize")
     parser.add_argument("--inner", choices=("eager", "aot_eager", "inductor"), default="eager")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--shrink", action="store_true", help="look for a smaller program that fails too")
     given = parser.parse_args()
+    PLACE["device"] = given.device
     start, judged, failed = time.perf_counter(), 0, []
     for seed in tqdm(range(given.seed, given.seed + given.count), disable=None):
         program = generate(seed)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from differential import Expected, NoVerdict, mismatch
 from random_modules import generate
-from random_program import Input, Program, Statement
+from random_program import PLACE, Input, Program, Statement
 from shrink import shrunk
 
 import stonefx
@@ -42,6 +42,13 @@ def test_random_modules_keep_their_float64_value(door: str, seeds: list[int]) ->
         if problem:
             failures.append(f"seed {seed} through {door!r}: {problem}\n{program.source()}")
     assert not failures, "\n".join(failures)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("door", "seeds"), chunks(_QUICK, []))
+def test_they_keep_it_on_a_card(door: str, seeds: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLACE, "device", "cuda")
+    test_random_modules_keep_their_float64_value(door, seeds)
 
 
 def test_most_random_modules_can_be_judged() -> None:
