@@ -84,7 +84,11 @@ def steps(options: argparse.Namespace) -> list[Step]:
     build_folder = ROOT / "build" / "gpu" / ("library" if cuda else "library-cpu")
     build = [*install, "--no-build-isolation", f"--config-settings=build-dir={build_folder}", str(ROOT)]
     listed.append(Step("build", build, 420, needed=True))
-    on_card = ["tests/ops/test_cuda_device.py", "tests/doors/test_cuda_doors.py", "tests/fuzz/test_random_modules.py"]
+    on_card = [
+        "tests/ops/test_cuda_device.py",
+        "tests/doors/test_cuda_doors.py",
+        "tests/fuzz/test_random_modules.py",
+    ]
     tests = on_card if cuda else [f"tests/ops/test_cuda_{name}.py" for name in ("scratch", "formulas")]
     listed.append(
         Step(
