@@ -41,7 +41,8 @@ def chain_cases(device: str = "cpu", batches: Sequence[int] = BATCHES) -> Iterat
         x = torch.randn(batch, WIDTHS[0], generator=torch.Generator().manual_seed(batch)).to(device)
         with torch.no_grad():
             truth = copy.deepcopy(model).double()(x.double())
-        arms, left_out = _arms(model, x), {}
+        arms = _arms(model, x)
+        left_out: dict[str, str] = {}
         if device == "cuda":
             arms, left_out = with_graphs(arms, GRAPHS)
         yield Case(

@@ -163,7 +163,7 @@ def _models(plain: PlainTranslation, x: torch.Tensor) -> dict[str, nn.Module]:
     }
 
 
-def _compiled(plain: PlainTranslation, backend: str) -> nn.Module:
+def _compiled(plain: nn.Module, backend: str) -> nn.Module:
     module = copy.deepcopy(plain)
     module.compile(backend=backend)
     return module
