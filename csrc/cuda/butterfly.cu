@@ -45,12 +45,34 @@ bool in_registers(const ButterflyArguments& a, bool backward) {
          aligned_to_16(a.weight);
 }
 
-template <class T, int kBits, int kRows>
+template <class T, int kBits, int kRows, class Stages = AnyStages>
 void run_in_registers(const ButterflyOnDevice& b, cudaStream_t stream) {
   using Shape = RegisterShape<T, kBits, kRows>;
   const int64_t together = kRows * (kThreads >> (b.levels - kBits));
   const int64_t blocks = (b.a.rows + together - 1) / together;
-  launch(butterfly_forward_in_registers<T, Shape>, static_cast<int>(clamped(blocks, 1 << 20)), stream, b);
+  launch(butterfly_forward_in_registers<T, Shape, Stages>, static_cast<int>(clamped(blocks, 1 << 20)), stream, b);
+}
+
+// Short rows take few entries of a thread, so that there are blocks enough to load while others compute; of long ones,
+// more rows share a load of the weights.
+template <class T, int levels>
+void run_cycles(const ButterflyOnDevice& b, cudaStream_t stream) {
+  run_in_registers<T, 4, levels < 9 ? 2 : 4, WholeCycles<levels>>(b, stream);
+}
+
+// Whether it ran: whole cycles of the common lengths have kernels of their own.
+template <class T>
+bool run_whole_cycles(const ButterflyOnDevice& b, cudaStream_t stream) {
+  using Run = void (*)(const ButterflyOnDevice&, cudaStream_t);
+  constexpr int kFirst = 6;
+  constexpr Run runs[] = {run_cycles<T, 6>,  run_cycles<T, 7>,  run_cycles<T, 8>, run_cycles<T, 9>,
+                          run_cycles<T, 10>, run_cycles<T, 11>, run_cycles<T, 12>};
+  const int at = b.levels - kFirst;
+  if (at < 0 || at >= static_cast<int>(sizeof runs / sizeof runs[0]) || b.a.stages % b.levels != 0) {
+    return false;
+  }
+  runs[at](b, stream);
+  return true;
 }
 
 // Two rows of 4096 entries to a block. Blocks fill a processor; there are two for each that the largest devices have.
@@ -90,6 +112,9 @@ void run(const ButterflyArguments& a, bool backward, void* scratch, cudaStream_t
   if constexpr (sizeof(T) < sizeof(double)) {
     if (!backward && in_registers(a, false)) {
       const ButterflyOnDevice b{a, levels_of(a.dim), 0, 0, nullptr, nullptr, nullptr};
+      if (run_whole_cycles<T>(b, stream)) {
+        return;
+      }
       // Where a thread held more of the short rows, a block would have more rows than threads to find their factors.
       return a.dim < 64     ? run_in_registers<T, 4, 1>(b, stream)
              : a.dim < 8192 ? run_in_registers<T, 4, 4>(b, stream)

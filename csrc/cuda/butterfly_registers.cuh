@@ -297,10 +297,10 @@ struct Phase {
   int stage = 0;  // the first stage, where phases are listed
 
   template <class S>
-  __host__ __device__ static Phase at(int level, int levels, int64_t left) {
+  __host__ __device__ static constexpr Phase at(int level, int levels, int64_t left) {
     const int middle_end = levels - S::kHigh;
-    Phase p;
-    int end;
+    Phase p{};
+    int end = 0;
     if (level < S::kLow || level >= middle_end) {
       p.begin = kOuter;
       p.first = level < S::kLow ? level : level - levels + S::kBits;
@@ -315,27 +315,19 @@ struct Phase {
   }
 };
 
-// Every block takes kRows * groups rows.
-template <class T, class S>
-__global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_registers(const ButterflyOnDevice b) {
-  __shared__ float buffers[S::kBuffers][S::kExchanged];
-  __shared__ double partial[S::kRows][kThreads / 32];
-  __shared__ double squares[kThreads];
-  __shared__ double images[kThreads];
-  RegisterRows<T, S> rows(b.levels);
-  const int64_t together = S::kRows * rows.groups;
-  for (int64_t first = blockIdx.x * together; first < b.a.rows; first += gridDim.x * together) {
-    rows.read(static_cast<const T*>(b.a.x), first, b.a.rows);
-    if (b.a.hyperbolic) {
-      rows.inner(squares, rows.v, partial);
-    }
+// Any number of stages.
+struct AnyStages {
+  template <class T, class S>
+  __device__ static void run(RegisterRows<T, S>& rows, const ButterflyOnDevice& b,
+                             float (&buffers)[S::kBuffers][S::kExchanged]) {
     int level = 0;
     for (int64_t index = 0; index < b.a.stages;) {
       const Phase phase = Phase::at<S>(level, b.levels, b.a.stages - index);
       if (phase.begin != rows.begin) {
         rows.exchange(phase.begin, buffers);
       }
-      rows.stages(static_cast<const T*>(b.a.weight) + (index << b.levels), phase.first, phase.count, [](int) { return true; });
+      rows.stages(static_cast<const T*>(b.a.weight) + (index << b.levels), phase.first, phase.count,
+                  [](int) { return true; });
       index += phase.count;
       level += phase.count;
       level = level == b.levels ? 0 : level;
@@ -343,6 +335,56 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_reg
     if (rows.begin != kOuter) {
       rows.exchange(kOuter, buffers);
     }
+  }
+
+  __device__ static int levels(const ButterflyOnDevice& b) { return b.levels; }
+};
+
+// Whole cycles over the levels of rows of one length: everything about places is known when compiled, and takes no
+// instructions.
+template <int kLevels>
+struct WholeCycles {
+  template <class T, class S>
+  __device__ static void run(RegisterRows<T, S>& rows, const ButterflyOnDevice& b,
+                             float (&buffers)[S::kBuffers][S::kExchanged]) {
+    const T* weight = static_cast<const T*>(b.a.weight);
+    for (int64_t index = 0; index < b.a.stages; index += kLevels) {
+      rows.begin = kOuter;  // as it is: a cycle ends with the highest levels
+      from<0>(rows, weight + (index << kLevels), buffers);
+    }
+  }
+
+  template <int level, class T, class S>
+  __device__ static void from(RegisterRows<T, S>& rows, const T* weight,
+                              float (&buffers)[S::kBuffers][S::kExchanged]) {
+    constexpr Phase phase = Phase::at<S>(level, kLevels, kLevels);
+    if (phase.begin != rows.begin) {
+      rows.exchange(phase.begin, buffers);
+    }
+    rows.stages(weight + (level << kLevels), phase.first, phase.count, [](int) { return true; });
+    if constexpr (level + phase.count < kLevels) {
+      from<level + phase.count>(rows, weight, buffers);
+    }
+  }
+
+  __device__ static int levels(const ButterflyOnDevice&) { return kLevels; }
+};
+
+// Every block takes kRows * groups rows.
+template <class T, class S, class Stages>
+__global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_registers(const ButterflyOnDevice b) {
+  __shared__ float buffers[S::kBuffers][S::kExchanged];
+  __shared__ double partial[S::kRows][kThreads / 32];
+  __shared__ double squares[kThreads];
+  __shared__ double images[kThreads];
+  RegisterRows<T, S> rows(Stages::levels(b));
+  const int64_t together = S::kRows * rows.groups;
+  for (int64_t first = blockIdx.x * together; first < b.a.rows; first += gridDim.x * together) {
+    rows.read(static_cast<const T*>(b.a.x), first, b.a.rows);
+    if (b.a.hyperbolic) {
+      rows.inner(squares, rows.v, partial);
+    }
+    Stages::run(rows, b, buffers);
     if (b.a.hyperbolic) {
       rows.inner(images, rows.v, partial);
       const int64_t row = first + threadIdx.x;

@@ -156,7 +156,7 @@ bool whole_packs(const PoincareLinearArguments& a, bool backward) {
 
 template <class T, int packs>
 void run_forward_kept(const PoincareLinearArguments& a, int lanes, cudaStream_t stream) {
-  using Kept = KeptRows<T, packs, 4>;
+  using Kept = KeptRows<T, packs, (packs == 1 || (packs == 2 && sizeof(T) != sizeof(float)) ? 2 : 1)>;
   launch(linear_forward_kept<T, Kept>, blocks_for((a.rows + Kept::kRows - 1) / Kept::kRows, lanes), stream, a, lanes);
 }
 

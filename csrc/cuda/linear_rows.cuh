@@ -17,6 +17,8 @@ struct KeptRows {
   // As many rows as the registers hold; long ones are fewer, and have more packs to wait for together.
   static constexpr int kHeld = kPacks >= 8 ? 1 : (kPacks == 4 ? 2 : (kPacks == 2 && sizeof(T) > 2 ? 3 : 4));
   static constexpr int kRows = kHeld < most_rows ? kHeld : most_rows;
+  // Blocks on a processor in the forward: while some wait for memory, others work out their factors.
+  static constexpr int kBlocks = sizeof(T) == 8 || kPacks >= 8 ? 2 : 3;
   static constexpr int kWidth = kWhole<T>;
   // Groups have kFewestLanes lanes or more, so that a block has at most this many rows.
   static constexpr int kFewestLanes = 8;
@@ -51,8 +53,9 @@ struct KeptRows {
     return words;
   }
 
-  // The entries of a pack of the bias as float64; zeros where there is none.
-  __device__ void bias_of(double (&values)[kWidth], const void* bias, int p, int64_t size) const {
+  // The entries of a pack of the bias as they are computed with; zeros where there is none.
+  template <class V>
+  __device__ void bias_of(V (&values)[kWidth], const void* bias, int p, int64_t size) const {
     Words pack = {};
     if (bias != nullptr && entry(p) < size) {
       pack = *reinterpret_cast<const Words*>(static_cast<const T*>(bias) + entry(p));
@@ -60,7 +63,8 @@ struct KeptRows {
     widen<T>(values, pack);
   }
 
-  __device__ static Pack<T, kWidth> narrowed(const double (&values)[kWidth]) {
+  template <class V>
+  __device__ static Pack<T, kWidth> narrowed(const V (&values)[kWidth]) {
     ComputeOf<T> narrow[kWidth];
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
@@ -69,30 +73,40 @@ struct KeptRows {
     return packed<T, kWidth>(narrow);
   }
 
-  // Calls `each(r, k, pack)` for the packs of rows that are not kept.
-  template <class Each>
+  // Calls `each(r, k, pack)` for the packs of rows that are not kept; `together` of each row are asked for at once.
+  template <int together, class Each>
   __device__ void for_packs(const void* source, int64_t size, Each each) const {
+    const int64_t apart = static_cast<int64_t>(group.lanes) * kWidth;
 #pragma unroll 1
-    for (int64_t k = static_cast<int64_t>(group.lane) * kWidth; k < size;
-         k += static_cast<int64_t>(group.lanes) * kWidth) {
-      Words packs[kRows];
+    for (int64_t k = static_cast<int64_t>(group.lane) * kWidth; k < size; k += together * apart) {
+      Words packs[together][kRows];
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        packs[r] = {};
-        if (row(r) < rows) {
-          packs[r] = *reinterpret_cast<const Words*>(static_cast<const T*>(source) + row(r) * size + k);
+      for (int t = 0; t < together; ++t) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          packs[t][r] = {};
+          if (row(r) < rows && k + t * apart < size) {
+            packs[t][r] =
+                *reinterpret_cast<const Words*>(static_cast<const T*>(source) + row(r) * size + k + t * apart);
+          }
         }
       }
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        each(r, k, packs[r]);
+      for (int t = 0; t < together; ++t) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          if (k + t * apart < size) {
+            each(r, k + t * apart, packs[t][r]);
+          }
+        }
       }
     }
   }
 
   // sums[r] = ||x||^2.
+  template <int together>
   __device__ void squares(double (&sums)[kRows], const void* x, int64_t size) const {
-    for_packs(x, size, [&](int r, int64_t, const Words& pack) {
+    for_packs<together>(x, size, [&](int r, int64_t, const Words& pack) {
       double values[kWidth];
       widen<T>(values, pack);
 #pragma unroll
@@ -147,38 +161,45 @@ __device__ inline int64_t turns_of(const K& kept, int64_t rows) {
   return (rows + together - 1) / together;
 }
 
+// The result of a row in the type V. Rows of 2 bytes an entry take float32 where it holds all terms: each conversion to
+// float64 costs as much as eight multiplications.
+template <class V, class T, class K>
+__device__ inline void write_pack(const K& kept, const PoincareLinearArguments& a, const Words& product,
+                                  const V (&bias)[K::kWidth], double of_product, double of_bias, int r, int p) {
+  const V by = static_cast<V>(of_product), by_bias = static_cast<V>(of_bias);
+  V values[K::kWidth];
+  widen<T>(values, product);
+#pragma unroll
+  for (int i = 0; i < K::kWidth; ++i) {
+    values[i] = by * values[i] + (a.bias != nullptr ? by_bias * bias[i] : V(0));
+  }
+  *reinterpret_cast<Pack<T, K::kWidth>*>(static_cast<T*>(a.y) + kept.row(r) * a.out + kept.entry(p)) =
+      K::narrowed(values);
+}
+
 template <class T, class K>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, K::kBlocks)
     linear_forward_kept(const PoincareLinearArguments a, const int lanes) {
   __shared__ double shared[3][K::kOfBlock];
+  __shared__ bool single[K::kOfBlock];
   __shared__ double of_bias_alone;
   K kept(lanes);
   kept.rows = a.rows;
-  double bb[1] = {};
-#pragma unroll
-  for (int p = 0; p < K::kPacks; ++p) {
-    double b[K::kWidth];
-    kept.bias_of(b, a.bias, p, a.out);
-#pragma unroll
-    for (int i = 0; i < K::kWidth; ++i) {
-      bb[0] += b[i] * b[i];
-    }
-  }
-  kept.group.sum(bb);
-  if (threadIdx.x == 0) {
-    of_bias_alone = bb[0];
-  }
   const int64_t together = K::kRows * kept.group.groups;
   for (int64_t turn = turns_of(kept, a.rows) - 1 - blockIdx.x; turn >= 0; turn -= gridDim.x) {
     kept.first = turn * together;
-    Words m[K::kRows][K::kPacks];
+    Words m[K::kRows][K::kPacks];  // read once more below, from the nearest cache: the factors need the registers
     kept.read(m, a.product, a.out);
-    double xx[K::kRows] = {}, mm[K::kRows] = {}, mb[K::kRows] = {};
-    kept.squares(xx, a.x, a.in);
+    double xx[K::kRows] = {}, mm[K::kRows] = {}, mb[K::kRows] = {}, bb[1] = {};
+    kept.template squares<(K::kRows > 1 ? 2 : 4)>(xx, a.x, a.in);
 #pragma unroll
     for (int p = 0; p < K::kPacks; ++p) {
       double b[K::kWidth];
       kept.bias_of(b, a.bias, p, a.out);
+#pragma unroll
+      for (int i = 0; i < K::kWidth; ++i) {
+        bb[0] += b[i] * b[i];
+      }
 #pragma unroll
       for (int r = 0; r < K::kRows; ++r) {
         double values[K::kWidth];
@@ -188,37 +209,46 @@ __global__ void __launch_bounds__(kThreads, 2)
           mm[r] += values[i] * values[i];
           mb[r] += values[i] * b[i];
         }
-        keep_packed(m[r][p]);
       }
     }
     kept.share(xx, shared[0]);
     kept.share(mm, shared[1]);
     kept.share(mb, shared[2]);
+    kept.group.sum(bb);
+    if (threadIdx.x == 0) {
+      of_bias_alone = bb[0];
+    }
     __syncthreads();
     kept.for_rows([&](int t) {
       const double c = portable::curvature_at(a.c, portable::source_row(a.map, 0, kept.first + t));
       const portable::PoincareLinearSums of_row{shared[0][t], shared[1][t], shared[2][t], of_bias_alone};
       const portable::PoincareLinearFactors f = factors_of(of_row, c, a.guards);
+      single[t] = sizeof(T) == 2 && single_holds(f.of_product) && single_holds(f.of_bias) &&
+                  single_holds_squares(of_row.mm) && single_holds_squares(of_row.bb);
       shared[0][t] = f.of_product;
       shared[1][t] = f.of_bias;
     });
     __syncthreads();
+    kept.read(m, a.product, a.out);
 #pragma unroll
     for (int p = 0; p < K::kPacks; ++p) {
-      double b[K::kWidth];
+      using V = ComputeOf<T>;
+      V b[K::kWidth];
       kept.bias_of(b, a.bias, p, a.out);
 #pragma unroll
       for (int r = 0; r < K::kRows; ++r) {
         if (kept.row(r) < a.rows && kept.entry(p) < a.out) {
-          const double of_product = shared[0][kept.of_block(r)], of_bias = shared[1][kept.of_block(r)];
-          double values[K::kWidth];
-          widen<T>(values, m[r][p]);
+          const int t = kept.of_block(r);
+          if (single[t]) {
+            write_pack<V, T>(kept, a, m[r][p], b, shared[0][t], shared[1][t], r, p);
+          } else {
+            double wide[K::kWidth];
 #pragma unroll
-          for (int i = 0; i < K::kWidth; ++i) {
-            values[i] = of_product * values[i] + (a.bias != nullptr ? of_bias * b[i] : 0.0);
+            for (int i = 0; i < K::kWidth; ++i) {
+              wide[i] = static_cast<double>(b[i]);
+            }
+            write_pack<double, T>(kept, a, m[r][p], wide, shared[0][t], shared[1][t], r, p);
           }
-          *reinterpret_cast<Pack<T, K::kWidth>*>(static_cast<T*>(a.y) + kept.row(r) * a.out + kept.entry(p)) =
-              K::narrowed(values);
         }
       }
     }
@@ -265,7 +295,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int64_t turn = turns - 1 - chunk; turn >= 0; turn -= a.chunks) {
       kept.first = turn * K::kRows * kept.group.groups;
       double sums[5][K::kRows] = {};  // of xx, mm, mb, gm, gb
-      kept.squares(sums[0], a.x, a.in);
+      kept.template squares<1>(sums[0], a.x, a.in);
 #pragma unroll kTogether
       for (int p = 0; p < K::kPacks; ++p) {
         double b[kWidth];
@@ -329,7 +359,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       for (int r = 0; r < K::kRows; ++r) {
         of_b += kept.row(r) < a.rows ? shared[6][kept.of_block(r)] : 0.0;
       }
-      kept.for_packs(a.x, a.in, [&](int r, int64_t k, const Words& pack) {
+      kept.template for_packs<1>(a.x, a.in, [&](int r, int64_t k, const Words& pack) {
         if (kept.row(r) < a.rows) {
           double values[kWidth];
           widen<T>(values, pack);

@@ -86,8 +86,9 @@ struct alignas(16) Words {
   uint32_t at[4];
 };
 
+// The elements in float32, of types that it holds.
 template <class T>
-__device__ inline void widen(double (&to)[kWhole<T>], const Words& from) {
+__device__ inline void widen(float (&to)[kWhole<T>], const Words& from) {
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
     if constexpr (sizeof(T) == 2) {
@@ -96,27 +97,30 @@ __device__ inline void widen(double (&to)[kWhole<T>], const Words& from) {
       pack.at[1].bits = static_cast<uint16_t>(from.at[w] >> 16);
       float values[2];
       unpack(values, pack);
-      to[2 * w] = static_cast<double>(values[0]);
-      to[2 * w + 1] = static_cast<double>(values[1]);
-    } else if constexpr (sizeof(T) == 4) {
-      to[w] = static_cast<double>(portable::float_from_bits(from.at[w]));
-    } else if (w % 2 == 0) {
-      const uint64_t bits = static_cast<uint64_t>(from.at[w + 1]) << 32 | from.at[w];
-      memcpy(&to[w / 2], &bits, sizeof bits);
+      to[2 * w] = values[0];
+      to[2 * w + 1] = values[1];
+    } else {
+      to[w] = portable::float_from_bits(from.at[w]);
     }
   }
 }
 
-// Makes the compiler forget what it knows of the elements: it would rather keep them unpacked, in many registers.
-__device__ inline void keep_packed(Words& words) {
-#if defined(__CUDA_ARCH__)
+template <class T>
+__device__ inline void widen(double (&to)[kWhole<T>], const Words& from) {
+  if constexpr (sizeof(T) < sizeof(double)) {
+    float values[kWhole<T>];
+    widen<T>(values, from);
 #pragma unroll
-  for (int w = 0; w < 4; ++w) {
-    asm volatile("" : "+r"(words.at[w]));
+    for (int i = 0; i < kWhole<T>; ++i) {
+      to[i] = static_cast<double>(values[i]);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint64_t bits = static_cast<uint64_t>(from.at[2 * i + 1]) << 32 | from.at[2 * i];
+      memcpy(&to[i], &bits, sizeof bits);
+    }
   }
-#else
-  static_cast<void>(words);
-#endif
 }
 
 }  // namespace stone::cuda

@@ -380,7 +380,8 @@ def test_add_time_kernels(kernels, shape):
 
 
 # (rows, dim, stages): rows of all lengths, of which a block takes many, a few or one, and one that fits in no memory of
-# a block; parts of what a block takes; no stage, a broken cycle, a whole one, more
+# a block; parts of what a block takes; no stage, a broken cycle, a whole one, more; whole cycles of the lengths
+# that have kernels for them
 BUTTERFLIES = [
     (300, 2, 1),
     (70, 8, 5),
@@ -395,6 +396,12 @@ BUTTERFLIES = [
     (2, 4096, 13),
     (3, 8192, 13),
     (1, 16384, 2),
+    (70, 128, 14),
+    (35, 256, 8),
+    (9, 512, 9),
+    (9, 1024, 10),
+    (5, 2048, 11),
+    (5, 4096, 12),
 ]
 
 
