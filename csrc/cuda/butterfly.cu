@@ -45,10 +45,9 @@ bool in_registers(const ButterflyArguments& a, bool backward) {
          aligned_to_16(a.weight);
 }
 
-template <class T, int kBits, int kRows, class Stages = AnyStages>
+template <class T, class Shape, class Stages = AnyStages>
 void run_in_registers(const ButterflyOnDevice& b, cudaStream_t stream) {
-  using Shape = RegisterShape<T, kBits, kRows>;
-  const int64_t together = kRows * (kThreads >> (b.levels - kBits));
+  const int64_t together = Shape::kRows * (kThreads >> (b.levels - Shape::kBits));
   const int64_t blocks = (b.a.rows + together - 1) / together;
   launch(butterfly_forward_in_registers<T, Shape, Stages>, static_cast<int>(clamped(blocks, 1 << 20)), stream, b);
 }
@@ -57,7 +56,8 @@ void run_in_registers(const ButterflyOnDevice& b, cudaStream_t stream) {
 // more rows share a load of the weights.
 template <class T, int levels>
 void run_cycles(const ButterflyOnDevice& b, cudaStream_t stream) {
-  run_in_registers<T, 4, levels < 9 ? 2 : 4, WholeCycles<levels>>(b, stream);
+  using Shape = RegisterShape<T, 4, levels < 9 ? 2 : 4, 2, levels == 8 ? 3 : 2>;
+  run_in_registers<T, Shape, WholeCycles<levels>>(b, stream);
 }
 
 // Whether it ran: whole cycles of the common lengths have kernels of their own.
@@ -116,9 +116,9 @@ void run(const ButterflyArguments& a, bool backward, void* scratch, cudaStream_t
         return;
       }
       // Where a thread held more of the short rows, a block would have more rows than threads to find their factors.
-      return a.dim < 64     ? run_in_registers<T, 4, 1>(b, stream)
-             : a.dim < 8192 ? run_in_registers<T, 4, 4>(b, stream)
-                            : run_in_registers<T, 5, 2>(b, stream);
+      return a.dim < 64     ? run_in_registers<T, RegisterShape<T, 4, 1>>(b, stream)
+             : a.dim < 8192 ? run_in_registers<T, RegisterShape<T, 4, 4>>(b, stream)
+                            : run_in_registers<T, RegisterShape<T, 5, 2>>(b, stream);
     }
     if (backward && in_registers(a, true) && run_backward_in_registers<T>(a, scratch, stream)) {
       return;

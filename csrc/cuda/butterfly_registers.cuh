@@ -14,7 +14,9 @@ namespace stone::cuda {
 constexpr int kOuter = -1;
 
 // Entries and rows of a thread: kRows rows, 2^kBits entries of each.
-template <class T, int kBits_, int kRows_, int buffers = (kThreads << kBits_) <= 4096 ? 2 : 1>
+// At once there are as many blocks on a processor as leave the entries in registers.
+template <class T, int kBits_, int kRows_, int buffers = (kThreads << kBits_) <= 4096 ? 2 : 1,
+          int blocks = (kBits_ > 4 ? 1 : (kRows_ > 1 ? 2 : 4))>
 struct RegisterShape {
   static constexpr int kBits = kBits_;
   static constexpr int kRows = kRows_;
@@ -24,8 +26,7 @@ struct RegisterShape {
   // Entries that a block exchanges at once, and buffers for them: with two, a row is written while another is read.
   static constexpr int kExchanged = kThreads * kEntries;
   static constexpr int kBuffers = buffers;
-  // Blocks on a processor at once: as many as leave the entries in registers.
-  static constexpr int kBlocks = kEntries > 16 ? 1 : (kRows > 2 ? 2 : 4);
+  static constexpr int kBlocks = blocks;
 };
 
 // Entries lie in shared memory so that the lanes of a warp meet different banks in every layout: the 5 lowest bits of an
@@ -33,6 +34,21 @@ struct RegisterShape {
 __device__ inline int bank_of(int index) {
   const int high = index >> 5;
   return index ^ (high & 7) ^ ((high & 14) << 1) ^ (high & 16) ^ ((high & 16) >> 1);
+}
+
+// The same number, of which the compiler forgets what it has worked out from it: it would keep that in registers.
+__device__ inline int64_t again(int64_t number) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+l"(number));
+#endif
+  return number;
+}
+
+__device__ inline int again(int number) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
 }
 
 template <class T, class S>
@@ -358,6 +374,8 @@ struct WholeCycles {
   __device__ static void from(RegisterRows<T, S>& rows, const T* weight,
                               float (&buffers)[S::kBuffers][S::kExchanged]) {
     constexpr Phase phase = Phase::at<S>(level, kLevels, kLevels);
+    rows.lane = again(rows.lane);
+    rows.group = again(rows.group);
     if (phase.begin != rows.begin) {
       rows.exchange(phase.begin, buffers);
     }
@@ -396,7 +414,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks) butterfly_forward_in_reg
       }
       __syncthreads();
     }
-    rows.write(static_cast<T*>(b.a.y), first, b.a.rows, [&](int r) {
+    rows.write(static_cast<T*>(b.a.y), again(first), b.a.rows, [&](int r) {
       return b.a.hyperbolic ? static_cast<float>(images[r * rows.groups + rows.group]) : 1.0f;
     });
     if (b.a.hyperbolic) {

@@ -57,6 +57,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   const T* const weight = static_cast<const T*>(b.a.weight);
   const int64_t together = S::kRows * rows.groups, turns = (b.a.rows + together - 1) / together;
   const int slots = static_cast<int>(b.a.stages) * S::kEntries;
+  // The phase whose image nobody needs: the last, where no map follows.
+  const int last = b.a.hyperbolic ? -1 : all.count - 1;
   for (int64_t chunk = blockIdx.x; chunk < b.chunks; chunk += gridDim.x) {
     Kept* const inputs = static_cast<Kept*>(b.inputs) + chunk * (all.count > 0 ? all.count - 1 : 0) * kPacks * kThreads + threadIdx.x;
     for (int i = 0; i < slots; ++i) {
@@ -82,9 +84,11 @@ __global__ void __launch_bounds__(kThreads, 1)
             inputs[((p - 1) * kPacks + i) * kThreads] = Kept{{from[0], from[1], from[2], from[3]}};
           }
         }
-        rows.stages(weight + (int64_t{phase.stage} << b.levels), phase.first, phase.count, [](int) { return true; });
+        if (p != last) {
+          rows.stages(weight + (int64_t{phase.stage} << b.levels), phase.first, phase.count, [](int) { return true; });
+        }
       }
-      if (rows.begin != kOuter) {
+      if (b.a.hyperbolic && rows.begin != kOuter) {
         rows.exchange(kOuter, buffers);
       }
       grads.read(static_cast<const T*>(b.a.grad), first, b.a.rows);

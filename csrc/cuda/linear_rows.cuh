@@ -256,6 +256,39 @@ __global__ void __launch_bounds__(kThreads, K::kBlocks)
   }
 }
 
+// The gradient of a pack of the product, and its part of that of the bias; `of` has the coefficients of the row, of which
+// the first is that of x.
+template <class V, class T, class K, class Part>
+__device__ inline void write_gradient(const K& kept, const PoincareLinearArguments& a, const Words& product,
+                                      const Words& grad, const V (&bias)[K::kWidth], const V (*of)[K::kOfBlock],
+                                      Part (*of_bias)[kThreads], int r, int p) {
+  const int t = kept.of_block(r);
+  V of_m[K::kWidth], of_g[K::kWidth], values[K::kWidth];
+  widen<T>(of_m, product);
+  widen<T>(of_g, grad);
+#pragma unroll
+  for (int i = 0; i < K::kWidth; ++i) {
+    values[i] = of[1][t] * of_g[i] + of[2][t] * of_m[i];
+    values[i] += a.bias != nullptr ? of[3][t] * bias[i] : V(0);
+    of_bias[p * K::kWidth + i][threadIdx.x] += static_cast<Part>(of[4][t] * of_g[i] + of[5][t] * of_m[i]);
+  }
+  *reinterpret_cast<Pack<T, K::kWidth>*>(static_cast<T*>(a.y) + kept.row(r) * a.out + kept.entry(p)) =
+      K::narrowed(values);
+}
+
+// That of a pack of x.
+template <class V, class T, class K>
+__device__ inline void write_multiple(const K& kept, const PoincareLinearArguments& a, const Words& x, V along, int r,
+                                      int64_t k) {
+  V values[K::kWidth];
+  widen<T>(values, x);
+#pragma unroll
+  for (int i = 0; i < K::kWidth; ++i) {
+    values[i] *= along;
+  }
+  *reinterpret_cast<Pack<T, K::kWidth>*>(static_cast<T*>(a.grad_x) + kept.row(r) * a.in + k) = K::narrowed(values);
+}
+
 // The gradients of a chunk of turns, and its part of that of the bias, in the order of the rows. Nothing is kept in
 // registers, where the formula of the gradient leaves no place: what was read for the sums is in the nearest cache.
 template <class T, class K>
@@ -263,7 +296,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     linear_backward_kept(const PoincareLinearArguments a, const int lanes) {
   constexpr int kWidth = K::kWidth;
   constexpr int kTogether = K::kPacks < 2 ? 1 : 2;
+  using V = ComputeOf<T>;
   __shared__ double shared[7][K::kOfBlock];
+  // The coefficients in float32 of the rows that it holds, where it is enough.
+  __shared__ float narrow[6][sizeof(T) == 2 ? K::kOfBlock : 1];
+  __shared__ bool single[K::kOfBlock];
   // The gradient of the bias by entries and threads: in registers it would leave none for the factors of a row.
   // Rows of 2 bytes an entry, whose gradient keeps 11 bits at most, have parts in float32: a part is of few rows.
   using Part = std::conditional_t<sizeof(T) == 2, float, double>;
@@ -330,28 +367,38 @@ __global__ void __launch_bounds__(kThreads, 2)
         shared[4][t] = d.b_of_grad;
         shared[5][t] = d.b_of_m;
         shared[6][t] = d.b_of_b;
+        if constexpr (sizeof(T) == 2) {
+          bool holds = single_holds_squares(of_row.mm) && single_holds_squares(of_row.bb);
+#pragma unroll
+          for (int i = 0; i < 6; ++i) {
+            holds = holds && single_holds(shared[i][t]);
+            narrow[i][t] = static_cast<float>(shared[i][t]);
+          }
+          single[t] = holds;
+        }
         static_cast<ComputeOf<T>*>(a.grad_c)[kept.first + t] = static_cast<ComputeOf<T>>(d.curvature);
       });
       __syncthreads();
 #pragma unroll kTogether
       for (int p = 0; p < K::kPacks; ++p) {
-        double b[kWidth];
+        V b[kWidth];
         kept.bias_of(b, a.bias, p, a.out);
 #pragma unroll
         for (int r = 0; r < K::kRows; ++r) {
           if (kept.row(r) < a.rows && kept.entry(p) < a.out) {
-            const int t = kept.of_block(r);
-            double of_m[kWidth], of_g[kWidth], values[kWidth];
-            widen<T>(of_m, kept.pack(a.product, a.out, r, p));
-            widen<T>(of_g, kept.pack(a.grad, a.out, r, p));
+            const Words of_m = kept.pack(a.product, a.out, r, p), of_g = kept.pack(a.grad, a.out, r, p);
+            if constexpr (sizeof(T) == 2) {
+              if (single[kept.of_block(r)]) {
+                write_gradient<float, T>(kept, a, of_m, of_g, b, narrow, of_bias, r, p);
+                continue;
+              }
+            }
+            double wide[kWidth];
 #pragma unroll
             for (int i = 0; i < kWidth; ++i) {
-              values[i] = shared[1][t] * of_g[i] + shared[2][t] * of_m[i];
-              values[i] += a.bias != nullptr ? shared[3][t] * b[i] : 0.0;
-              of_bias[p * kWidth + i][threadIdx.x] += static_cast<Part>(shared[4][t] * of_g[i] + shared[5][t] * of_m[i]);
+              wide[i] = static_cast<double>(b[i]);
             }
-            *reinterpret_cast<Pack<T, kWidth>*>(static_cast<T*>(a.y) + kept.row(r) * a.out + kept.entry(p)) =
-                K::narrowed(values);
+            write_gradient<double, T>(kept, a, of_m, of_g, wide, shared, of_bias, r, p);
           }
         }
       }
@@ -361,14 +408,14 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
       kept.template for_packs<1>(a.x, a.in, [&](int r, int64_t k, const Words& pack) {
         if (kept.row(r) < a.rows) {
-          double values[kWidth];
-          widen<T>(values, pack);
-#pragma unroll
-          for (int i = 0; i < kWidth; ++i) {
-            values[i] *= shared[0][kept.of_block(r)];
+          const int t = kept.of_block(r);
+          if constexpr (sizeof(T) == 2) {
+            if (single[t]) {
+              write_multiple<float, T>(kept, a, pack, narrow[0][t], r, k);
+              return;
+            }
           }
-          *reinterpret_cast<Pack<T, kWidth>*>(static_cast<T*>(a.grad_x) + kept.row(r) * a.in + k) =
-              K::narrowed(values);
+          write_multiple<double, T>(kept, a, pack, shared[0][t], r, k);
         }
       });
       __syncthreads();

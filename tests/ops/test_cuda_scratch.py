@@ -363,6 +363,25 @@ def test_poincare_linear_kernels(kernels, adds, shape):
                 agree(got, other, dtype, 32)
 
 
+def test_poincare_linear_of_products_whose_squares_leave_float32(kernels):
+    dtype, (rows, width, out) = torch.bfloat16, (37, 64, 512)
+    x, bias = points(rows, width, dtype=dtype, seed=1), points(1, out, dtype=dtype, seed=3)[0]
+    product, grad = (points(rows, out, dtype=dtype, seed=seed) for seed in (2, 4))
+    product[::3] *= 1e20
+    y, grad_product, grad_x = torch.empty_like(product), torch.empty_like(product), torch.empty_like(x)
+    grad_bias, grad_c = torch.empty_like(bias), empty(rows, 1)
+    for backward, outputs in ((0, (y, None, None, None)), (1, (grad_product, grad_x, grad_bias, grad_c))):
+        arrays = map(pointer, (x, product, bias, grad if backward else None, *outputs))
+        kernels.poincare_linear(
+            backward, ELEMENTS[dtype], *map(size, (rows, width, out)), *arrays, double(C), double(0.8)
+        )
+    operands, options = (x, product, bias, CURVATURE), {"project_limit": 0.8}
+    agree(y, overload("poincare_linear_epilogue_forward")(*operands, **options), dtype)
+    expected = overload("poincare_linear_epilogue_backward")(grad, *operands, **options)
+    for got, other in zip((grad_x, grad_product, grad_bias, grad_c), expected, strict=True):
+        agree(got, other, torch.bfloat16 if other.dtype == dtype else torch.float32, 32)
+
+
 @pytest.mark.parametrize("shape", [(70, 3), (40, 64), (3, 2056)], ids=str)
 def test_add_time_kernels(kernels, shape):
     rows, dim = shape
