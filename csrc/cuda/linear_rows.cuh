@@ -18,7 +18,11 @@ struct KeptRows {
   static constexpr int kHeld = kPacks >= 8 ? 1 : (kPacks == 4 ? 2 : (kPacks == 2 && sizeof(T) > 2 ? 3 : 4));
   static constexpr int kRows = kHeld < most_rows ? kHeld : most_rows;
   // Blocks on a processor in the forward: while some wait for memory, others work out their factors.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  static constexpr int kBlocks = 2;  // code for older devices needs a few registers more than a third block leaves
+#else
   static constexpr int kBlocks = sizeof(T) == 8 || kPacks >= 8 ? 2 : 3;
+#endif
   static constexpr int kWidth = kWhole<T>;
   // Groups have kFewestLanes lanes or more, so that a block has at most this many rows.
   static constexpr int kFewestLanes = 8;
