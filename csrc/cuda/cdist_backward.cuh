@@ -254,9 +254,17 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
       far = p.far != nullptr && add_far_pairs<T>(p, side, row, active, group);
     }
     const double* more = far ? p.far_sums[side] + row * p.dim : nullptr;
+    const auto of_parts = [&](int64_t k) {
+      double sum = 0.0;
+#pragma unroll 4
+      for (int64_t part = 0; sums != nullptr && part < p.parts[side]; ++part) {
+        sum += static_cast<double>(sums[part * p.a.batch * own * p.dim + k]);
+      }
+      return sum;
+    };
     double inner[1] = {};  // <x, sums>
     for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
-      inner[0] += sums == nullptr ? 0.0 : static_cast<double>(sums[k]) * static_cast<double>(load(x[k]));
+      inner[0] += of_parts(k) * static_cast<double>(load(x[k]));
     }
     group.sum(inner);
     if (!active) {
@@ -265,8 +273,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     T* result = static_cast<T*>(side == 0 ? p.a.result : p.a.grad_y) + row * p.a.dim;
     const portable::ImageGradient g = portable::image_gradient(image, totals[0], inner[0]);
     for (int64_t k = group.lane; k < p.dim; k += group.lanes) {
-      const double of_pairs = sums == nullptr ? 0.0 : static_cast<double>(sums[k]);
-      const double value = g.of_sums * of_pairs + g.of_point * static_cast<double>(load(x[k])) +
+      const double value = g.of_sums * of_parts(k) + g.of_point * static_cast<double>(load(x[k])) +
                            (more == nullptr ? 0.0 : more[k]);
       result[p.start + k] = store<T>(static_cast<typename portable::Compute<T>::type>(value));
     }

@@ -195,13 +195,17 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
   __shared__ Pack<float, kQuad> others[2][kDepth][kSide];
   const FloatThread thread;
   const int t = static_cast<int>(threadIdx.x);
-  const int64_t own = p.points(side), count = p.points(1 - side), wide = (p.dim + kGroup - 1) / kGroup;
-  const int64_t down = (own + kPoints - 1) / kPoints;
-  for (int64_t tile = blockIdx.x; tile < p.a.batch * down * wide; tile += gridDim.x) {
+  const int64_t own = p.points(side), all = p.points(1 - side), wide = (p.dim + kGroup - 1) / kGroup;
+  const int64_t down = (own + kPoints - 1) / kPoints, parts = p.parts[side], runs = tiles(all, kDepth * kRun);
+  const int64_t extent = (runs + parts - 1) / parts * kDepth * kRun;  // of a part
+  for (int64_t tile = blockIdx.x; tile < p.a.batch * parts * down * wide; tile += gridDim.x) {
     // Tiles of the same weights follow each other, so that one finds them in the cache.
-    const int64_t matrix = tile / (down * wide), entry = tile % wide * kGroup, first = tile / wide % down * kPoints;
+    const int64_t entry = tile % wide * kGroup, first = tile / wide % down * kPoints;
+    const int64_t part = tile / (wide * down) % parts, matrix = tile / (wide * down) / parts;
+    // The other points from `start` to before `count`: none, where the parts before have them all.
+    const int64_t start = part * extent, count = start + extent < all ? start + extent : all;
     const FloatRows<float> of_pairs{static_cast<const float*>(p.weights) + matrix * p.a.rows * p.a.columns,
-                                    p.a.columns, p.a.rows, p.a.columns, p.a.columns % kQuad == 0};
+                                    p.a.columns, p.a.rows, side == 0 ? count : p.a.columns, p.a.columns % kQuad == 0};
     const FloatRows<T> mine = rows_of_points<T>(p, side, matrix), theirs = rows_of_points<T>(p, 1 - side, matrix);
     float point[Own][kQuad], total[Own][kQuad];
 #pragma unroll
@@ -214,18 +218,19 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
       }
     }
     FloatStep<float, Own> step;
-    Pack<T, kQuad> other;
+    QuadWords<T> other;
     const int64_t entry_of_thread = entry + t % kSide * kQuad;
     const int entries = left_of(p.dim, entry_of_thread, kQuad);
-    const T* from = theirs.at + t / kSide * theirs.stride + entry_of_thread;
+    const T* from = theirs.at + (start + t / kSide) * theirs.stride + entry_of_thread;
     if constexpr (side == 0) {
       step.start(of_pairs, first);
+      step.at += start;
     } else {
-      step.at = of_pairs.at + t / (kPoints / kQuad) * of_pairs.stride + first + t % (kPoints / kQuad) * kQuad;
+      step.at = of_pairs.at + (start + t / (kPoints / kQuad)) * of_pairs.stride + first + t % (kPoints / kQuad) * kQuad;
     }
     const auto read = [&](int64_t begin) {
       const int left = left_of(count, begin, kDepth);
-      other = read_quad(from, t / kSide < left ? entries : 0, theirs.by_quads);
+      other.read(from, t / kSide < left ? entries : 0, theirs.by_quads);
       from += kDepth * theirs.stride;
       if constexpr (side == 0) {
         step.read(of_pairs, begin);
@@ -234,17 +239,14 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
 #pragma unroll
         for (int i = 0; i < kQuads; ++i) {
           const int row = t / (kPoints / kQuad) + i * (kDepth / kQuads);
-          step.of[i] = read_quad(step.at + i * (kDepth / kQuads) * of_pairs.stride, row < left ? columns : 0,
-                                 of_pairs.by_quads);
+          step.of[i].read(step.at + i * (kDepth / kQuads) * of_pairs.stride, row < left ? columns : 0,
+                          of_pairs.by_quads);
         }
         step.at += kDepth * of_pairs.stride;
       }
     };
     const auto write = [&](int now) {
-#pragma unroll
-      for (int n = 0; n < kQuad; ++n) {
-        others[now][t / kSide][t % kSide].at[n] = load(other.at[n]);
-      }
+      others[now][t / kSide][t % kSide] = other.unpacked();
       if constexpr (side == 0) {
         step.write(weights[now]);
       } else {
@@ -252,17 +254,17 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
         for (int i = 0; i < kQuads; ++i) {
           const int at = t + i * kThreads, row = at / (kPoints / kQuad);
           const int place = at % (kPoints / kQuad) * kQuad ^ weights[now].swapped(row / kQuad);
-          *reinterpret_cast<Pack<float, kQuad>*>(&weights[now].at[row][place]) = step.of[i];
+          *reinterpret_cast<Pack<float, kQuad>*>(&weights[now].at[row][place]) = step.of[i].unpacked();
         }
       }
     };
-    read(0);
+    read(start);
     write(0);
     __syncthreads();
     int now = 0;
     float sum[Own][kQuad] = {};
 #pragma unroll 1
-    for (int64_t begin = 0; begin < count; begin += kDepth) {
+    for (int64_t begin = start; begin < count; begin += kDepth) {
       const bool more = begin + kDepth < count;
       if (more) {
         read(begin + kDepth);
@@ -293,7 +295,7 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
       }
       __syncthreads();
     }
-    float* const sums = static_cast<float*>(p.sums[side]) + matrix * own * p.dim;
+    float* const sums = static_cast<float*>(p.sums[side]) + (part * p.a.batch + matrix) * own * p.dim;
 #pragma unroll
     for (int i = 0; i < Own; ++i) {
       const int64_t index = first + thread.point(thread.y, i);

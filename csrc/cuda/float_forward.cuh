@@ -26,16 +26,16 @@ __device__ inline void float_distances(float (&squares)[Own][Own], const PairsOn
     const float weight = p.sides[0][place.matrix * p.a.rows + row].of.weight;
 #pragma unroll
     for (int first = 0; first < Own; first += kQuad) {
-      Pack<T, kQuad> four;
+      float four[kQuad];
 #pragma unroll
       for (int n = 0; n < kQuad; ++n) {
         const float each = squares[i][first + n];
         odd.add(is_odd(each), i, first + n);
         const float q = portable::pair_odds<guarded>(each, weight * weights[first + n], scale);
-        four.at[n] = store<T>(portable::distance_of_odds(q, scale));
+        four[n] = portable::distance_of_odds(q, scale);
       }
       const int64_t column = place.column + thread.point(thread.x, first);
-      write_quad(result + row * p.a.columns, four, column, p.a.columns, p.pairs_by_quads);
+      write_quad(result + row * p.a.columns, packed<T>(four), column, p.a.columns, p.pairs_by_quads);
     }
   }
   odd.template each<T>(p, place, [&](int, int, int64_t row, int64_t column, double wide) {
@@ -99,14 +99,14 @@ __device__ inline void strip_distances(const PairsOnDevice& p, const TilePlace& 
         continue;
       }
       const FloatSide side = p.sides[0][place.matrix * p.a.rows + row];
-      Pack<T, kQuad> four;
+      float four[kQuad];
 #pragma unroll
       for (int n = 0; n < kQuad; ++n) {
         const float squares = portable::squares_of_product(side.squares, others[n], product[i].at[n]);
         const float q = portable::pair_odds<guarded>(squares, side.of.weight * weights[n], scale);
-        four.at[n] = store<T>(portable::distance_of_odds(q, scale));
+        four[n] = portable::distance_of_odds(q, scale);
       }
-      write_quad(result + row * p.a.columns, four, column, p.a.columns, p.pairs_by_quads);
+      write_quad(result + row * p.a.columns, packed<T>(four), column, p.a.columns, p.pairs_by_quads);
     }
   }
 }

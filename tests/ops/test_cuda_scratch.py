@@ -140,6 +140,10 @@ FLOAT_TILES = [
     (1, 129, 132, 68),
     (1, 7, 70, 300),
     (3, 6, 9, 300),
+    # the points of the other side in parts: of which the last has fewer, one side in parts alone, two matrices
+    (1, 4, 387, 20),
+    (1, 300, 260, 3),
+    (2, 3, 256, 5),
 ]
 
 
