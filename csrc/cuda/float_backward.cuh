@@ -45,25 +45,40 @@ __device__ inline void float_weights(FloatSums<Own>& sums, const float (&squares
                                       : portable::PairSide<float>{};
     }
 #pragma unroll
-    for (int i = 0; i < Own; ++i) {
-      const int64_t row = place.row + thread.point(thread.y, i);
-      if (row < p.a.rows) {
-        const portable::PairSide<float> x = p.sides[0][place.matrix * p.a.rows + row].of;
-        const Pack<T, kQuad> grad = read_quad(grads, row, column);
+    for (int begin = 0; begin < Own; begin += kQuad) {
+      // Four rows are read at once, before weights are stored: a read behind that would wait for memory by itself.
+      portable::PairSide<float> x[kQuad];
+      QuadWords<T> read[kQuad];
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) {
+        const int64_t row = place.row + thread.point(thread.y, begin + i);
+        const bool inside = row < p.a.rows;
+        x[i] = inside ? p.sides[0][place.matrix * p.a.rows + row].of : portable::PairSide<float>{};
+        read[i].read(grads.at + row * grads.stride + column, inside ? left_of(grads.depth, column, kQuad) : 0,
+                     grads.by_quads);
+      }
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) {
+        const int own = begin + i;
+        const int64_t row = place.row + thread.point(thread.y, own);
+        if (row >= p.a.rows) {
+          continue;
+        }
+        const Pack<float, kQuad> grad = read[i].unpacked();
         Pack<float, kQuad> four;
         float along = 0.0f, of_pairs = 0.0f;
 #pragma unroll
         for (int n = 0; n < kQuad; ++n) {
-          const float each = squares[i][first + n], upstream = load(grad.at[n]);
-          const auto g = portable::pair_gradient<guarded>(upstream, each, x, y[n], scale);
+          const float each = squares[own][first + n], upstream = grad.at[n];
+          const auto g = portable::pair_gradient<guarded>(upstream, each, x[i], y[n], scale);
           float along_x = g.along, of_pair = g.curvature;
-          float along_y = portable::pair_gradient<guarded>(upstream, each, y[n], x, scale).along;
+          float along_y = portable::pair_gradient<guarded>(upstream, each, y[n], x[i], scale).along;
           if (products) {
             // The sum of weight (x - y) is that of the weights times x, and of the products' gradient times y.
             along_x += g.weight;
             along_y += g.weight;
           } else {
-            odd.add(is_odd(each), i, first + n);
+            odd.add(is_odd(each), own, first + n);
           }
           // What is left out here follows in float64; pairs that are 0 apart add nothing, and what is no number.
           const bool counts = column + n < p.a.columns && (products || !is_odd(each) || each == 0.0f);
@@ -73,15 +88,13 @@ __device__ inline void float_weights(FloatSums<Own>& sums, const float (&squares
           columns[n] += counts ? along_y : 0.0f;
         }
         write_quad(weights + row * p.a.columns, four, column, p.a.columns, p.pairs_by_quads);
-        sums.along[i] += along;
-        sums.of_pairs[i] += of_pairs;
+        sums.along[own] += along;
+        sums.of_pairs[own] += of_pairs;
       }
-      if (i % kQuad == kQuad - 1) {
 #pragma unroll
-        for (int n = 0; n < kQuad; ++n) {
-          sums.columns[first + n] += columns[n];
-          columns[n] = 0.0f;
-        }
+      for (int n = 0; n < kQuad; ++n) {
+        sums.columns[first + n] += columns[n];
+        columns[n] = 0.0f;
       }
     }
   }
@@ -123,7 +136,7 @@ __device__ inline void product_squares(float (&squares)[Own][Own], const PairsOn
 
 // The pairs' weights, and their sums along each point: of a tile's rows, and of its columns.
 template <class T, int Own>
-__global__ void __launch_bounds__(kThreads, 1) float_cdist_pairs(const PairsOnDevice p) {
+__global__ void __launch_bounds__(kThreads, Own > kQuad ? 1 : 2) float_cdist_pairs(const PairsOnDevice p) {
   constexpr int kPoints = kSide * Own, kAcross = 2, kDown = 4;  // warps of a block
   __shared__ FloatBuffers<Own> buffers;
   __shared__ double of_rows[2][kAcross][kPoints], of_columns[kDown][kPoints];
@@ -189,7 +202,7 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_pairs(const PairsOnDe
 // sums[point][k] = sum over the other points of weight (point[k] - other[k]); kSide * Own points by 64 entries a tile.
 // The weights of a point lie in a row of them for x, and in a column for y.
 template <class T, int Own, int side>
-__global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const PairsOnDevice p) {
+__global__ void __launch_bounds__(kThreads, Own > kQuad ? 1 : 2) float_cdist_differences(const PairsOnDevice p) {
   constexpr int kPoints = kSide * Own, kQuads = Own / kQuad;
   __shared__ FloatBuffer<Own> weights[2];
   __shared__ Pack<float, kQuad> others[2][kDepth][kSide];
