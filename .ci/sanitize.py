@@ -38,8 +38,8 @@ def errors(text: str) -> int | None:
 def by_kernel(text: str) -> Counter[str]:
     """How many of the errors that a tool printed are of each kernel.
 
-    `initcheck` may take memory for unwritten that cuBLAS wrote through the copy engine of Hopper, as it lists `take_rows`
-    of bfloat16 on an H100. No column reaches the padding between the products that it joins: those below the rank stay
+    `initcheck` may take memory for unwritten that cuBLAS wrote through the copy engine of Hopper: on an H100 it lists
+    `take_rows` of bfloat16. No column reaches the padding between the products that it joins: those below the rank stay
     below it, and the others begin behind the padding; in the case that is joined by whole packs there is none at all.
     `call_all` ends with a product like its first, that a kernel of torch alone reads: where that one is listed too, the
     tool does not see such stores.

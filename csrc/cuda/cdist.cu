@@ -53,7 +53,7 @@ PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
     }
     if (backward && a.product == nullptr) {
       const int64_t work = a.batch * tiles(p.points(side), p.tile) * tiles(p.dim);
-      p.parts[side] = wide(a) ? 1 : parts_of_others(p.points(1 - side), work);
+      p.parts[side] = parts_of_others(p.points(1 - side), work);
       p.sums[side] = memory.next<void>(p.parts[side] * points * p.dim * pairs);
     }
     if (backward) {
@@ -93,7 +93,7 @@ void run(const PairsOnDevice& p, bool backward, cudaStream_t stream) {
     launch(cdist_pairs<T>, blocks(pairs), stream, p);
   }
   for (int side = 0; side < 2; ++side) {
-    const int64_t work = p.a.batch * tiles(p.points(side)) * tiles(p.dim);
+    const int64_t work = p.a.batch * p.parts[side] * tiles(p.points(side)) * tiles(p.dim);
     if (work > 0 && p.a.product == nullptr) {
       launch(cdist_differences<T>, blocks(work), stream, p, side);
     }

@@ -118,11 +118,15 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
   __shared__ C weights[kDepth][kTile + 1];
   __shared__ C others[kDepth][kTile + 1];
   const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
-  const int64_t own = p.points(side), count = p.points(1 - side), wide = (p.dim + kTile - 1) / kTile;
-  const int64_t down = side == 0 ? p.down : p.across;
+  const int64_t own = p.points(side), all = p.points(1 - side), wide = (p.dim + kTile - 1) / kTile;
+  const int64_t down = side == 0 ? p.down : p.across, parts = p.parts[side];
+  const int64_t extent = (tiles(all, kDepth) + parts - 1) / parts * kDepth;  // of a part of the other points
   const int64_t own_step = side == 0 ? p.a.columns : 1, other_step = side == 0 ? 1 : p.a.columns;
-  for (int64_t tile = blockIdx.x; tile < p.a.batch * down * wide; tile += gridDim.x) {
-    const int64_t matrix = tile / (down * wide), first = tile % down * kTile, entry = tile / down % wide * kTile;
+  for (int64_t tile = blockIdx.x; tile < p.a.batch * parts * down * wide; tile += gridDim.x) {
+    const int64_t first = tile % down * kTile, entry = tile / down % wide * kTile;
+    const int64_t part = tile / (down * wide) % parts, matrix = tile / (down * wide) / parts;
+    // Those from `start` to before `count`: none, where the parts before have them all.
+    const int64_t start = part * extent, count = start + extent < all ? start + extent : all;
     const C* matrix_weights = static_cast<const C*>(p.weights) + matrix * p.a.rows * p.a.columns;
     const T* points = points_of<T>(p, side, matrix);
     const T* other_points = points_of<T>(p, 1 - side, matrix);
@@ -140,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
         }
       }
     }
-    for (int64_t begin = 0; begin < count; begin += kDepth) {
+    for (int64_t begin = start; begin < count; begin += kDepth) {
       for (int e = static_cast<int>(threadIdx.x); e < kDepth * kTile; e += kThreads) {
         // Neighbouring threads read neighbouring weights, whichever operand the matrix is walked along.
         const int other = side == 0 ? e % kDepth : e / kTile, mine = side == 0 ? e / kDepth : e % kTile;
@@ -150,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
         const int row = e / kTile, k = e % kTile;
         C value = C(0);
         if (begin + row < count && entry + k < p.dim) {
-          const C factor = static_cast<C>(p.images[1 - side][matrix * count + begin + row].factor);
+          const C factor = static_cast<C>(p.images[1 - side][matrix * all + begin + row].factor);
           value = factor * static_cast<C>(load(other_points[(begin + row) * p.a.dim + entry + k]));
         }
         others[row][k] = value;
@@ -183,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
       for (int j = 0; j < kOwn; ++j) {
         const int64_t index = first + ty + i * kSide, k = entry + tx + j * kSide;
         if (index < own && k < p.dim) {
-          static_cast<C*>(p.sums[side])[(matrix * own + index) * p.dim + k] = total[i][j];
+          static_cast<C*>(p.sums[side])[((part * p.a.batch + matrix) * own + index) * p.dim + k] = total[i][j];
         }
       }
     }

@@ -69,6 +69,9 @@ CDIST_SHAPES = [
     *((case, shape) for case in ("poincare", "klein", "lorentz") for shape in (TILE, PART, SEVERAL)),
     *((case, PART) for case in CDISTS if "," in case),
     ("poincare, products, denominators", SEVERAL),
+    # one side's points in parts, in float64
+    *((case, (2, 3, 270, 4)) for case in ("klein", "lorentz")),
+    ("klein", (1, 300, 5, 2)),
 ]
 
 
