@@ -18,6 +18,16 @@ bool wide(const CdistArguments& a) { return a.element == Element::kFloat64 || a.
 // A tile of 128 has a multiprocessor for itself: with fewer of them than this, tiles of 64 keep more at work.
 constexpr int64_t kManyTiles = kMultiprocessors * 3 / 4;
 
+// So many of the other points at least are worth a tile of differences of their own.
+constexpr int64_t kLeastOthers = 128;
+
+// Parts that the other points are divided into, so that there is a tile of differences for every multiprocessor.
+int64_t parts_of_others(int64_t others, int64_t work) {
+  const int64_t wanted = work > 0 ? kMultiprocessors / work : 1, most = others / kLeastOthers;
+  const int64_t parts = wanted < most ? wanted : most;
+  return parts > 1 ? parts : 1;
+}
+
 // Whether rows of `extent` entries begin where four of them can be read at once.
 bool by_quads(const void* data, int64_t extent, int64_t size) {
   return extent % 4 == 0 && reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(4 * size) == 0;
@@ -42,7 +52,9 @@ PairsOnDevice divide(const CdistArguments& a, bool backward, Scratch& memory) {
       p.sides[side] = memory.next<FloatSide>(points * static_cast<int64_t>(sizeof(FloatSide)));
     }
     if (backward && a.product == nullptr) {
-      p.sums[side] = memory.next<void>(points * p.dim * pairs);
+      const int64_t work = a.batch * tiles(p.points(side), p.tile) * tiles(p.dim);
+      p.parts[side] = parts_of_others(p.points(1 - side), work);
+      p.sums[side] = memory.next<void>(p.parts[side] * points * p.dim * pairs);
     }
     if (backward) {
       p.along[side] = memory.next<double>(points * (side == 0 ? p.across : p.down) * static_cast<int64_t>(sizeof(double)));
@@ -81,7 +93,7 @@ void run(const PairsOnDevice& p, bool backward, cudaStream_t stream) {
     launch(cdist_pairs<T>, blocks(pairs), stream, p);
   }
   for (int side = 0; side < 2; ++side) {
-    const int64_t work = p.a.batch * tiles(p.points(side)) * tiles(p.dim);
+    const int64_t work = p.a.batch * p.parts[side] * tiles(p.points(side)) * tiles(p.dim);
     if (work > 0 && p.a.product == nullptr) {
       launch(cdist_differences<T>, blocks(work), stream, p, side);
     }

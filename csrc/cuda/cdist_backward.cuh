@@ -118,11 +118,15 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
   __shared__ C weights[kDepth][kTile + 1];
   __shared__ C others[kDepth][kTile + 1];
   const int tx = static_cast<int>(threadIdx.x) % kSide, ty = static_cast<int>(threadIdx.x) / kSide;
-  const int64_t own = p.points(side), count = p.points(1 - side), wide = (p.dim + kTile - 1) / kTile;
-  const int64_t down = side == 0 ? p.down : p.across;
+  const int64_t own = p.points(side), all = p.points(1 - side), wide = (p.dim + kTile - 1) / kTile;
+  const int64_t down = side == 0 ? p.down : p.across, parts = p.parts[side];
+  const int64_t extent = (tiles(all, kDepth) + parts - 1) / parts * kDepth;  // of a part of the other points
   const int64_t own_step = side == 0 ? p.a.columns : 1, other_step = side == 0 ? 1 : p.a.columns;
-  for (int64_t tile = blockIdx.x; tile < p.a.batch * down * wide; tile += gridDim.x) {
-    const int64_t matrix = tile / (down * wide), first = tile % down * kTile, entry = tile / down % wide * kTile;
+  for (int64_t tile = blockIdx.x; tile < p.a.batch * parts * down * wide; tile += gridDim.x) {
+    const int64_t first = tile % down * kTile, entry = tile / down % wide * kTile;
+    const int64_t part = tile / (down * wide) % parts, matrix = tile / (down * wide) / parts;
+    // Those from `start` to before `count`: none, where the parts before have them all.
+    const int64_t start = part * extent, count = start + extent < all ? start + extent : all;
     const C* matrix_weights = static_cast<const C*>(p.weights) + matrix * p.a.rows * p.a.columns;
     const T* points = points_of<T>(p, side, matrix);
     const T* other_points = points_of<T>(p, 1 - side, matrix);
@@ -140,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
         }
       }
     }
-    for (int64_t begin = 0; begin < count; begin += kDepth) {
+    for (int64_t begin = start; begin < count; begin += kDepth) {
       for (int e = static_cast<int>(threadIdx.x); e < kDepth * kTile; e += kThreads) {
         // Neighbouring threads read neighbouring weights, whichever operand the matrix is walked along.
         const int other = side == 0 ? e % kDepth : e / kTile, mine = side == 0 ? e / kDepth : e % kTile;
@@ -150,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
         const int row = e / kTile, k = e % kTile;
         C value = C(0);
         if (begin + row < count && entry + k < p.dim) {
-          const C factor = static_cast<C>(p.images[1 - side][matrix * count + begin + row].factor);
+          const C factor = static_cast<C>(p.images[1 - side][matrix * all + begin + row].factor);
           value = factor * static_cast<C>(load(other_points[(begin + row) * p.a.dim + entry + k]));
         }
         others[row][k] = value;
@@ -183,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_differences(const PairsOnDe
       for (int j = 0; j < kOwn; ++j) {
         const int64_t index = first + ty + i * kSide, k = entry + tx + j * kSide;
         if (index < own && k < p.dim) {
-          static_cast<C*>(p.sums[side])[(matrix * own + index) * p.dim + k] = total[i][j];
+          static_cast<C*>(p.sums[side])[((part * p.a.batch + matrix) * own + index) * p.dim + k] = total[i][j];
         }
       }
     }
@@ -254,9 +258,17 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
       far = p.far != nullptr && add_far_pairs<T>(p, side, row, active, group);
     }
     const double* more = far ? p.far_sums[side] + row * p.dim : nullptr;
+    const auto of_parts = [&](int64_t k) {
+      double sum = 0.0;
+#pragma unroll 4
+      for (int64_t part = 0; sums != nullptr && part < p.parts[side]; ++part) {
+        sum += static_cast<double>(sums[part * p.a.batch * own * p.dim + k]);
+      }
+      return sum;
+    };
     double inner[1] = {};  // <x, sums>
     for (int64_t k = group.lane; active && k < p.dim; k += group.lanes) {
-      inner[0] += sums == nullptr ? 0.0 : static_cast<double>(sums[k]) * static_cast<double>(load(x[k]));
+      inner[0] += of_parts(k) * static_cast<double>(load(x[k]));
     }
     group.sum(inner);
     if (!active) {
@@ -265,8 +277,7 @@ __global__ void __launch_bounds__(kThreads, 1) cdist_points(const PairsOnDevice 
     T* result = static_cast<T*>(side == 0 ? p.a.result : p.a.grad_y) + row * p.a.dim;
     const portable::ImageGradient g = portable::image_gradient(image, totals[0], inner[0]);
     for (int64_t k = group.lane; k < p.dim; k += group.lanes) {
-      const double of_pairs = sums == nullptr ? 0.0 : static_cast<double>(sums[k]);
-      const double value = g.of_sums * of_pairs + g.of_point * static_cast<double>(load(x[k])) +
+      const double value = g.of_sums * of_parts(k) + g.of_point * static_cast<double>(load(x[k])) +
                            (more == nullptr ? 0.0 : more[k]);
       result[p.start + k] = store<T>(static_cast<typename portable::Compute<T>::type>(value));
     }

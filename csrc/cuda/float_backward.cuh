@@ -45,25 +45,40 @@ __device__ inline void float_weights(FloatSums<Own>& sums, const float (&squares
                                       : portable::PairSide<float>{};
     }
 #pragma unroll
-    for (int i = 0; i < Own; ++i) {
-      const int64_t row = place.row + thread.point(thread.y, i);
-      if (row < p.a.rows) {
-        const portable::PairSide<float> x = p.sides[0][place.matrix * p.a.rows + row].of;
-        const Pack<T, kQuad> grad = read_quad(grads, row, column);
+    for (int begin = 0; begin < Own; begin += kQuad) {
+      // Four rows are read at once, before weights are stored: a read behind that would wait for memory by itself.
+      portable::PairSide<float> x[kQuad];
+      QuadWords<T> read[kQuad];
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) {
+        const int64_t row = place.row + thread.point(thread.y, begin + i);
+        const bool inside = row < p.a.rows;
+        x[i] = inside ? p.sides[0][place.matrix * p.a.rows + row].of : portable::PairSide<float>{};
+        read[i].read(grads.at + row * grads.stride + column, inside ? left_of(grads.depth, column, kQuad) : 0,
+                     grads.by_quads);
+      }
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) {
+        const int own = begin + i;
+        const int64_t row = place.row + thread.point(thread.y, own);
+        if (row >= p.a.rows) {
+          continue;
+        }
+        const Pack<float, kQuad> grad = read[i].unpacked();
         Pack<float, kQuad> four;
         float along = 0.0f, of_pairs = 0.0f;
 #pragma unroll
         for (int n = 0; n < kQuad; ++n) {
-          const float each = squares[i][first + n], upstream = load(grad.at[n]);
-          const auto g = portable::pair_gradient<guarded>(upstream, each, x, y[n], scale);
+          const float each = squares[own][first + n], upstream = grad.at[n];
+          const auto g = portable::pair_gradient<guarded>(upstream, each, x[i], y[n], scale);
           float along_x = g.along, of_pair = g.curvature;
-          float along_y = portable::pair_gradient<guarded>(upstream, each, y[n], x, scale).along;
+          float along_y = portable::pair_gradient<guarded>(upstream, each, y[n], x[i], scale).along;
           if (products) {
             // The sum of weight (x - y) is that of the weights times x, and of the products' gradient times y.
             along_x += g.weight;
             along_y += g.weight;
           } else {
-            odd.add(is_odd(each), i, first + n);
+            odd.add(is_odd(each), own, first + n);
           }
           // What is left out here follows in float64; pairs that are 0 apart add nothing, and what is no number.
           const bool counts = column + n < p.a.columns && (products || !is_odd(each) || each == 0.0f);
@@ -73,15 +88,13 @@ __device__ inline void float_weights(FloatSums<Own>& sums, const float (&squares
           columns[n] += counts ? along_y : 0.0f;
         }
         write_quad(weights + row * p.a.columns, four, column, p.a.columns, p.pairs_by_quads);
-        sums.along[i] += along;
-        sums.of_pairs[i] += of_pairs;
+        sums.along[own] += along;
+        sums.of_pairs[own] += of_pairs;
       }
-      if (i % kQuad == kQuad - 1) {
 #pragma unroll
-        for (int n = 0; n < kQuad; ++n) {
-          sums.columns[first + n] += columns[n];
-          columns[n] = 0.0f;
-        }
+      for (int n = 0; n < kQuad; ++n) {
+        sums.columns[first + n] += columns[n];
+        columns[n] = 0.0f;
       }
     }
   }
@@ -123,7 +136,7 @@ __device__ inline void product_squares(float (&squares)[Own][Own], const PairsOn
 
 // The pairs' weights, and their sums along each point: of a tile's rows, and of its columns.
 template <class T, int Own>
-__global__ void __launch_bounds__(kThreads, 1) float_cdist_pairs(const PairsOnDevice p) {
+__global__ void __launch_bounds__(kThreads, Own > kQuad ? 1 : 2) float_cdist_pairs(const PairsOnDevice p) {
   constexpr int kPoints = kSide * Own, kAcross = 2, kDown = 4;  // warps of a block
   __shared__ FloatBuffers<Own> buffers;
   __shared__ double of_rows[2][kAcross][kPoints], of_columns[kDown][kPoints];
@@ -189,19 +202,23 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_pairs(const PairsOnDe
 // sums[point][k] = sum over the other points of weight (point[k] - other[k]); kSide * Own points by 64 entries a tile.
 // The weights of a point lie in a row of them for x, and in a column for y.
 template <class T, int Own, int side>
-__global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const PairsOnDevice p) {
+__global__ void __launch_bounds__(kThreads, Own > kQuad ? 1 : 2) float_cdist_differences(const PairsOnDevice p) {
   constexpr int kPoints = kSide * Own, kQuads = Own / kQuad;
   __shared__ FloatBuffer<Own> weights[2];
   __shared__ Pack<float, kQuad> others[2][kDepth][kSide];
   const FloatThread thread;
   const int t = static_cast<int>(threadIdx.x);
-  const int64_t own = p.points(side), count = p.points(1 - side), wide = (p.dim + kGroup - 1) / kGroup;
-  const int64_t down = (own + kPoints - 1) / kPoints;
-  for (int64_t tile = blockIdx.x; tile < p.a.batch * down * wide; tile += gridDim.x) {
+  const int64_t own = p.points(side), all = p.points(1 - side), wide = (p.dim + kGroup - 1) / kGroup;
+  const int64_t down = (own + kPoints - 1) / kPoints, parts = p.parts[side], runs = tiles(all, kDepth * kRun);
+  const int64_t extent = (runs + parts - 1) / parts * kDepth * kRun;  // of a part
+  for (int64_t tile = blockIdx.x; tile < p.a.batch * parts * down * wide; tile += gridDim.x) {
     // Tiles of the same weights follow each other, so that one finds them in the cache.
-    const int64_t matrix = tile / (down * wide), entry = tile % wide * kGroup, first = tile / wide % down * kPoints;
+    const int64_t entry = tile % wide * kGroup, first = tile / wide % down * kPoints;
+    const int64_t part = tile / (wide * down) % parts, matrix = tile / (wide * down) / parts;
+    // The other points from `start` to before `count`: none, where the parts before have them all.
+    const int64_t start = part * extent, count = start + extent < all ? start + extent : all;
     const FloatRows<float> of_pairs{static_cast<const float*>(p.weights) + matrix * p.a.rows * p.a.columns,
-                                    p.a.columns, p.a.rows, p.a.columns, p.a.columns % kQuad == 0};
+                                    p.a.columns, p.a.rows, side == 0 ? count : p.a.columns, p.a.columns % kQuad == 0};
     const FloatRows<T> mine = rows_of_points<T>(p, side, matrix), theirs = rows_of_points<T>(p, 1 - side, matrix);
     float point[Own][kQuad], total[Own][kQuad];
 #pragma unroll
@@ -214,18 +231,19 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
       }
     }
     FloatStep<float, Own> step;
-    Pack<T, kQuad> other;
+    QuadWords<T> other;
     const int64_t entry_of_thread = entry + t % kSide * kQuad;
     const int entries = left_of(p.dim, entry_of_thread, kQuad);
-    const T* from = theirs.at + t / kSide * theirs.stride + entry_of_thread;
+    const T* from = theirs.at + (start + t / kSide) * theirs.stride + entry_of_thread;
     if constexpr (side == 0) {
       step.start(of_pairs, first);
+      step.at += start;
     } else {
-      step.at = of_pairs.at + t / (kPoints / kQuad) * of_pairs.stride + first + t % (kPoints / kQuad) * kQuad;
+      step.at = of_pairs.at + (start + t / (kPoints / kQuad)) * of_pairs.stride + first + t % (kPoints / kQuad) * kQuad;
     }
     const auto read = [&](int64_t begin) {
       const int left = left_of(count, begin, kDepth);
-      other = read_quad(from, t / kSide < left ? entries : 0, theirs.by_quads);
+      other.read(from, t / kSide < left ? entries : 0, theirs.by_quads);
       from += kDepth * theirs.stride;
       if constexpr (side == 0) {
         step.read(of_pairs, begin);
@@ -234,17 +252,14 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
 #pragma unroll
         for (int i = 0; i < kQuads; ++i) {
           const int row = t / (kPoints / kQuad) + i * (kDepth / kQuads);
-          step.of[i] = read_quad(step.at + i * (kDepth / kQuads) * of_pairs.stride, row < left ? columns : 0,
-                                 of_pairs.by_quads);
+          step.of[i].read(step.at + i * (kDepth / kQuads) * of_pairs.stride, row < left ? columns : 0,
+                          of_pairs.by_quads);
         }
         step.at += kDepth * of_pairs.stride;
       }
     };
     const auto write = [&](int now) {
-#pragma unroll
-      for (int n = 0; n < kQuad; ++n) {
-        others[now][t / kSide][t % kSide].at[n] = load(other.at[n]);
-      }
+      others[now][t / kSide][t % kSide] = other.unpacked();
       if constexpr (side == 0) {
         step.write(weights[now]);
       } else {
@@ -252,17 +267,17 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
         for (int i = 0; i < kQuads; ++i) {
           const int at = t + i * kThreads, row = at / (kPoints / kQuad);
           const int place = at % (kPoints / kQuad) * kQuad ^ weights[now].swapped(row / kQuad);
-          *reinterpret_cast<Pack<float, kQuad>*>(&weights[now].at[row][place]) = step.of[i];
+          *reinterpret_cast<Pack<float, kQuad>*>(&weights[now].at[row][place]) = step.of[i].unpacked();
         }
       }
     };
-    read(0);
+    read(start);
     write(0);
     __syncthreads();
     int now = 0;
     float sum[Own][kQuad] = {};
 #pragma unroll 1
-    for (int64_t begin = 0; begin < count; begin += kDepth) {
+    for (int64_t begin = start; begin < count; begin += kDepth) {
       const bool more = begin + kDepth < count;
       if (more) {
         read(begin + kDepth);
@@ -293,7 +308,7 @@ __global__ void __launch_bounds__(kThreads, 1) float_cdist_differences(const Pai
       }
       __syncthreads();
     }
-    float* const sums = static_cast<float*>(p.sums[side]) + matrix * own * p.dim;
+    float* const sums = static_cast<float*>(p.sums[side]) + (part * p.a.batch + matrix) * own * p.dim;
 #pragma unroll
     for (int i = 0; i < Own; ++i) {
       const int64_t index = first + thread.point(thread.y, i);

@@ -22,7 +22,7 @@ void forward(const PairsOnDevice& p, cudaStream_t stream) {
 
 template <class T, int side>
 void differences(const PairsOnDevice& p, cudaStream_t stream) {
-  const int64_t work = p.a.batch * tiles(p.points(side), p.tile) * tiles(p.dim, kGroup);
+  const int64_t work = p.a.batch * p.parts[side] * tiles(p.points(side), p.tile) * tiles(p.dim, kGroup);
   if (work > 0 && p.a.product == nullptr) {
     launch(p.tile > kTile ? float_cdist_differences<T, 8, side> : float_cdist_differences<T, 4, side>, blocks(work),
            stream, p);

@@ -10,10 +10,12 @@ __device__ inline void float_distances(float (&squares)[Own][Own], const PairsOn
                                        const portable::PairScale<float>& scale) {
   const FloatThread thread;
   T* const result = static_cast<T*>(p.a.result) + place.matrix * p.a.rows * p.a.columns;
-  float weights[Own];
+  // All are read before a distance is stored: a read behind that would wait for memory with nothing else to do.
+  float weights[Own], of_rows[Own];
 #pragma unroll
   for (int j = 0; j < Own; ++j) {
-    const int64_t column = place.column + thread.point(thread.x, j);
+    const int64_t row = place.row + thread.point(thread.y, j), column = place.column + thread.point(thread.x, j);
+    of_rows[j] = row < p.a.rows ? p.sides[0][place.matrix * p.a.rows + row].of.weight : 0.0f;
     weights[j] = column < p.a.columns ? p.sides[1][place.matrix * p.a.columns + column].of.weight : 0.0f;
   }
   OddPairs<Own> odd;
@@ -23,19 +25,18 @@ __device__ inline void float_distances(float (&squares)[Own][Own], const PairsOn
     if (row >= p.a.rows) {
       continue;
     }
-    const float weight = p.sides[0][place.matrix * p.a.rows + row].of.weight;
 #pragma unroll
     for (int first = 0; first < Own; first += kQuad) {
-      Pack<T, kQuad> four;
+      float four[kQuad];
 #pragma unroll
       for (int n = 0; n < kQuad; ++n) {
         const float each = squares[i][first + n];
         odd.add(is_odd(each), i, first + n);
-        const float q = portable::pair_odds<guarded>(each, weight * weights[first + n], scale);
-        four.at[n] = store<T>(portable::distance_of_odds(q, scale));
+        const float q = portable::pair_odds<guarded>(each, of_rows[i] * weights[first + n], scale);
+        four[n] = portable::distance_of_odds(q, scale);
       }
       const int64_t column = place.column + thread.point(thread.x, first);
-      write_quad(result + row * p.a.columns, four, column, p.a.columns, p.pairs_by_quads);
+      write_quad(result + row * p.a.columns, packed<T>(four), column, p.a.columns, p.pairs_by_quads);
     }
   }
   odd.template each<T>(p, place, [&](int, int, int64_t row, int64_t column, double wide) {
@@ -88,8 +89,13 @@ __device__ inline void strip_distances(const PairsOnDevice& p, const TilePlace& 
 #pragma unroll 1
   for (int begin = 0; begin < kStripRows; begin += kStep * kOnce) {
     Pack<float, kQuad> product[kOnce];
+    float of_row[kOnce], squares_of_row[kOnce];
 #pragma unroll
     for (int i = 0; i < kOnce; ++i) {
+      const int64_t row = first + begin + i * kStep;
+      const FloatSide side = row < p.a.rows ? p.sides[0][place.matrix * p.a.rows + row] : FloatSide{};
+      of_row[i] = side.of.weight;
+      squares_of_row[i] = side.squares;
       product[i] = read_quad(products, first + begin + i * kStep, column);
     }
 #pragma unroll
@@ -98,15 +104,14 @@ __device__ inline void strip_distances(const PairsOnDevice& p, const TilePlace& 
       if (row >= p.a.rows) {
         continue;
       }
-      const FloatSide side = p.sides[0][place.matrix * p.a.rows + row];
-      Pack<T, kQuad> four;
+      float four[kQuad];
 #pragma unroll
       for (int n = 0; n < kQuad; ++n) {
-        const float squares = portable::squares_of_product(side.squares, others[n], product[i].at[n]);
-        const float q = portable::pair_odds<guarded>(squares, side.of.weight * weights[n], scale);
-        four.at[n] = store<T>(portable::distance_of_odds(q, scale));
+        const float squares = portable::squares_of_product(squares_of_row[i], others[n], product[i].at[n]);
+        const float q = portable::pair_odds<guarded>(squares, of_row[i] * weights[n], scale);
+        four[n] = portable::distance_of_odds(q, scale);
       }
-      write_quad(result + row * p.a.columns, four, column, p.a.columns, p.pairs_by_quads);
+      write_quad(result + row * p.a.columns, packed<T>(four), column, p.a.columns, p.pairs_by_quads);
     }
   }
 }

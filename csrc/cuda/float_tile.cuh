@@ -3,6 +3,7 @@
 // of its square and what it computes with the area; both go by four neighbours, which are 16 bytes.
 #pragma once
 
+#include "packs.cuh"
 #include "pair_tile.cuh"
 
 namespace stone::cuda {
@@ -58,6 +59,39 @@ __device__ inline Pack<T, kQuad> read_quad(const T* from, int left, bool by_quad
   return quad;
 }
 
+// Four entries as they lie in memory, until they are stored: whoever unpacked them where they are read would wait for
+// memory before it computes.
+template <class T>
+struct alignas(kQuad * sizeof(T)) QuadWords {
+  static constexpr int kWords = kQuad * static_cast<int>(sizeof(T)) / 4;
+  uint32_t at[kWords];
+
+  __device__ void read(const T* from, int left, bool by_quads) {
+    if (by_quads) {
+      *this = left > 0 ? *reinterpret_cast<const QuadWords*>(from) : QuadWords{};
+      return;
+    }
+    const Pack<T, kQuad> quad = read_quad(from, left, false);
+    memcpy(at, &quad, sizeof at);
+  }
+
+  // What the compiler knew of them is hidden from it, or it would unpack them where they are read.
+  __device__ Pack<float, kQuad> unpacked() const {
+    QuadWords words = *this;
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+    for (uint32_t& word : words.at) {
+      asm volatile("" : "+r"(word));
+    }
+#endif
+    Pack<T, kQuad> quad;
+    memcpy(&quad, words.at, sizeof quad);
+    Pack<float, kQuad> result;
+    unpack(result.at, quad);
+    return result;
+  }
+};
+
 // How many of `most` there are up to `count`.
 __device__ inline int left_of(int64_t count, int64_t begin, int most) {
   return count - begin < most ? static_cast<int>(count - begin) : most;
@@ -76,7 +110,7 @@ template <class T, int Own>
 struct FloatStep {
   const T* at;
   int rows_left;
-  Pack<T, kQuad> of[Own / kQuad];
+  QuadWords<T> of[Own / kQuad];
 
   __device__ void start(const FloatRows<T>& rows, int64_t first) {
     const int row = static_cast<int>(threadIdx.x) / kQuad;
@@ -89,7 +123,7 @@ struct FloatStep {
     const int left = left_of(rows.depth, begin, kDepth) - static_cast<int>(threadIdx.x) % kQuad * kQuad;
 #pragma unroll
     for (int i = 0; i < Own / kQuad; ++i) {
-      of[i] = read_quad(at + i * kGroup * rows.stride, i * kGroup < rows_left ? left : 0, rows.by_quads);
+      of[i].read(at + i * kGroup * rows.stride, i * kGroup < rows_left ? left : 0, rows.by_quads);
     }
     at += kDepth;
   }
@@ -99,9 +133,10 @@ struct FloatStep {
 #pragma unroll
     for (int i = 0; i < Own / kQuad; ++i) {
       const int point = static_cast<int>(threadIdx.x) / kQuad + i * kGroup;
+      const Pack<float, kQuad> four = of[i].unpacked();
 #pragma unroll
       for (int e = 0; e < kQuad; ++e) {
-        buffer.at[quad * kQuad + e][point ^ buffer.swapped(quad)] = load(of[i].at[e]);
+        buffer.at[quad * kQuad + e][point ^ buffer.swapped(quad)] = four.at[e];
       }
     }
   }

@@ -1,6 +1,6 @@
 // Signed distances to hyperplanes on the GPU: a group of lanes a row; gradients for the hyperplanes by columns.
 #include "kernels.h"
-#include "row_group.cuh"
+#include "packs.cuh"
 #include "stone/curvature.h"
 #include "stone/hyperplanes.h"
 
@@ -18,23 +18,47 @@ constexpr int64_t kManyRows = kHyperplaneBlock * kMultiprocessors / 2;
 template <class T, bool aligned>
 constexpr int kHeld = aligned && sizeof(T) != sizeof(float) ? 2 : kKept;
 
+// A pack as it lies in memory, which takes the fewest registers until it is unpacked.
+template <class P, bool whole = sizeof(P) == sizeof(Words)>
+struct InMemory {
+  P as_read;
+
+  __device__ P pack() const { return as_read; }
+};
+template <class P>
+struct InMemory<P, true> {
+  Words as_read;
+
+  __device__ P pack() const {
+    Words words = as_read;
+    keep_packed(words);
+    P pack;
+    memcpy(&pack, words.at, sizeof pack);
+    return pack;
+  }
+};
+
 // Elements of a row by packs, of which a lane keeps the first.
 template <class T, bool aligned>
 struct RowOf {
   using Each = Pack<T, kPack<T, aligned>>;
+  using Stored = InMemory<Each>;
 
-  const Each* packs;
-  Each kept[kHeld<T, aligned>];
+  const Stored* packs;
+  Stored kept[kHeld<T, aligned>];
 
   // Begins to read the row; what follows waits for it where it uses the packs.
   __device__ RowOf(const void* matrix, int64_t row, int64_t width, const RowGroup& group)
-      : packs(reinterpret_cast<const Each*>(static_cast<const T*>(matrix) + row * width)) {
+      : packs(reinterpret_cast<const Stored*>(static_cast<const T*>(matrix) + row * width)) {
 #pragma unroll
     for (int i = 0; i < kHeld<T, aligned>; ++i) {
       const int64_t at = group.lane + i * static_cast<int64_t>(group.lanes);
-      kept[i] = at < width / kPack<T, aligned> ? packs[at] : Each{};
+      kept[i] = at < width / kPack<T, aligned> ? packs[at] : Stored{};
     }
   }
+
+  // Pack `at`, which is the i-th of the lane's.
+  __device__ Stored stored(int64_t at, int i) const { return i < kHeld<T, aligned> ? kept[i] : packs[at]; }
 };
 
 // act(index of a pack, which of those that are kept, or `held`) for the packs of a lane.
@@ -59,7 +83,7 @@ __device__ inline double squares_of_row(const RowOf<T, aligned>& x, int64_t dim,
   constexpr int kAtOnce = kPack<T, aligned>, held = kHeld<T, aligned>;
   double squares[1] = {};
   for_packs<held>(dim / kAtOnce, group, active, [&](int64_t at, int i) {
-    const auto pack = i < held ? x.kept[i] : x.packs[at];
+    const auto pack = x.stored(at, i).pack();
 #pragma unroll
     for (int e = 0; e < kAtOnce; ++e) {
       const double value = load(pack.at[e]);
@@ -87,16 +111,16 @@ __global__ void __launch_bounds__(kThreads, 3) hyperplanes_forward(const Hyperpl
     const C inverse = static_cast<C>(f.inverse), lift = static_cast<C>(f.lift);
     auto* const result = reinterpret_cast<typename Row::Each*>(static_cast<T*>(a.result) + row * a.planes);
     for_packs<held>(a.planes / kAtOnce, group, active, [&](int64_t at, int i) {
-      const auto p = i < held ? product.kept[i] : product.packs[at];
-      const auto offset = static_cast<const typename Row::Each*>(a.offset)[at];
-      const auto scale = static_cast<const typename Row::Each*>(a.scale)[at];
-      typename Row::Each distances;
+      const auto offsets = static_cast<const typename Row::Stored*>(a.offset)[at];
+      const auto scales = static_cast<const typename Row::Stored*>(a.scale)[at];
+      const auto p = product.stored(at, i).pack(), offset = offsets.pack(), scale = scales.pack();
+      C distances[kAtOnce];
 #pragma unroll
       for (int e = 0; e < kAtOnce; ++e) {
-        distances.at[e] = store<T>(portable::hyperplane_distance<C>(load(p.at[e]), load(offset.at[e]),
-                                                                    load(scale.at[e]), inverse, lift));
+        distances[e] = portable::hyperplane_distance<C>(load(p.at[e]), load(offset.at[e]), load(scale.at[e]), inverse,
+                                                        lift);
       }
-      result[at] = distances;
+      result[at] = packed<T>(distances);
     });
   }
 }
@@ -131,22 +155,22 @@ __device__ inline portable::PointFactors gradients_of_row(const HyperplaneArgume
   auto* const grad_product = reinterpret_cast<typename Row::Each*>(static_cast<T*>(a.result) + row * a.planes);
   double sums[2] = {};  // of the gradient's products with the products, and with the offsets
   for_packs<held>(a.planes / kAtOnce, group, active, [&](int64_t at, int i) {
-    const auto products = i < held ? product.kept[i] : product.packs[at];
-    const auto grads = i < held ? grad.kept[i] : grad.packs[at];
-    const auto offset = static_cast<const typename Row::Each*>(a.offset)[at];
-    const auto scale = static_cast<const typename Row::Each*>(a.scale)[at];
-    typename Row::Each of_products;
+    const auto offsets = static_cast<const typename Row::Stored*>(a.offset)[at];
+    const auto scales = static_cast<const typename Row::Stored*>(a.scale)[at];
+    const auto products = product.stored(at, i).pack(), grads = grad.stored(at, i).pack();
+    const auto offset = offsets.pack(), scale = scales.pack();
+    C of_products[kAtOnce];
     C with_products = C(0), with_offsets = C(0);
 #pragma unroll
     for (int e = 0; e < kAtOnce; ++e) {
       const C p = load(products.at[e]), o = load(offset.at[e]);
       const auto g = portable::hyperplane_gradient<C>(load(grads.at[e]), p, o, load(scale.at[e]), inverse, lift);
-      of_products.at[e] = store<T>(g.of_argument * inverse);
+      of_products[e] = g.of_argument * inverse;
       with_products += g.of_argument * p;
       with_offsets += g.of_argument * o;
       planes.add(i, e, -g.of_argument * lift, g.of_scale);
     }
-    grad_product[at] = of_products;
+    grad_product[at] = packed<T>(of_products);
     sums[0] += static_cast<double>(with_products);
     sums[1] += static_cast<double>(with_offsets);
   });
@@ -155,15 +179,15 @@ __device__ inline portable::PointFactors gradients_of_row(const HyperplaneArgume
   const C factor = static_cast<C>(2.0 * c * along);
   auto* const grad_x = reinterpret_cast<typename Row::Each*>(static_cast<T*>(a.grad_x) + row * a.dim);
   // The point is read again, from the cache: in registers there is no room for it.
-  const auto* const x = reinterpret_cast<const typename Row::Each*>(static_cast<const T*>(a.x) + row * a.dim);
+  const auto* const x = reinterpret_cast<const typename Row::Stored*>(static_cast<const T*>(a.x) + row * a.dim);
   for_packs<held>(a.dim / kAtOnce, group, active, [&](int64_t at, int) {
-    const auto values = x[at];
-    typename Row::Each result;
+    const auto values = x[at].pack();
+    C result[kAtOnce];
 #pragma unroll
     for (int e = 0; e < kAtOnce; ++e) {
-      result.at[e] = store<T>(factor * static_cast<C>(load(values.at[e])));
+      result[e] = factor * static_cast<C>(load(values.at[e]));
     }
-    grad_x[at] = result;
+    grad_x[at] = packed<T>(result);
   });
   if (active && group.lane == 0) {
     static_cast<C*>(a.grad_c)[row] = static_cast<C>(along * squares);

@@ -59,7 +59,8 @@ struct PairsOnDevice {
   bool by_quads[2];       // whether four entries of a point lie together at a multiple of their size
   bool pairs_by_quads;    // the same for every matrix of pairs
   void* weights;     // backward only: [batch, rows, columns], in the type that pairs are computed in
-  void* sums[2];     // backward only: [batch, points, dim], of the weighted differences
+  void* sums[2];     // backward only: [parts, batch, points, dim], of the weighted differences
+  int64_t parts[2];  // of the other points, each with sums of its own
   double* along[2];  // backward only: [batch, other tiles, points], of the terms along the point
   double* of_pairs;  // backward only: [batch, tiles of y, rows], the pairs' own derivative for log(c)
   bool* far;         // backward of the hyperboloid only: [batch, rows, columns], whether a pair is far out

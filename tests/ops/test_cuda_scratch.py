@@ -69,6 +69,9 @@ CDIST_SHAPES = [
     *((case, shape) for case in ("poincare", "klein", "lorentz") for shape in (TILE, PART, SEVERAL)),
     *((case, PART) for case in CDISTS if "," in case),
     ("poincare, products, denominators", SEVERAL),
+    # one side's points in parts, in float64
+    *((case, (2, 3, 270, 4)) for case in ("klein", "lorentz")),
+    ("klein", (1, 300, 5, 2)),
 ]
 
 
@@ -140,6 +143,10 @@ FLOAT_TILES = [
     (1, 129, 132, 68),
     (1, 7, 70, 300),
     (3, 6, 9, 300),
+    # the points of the other side in parts: of which the last has fewer, one side in parts alone, two matrices
+    (1, 4, 387, 20),
+    (1, 300, 260, 3),
+    (2, 3, 256, 5),
 ]
 
 

@@ -20,17 +20,26 @@ STONE_FUNCTION PointFactors point_factors(double squares, double c, double min_a
   return {inverse, (1.0 + c * squares) * inverse, clamped};
 }
 
+// asinh(u), and sqrt(1 + u^2) on the way.
 template <class C>
-STONE_FUNCTION C asinh_signed(C u) {
+struct AsinhAndRoot {
+  C asinh;
+  C root;
+};
+
+template <class C>
+STONE_FUNCTION AsinhAndRoot<C> asinh_and_root(C u) {
   const C largest = sizeof(C) == 4 ? C(1e18) : C(1e150);
   const C z = u < C(0) ? -u : u;
-  const C value = asinh_nonnegative(z > largest ? largest : z);
-  return u < C(0) ? -value : value;
+  const C held = z > largest ? largest : z, q = held * held;
+  const C root = square_root(C(1) + q);
+  const C value = log1p_nonnegative(held + quotient(q, C(1) + root));
+  return {u < C(0) ? -value : value, z > largest ? z : root};
 }
 
 template <class C>
 STONE_FUNCTION C hyperplane_distance(C product, C offset, C scale, C inverse, C lift) {
-  return scale * asinh_signed(product * inverse - offset * lift);
+  return scale * asinh_and_root(product * inverse - offset * lift).asinh;
 }
 
 // `of_argument` is the gradient of u, `of_scale` that of the scale.
@@ -42,8 +51,8 @@ struct HyperplaneGradient {
 
 template <class C>
 STONE_FUNCTION HyperplaneGradient<C> hyperplane_gradient(C grad, C product, C offset, C scale, C inverse, C lift) {
-  const C u = product * inverse - offset * lift;
-  return {quotient(grad * scale, square_root(C(1) + u * u)), grad * asinh_signed(u)};
+  const AsinhAndRoot<C> u = asinh_and_root(product * inverse - offset * lift);
+  return {quotient(grad * scale, u.root), grad * u.asinh};
 }
 
 // The derivative for c||x||^2 of sum(of_argument * u), from the sums of of_argument with products and offsets.
