@@ -123,4 +123,16 @@ __device__ inline void widen(double (&to)[kWhole<T>], const Words& from) {
   }
 }
 
+// Makes the compiler forget what it knows of the elements: it would rather keep them unpacked, in many registers.
+__device__ inline void keep_packed(Words& words) {
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    asm volatile("" : "+r"(words.at[w]));
+  }
+#else
+  static_cast<void>(words);
+#endif
+}
+
 }  // namespace stone::cuda
