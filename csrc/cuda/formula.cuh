@@ -258,6 +258,69 @@ struct RowOnDevice {
 template <class Formula, class T>
 constexpr bool kScales = Formula::Layout::kBasis == 1 && sizeof(T) <= 4;
 
+// A formula whose result is a number of the row. A group reads `turns` rows one after another, of which each lane keeps the
+// moments of one: the coefficients, some hundreds of float64 instructions, are then worked out once for `turns` rows.
+template <class Formula, class T, bool aligned>
+__global__ void __launch_bounds__(kThreads, 2)
+    formula_number(const RowArguments a, const int64_t rows, const int lanes, const int turns) {
+  using Row = RowOnDevice<Formula, T, aligned>;
+  using Layout = typename Row::Layout;
+  using Sizes = typename Row::Sizes;
+  using C = typename Row::C;
+  const RowGroup group(lanes);
+  const int64_t packs = (a.width[0] - Row::kSkipped) / Row::N;
+  T* out = static_cast<T*>(a.result);
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups * turns; first < rows;
+       first += static_cast<int64_t>(gridDim.x) * group.groups * turns) {
+    const auto row_of = [&](int turn) { return first + static_cast<int64_t>(turn) * group.groups + group.group; };
+    const auto sum_row = [&](const Row& row, bool active, double (&sums)[Layout::kMoments]) {
+      typename Row::template Staged<false, Row::at_once(0)> staged;
+      row.template add<false>(sums, a, group, active ? packs : 0, nullptr, staged);
+      group.sum(sums);
+    };
+    double own[Layout::kMoments] = {};
+#pragma unroll 1
+    for (int turn = 0; turn < turns; ++turn) {
+      const int64_t index = row_of(turn);
+      const bool active = index < rows;
+      double sums[Layout::kMoments] = {};
+      sum_row(Row(a, active ? index : 0), active, sums);
+#pragma unroll
+      for (int m = 0; m < Layout::kMoments; ++m) {
+        own[m] = turn == group.lane ? sums[m] : own[m];
+      }
+    }
+    const int64_t index = row_of(group.lane);
+    const bool active = group.lane < turns && index < rows;
+    Row row(a, active ? index : 0);
+    row.keep(own);
+    if (active) {
+      const auto result = Formula::template of<double>(row.quantity, row.quantity + Sizes::kMoments, a.guard);
+      out[index] = store<T>(static_cast<C>(result.of[0]));
+    }
+    if constexpr (portable::kReachesFar<Formula>) {
+      // Rows far out are taken apart instead, and their results replaced, as the barrier lets them be.
+      if (__syncthreads_or(active && row.is_far())) {
+#pragma unroll 1
+        for (int turn = 0; turn < turns; ++turn) {
+          const int64_t at = row_of(turn);
+          Row again(a, at < rows ? at : 0);
+          double sums[Layout::kMoments] = {};
+          sum_row(again, at < rows, sums);
+          again.keep(sums);
+          const bool far = at < rows && again.is_far();
+          const FarRow<Layout, T, false> apart(again.space().at, nullptr, again.quantity, far ? packs : 0, group);
+          if (far && group.lane == 0) {
+            const portable::FarValues values =
+                Formula::Far::values(apart.sums, again.quantity + Sizes::kMoments, a.guard);
+            out[at] = store<T>(static_cast<C>(values.of[0]));
+          }
+        }
+      }
+    }
+  }
+}
+
 template <class Formula, class T, bool aligned>
 __global__ void __launch_bounds__(kThreads, 2)
     formula_forward(const RowArguments a, const int64_t rows, const int lanes) {
@@ -288,11 +351,9 @@ __global__ void __launch_bounds__(kThreads, 2)
           const portable::FarValues values =
               Formula::Far::values(apart.sums, row.quantity + Sizes::kMoments, a.guard);
           if (group.lane == 0) {
-            out[0] = store<T>(static_cast<C>(Formula::kInfo.gives_number ? values.of[0] : values.time));
+            out[0] = store<T>(static_cast<C>(values.time));
           }
-          if constexpr (!Formula::kInfo.gives_number) {
-            apart.combine(out + Row::kLeading, values.of, packs, group);
-          }
+          apart.combine(out + Row::kLeading, values.of, packs, group);
           continue;
         }
       }
@@ -302,42 +363,40 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     const auto result =
         Formula::template of<double>(row.quantity, row.quantity + Sizes::kMoments, a.guard);
-    if constexpr (Formula::kInfo.gives_number || Formula::kInfo.time_out) {
+    if constexpr (Formula::kInfo.time_out) {
       if (group.lane == 0) {
-        out[0] = store<T>(static_cast<C>(result.of[Formula::kInfo.gives_number ? 0 : Layout::kBasis]));
+        out[0] = store<T>(static_cast<C>(result.of[Layout::kBasis]));
       }
     }
-    if constexpr (!Formula::kInfo.gives_number) {
-      const auto write = [&](const auto& of) {
-        using S = std::remove_cvref_t<decltype(of[0])>;
-        row.template each<stays>(group, packs, nullptr, staged, [&](const auto& part) {
+    const auto write = [&](const auto& of) {
+      using S = std::remove_cvref_t<decltype(of[0])>;
+      row.template each<stays>(group, packs, nullptr, staged, [&](const auto& part) {
 #pragma unroll
-          for (int k = 0; k < std::remove_cvref_t<decltype(part)>::kCount; ++k) {
-            if (k * lanes < part.left) {
-              const typename Row::Packs p = part.packs(k);
-              P sum;
+        for (int k = 0; k < std::remove_cvref_t<decltype(part)>::kCount; ++k) {
+          if (k * lanes < part.left) {
+            const typename Row::Packs p = part.packs(k);
+            P sum;
 #pragma unroll
-              for (int e = 0; e < Row::N; ++e) {
-                const S x = static_cast<S>(load(p.at[0].at[e]));
-                S value = of[0] * x;
-                if constexpr (Layout::kBasis > 1) value += of[1] * basis_of<Layout>(x, p.entry(1, e));
-                if constexpr (Layout::kBasis > 2) value += of[2] * p.entry(2, e);
-                sum.at[e] = store<T>(static_cast<C>(value));
-              }
-              reinterpret_cast<P*>(out + Row::kLeading)[part.begin + k * lanes] = sum;
+            for (int e = 0; e < Row::N; ++e) {
+              const S x = static_cast<S>(load(p.at[0].at[e]));
+              S value = of[0] * x;
+              if constexpr (Layout::kBasis > 1) value += of[1] * basis_of<Layout>(x, p.entry(1, e));
+              if constexpr (Layout::kBasis > 2) value += of[2] * p.entry(2, e);
+              sum.at[e] = store<T>(static_cast<C>(value));
             }
+            reinterpret_cast<P*>(out + Row::kLeading)[part.begin + k * lanes] = sum;
           }
-        });
-      };
-      if constexpr (kScales<Formula, T>) {
-        if (single_holds(result.of[0])) {
-          const float of[1] = {static_cast<float>(result.of[0])};
-          write(of);
-          continue;
         }
+      });
+    };
+    if constexpr (kScales<Formula, T>) {
+      if (single_holds(result.of[0])) {
+        const float of[1] = {static_cast<float>(result.of[0])};
+        write(of);
+        continue;
       }
-      write(result.of);
     }
+    write(result.of);
   }
 }
 
@@ -520,20 +579,29 @@ void launch_formula_typed(const RowArguments& a, int64_t rows, cudaStream_t stre
   constexpr bool separate = kSeparate<typename Formula::Layout>;
   const int64_t longest = separate && a.width[1] > a.width[0] ? a.width[1] : a.width[0];
   const int lanes = lanes_for_rows(longest / (aligned ? kPack<T, true> : 1), aligned);
-  const int blocks = blocks_for(rows, lanes);
-  if constexpr (may_align) {
-    if (aligned) {
-      if constexpr (forward) {
-        return launch(formula_forward<Formula, T, true>, blocks, stream, a, rows, lanes);
-      } else {
-        return launch(formula_backward<Formula, T, true>, blocks, stream, a, rows, lanes);
+  if constexpr (forward && Formula::kInfo.gives_number) {
+    const int turns = turns_for(rows, lanes);
+    const int turning = blocks_for((rows + turns - 1) / turns, lanes);
+    if constexpr (may_align) {
+      if (aligned) return launch(formula_number<Formula, T, true>, turning, stream, a, rows, lanes, turns);
+    }
+    return launch(formula_number<Formula, T, false>, turning, stream, a, rows, lanes, turns);
+  } else {
+    const int blocks = blocks_for(rows, lanes);
+    if constexpr (may_align) {
+      if (aligned) {
+        if constexpr (forward) {
+          return launch(formula_forward<Formula, T, true>, blocks, stream, a, rows, lanes);
+        } else {
+          return launch(formula_backward<Formula, T, true>, blocks, stream, a, rows, lanes);
+        }
       }
     }
-  }
-  if constexpr (forward) {
-    launch(formula_forward<Formula, T, false>, blocks, stream, a, rows, lanes);
-  } else {
-    launch(formula_backward<Formula, T, false>, blocks, stream, a, rows, lanes);
+    if constexpr (forward) {
+      launch(formula_forward<Formula, T, false>, blocks, stream, a, rows, lanes);
+    } else {
+      launch(formula_backward<Formula, T, false>, blocks, stream, a, rows, lanes);
+    }
   }
 }
 
