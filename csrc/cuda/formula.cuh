@@ -181,6 +181,15 @@ struct RowOnDevice {
     }
   }
 
+  // The sums of a row that is read again for its result. Every thread of the block must call it.
+  template <bool with_grad, int M>
+  __device__ void sum_once(double (&sums)[M], const RowArguments& a, const RowGroup& group, int64_t count,
+                           const T* grad) const {
+    Staged<with_grad, at_once(with_grad ? 1 : 0)> staged;
+    add<false>(sums, a, group, count, grad, staged);
+    group.sum(sums);
+  }
+
   // Calls `write` with what this lane holds of the row, part by part.
   template <bool kStay, bool with_grad, int kCount, class Write>
   __device__ void each(const RowGroup& group, int64_t count, const T* grad, Staged<with_grad, kCount>& staged,
@@ -258,6 +267,289 @@ struct RowOnDevice {
 template <class Formula, class T>
 constexpr bool kScales = Formula::Layout::kBasis == 1 && sizeof(T) <= 4;
 
+// A formula whose result is a number of the row. A group reads `turns` rows one after another, of which each lane keeps the
+// moments of one: the coefficients, some hundreds of float64 instructions, are then worked out once for `turns` rows.
+template <class Formula, class T, bool aligned>
+__global__ void __launch_bounds__(kThreads, 2)
+    formula_number(const RowArguments a, const int64_t rows, const int lanes, const int turns) {
+  using Row = RowOnDevice<Formula, T, aligned>;
+  using Layout = typename Row::Layout;
+  using Sizes = typename Row::Sizes;
+  using C = typename Row::C;
+  const RowGroup group(lanes);
+  const int64_t packs = (a.width[0] - Row::kSkipped) / Row::N;
+  T* out = static_cast<T*>(a.result);
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups * turns; first < rows;
+       first += static_cast<int64_t>(gridDim.x) * group.groups * turns) {
+    const auto row_of = [&](int turn) { return first + static_cast<int64_t>(turn) * group.groups + group.group; };
+    double own[Layout::kMoments] = {};
+#pragma unroll 1
+    for (int turn = 0; turn < turns; ++turn) {
+      const int64_t index = row_of(turn);
+      const bool active = index < rows;
+      double sums[Layout::kMoments] = {};
+      Row(a, active ? index : 0).template sum_once<false>(sums, a, group, active ? packs : 0, nullptr);
+#pragma unroll
+      for (int m = 0; m < Layout::kMoments; ++m) {
+        own[m] = turn == group.lane ? sums[m] : own[m];
+      }
+    }
+    const int64_t index = row_of(group.lane);
+    const bool active = group.lane < turns && index < rows;
+    Row row(a, active ? index : 0);
+    row.keep(own);
+    if (active) {
+      const auto result = Formula::template of<double>(row.quantity, row.quantity + Sizes::kMoments, a.guard);
+      out[index] = store<T>(static_cast<C>(result.of[0]));
+    }
+    if constexpr (portable::kReachesFar<Formula>) {
+      // Rows far out are taken apart instead, and their results replaced, as the barrier lets them be.
+      if (__syncthreads_or(active && row.is_far())) {
+#pragma unroll 1
+        for (int turn = 0; turn < turns; ++turn) {
+          const int64_t at = row_of(turn);
+          Row again(a, at < rows ? at : 0);
+          double sums[Layout::kMoments] = {};
+          again.template sum_once<false>(sums, a, group, at < rows ? packs : 0, nullptr);
+          again.keep(sums);
+          const bool far = at < rows && again.is_far();
+          const FarRow<Layout, T, false> apart(again.space().at, nullptr, again.quantity, far ? packs : 0, group);
+          if (far && group.lane == 0) {
+            const portable::FarValues values =
+                Formula::Far::values(apart.sums, again.quantity + Sizes::kMoments, a.guard);
+            out[at] = store<T>(static_cast<C>(values.of[0]));
+          }
+        }
+      }
+    }
+  }
+}
+
+// Whether several rows share the working out of coefficients, and are read again, from a cache, for their results: where
+// that is dear beside the bytes of a row, which it is of gradients of one vector or of a number, of functions of a
+// further number, and where a row needs many lanes because it is not aligned.
+template <class Formula, bool aligned, bool backward>
+constexpr bool kShares =
+    !kSeparate<typename Formula::Layout> &&
+    (!aligned || (Formula::Layout::kVectors == 1 ? backward || Formula::kInfo.scalars.size > 1
+                                                 : backward && Formula::kInfo.gives_number));
+
+// The same for results that are vectors, and for gradients: the coefficients go through shared memory to the lanes that
+// read the rows again.
+template <class Formula, class T, bool aligned, bool backward>
+__global__ void __launch_bounds__(kThreads, 2)
+    formula_shared(const RowArguments a, const int64_t rows, const int lanes, const int turns) {
+  using Row = RowOnDevice<Formula, T, aligned>;
+  using Layout = typename Row::Layout;
+  using Sizes = typename Row::Sizes;
+  using P = typename Row::P;
+  using C = typename Row::C;
+  constexpr bool number = Formula::kInfo.gives_number;
+  constexpr bool with_grad = backward && !number;
+  constexpr int kSums = Layout::kMoments + (with_grad ? Layout::kBasis : 0);
+  constexpr int kResults = backward ? Row::kShared : 1;
+  constexpr int kLead = backward ? Row::kSkipped : Row::kLeading;
+  // As in the kernels below: which results may be combined in float32.
+  constexpr bool in_single = backward ? sizeof(T) == 2 && aligned : kScales<Formula, T>;
+  constexpr bool with_b = backward ? Row::kShared > 1 : Layout::kBasis > 1;
+  constexpr bool with_v = Layout::kBasis > 2;
+  const auto used = [](int i) { return i == 0 ? with_grad : (i == 1 || (i == 2 ? with_b : with_v)); };
+  __shared__ double passed[4 * kResults + 1][kThreads];
+  const RowGroup group(lanes);
+  const int64_t packs = (a.width[0] - Row::kSkipped) / Row::N;
+  const auto grad_of = [&](int64_t index) {
+    return backward ? static_cast<const T*>(a.grad) + (index < rows ? index : 0) * a.result_width : nullptr;
+  };
+  const auto out_of = [&](int64_t index, int v) {
+    return backward ? static_cast<T*>(a.grad_vector[v]) + index * a.width[v]
+                    : static_cast<T*>(a.result) + index * a.result_width;
+  };
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * group.groups * turns; first < rows;
+       first += static_cast<int64_t>(gridDim.x) * group.groups * turns) {
+    const auto row_of = [&](int turn) { return first + static_cast<int64_t>(turn) * group.groups + group.group; };
+    double own[kSums] = {};
+#pragma unroll 1
+    for (int turn = 0; turn < turns; ++turn) {
+      const int64_t at = row_of(turn);
+      double sums[kSums] = {};
+      Row(a, at < rows ? at : 0)
+          .template sum_once<with_grad>(sums, a, group, at < rows ? packs : 0, grad_of(at) + Row::kLeading);
+#pragma unroll
+      for (int m = 0; m < kSums; ++m) {
+        own[m] = turn == group.lane ? sums[m] : own[m];
+      }
+    }
+    const int64_t index = row_of(group.lane);
+    const bool active = group.lane < turns && index < rows;
+    [[maybe_unused]] bool far = false;
+    if (active) {
+      Row row(a, index);
+      row.keep(own);
+      far = row.is_far();
+      double of[kResults][4] = {};
+      bool single = in_single;
+      if constexpr (!backward) {
+        const auto result = Formula::template of<double>(row.quantity, row.quantity + Sizes::kMoments, a.guard);
+#pragma unroll
+        for (int i = 0; i < Layout::kBasis; ++i) {
+          of[0][1 + i] = result.of[i];
+        }
+        if constexpr (Formula::kInfo.time_out) {
+          out_of(index, 0)[0] = store<T>(static_cast<C>(result.of[Layout::kBasis]));
+        }
+      } else {
+        double dot[Sizes::kResults];
+        if constexpr (with_grad) {
+#pragma unroll
+          for (int i = 0; i < Layout::kBasis; ++i) {
+            dot[i] = own[Layout::kMoments + i];
+          }
+        }
+        if constexpr (!with_grad || Formula::kInfo.time_out) {
+          dot[Sizes::kResults - 1] = load(grad_of(index)[0]);
+        }
+        const portable::RowGradients<Formula> g = portable::gradients_of_row<Formula>(row.quantity, dot, a.guard);
+#pragma unroll
+        for (int s = 0; s < Sizes::kScalars; ++s) {
+          static_cast<C*>(a.grad_scalar[s])[index] = static_cast<C>(g.quantity[Sizes::kMoments + s]);
+        }
+#pragma unroll
+        for (int v = 0; v < kResults; ++v) {
+          if constexpr (Formula::kInfo.time_in) {
+            out_of(index, v)[0] = store<T>(static_cast<C>(v < Sizes::kTimes ? g.quantity[Layout::kMoments + v] : 0.0));
+          }
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            of[v][i] = g.vectors.of[v][i];
+          }
+        }
+#pragma unroll
+        for (int m = 0; m < Layout::kMoments; ++m) {
+          single = single && single_holds_squares(own[m]);
+        }
+      }
+      const int column = group.lane * group.groups + group.group;
+#pragma unroll
+      for (int v = 0; v < kResults; ++v) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if (used(i)) {
+            single = single && single_holds(of[v][i]);
+            passed[4 * v + i][column] = of[v][i];
+          }
+        }
+      }
+      passed[4 * kResults][column] = single ? 1.0 : 0.0;
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int turn = 0; turn < turns; ++turn) {
+      const int64_t at = row_of(turn);
+      if (at >= rows) {
+        break;
+      }
+      const Row row(a, at);
+      const int column = turn * group.groups + group.group;
+      const auto write = [&](auto zero, auto at_once) {
+        using S = decltype(zero);
+        S of[kResults][4];
+#pragma unroll
+        for (int v = 0; v < kResults; ++v) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            of[v][i] = used(i) ? static_cast<S>(passed[4 * v + i][column]) : S(0);
+          }
+        }
+        constexpr int kCount = decltype(at_once)::value;
+        row.template each_read<with_grad, kCount>(
+            group, group.lane, packs, grad_of(at) + Row::kLeading, [&](const auto& part) {
+#pragma unroll
+              for (int k = 0; k < kCount; ++k) {
+                if (k * lanes < part.left) {
+                  const typename Row::Packs p = part.packs(k);
+                  P result[kResults];
+#pragma unroll
+                  for (int e = 0; e < Row::N; ++e) {
+                    const S x = static_cast<S>(load(p.at[0].at[e]));
+                    const S y = static_cast<S>(load(p.at[Row::kShared > 1 ? 1 : 0].at[e]));
+                    const S v = static_cast<S>(load(p.at[Row::kShared > 2 ? 2 : 0].at[e]));
+                    const S r = with_grad ? static_cast<S>(load(part.grad.at[with_grad ? k : 0].at[e])) : S(0);
+#pragma unroll
+                    for (int i = 0; i < kResults; ++i) {
+                      S value = of[i][1] * x;
+                      if constexpr (with_grad) value += of[i][0] * r;
+                      if constexpr (with_b) value += of[i][2] * basis_of<Layout>(x, y);
+                      if constexpr (with_v) value += of[i][3] * v;
+                      result[i].at[e] = store<T>(static_cast<C>(value));
+                    }
+                  }
+#pragma unroll
+                  for (int i = 0; i < kResults; ++i) {
+                    reinterpret_cast<P*>(out_of(at, i) + kLead)[part.begin + k * lanes] = result[i];
+                  }
+                }
+              }
+            });
+      };
+      constexpr int at_once = Row::at_once(with_grad ? 1 : 0);
+      if constexpr (in_single) {
+        if (passed[4 * kResults][column] != 0.0) {
+          write(0.0f, std::integral_constant<int, at_once>());
+        } else {
+          write(0.0, std::integral_constant<int, 1>());
+        }
+      } else {
+        write(0.0, std::integral_constant<int, at_once>());
+      }
+    }
+    if constexpr (!portable::kReachesFar<Formula>) {
+      __syncthreads();
+    } else if (__syncthreads_or(far)) {
+      // Rows far out are taken apart instead, and their results replaced, as the barrier lets them be.
+#pragma unroll 1
+      for (int turn = 0; turn < turns; ++turn) {
+        const int64_t at = row_of(turn);
+        Row row(a, at < rows ? at : 0);
+        double sums[kSums] = {};
+        row.template sum_once<with_grad>(sums, a, group, at < rows ? packs : 0, grad_of(at) + Row::kLeading);
+        row.keep(sums);
+        const bool is_far = at < rows && row.is_far();
+        const T* grad = grad_of(at);
+        const FarRow<Layout, T, with_grad> apart(row.space().at, grad + Row::kLeading, row.quantity,
+                                                is_far ? packs : 0, group);
+        if (is_far) {
+          if constexpr (!backward) {
+            const portable::FarValues values =
+                Formula::Far::values(apart.sums, row.quantity + Sizes::kMoments, a.guard);
+            if (group.lane == 0) {
+              out_of(at, 0)[0] = store<T>(static_cast<C>(values.time));
+            }
+            apart.combine(out_of(at, 0) + kLead, values.of, packs, group);
+          } else {
+            const double of_first = load(grad[0]);
+            const portable::FarGradients g =
+                Formula::Far::gradients(apart.sums, of_first, row.quantity + Sizes::kMoments, a.guard);
+            if (group.lane == 0) {
+#pragma unroll
+              for (int s = 0; s < Sizes::kScalars; ++s) {
+                static_cast<C*>(a.grad_scalar[s])[at] = static_cast<C>(g.scalar[s]);
+              }
+            }
+#pragma unroll
+            for (int v = 0; v < kResults; ++v) {
+              if (group.lane == 0) {
+                out_of(at, v)[0] = store<T>(static_cast<C>(0.0));
+              }
+              apart.combine(out_of(at, v) + kLead, g.of[v], packs, group);
+            }
+          }
+        }
+      }
+      __syncthreads();
+    }
+  }
+}
+
 template <class Formula, class T, bool aligned>
 __global__ void __launch_bounds__(kThreads, 2)
     formula_forward(const RowArguments a, const int64_t rows, const int lanes) {
@@ -280,64 +572,45 @@ __global__ void __launch_bounds__(kThreads, 2)
     group.sum(sums);
     row.keep(sums);
     T* out = static_cast<T*>(a.result) + index * a.result_width;
-    if constexpr (portable::kReachesFar<Formula>) {
-      const bool far = active && row.is_far();
-      if (__syncthreads_or(far)) {
-        const FarRow<Layout, T, false> apart(row.space().at, nullptr, row.quantity, far ? packs : 0, group);
-        if (far) {
-          const portable::FarValues values =
-              Formula::Far::values(apart.sums, row.quantity + Sizes::kMoments, a.guard);
-          if (group.lane == 0) {
-            out[0] = store<T>(static_cast<C>(Formula::kInfo.gives_number ? values.of[0] : values.time));
-          }
-          if constexpr (!Formula::kInfo.gives_number) {
-            apart.combine(out + Row::kLeading, values.of, packs, group);
-          }
-          continue;
-        }
-      }
-    }
     if (!active) {
       continue;
     }
     const auto result =
         Formula::template of<double>(row.quantity, row.quantity + Sizes::kMoments, a.guard);
-    if constexpr (Formula::kInfo.gives_number || Formula::kInfo.time_out) {
+    if constexpr (Formula::kInfo.time_out) {
       if (group.lane == 0) {
-        out[0] = store<T>(static_cast<C>(result.of[Formula::kInfo.gives_number ? 0 : Layout::kBasis]));
+        out[0] = store<T>(static_cast<C>(result.of[Layout::kBasis]));
       }
     }
-    if constexpr (!Formula::kInfo.gives_number) {
-      const auto write = [&](const auto& of) {
-        using S = std::remove_cvref_t<decltype(of[0])>;
-        row.template each<stays>(group, packs, nullptr, staged, [&](const auto& part) {
+    const auto write = [&](const auto& of) {
+      using S = std::remove_cvref_t<decltype(of[0])>;
+      row.template each<stays>(group, packs, nullptr, staged, [&](const auto& part) {
 #pragma unroll
-          for (int k = 0; k < std::remove_cvref_t<decltype(part)>::kCount; ++k) {
-            if (k * lanes < part.left) {
-              const typename Row::Packs p = part.packs(k);
-              P sum;
+        for (int k = 0; k < std::remove_cvref_t<decltype(part)>::kCount; ++k) {
+          if (k * lanes < part.left) {
+            const typename Row::Packs p = part.packs(k);
+            P sum;
 #pragma unroll
-              for (int e = 0; e < Row::N; ++e) {
-                const S x = static_cast<S>(load(p.at[0].at[e]));
-                S value = of[0] * x;
-                if constexpr (Layout::kBasis > 1) value += of[1] * basis_of<Layout>(x, p.entry(1, e));
-                if constexpr (Layout::kBasis > 2) value += of[2] * p.entry(2, e);
-                sum.at[e] = store<T>(static_cast<C>(value));
-              }
-              reinterpret_cast<P*>(out + Row::kLeading)[part.begin + k * lanes] = sum;
+            for (int e = 0; e < Row::N; ++e) {
+              const S x = static_cast<S>(load(p.at[0].at[e]));
+              S value = of[0] * x;
+              if constexpr (Layout::kBasis > 1) value += of[1] * basis_of<Layout>(x, p.entry(1, e));
+              if constexpr (Layout::kBasis > 2) value += of[2] * p.entry(2, e);
+              sum.at[e] = store<T>(static_cast<C>(value));
             }
+            reinterpret_cast<P*>(out + Row::kLeading)[part.begin + k * lanes] = sum;
           }
-        });
-      };
-      if constexpr (kScales<Formula, T>) {
-        if (single_holds(result.of[0])) {
-          const float of[1] = {static_cast<float>(result.of[0])};
-          write(of);
-          continue;
         }
+      });
+    };
+    if constexpr (kScales<Formula, T>) {
+      if (single_holds(result.of[0])) {
+        const float of[1] = {static_cast<float>(result.of[0])};
+        write(of);
+        continue;
       }
-      write(result.of);
     }
+    write(result.of);
   }
 }
 
@@ -369,32 +642,6 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
     for (int v = 0; v < Layout::kVectors; ++v) {
       out[v] = static_cast<T*>(a.grad_vector[v]) + index * a.width[v];
-    }
-    if constexpr (portable::kReachesFar<Formula>) {
-      const bool far = active && row.is_far();
-      if (__syncthreads_or(far)) {
-        const FarRow<Layout, T, with_grad> apart(row.space().at, grad + Row::kLeading, row.quantity, far ? packs : 0,
-                                                group);
-        if (far) {
-          const double of_number = load(grad[0]);
-          const portable::FarGradients g =
-              Formula::Far::gradients(apart.sums, of_number, row.quantity + Sizes::kMoments, a.guard);
-          if (group.lane == 0) {
-#pragma unroll
-            for (int s = 0; s < Sizes::kScalars; ++s) {
-              static_cast<C*>(a.grad_scalar[s])[index] = static_cast<C>(g.scalar[s]);
-            }
-          }
-#pragma unroll
-          for (int v = 0; v < Layout::kVectors; ++v) {
-            if (group.lane == 0) {
-              out[v][0] = store<T>(static_cast<C>(0.0));
-            }
-            apart.combine(out[v] + Row::kSkipped, g.of[v], packs, group);
-          }
-          continue;
-        }
-      }
     }
     if (!active) {
       continue;
@@ -513,28 +760,40 @@ bool aligned_rows(const RowArguments& a) {
   return aligned && aligned_to_16(a.result) && aligned_to_16(a.grad);
 }
 
-template <class Formula, class T, bool forward>
-void launch_formula_typed(const RowArguments& a, int64_t rows, cudaStream_t stream) {
-  constexpr bool may_align = !Formula::kInfo.time_in && !Formula::kInfo.time_out;
-  const bool aligned = may_align && aligned_rows<Formula, T>(a);
+template <class Formula, class T, bool forward, bool aligned>
+void launch_formula_lanes(const RowArguments& a, int64_t rows, cudaStream_t stream) {
+  constexpr bool number = forward && Formula::kInfo.gives_number;
+  constexpr bool shares = number || kShares<Formula, aligned, !forward>;
   constexpr bool separate = kSeparate<typename Formula::Layout>;
   const int64_t longest = separate && a.width[1] > a.width[0] ? a.width[1] : a.width[0];
-  const int lanes = lanes_for_rows(longest / (aligned ? kPack<T, true> : 1), aligned);
-  const int blocks = blocks_for(rows, lanes);
-  if constexpr (may_align) {
-    if (aligned) {
-      if constexpr (forward) {
-        return launch(formula_forward<Formula, T, true>, blocks, stream, a, rows, lanes);
-      } else {
-        return launch(formula_backward<Formula, T, true>, blocks, stream, a, rows, lanes);
-      }
+  const int64_t packs = longest / kPack<T, aligned>;
+  if constexpr (shares) {
+    // More lanes cost little where rows share their coefficients, and single elements want them side by side.
+    const int lanes = aligned ? lanes_for_rows(packs, true) : lanes_that_keep(packs, kKeptSingle, 16);
+    const int turns = turns_for(rows, lanes, number ? 8 : 4);
+    const int blocks = blocks_for((rows + turns - 1) / turns, lanes);
+    if constexpr (number) {
+      launch(formula_number<Formula, T, aligned>, blocks, stream, a, rows, lanes, turns);
+    } else {
+      launch(formula_shared<Formula, T, aligned, !forward>, blocks, stream, a, rows, lanes, turns);
+    }
+  } else {
+    const int lanes = lanes_for_rows(packs, aligned);
+    const int blocks = blocks_for(rows, lanes);
+    if constexpr (forward) {
+      launch(formula_forward<Formula, T, aligned>, blocks, stream, a, rows, lanes);
+    } else {
+      launch(formula_backward<Formula, T, aligned>, blocks, stream, a, rows, lanes);
     }
   }
-  if constexpr (forward) {
-    launch(formula_forward<Formula, T, false>, blocks, stream, a, rows, lanes);
-  } else {
-    launch(formula_backward<Formula, T, false>, blocks, stream, a, rows, lanes);
+}
+
+template <class Formula, class T, bool forward>
+void launch_formula_typed(const RowArguments& a, int64_t rows, cudaStream_t stream) {
+  if constexpr (!Formula::kInfo.time_in && !Formula::kInfo.time_out) {
+    if (aligned_rows<Formula, T>(a)) return launch_formula_lanes<Formula, T, forward, true>(a, rows, stream);
   }
+  launch_formula_lanes<Formula, T, forward, false>(a, rows, stream);
 }
 
 template <class Formula, bool forward>

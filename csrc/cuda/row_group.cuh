@@ -207,4 +207,14 @@ void launch(void (*kernel)(Arguments...), int blocks, cudaStream_t stream, Argum
 
 inline bool aligned_to_16(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
+// Rows that a group works on before each lane works out the coefficients of one of them: as many as leave every
+// multiprocessor several blocks, and `most` at most.
+inline int turns_for(int64_t rows, int lanes, int most) {
+  int turns = 1;
+  while (turns < lanes && turns < most && rows >= int64_t{8} * turns * (kThreads / lanes) * kMultiprocessors) {
+    turns *= 2;
+  }
+  return turns;
+}
+
 }  // namespace stone::cuda

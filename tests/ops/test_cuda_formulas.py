@@ -23,9 +23,11 @@ EXPORTED = (
     "poincare_to_lorentz",
     "lorentz_expmap",
     "lorentz_dist",
+    "mobius_scalar_mul",
 )
-# One lane a row and two, parts of a warp, several warps, and rows that a lane reads in several parts.
-SHAPES = [(70, 3), (40, 64), (9, 131), (3, 2056), (1, 8), (33, 16), (5, 1000)]
+# One lane a row and two, parts of a warp, several warps, and rows that a lane reads in several parts; so many rows of a
+# warp, and of a block, that a group works on several before their coefficients.
+SHAPES = [(70, 3), (40, 64), (9, 131), (3, 2056), (1, 8), (33, 16), (5, 1000), (258, 131), (33, 2056)]
 
 
 def addresses(tensors, count):

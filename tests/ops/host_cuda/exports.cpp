@@ -30,6 +30,7 @@ constexpr RunFormula kRunFormula[] = {
     run_formula<portable::KleinDist>,    run_formula<portable::SphereDist>,        run_formula<portable::MobiusMatvec>,
     run_formula<portable::LorentzInner>, run_formula<portable::LorentzTransport>, run_formula<portable::PoincareToLorentz>,
     run_formula<portable::LorentzExpmap>, run_formula<portable::LorentzDist>,
+    run_formula<portable::MobiusScalarMul>,
 };
 
 }  // namespace
