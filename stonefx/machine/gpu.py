@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..passes.cost.flops import product_flops
 from ..passes.cost.gpu_times import GpuTimes
@@ -79,6 +80,19 @@ def gpu_times(
     cached = 2 * part / _beyond(on_device(_copy(device, part)), start)
     # Half of the cache lies beside each multiprocessor's own half of the chip; what is larger comes slower.
     return GpuTimes(launch, start, rate, dram, max(cached, dram), cache_bytes // 2, units)
+
+
+def linear_device_seconds(
+    device: torch.device, dtype: torch.dtype, rows: int, inputs: int, outputs: int
+) -> float:
+    """Measure the device's time of one linear map, with a bias, whatever the host takes for the call."""
+    with (
+        torch.cuda.device(device),
+        _disable_current_modes(),
+        torch.inference_mode(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        return device_seconds(_linear(device, dtype, rows, inputs, outputs))
 
 
 def _beyond(whole: float, start: float) -> float:
