@@ -123,7 +123,7 @@ def measure_text(facts: dict[str, Any]) -> str:
     times = table(rows, headers, right=range(1, len(headers)))
     text = f"{table(summary)}\n\n{times}\n\n{near} of {len(rows)} within 25 %"
     if on_card:
-        text += "\nTimes are those of the device in a CUDA graph; a call takes the host's time above where that is more."
+        text += "\nTimes are those of the device in a CUDA graph; a call takes the host's where that is more."
     return text
 
 

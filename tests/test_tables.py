@@ -51,7 +51,13 @@ def test_a_readme_without_a_place_for_the_table():
 
 
 def card(suite, *cases):
-    machine = {"gpu": "NVIDIA H100", "driver": "580.1", "tf32_matmul": False, "torch": "2.11.0", "commit": "abc"}
+    machine = {
+        "gpu": "NVIDIA H100",
+        "driver": "580.1",
+        "tf32_matmul": False,
+        "torch": "2.11.0",
+        "commit": "abc",
+    }
     return {"machine": machine, "date": "2026-01-02T03:04:05", "suites": {suite: list(cases)}}
 
 
@@ -85,7 +91,9 @@ def test_low_rank_on_a_card_shows_one_rank_and_counts_all(tmp_path):
     (tmp_path / "low-rank-h100.json").write_text(json.dumps(card("low-rank", *cells)))
     text = tables._section(next(section for section in LENT if section.title.startswith("Low")), tmp_path)
     assert "rank 256" in text and "rank 16" not in text and "pair; dense, CUDA graph" in text
-    assert "In calls the model's pick is within 5 % of the faster of dense and pair in 100% of 2 cells" in text
+    assert (
+        "In calls the model's pick is within 5 % of the faster of dense and pair in 100% of 2 cells" in text
+    )
     assert "In CUDA graphs the model's pick is within 5 % of the faster of dense and pair in 50% of 2" in text
     assert "NVIDIA H100, driver 580.1, TF32 off, torch 2.11.0, 2026-01-02, commit abc" in text
 
