@@ -24,7 +24,7 @@ class GpuTimes:
     """What `aten.linear` reaches on one GPU in one dtype, as a few numbers.
 
     `seconds = start + factor * max(waves of tiles, bytes / bandwidth)` on the device. Calls are asynchronous, so
-    a call costs `launch` on the host or its time on the device, whichever is more. With `launch=0` a CUDA graph is meant.
+    a call costs `launch` on the host or its time on the device, whichever is more. `launch=0` means a CUDA graph.
 
     Args:
         launch: seconds of the host for a call.

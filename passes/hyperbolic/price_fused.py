@@ -17,7 +17,7 @@ from .region import Region
 
 # Operators that reduce an axis themselves, for each pair or plane.
 REDUCING = frozenset({"poincare_cdist", "klein_cdist", "poincare_planes"})
-# The part of `flop_rate` that such an operator reached on an H100 in float32, of 16,384 x 16,384 pairs in 128 dimensions.
+# The part of `flop_rate` that such an operator reached on an H100: float32, 16,384 x 16,384 pairs in 128 dimensions.
 OPERATOR_SHARE = 0.5
 # The rate counts a multiplication and an addition in one instruction; in other code each of them takes an instruction.
 OPERATION = 2
