@@ -73,7 +73,9 @@ def _given_once() -> dict[str, Any]:
 
 # Torch logs the traceback of an operator that it cannot run, which the error that is raised says; and torch 2.11 that
 # of its own failure to write down the setting of `_given_once`.
-_LOGS = tuple(logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "_dynamo.metrics_context"))
+_LOGS = tuple(
+    logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "_dynamo.metrics_context")
+)
 
 
 @contextmanager
