@@ -17,6 +17,7 @@ import click
 from tabulate import tabulate
 
 from stonefx.benchmarks.results import seconds_text
+from stonefx.benchmarks.suites.low_rank import shares
 from stonefx.files import write_atomically
 
 Document = dict[str, Any]
@@ -36,6 +37,7 @@ class Section:
         command: that measures it again.
         text: what a reader must know.
         table: makes it from the documents.
+        lent: it is measured on a machine that is not always at hand: until the file is there, the section says so.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Section:
     command: str
     text: str
     table: Callable[[Sequence[Document]], str]
+    lent: bool = False
 
     @property
     def anchor(self) -> str:
@@ -103,7 +106,28 @@ def _operators(documents: Sequence[Document]) -> str:
         if by_kind["inductor"] is not None:
             means.append(by_kind["inductor"])
     table = markdown(rows, ["", "stonefx", *kinds, "others"])
+    if not means:
+        return table
     return f"{table}\n\nGeometric mean against inductor, over {len(means)} cases: {times(geometric_mean(means))}."
+
+
+# Of the many cells of the suite, those of one rank are shown.
+_SHOWN_RANK = "rank 256"
+
+
+def _low_rank(documents: Sequence[Document]) -> str:
+    """Times of the cells of one rank, and how often the model picked well in all cells."""
+    cases = [case for document in documents for case in document["suites"]["low-rank"]]
+    names = list(dict.fromkeys(arm["arm"] for case in cases for arm in case["arms"]))
+    rows = []
+    for case in cases:
+        if case["case"].endswith(_SHOWN_RANK):
+            seconds = {arm["arm"]: seconds_text(arm["seconds"]) for arm in case["arms"]}
+            picks = "; ".join(case["facts"]["picks"])
+            rows.append([_marked(case), *(seconds.get(name, "") for name in names), picks])
+    found = shares(case["facts"] for case in cases)
+    said = [f"{line[0].upper()}{line[1:]}, ranks that are not shown included." for line in found]
+    return "\n\n".join([markdown(rows, ["", *names, "the model's picks"]), *said])
 
 
 def _zoo(documents: Sequence[Document]) -> str:
@@ -221,6 +245,8 @@ def _memory(documents: Sequence[Document]) -> str:
 
 
 _CPU = "cpu-2-cores-avx512.json"
+_CARD = "h100.json"
+_ON_CARD = "--device cuda --json FILE.json"
 SECTIONS = (
     Section(
         "Linear chain", (f"chain-{_CPU}",), "stonefx bench chain --threads 2 --json FILE.json",
@@ -298,6 +324,24 @@ SECTIONS = (
         "Memory to optimize", ("memory.json",), "python -m stonefx.benchmarks.memory --json FILE.json",
         "What `stonefx.optimize` needs beyond the weights while it runs.", _memory,
     ),
+    Section(
+        "Linear chain on an H100", (f"chain-{_CARD}",), f"stonefx bench chain {_ON_CARD}",
+        "`nn.Linear` 128 -> 256 -> 128 -> 64 -> 32; how many times as fast as eager.", _speeds, lent=True,
+    ),
+    Section(
+        "Hyperbolic maps on an H100", (f"hyperbolic-{_CARD}",), f"stonefx bench hyperbolic {_ON_CARD}",
+        "`expmap0`, `mobius_add`, `logmap0` in plain torch; how many times as fast as eager.", _speeds, lent=True,
+    ),
+    Section(
+        "Operators of hyperbolic geometry on an H100", (f"ops-{_CARD}",), f"stonefx bench ops {_ON_CARD}",
+        "How many times the time of stonefx the others take; inductor compiles the plain formula.", _operators,
+        lent=True,
+    ),
+    Section(
+        "Low rank on an H100", (f"low-rank-{_CARD}",), f"stonefx bench low-rank {_ON_CARD}",
+        "A square weight against its two factors, as calls and in CUDA graphs, and what the cost model picks.",
+        _low_rank, lent=True,
+    ),
 )  # fmt: skip
 
 _HEAD = f"""# Benchmarks
@@ -322,6 +366,15 @@ def page(results: Path = RESULTS) -> str:
 
 
 def _section(section: Section, results: Path) -> str:
+    if section.lent and not all((results / name).exists() for name in section.files):
+        return "\n".join(
+            [
+                f"## {section.title}\n",
+                f"<!-- --8<-- [start:{section.anchor}] -->",
+                f"Not measured yet: `{section.command}`.",
+                f"<!-- --8<-- [end:{section.anchor}] -->\n",
+            ]
+        )
     documents = [_read(results / name) for name in section.files]
     where = "; ".join(
         f"`results/{name}`, {_where(d)}" for name, d in zip(section.files, documents, strict=True)
@@ -344,7 +397,11 @@ def _read(file: Path) -> Document:
 
 def _where(document: Document) -> str:
     machine = document["machine"]
-    facts = [f"{machine['cpu']}", f"{machine['instruction_set']}", f"threads: {machine['threads']}"]
+    if "gpu" in machine:
+        facts = [machine["gpu"], *(f"driver {machine[name]}" for name in ("driver",) if name in machine)]
+        facts.append(f"TF32 {'on' if machine['tf32_matmul'] else 'off'}")
+    else:
+        facts = [f"{machine['cpu']}", f"{machine['instruction_set']}", f"threads: {machine['threads']}"]
     return ", ".join(
         [*facts, f"torch {machine['torch']}", document["date"][:10], f"commit {machine['commit']}"]
     )

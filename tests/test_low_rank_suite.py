@@ -1,10 +1,12 @@
 """The suite low-rank: what each cell says of the model's picks."""
 
 import pytest
+import torch
 
 from stonefx.benchmarks.case import Settings
 from stonefx.benchmarks.harness import measure
-from stonefx.benchmarks.suites.low_rank import MOST_FLOPS, low_rank_cases, low_rank_table
+from stonefx.benchmarks.suites import low_rank
+from stonefx.benchmarks.suites.low_rank import low_rank_cases, low_rank_table
 from stonefx.passes.cost.machine import Machine
 
 QUICK = Settings(rounds=3, min_rounds=3, seconds=0.01, sample_seconds=1e-5, warmup=1)
@@ -27,12 +29,27 @@ def test_a_cell_says_what_was_picked_and_what_was_fastest(pair_launches, picked)
         assert arms[result.facts["fastest"]].seconds == min(arm.seconds for arm in result.arms)
         assert all(arm.error < 0.05 for arm in arms.values())
     near = sum(result.facts["picks"][picked]["over_fastest"] <= 1.05 for result in results)
-    assert f"in {near / 2:.0%} of 2 picks" in low_rank_table(results)
+    assert f"in {near / 2:.0%} of 2 cells" in low_rank_table(results)
 
 
 def test_cells_that_take_too_long_are_left_out():
-    sizes = [(65536, 16384, 16), (16, 1024, 16)]
+    sizes = [(65536, 16384, 16), (65536, 4096, 16), (16, 1024, 16)]
     names = [planned.name for planned in low_rank_cases("cuda", cells=sizes)]
-    assert MOST_FLOPS[4] < 2 * 65536 * 16384**2
-    assert "float32 rows 65536 width 16384 rank 16" not in names
-    assert "float16 rows 65536 width 16384 rank 16" in names and len(names) == 5
+    assert names == [
+        *(f"{dtype} rows 65536 width 4096 rank 16" for dtype in ("bfloat16", "float16")),
+        *(f"{dtype} rows 16 width 1024 rank 16" for dtype in ("float32", "bfloat16")),
+    ]
+
+
+def test_the_cells_of_a_card_fit_into_its_minutes_and_the_dearest_come_last():
+    names = [planned.name for planned in low_rank_cases("cuda")]
+    assert 120 <= len(names) == len(set(names)) <= 180
+    rows = [int(name.split()[2]) for name in names]
+    assert rows.index(65536) == len(rows) - rows.count(65536)
+
+
+def test_a_truth_of_many_operations_is_float32(monkeypatch):
+    monkeypatch.setattr(low_rank, "MOST_EXACT_FLOPS", 0)
+    (case, *_) = [planned.make() for planned in low_rank_cases("cpu", cells=[(16, 128, 4)])]
+    assert case.truth[0].dtype == torch.float32
+    assert all(arm.error < 1e-5 for arm in measure(case, QUICK).arms)

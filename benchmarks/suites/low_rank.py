@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,6 @@ from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned, Work
 from stonefx.benchmarks.cuda_graphs import with_graphs
 from stonefx.benchmarks.results import seconds_text
 from stonefx.passes.cost.flops import product_flops
-from stonefx.passes.cost.gpu_times import GpuTimes
 from stonefx.passes.cost.machine import Machine
 from stonefx.terminal import table
 
@@ -25,8 +23,14 @@ ROWS, WIDTHS = (1, 16, 256, 4096, 65536), (1024, 4096, 16384)
 RANKS = (16, 64, 256, 1024, 2048)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CPU_CELLS = ((1, 256, 16), (64, 256, 16), (64, 256, 128))
-# A dense product of more would take longer than a cell may.
-MOST_FLOPS = {4: 3e12, 2: 4e13}
+# A dense product of more would take longer than about 40 ms on a large card, and a cell than its share of the minutes.
+MOST_FLOPS = {4: 2e12, 2: 3e13}
+# What a cell may allocate, of a card of 80 GB.
+MOST_BYTES = 60 << 30
+# A float64 truth of more would take longer than the arms; float32 is exact enough beside 16 bits and other orders.
+MOST_EXACT_FLOPS = 2e11
+# float16 runs on the same units as bfloat16: one width shows that it does not differ.
+FLOAT16_WIDTH = 4096
 NEAR = 1.05
 DENSE, PAIR, OPERATOR, GRAPH = "dense", "pair", "stone.low_rank_linear", ", CUDA graph"
 
@@ -46,17 +50,28 @@ def low_rank_cases(
     if cells is None:
         cells = _all_cells() if device == "cuda" else CPU_CELLS
     dtypes = DTYPES if device == "cuda" else DTYPES[:2]
-    for dtype in dtypes:
-        for rows, width, rank in cells:
-            if product_flops(rows, width, width) <= MOST_FLOPS[dtype.itemsize]:
+    for rows, width, rank in cells:
+        for dtype in dtypes:
+            if _fits(dtype, rows, width, rank):
                 name = f"{str(dtype).removeprefix('torch.')} rows {rows} width {width} rank {rank}"
                 yield Planned(
                     name=name, make=partial(_case, name, device, dtype, (rows, width, rank), machine)
                 )
 
 
+def _fits(dtype: torch.dtype, rows: int, width: int, rank: int) -> bool:
+    if dtype == torch.float16 and width != FLOAT16_WIDTH:
+        return False
+    # Input, five results, the truth and three copies in float64 to compare with it; the weight and its factors.
+    needed = rows * width * (6 * dtype.itemsize + 4 * 8) + dtype.itemsize * width * (width + 2 * rank)
+    return product_flops(rows, width, width) <= MOST_FLOPS[dtype.itemsize] and needed <= MOST_BYTES
+
+
 def _all_cells() -> list[Cell]:
-    return [(rows, width, rank) for width in WIDTHS for rows in ROWS for rank in RANKS if rank < width]
+    """The cells of a card, those first that say most: where the minutes end, the others are left out."""
+    cells = [(rows, width, rank) for rows in ROWS for width in WIDTHS for rank in RANKS if rank < width]
+    # The break-even of usual widths and ranks; then what is wide, or has many rows, and takes longest.
+    return sorted(cells, key=lambda cell: (cell[0] > 4096, cell[1] > 4096, cell[2] in (16, 2048)))
 
 
 def _case(name: str, device: str, dtype: torch.dtype, cell: Cell, machine: Machine | None) -> Case:
@@ -68,7 +83,9 @@ def _case(name: str, device: str, dtype: torch.dtype, cell: Cell, machine: Machi
     )
     weight = b @ a
     with torch.no_grad():
-        truth = linear(linear(x.double(), a.double()), b.double())
+        exact = product_flops(rows, width, rank) * 2 <= MOST_EXACT_FLOPS
+        truth = linear(*(each.to(torch.float64 if exact else torch.float32) for each in (x, a)))
+        truth = linear(truth, b.to(truth.dtype))
     moved = dtype.itemsize * 2 * rows * width
     dense = Work(flops=product_flops(rows, width, width), bytes=moved + dtype.itemsize * width * width)
     pair = Work(
@@ -102,7 +119,7 @@ def _facts(machine: Machine, cell: Cell, itemsize: int, result: CaseResult) -> d
     """The fastest arm, and for plain calls and graphs what the model picked and how far that is from the faster one."""
     seconds = {arm.name: arm.seconds for arm in result.arms}
     picks = {}
-    for how, facts in (("", machine), (GRAPH, _in_graph(machine))):
+    for how, facts in (("", machine), (GRAPH, machine.in_graph())):
         if DENSE + how in seconds and PAIR + how in seconds:
             rows, width, rank = cell
             dense = facts.linear_seconds(rows, width, width, itemsize)
@@ -116,24 +133,13 @@ def _facts(machine: Machine, cell: Cell, itemsize: int, result: CaseResult) -> d
     return {"fastest": min(seconds, key=lambda name: seconds[name]), "picks": picks}
 
 
-def _in_graph(machine: Machine) -> Machine:
-    """The same machine where the host has nothing to do."""
-    times = {
-        name: replace(found, launch=0.0)
-        for name in ("single", "half")
-        if isinstance(found := getattr(machine, name), GpuTimes)
-    }
-    return replace(machine, **times)
-
-
 def low_rank_table(results: Sequence[CaseResult]) -> str:
     """Times, the fastest arm and the model's picks of each cell; the share of picks within 5 % of the faster arm."""
     names = list(dict.fromkeys(arm.name for result in results for arm in result.arms))
-    rows, ratios = [], []
+    rows: list[list[str]] = []
     for result in results:
         seconds = {arm.name: seconds_text(arm.seconds) for arm in result.arms}
         picks = result.facts["picks"]
-        ratios += [pick["over_fastest"] for pick in picks.values()]
         mark = " (noisy)" if result.noisy else ""
         rows.append(
             [
@@ -144,10 +150,22 @@ def low_rank_table(results: Sequence[CaseResult]) -> str:
             ]
         )
     text = table(rows, ["cell", *names, "fastest", "the model's picks"])
-    if not ratios:
-        return text
-    share = sum(ratio <= NEAR for ratio in ratios) / len(ratios)
-    return (
-        f"{text}\nthe model's pick is within 5 % of the faster of dense and pair "
-        f"in {share:.0%} of {len(ratios)} picks"
-    )
+    return "\n".join([text, *shares(result.facts for result in results)])
+
+
+def shares(facts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How often the model picked within 5 % of the faster of dense and pair: a line for calls, one for graphs.
+
+    >>> shares([{"picks": {"pair": {"over_fastest": 1.0}, "dense, CUDA graph": {"over_fastest": 1.2}}}])[0]
+    "in calls the model's pick is within 5 % of the faster of dense and pair in 100% of 1 cells"
+    """
+    ratios: dict[str, list[float]] = {"in calls": [], "in CUDA graphs": []}
+    for each in facts:
+        for name, pick in each["picks"].items():
+            ratios["in CUDA graphs" if name.endswith(GRAPH) else "in calls"].append(pick["over_fastest"])
+    return [
+        f"{where} the model's pick is within 5 % of the faster of dense and pair in "
+        f"{sum(ratio <= NEAR for ratio in found) / len(found):.0%} of {len(found)} cells"
+        for where, found in ratios.items()
+        if found
+    ]

@@ -153,10 +153,9 @@ def _machine(document: dict[str, Any]) -> Machine:
 
 
 def _kernel_times(document: dict[str, Any]) -> KernelTimes | GpuTimes:
-    if "units" in document:
-        return GpuTimes(**document)
-    tables = {name: tuple(map(tuple, document[name])) for name in ("near_rate", "far_rate", "write")}
-    return KernelTimes(**document | tables)
+    names = ("near_rate", "far_rate", "write", "small", "large")
+    tables = {name: tuple(map(tuple, document[name])) for name in names if name in document}
+    return (GpuTimes if "units" in document else KernelTimes)(**document | tables)
 
 
 def _is_product(node: fx.Node) -> bool:

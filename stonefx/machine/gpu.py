@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from statistics import geometric_mean
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..passes.cost.flops import product_flops
 from ..passes.cost.gpu_times import GpuTimes
+from ..passes.cost.kernel_times import Table
 
 _TINY = (16, 32, 32)
 _LARGE = (8192, 4096, 4096)
 _COPIED = 1 << 28
+# Products that libraries have other kernels for: the halves of a pair, and one of a weight that no cache holds, which
+# reaches the rate of the large one at its rows.
+_ROWS = (1, 16, 32, 256, 1024)
+_SMALL = ((4096, 256), (256, 4096))
+_WIDE = ((4096, 4096),)
 _CALLS, _REPLAYS = 20, 5
 Clock = Callable[[Callable[[], object]], float]
 
@@ -78,7 +87,35 @@ def gpu_times(
     part = cache_bytes // 8
     cached = 2 * part / _beyond(on_device(_copy(device, part)), start)
     # Half of the cache lies beside each multiprocessor's own half of the chip; what is larger comes slower.
-    return GpuTimes(launch, start, rate, dram, max(cached, dram), cache_bytes // 2, units)
+    times = GpuTimes(launch, start, rate, dram, max(cached, dram), cache_bytes // 2, units)
+
+    def factors(weights: tuple[tuple[int, int], ...], counts: tuple[int, ...]) -> Table:
+        """By how much the device takes longer than the other facts say, beyond `start`."""
+        found = []
+        for rows in counts:
+            ratios = []
+            for inputs, outputs in weights:
+                predicted = times.device_seconds(rows, inputs, outputs, dtype.itemsize) - start
+                whole = on_device(_linear(device, dtype, rows, inputs, outputs))
+                ratios.append(_beyond(whole, start) / predicted)
+            found.append((rows, geometric_mean(ratios)))
+        return tuple(found)
+
+    most = _LARGE[0]
+    return replace(times, small=factors(_SMALL, (*_ROWS, most)), large=(*factors(_WIDE, _ROWS), (most, 1.0)))
+
+
+def linear_device_seconds(
+    device: torch.device, dtype: torch.dtype, rows: int, inputs: int, outputs: int
+) -> float:
+    """Measure the device's time of one linear map, with a bias, whatever the host takes for the call."""
+    with (
+        torch.cuda.device(device),
+        _disable_current_modes(),
+        torch.inference_mode(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        return device_seconds(_linear(device, dtype, rows, inputs, outputs))
 
 
 def _beyond(whole: float, start: float) -> float:

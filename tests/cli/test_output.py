@@ -74,6 +74,7 @@ MEASURED = {
             "outputs": 3072,
             "predicted": 1e-4,
             "measured": 1.1e-4,
+            "clock": "call",
         }
     ],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -16,8 +17,9 @@ import stonefx
 from stonefx import doctor
 from stonefx.__main__ import main
 from stonefx.capture import from_module
-from stonefx.machine import cache_path, facts, machine_for
+from stonefx.machine import cache_path, compare, facts, machine_for
 from stonefx.machine.measure import measure
+from stonefx.passes.cost.gpu_times import GpuTimes
 from stonefx.passes.cost.kernel_times import KernelTimes
 
 CPU = torch.device("cpu")
@@ -162,8 +164,28 @@ def test_doctor_measures_and_compares(measured: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     found = json.loads(CliRunner().invoke(main, ["doctor", "--measure", "--json"]).stdout)
     assert found["path"] == str(cache_path(CPU)) and found["machine"]["flop_rate"] == 1e11
-    assert {"dtype", "rows", "inputs", "outputs", "predicted", "measured"} == set(found["linear"][0])
+    assert {"dtype", "rows", "inputs", "outputs", "predicted", "measured", "clock"} == set(found["linear"][0])
+    assert {each["clock"] for each in found["linear"]} == {"call"}
     text = CliRunner().invoke(main, ["doctor", "--measure"]).stdout
+    assert "on the device" not in text
     assert "float32  100 GFLOP/s" in text and "within 25 %" in text
     assert len(measured) == 2
     assert doctor.measure()["threads"] == torch.get_num_threads()
+
+
+def test_a_card_is_compared_by_the_time_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = GpuTimes(1.7e-5, 2.4e-6, 5e13, 3e12, 1.5e13, 2**24, 132)
+    machine = stonefx.Machine(flop_rate=5e13, bandwidth=3e12, launch=1.7e-5, single=times, half=times)
+    monkeypatch.setattr("stonefx.machine.check.linear_device_seconds", lambda *_: 3e-6)
+    found = compare(machine, torch.device("cuda"), torch.get_num_threads())
+    assert {one.clock for one in found} == {"device"} and {one.measured for one in found} == {3e-6}
+    assert min(one.predicted for one in found) < 1e-5 < times.launch
+    text = doctor.measure_text(
+        {
+            "linear": [dataclasses.asdict(one) for one in found],
+            "machine": dataclasses.asdict(machine),
+            "threads": 1,
+            "path": "facts.json",
+        }
+    )
+    assert "predicted us, on the device" in text and "a call, on the host  17 us in float32" in text
