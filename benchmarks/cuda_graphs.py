@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from stonefx.benchmarks.case import Arm
+from stonefx.machine.gpu import captured
 
 WARM_UP = 3
 
@@ -30,17 +31,8 @@ def graphed(call: Callable[[], Any]) -> Callable[[], Any]:
     """
     if not torch.cuda.is_available():
         raise CannotCapture("no CUDA graph without a CUDA device: torch sees none on this machine")
-    side = torch.cuda.Stream()
-    graph = torch.cuda.CUDAGraph()
     try:
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                call()
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
-            result = call()
+        graph, result = captured(call, warm_up=WARM_UP)
     except Exception as error:  # whatever a call of others does while it is captured
         raise CannotCapture(f"cannot be captured in a CUDA graph: {type(error).__name__}: {error}") from error
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from stonefx.benchmarks import formulas
 from stonefx.benchmarks.case import Case, Planned
 from stonefx.benchmarks.ops.peers import PEERS
-from stonefx.benchmarks.ops.steps import Function, case, inductor, modes
+from stonefx.benchmarks.ops.steps import Function, case, inductor, modes, sized
 from stonefx.geometry import klein, lorentz, poincare
 
 SHAPES = ((4096, 64), (65536, 128))
@@ -144,7 +144,7 @@ def cuda_rowwise_cases(
         for rows, dim in shapes:
             for name in ROWWISE:
                 for grad in (False, True):
-                    title = f"{name} [{rows}, {dim}] {str(dtype).removeprefix('torch.')} {modes(grad)}"
+                    title = f"{name} {sized(rows, dim, dtype, grad)}"
                     make = partial(_cuda_case, title, name, rows, dim, dtype, grad, device)
                     yield Planned(name=title, make=make)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,23 +61,14 @@ def case(
         copies: with an arm that copies as many bytes as must be moved, and the share of its bandwidth as a fact.
     """
     placed = [value.to(device) for value in inputs]
-    arms: list[Arm] = []
-    left_out: dict[str, str] = {}
     wide = [value.double() for value in placed]
     # Made once: filling it is no part of what is timed.
     upstream = torch.ones_like(exact(*wide)) if grad else None
     with torch.set_grad_enabled(grad):
         truth = step(exact, wide, upstream)()
         upstream = upstream.to(placed[0].dtype) if upstream is not None else None
-        for arm, function in functions.items():
-            call = step(function, placed, upstream)
-            try:
-                if arm != OWN:
-                    call()
-            except Exception as error:
-                left_out[arm] = f"{type(error).__name__}: {error}".splitlines()[0]
-            else:
-                arms.append(Arm(name=arm, call=call))
+        calls = {arm: partial(step, function, placed, upstream) for arm, function in functions.items()}
+        arms, left_out = working_arms(calls, trusted=(OWN,))
     moved = moved_bytes(placed, [value.to(placed[0].dtype) for value in truth], grad)
     if copies:
         arms.insert(len(arms) - 1, Arm(name=COPY, call=copy_of(moved, truth)))
@@ -100,6 +92,35 @@ def case(
         sample_seconds=SAMPLE_SECONDS,
         facts=all_facts,
     )
+
+
+def working_arms(
+    made: Mapping[str, Callable[[], Callable[[], Any]]], trusted: Collection[str] = ()
+) -> tuple[list[Arm], dict[str, str]]:
+    """Arms that are made and called once; an arm that fails is left out with its reason, and takes no other with it.
+
+    Args:
+        made: what makes an arm's call, by its name.
+        trusted: arms that are not called, so that the case fails where they do.
+
+    >>> arms, left_out = working_arms({"one": lambda: lambda: 1, "none": lambda: lambda: 1 / 0})
+    >>> [arm.name for arm in arms], left_out
+    (['one'], {'none': 'ZeroDivisionError: division by zero'})
+    """
+    arms: list[Arm] = []
+    left_out: dict[str, str] = {}
+    for name, make in made.items():
+        try:
+            call = make()
+            if name not in trusted:
+                call()
+        except Exception as error:
+            if name in trusted:
+                raise
+            left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            arms.append(Arm(name=name, call=call))
+    return arms, left_out
 
 
 def moved_bytes(inputs: Sequence[Tensor], results: Sequence[Tensor], grad: bool) -> int:
@@ -135,6 +156,15 @@ def copy_of(moved: int, like: Sequence[Tensor]) -> Callable[[], Sequence[Tensor]
 def inductor(function: Function) -> Function:
     """A function compiled by inductor, for these sizes."""
     return torch.compile(function, dynamic=False, fullgraph=True)
+
+
+def sized(rows: int, dim: int, dtype: torch.dtype, grad: bool) -> str:
+    """How the name of a case of a card says what it times.
+
+    >>> sized(8, 64, torch.float32, False)
+    '[8, 64] float32 forward'
+    """
+    return f"[{rows}, {dim}] {str(dtype).removeprefix('torch.')} {modes(grad)}"
 
 
 def modes(grad: bool) -> str:

@@ -14,7 +14,7 @@ import stonefx
 from stonefx.benchmarks import formulas
 from stonefx.benchmarks.case import Arm, Case, CaseResult, Planned
 from stonefx.benchmarks.ops.rowwise import CUDA_DTYPES, CUDA_SHAPES
-from stonefx.benchmarks.ops.steps import COPY, copy_of, modes, moved_bytes
+from stonefx.benchmarks.ops.steps import COPY, copy_of, moved_bytes, sized, working_arms
 from stonefx.geometry import poincare
 
 SHAPES = ((4096, 64), (16384, 128))
@@ -76,7 +76,7 @@ def cuda_chain_cases(
             first = dtype == dtypes[0] and (rows, dim) == shapes[0]
             for length in range(2, 7) if first else (3, 6):
                 for grad in (False, True):
-                    name = f"{length} maps [{rows}, {dim}] {str(dtype).removeprefix('torch.')} {modes(grad)}"
+                    name = f"{length} maps {sized(rows, dim, dtype, grad)}"
                     make = partial(_chain_case, name, length, rows, dim, dtype, grad, device)
                     yield Planned(name=name, make=make)
 
@@ -90,23 +90,16 @@ def _chain_case(
     x = (torch.randn(rows, dim, generator=generator, device=device) / dim**0.5).to(dtype)
     plain = PlainChain(dim, length).to(device, dtype)
     prepare = _training if grad else _inference
-    made: dict[str, Callable[[], nn.Module]] = {
+    models: dict[str, Callable[[], nn.Module]] = {
         "eager": lambda: plain,
         "inductor": lambda: _compiled(plain, "inductor"),
         "compile(stone)": lambda: _compiled(plain, "stone"),
         "stonefx.optimize": lambda: stonefx.optimize(plain, (x,)),
     }
-    arms, left_out = [], {}
+    made = {arm: lambda model=model: prepare(model(), x) for arm, model in models.items()}
     with torch.set_grad_enabled(grad):
         truth = prepare(copy.deepcopy(plain).double(), x.double())()
-        for arm, model in made.items():
-            try:
-                call = prepare(model(), x)
-                call()
-            except Exception as error:  # one arm that fails on a card takes no other with it
-                left_out[arm] = f"{type(error).__name__}: {error}".splitlines()[0]
-            else:
-                arms.append(Arm(name=arm, call=call))
+        arms, left_out = working_arms(made)
         moved = moved_bytes([x], [value.to(dtype) for value in truth], grad)
         arms.append(Arm(name=COPY, call=copy_of(moved, truth)))
 

@@ -19,6 +19,7 @@ from ..files import write_atomically
 from ..passes.cost.gpu_times import GpuTimes
 from ..passes.cost.kernel_times import KernelTimes
 from ..passes.cost.machine import Machine
+from ..tracing.errors import first_line
 from .host import cpu_model, is_busy, usable_cores
 from .measure import measure
 
@@ -60,12 +61,24 @@ def machine_for(module: fx.GraphModule, choice: Machine | str) -> Machine | None
 def facts(device: torch.device) -> Machine:
     """The facts of a device: of this process, else out of the cache folder, else measured now and written there.
 
-    On a busy machine one thread is measured, and again when it is found quiet.
+    On a busy machine one thread is measured, and again when it is found quiet. Where measuring fails, a warning says
+    so, and the defaults of the device type hold.
     """
     with _lock:
         key = _key(device)
         if key not in _known:
-            _known[key] = _read(cache_path(device), key) or _measured(device)[0]
+            try:
+                _known[key] = _read(cache_path(device), key) or _measured(device)[0]
+            except (
+                RuntimeError,
+                MemoryError,
+            ) as error:  # such as a card without the memory that measuring takes
+                _warn(
+                    f"this {device.type} device cannot be measured, so that this process plans for the defaults: "
+                    f"{first_line(error)}; free memory and run `stonefx doctor --measure`, or set "
+                    "STONEFX_MACHINE=default"
+                )
+                _known[key] = Machine.of(device)
         return _known[key]
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import geometric_mean
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -26,18 +27,30 @@ _CALLS, _REPLAYS = 20, 5
 Clock = Callable[[Callable[[], object]], float]
 
 
-def device_seconds(call: Callable[[], object]) -> float:
-    """Seconds that the device takes for a call: of calls in a CUDA graph, so that the host is not in the way."""
+def captured(
+    call: Callable[[], Any], *, warm_up: int = 1, calls: int = 1
+) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """A CUDA graph of so many calls, after runs on a side stream, and the result that each replay writes again.
+
+    What other threads do meanwhile, such as a loader that pins memory, does not spoil it.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        call()
+        for _ in range(warm_up):
+            call()
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(_CALLS):
-            call()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        for _ in range(calls):
+            result = call()
+    return graph, result
+
+
+def device_seconds(call: Callable[[], object]) -> float:
+    """Seconds that the device takes for a call: of calls in a CUDA graph, so that the host is not in the way."""
+    graph, _ = captured(call, calls=_CALLS)
     graph.replay()
     times = []
     for _ in range(_REPLAYS):

@@ -105,6 +105,21 @@ def test_a_folder_that_cannot_be_written_is_said(measured: Any) -> None:
         assert facts(CPU) == MEASURED
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError()])
+def test_a_device_that_cannot_be_measured_is_said(
+    measured: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(device: torch.device, threads: int | None = None) -> stonefx.Machine:
+        raise error
+
+    monkeypatch.setattr(MODULE + "measure", fails)
+    with pytest.warns(
+        RuntimeWarning, match=r"cannot be measured, .* plans for the defaults: .*doctor --measure"
+    ):
+        assert facts(CPU) == stonefx.Machine.of(CPU)
+    assert not cache_path(CPU).exists()
+
+
 def test_a_busy_machine_is_measured_on_one_thread_and_again_when_quiet(
     measured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from graphs import trace
+from plain_maps import expmap0, logmap0
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import stonefx.ops  # noqa: F401  (registers the operators)
@@ -119,18 +120,6 @@ def on_cuda(module):
             with mode:
                 node.meta["val"] = torch.empty(tuple(value.shape), dtype=value.dtype, device="cuda")
     return module
-
-
-def norm(x):
-    return x.norm(dim=-1, keepdim=True).clamp_min(1e-15)
-
-
-def expmap0(x):
-    return torch.tanh(norm(x)) * x / norm(x)
-
-
-def logmap0(x):
-    return torch.atanh(norm(x).clamp_max(0.99)) * x / norm(x)
 
 
 @pytest.mark.parametrize("rows", [64, 65536])

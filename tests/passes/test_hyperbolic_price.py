@@ -3,24 +3,13 @@
 import pytest
 import torch
 from graphs import trace
+from plain_maps import expmap0, logmap0, norm
 
 import stonefx.ops  # noqa: F401  (registers the operators)
 from stonefx.passes.hyperbolic import HYPERBOLIC
 from stonefx.passes.hyperbolic.formulas import FORMULAS
 from stonefx.passes.hyperbolic.price import SAVED
 from stonefx.passes.site import Context
-
-
-def norm(x):
-    return x.norm(dim=-1, keepdim=True).clamp_min(1e-15)
-
-
-def expmap0(x):
-    return torch.tanh(norm(x)) * x / norm(x)
-
-
-def logmap0(x):
-    return torch.atanh(norm(x).clamp_max(0.99)) * x / norm(x)
 
 
 def dist0(x):
