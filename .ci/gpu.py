@@ -34,7 +34,7 @@ class Step:
     needed: bool = False
 
 
-# Suite -> seconds a case, and seconds in all; in order of worth. Those behind PRECOMPILED would wait minutes for inductor.
+# Suite -> seconds a case, and seconds in all; in order of worth. From PRECOMPILED on inductor would take minutes.
 SUITES = {
     "chain": (1.5, 120),
     "low-rank": (0.2, 150),
