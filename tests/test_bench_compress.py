@@ -112,7 +112,7 @@ def test_the_command_writes_and_draws(monkeypatch, tmp_path):
         (["compress", "--cold"], "--compare, --cold and --peers are for other suites than compress"),
         (
             ["nope"],
-            "choose from chain, hyperbolic, integrations, ops, papers, regions, zoo, compress, growth",
+            "choose from chain, hyperbolic, integrations, low-rank, ops, papers, regions, zoo, compress, growth",
         ),
     ],
 )

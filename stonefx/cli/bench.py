@@ -94,9 +94,9 @@ def _engines(context: click.Context, parameter: click.Parameter, value: str | No
 def bench(suites: tuple[str, ...], json_to: str | None, resume: bool, **options: Any) -> None:
     """Time against eager, inductor and by hand.
 
-    The suites are chain, hyperbolic, integrations, ops, papers, regions and zoo, and compress and growth, which run by
-    themselves. Without a name chain and hyperbolic run; the others need packages of the extra `bench`. zoo takes
-    most of an hour, compress several hours.
+    The suites are chain, hyperbolic, integrations, low-rank, ops, papers, regions and zoo, and compress and growth,
+    which run by themselves. Without a name chain and hyperbolic run; most others need packages of the extra `bench`.
+    zoo takes most of an hour, compress several hours.
 
     \b
     stonefx bench chain --threads 2
